@@ -1,0 +1,41 @@
+//! Who can call a function, and which revision gets the call.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Who can call a function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Visibility {
+    /// Anybody who reaches the ingress, and every pod.
+    #[default]
+    Public,
+    /// Pods of the cluster only.
+    Cluster,
+}
+
+/// A share of the calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.revision) != (has(self.latest) && self.latest)").message("each entry of spec.traffic names either a revision or `latest: true`"),
+    validation = Rule::new("has(self.percent) || has(self.tag)").message("each entry of spec.traffic needs a percent, a tag, or both"),
+)]
+pub struct TrafficTarget {
+    /// Name of a revision, such as `hello-00003`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 7, max = 63))]
+    pub revision: Option<String>,
+    /// The latest revision that has proven itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<bool>,
+    /// Share of the calls; all shares add up to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: Option<i32>,
+    /// A name under which this revision can be called directly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 11))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("spec.traffic[].tag must be lower-case letters, digits and dashes, beginning with a letter, at most 11 long"))]
+    pub tag: Option<String>,
+}

@@ -1,0 +1,97 @@
+//! How many pods should a revision have? [`decide`] answers from what is known now and what was known before.
+//!
+//! Nothing here knows Kubernetes, a runtime or a clock. Time is a [`Duration`] since any fixed origin and comes in as an
+//! argument, so that a test, a simulator and the operator run the same code.
+//!
+//! The algorithm follows the published Knative pod autoscaler: demand averaged over a long *stable* window sizes a steady
+//! load, a short *panic* window sees a sudden rise, and while a rise is on, pods are only added. It differs where a
+//! function can be at zero: going there is a matter of the idle time-out alone and not of an average.
+
+mod decide;
+mod history;
+mod state;
+
+pub use decide::{Decision, Reason, decide};
+pub use state::State;
+
+use std::time::Duration;
+
+/// What the target counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Metric {
+    /// Requests at once, waiting or in a pod.
+    #[default]
+    Concurrency,
+    /// Requests a second.
+    Rps,
+}
+
+/// What the Function asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Never fewer pods.
+    pub min: u32,
+    /// Never more pods. Wins over everything else.
+    pub max: u32,
+    /// Never fewer pods while the revision is being proven. The caller sets it to 0 once it is proven, or has failed.
+    pub initial: u32,
+    /// What `target` counts.
+    pub metric: Metric,
+    /// Wanted per pod, more than 0.
+    pub target: f64,
+    /// How long without any request until the last pod goes.
+    pub idle_timeout: Duration,
+    /// The time over which demand is averaged to size a steady load.
+    pub stable_window: Duration,
+    /// The time over which demand is averaged to see a sudden rise.
+    pub panic_window: Duration,
+    /// How long a lower count has to be wanted before pods go.
+    pub scale_down_delay: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            min: 0,
+            max: 100,
+            initial: 0,
+            metric: Metric::Concurrency,
+            target: 70.0,
+            idle_timeout: Duration::from_secs(30),
+            stable_window: Duration::from_secs(60),
+            panic_window: Duration::from_secs(6),
+            scale_down_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// Demand for one revision, summed over all activators. The counters never go back: the caller carries them over the
+/// restart of an activator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Requests in pods now.
+    pub in_flight: u64,
+    /// Requests that wait for a pod now.
+    pub queued: u64,
+    /// Requests that came, ever.
+    pub arrivals: u64,
+    /// Integral of `in_flight + queued` over time, in request-microseconds.
+    pub request_us: u64,
+}
+
+impl Demand {
+    /// Requests that want a pod now.
+    #[must_use]
+    pub fn concurrency(&self) -> u64 {
+        self.in_flight.saturating_add(self.queued)
+    }
+}
+
+/// The pods that there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Asked for now.
+    pub desired: u32,
+    /// Ready now.
+    pub ready: u32,
+}
