@@ -25,6 +25,10 @@ pub const MANAGED_BY: &str = "rouse";
 /// to be removed: it gets no new request.
 pub const POD_DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
 
+/// Annotation on a function pod: what its container speaks, `http1` or `h2c`. A revision keeps it when the Function moves
+/// to another protocol. Where it is missing, the Function's present protocol holds.
+pub const PROTOCOL_ANNOTATION: &str = "rouse.dev/protocol";
+
 /// Name of the one container of a function pod.
 pub const CONTAINER: &str = "function";
 

@@ -9,16 +9,72 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{Resource, core::NamespaceResourceScope};
 use serde::{Deserialize, Serialize};
 
-use crate::names::{FUNCTION_LABEL, FUNCTION_UID_LABEL, POD_DELETION_COST_ANNOTATION, REVISION_LABEL};
+use crate::{
+    function::Protocol,
+    names::{
+        CONTAINER, CONTAINER_PORT, FUNCTION_LABEL, FUNCTION_UID_LABEL, POD_DELETION_COST_ANNOTATION,
+        PROTOCOL_ANNOTATION, REVISION_LABEL,
+    },
+};
 
 /// A Pod with the fields that Rouse reads.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct FunctionPod {
     /// Name, labels, annotations, deletion.
     pub metadata: ObjectMeta,
+    /// Where its container listens, and how to tell that it does.
+    #[serde(default)]
+    pub spec: PodSpec,
     /// What the kubelet and the scheduler say.
     #[serde(default)]
     pub status: PodStatus,
+}
+
+/// What a pod was asked to be. A revision keeps its port when the Function moves to another one, so the port is read from
+/// the pod itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    /// Its containers.
+    pub containers: Vec<Container>,
+}
+
+/// A container of a pod.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// Ports that it listens on.
+    pub ports: Vec<ContainerPort>,
+    /// How kubelet tells that it can take requests.
+    pub readiness_probe: Option<ReadinessProbe>,
+}
+
+/// A port of a container.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerPort {
+    /// Its name.
+    pub name: Option<String>,
+    /// The number.
+    pub container_port: u16,
+}
+
+/// How kubelet tells that a container can take requests.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReadinessProbe {
+    /// By a GET.
+    pub http_get: Option<HttpGet>,
+}
+
+/// A GET that tells whether a container can take requests.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HttpGet {
+    /// Its path.
+    pub path: Option<String>,
 }
 
 /// What the kubelet and the scheduler say of a pod.
@@ -163,6 +219,33 @@ impl FunctionPod {
         self.label(FUNCTION_UID_LABEL)
     }
 
+    /// The port that the function listens on in this pod, if the pod says it.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        let ports = &self.container()?.ports;
+        ports.iter().find(|p| p.name.as_deref() == Some(CONTAINER_PORT)).map(|p| p.container_port)
+    }
+
+    /// Path of the GET by which kubelet tells that the function can take requests, if it does so by a GET.
+    #[must_use]
+    pub fn readiness_path(&self) -> Option<&str> {
+        self.container()?.readiness_probe.as_ref()?.http_get.as_ref()?.path.as_deref()
+    }
+
+    /// What the function speaks in this pod, if the pod says it.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        match self.metadata.annotations.as_ref()?.get(PROTOCOL_ANNOTATION)?.as_str() {
+            "http1" => Some(Protocol::Http1),
+            "h2c" => Some(Protocol::H2c),
+            _ => None,
+        }
+    }
+
+    fn container(&self) -> Option<&Container> {
+        self.spec.containers.iter().find(|c| c.name == CONTAINER)
+    }
+
     /// Whether it must get no new request: it is being deleted, is chosen to go, or has ended.
     #[must_use]
     pub fn draining(&self) -> bool {
@@ -302,8 +385,9 @@ pub fn prune(pod: &mut FunctionPod) {
     pod.metadata.managed_fields = None;
     pod.metadata.owner_references = None;
     if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|name, _| name == POD_DELETION_COST_ANNOTATION);
+        annotations.retain(|name, _| name == POD_DELETION_COST_ANNOTATION || name == PROTOCOL_ANNOTATION);
     }
+    pod.spec.containers.retain(|c| c.name == CONTAINER);
     let wanted = [FUNCTION_LABEL, REVISION_LABEL, FUNCTION_UID_LABEL];
     if let Some(labels) = &mut pod.metadata.labels {
         *labels = std::mem::take(labels)
@@ -369,6 +453,21 @@ mod tests {
     fn draining(#[case] metadata: serde_json::Value, #[case] status: serde_json::Value, #[case] expected: bool) {
         let pod: FunctionPod = serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap();
         assert_eq!(pod.draining(), expected);
+    }
+
+    #[test]
+    fn a_pod_says_where_it_listens() {
+        let pod: FunctionPod = serde_json::from_value(json!({
+            "metadata": {"annotations": {"rouse.dev/protocol": "h2c"}},
+            "spec": {"containers": [
+                {"name": "sidecar", "ports": [{"name": "function", "containerPort": 1}]},
+                {"name": "function", "ports": [{"containerPort": 9}, {"name": "function", "containerPort": 9000}],
+                 "readinessProbe": {"httpGet": {"path": "/ok", "port": "function"}}},
+            ]},
+        }))
+        .unwrap();
+        assert_eq!((pod.port(), pod.readiness_path(), pod.protocol()), (Some(9000), Some("/ok"), Some(Protocol::H2c)));
+        assert_eq!((FunctionPod::default().port(), FunctionPod::default().protocol()), (None, None));
     }
 
     #[test]

@@ -1,0 +1,91 @@
+//! Where a cold request's time went.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Where the time of a request went that waited for a pod to start. The parts add up to `queue` at most; all of it by this
+/// process's own clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ColdStart {
+    /// From its coming to its going to a pod.
+    pub queue: Duration,
+    /// Until the API server had taken the scale patch.
+    pub wake: Duration,
+    /// From there until the pod had a node.
+    pub schedule: Duration,
+    /// From there until the pod had an address.
+    pub start: Duration,
+    /// From there until it took connections.
+    pub probe: Duration,
+}
+
+/// When this process saw each step. A step that happened before the request came takes none of its time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Milestones {
+    pub(super) parked: Instant,
+    pub(super) woken: Option<Instant>,
+    pub(super) scheduled: Option<Instant>,
+    pub(super) started: Option<Instant>,
+    pub(super) admitted: Instant,
+}
+
+impl Milestones {
+    pub(super) fn cold_start(self, now: Instant) -> ColdStart {
+        let mut reached = self.parked;
+        let mut step = |at: Option<Instant>| {
+            let at = at.unwrap_or(reached).clamp(reached, self.admitted.max(reached));
+            let took = at.duration_since(reached);
+            reached = at;
+            took
+        };
+        ColdStart {
+            wake: step(self.woken),
+            schedule: step(self.scheduled),
+            start: step(self.started),
+            probe: step(Some(self.admitted)),
+            queue: now.saturating_duration_since(self.parked),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn the_parts_follow_one_another() {
+        let t = Instant::now();
+        let seen = Milestones {
+            parked: t,
+            woken: Some(t + ms(3)),
+            scheduled: Some(t + ms(20)),
+            started: Some(t + ms(90)),
+            admitted: t + ms(100),
+        };
+        assert_eq!(
+            seen.cold_start(t + ms(101)),
+            ColdStart { queue: ms(101), wake: ms(3), schedule: ms(17), start: ms(70), probe: ms(10) }
+        );
+    }
+
+    #[test]
+    fn what_was_before_or_is_unknown_takes_no_time() {
+        let t = Instant::now() + ms(1000);
+        let seen = Milestones {
+            parked: t,
+            woken: Some(t - ms(500)),
+            scheduled: None,
+            started: Some(t + ms(400)),
+            admitted: t + ms(10),
+        };
+        assert_eq!(
+            seen.cold_start(t + ms(10)),
+            ColdStart { queue: ms(10), wake: ms(0), schedule: ms(0), start: ms(10), probe: ms(0) }
+        );
+    }
+}

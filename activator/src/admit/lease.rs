@@ -1,0 +1,98 @@
+//! A place in a pod, and a place in the queue.
+
+use std::sync::Arc;
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{ColdStart, Gate, Refusal};
+use crate::{demand::Account, endpoints::Endpoint};
+
+/// A place in a pod. The request is counted there until this is dropped, which has to be after the end of the response body.
+#[derive(Debug)]
+pub struct Lease {
+    pub(super) gate: Arc<Gate>,
+    pub(super) account: Arc<Account>,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) sequence: u64,
+    pub(super) arrived: Instant,
+    pub(super) cold: Option<ColdStart>,
+    pub(super) answered: bool,
+}
+
+/// A place in the queue. Dropping it gives the place up.
+#[derive(Debug)]
+pub struct Ticket {
+    pub(super) gate: Arc<Gate>,
+    pub(super) sequence: u64,
+    pub(super) answer: oneshot::Receiver<Result<Lease, Refusal>>,
+    pub(super) over: bool,
+}
+
+impl Lease {
+    /// The pod.
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Where its time went, if it waited for a pod to start.
+    #[must_use]
+    pub fn cold_start(&self) -> Option<ColdStart> {
+        self.cold
+    }
+
+    /// Keeps what was known of it from an earlier pod.
+    pub(crate) fn set_cold_start(&mut self, cold: Option<ColdStart>) {
+        self.cold = cold;
+    }
+
+    /// Its place in the order of those that came.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// When it came.
+    #[must_use]
+    pub fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    /// The pod has answered, so the revision works.
+    pub fn answered(&mut self) {
+        self.answered = true;
+    }
+
+    /// The pod cannot be connected to: it gets nothing until a probe succeeds.
+    pub fn unreachable(self) {
+        self.gate.set_aside(&self.endpoint);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.gate.release(&self.endpoint, &self.account, self.answered);
+    }
+}
+
+impl Ticket {
+    /// Waits for a place in a pod. There is no limit of time in here; dropping the ticket ends the wait.
+    ///
+    /// # Errors
+    ///
+    /// If the request is turned away.
+    pub async fn wait(&mut self) -> Result<Lease, Refusal> {
+        let answer = (&mut self.answer).await;
+        self.over = true;
+        // The gate answers or lives; an answer that is dropped unsent means that it is being taken down.
+        answer.unwrap_or(Err(Refusal::Deleted))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.over {
+            self.gate.leave(self.sequence);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Flags and environment.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Parser, ValueEnum};
+use rouse_crds::{duration::ParseDurationError, quantity};
+
+/// The data path of Rouse: routes a request, wakes its function if it has no pod, and forwards it.
+#[derive(Clone, Debug, Parser)]
+#[command(version)]
+pub struct Args {
+    /// Domain of the public hosts: `{name}.{namespace}.{domain}`.
+    #[arg(long, env = "ROUSE_DOMAIN", default_value = "example.com", value_parser = domain)]
+    pub domain: String,
+    /// Domain of the cluster's own DNS.
+    #[arg(long, env = "ROUSE_CLUSTER_DOMAIN", default_value = "cluster.local", value_parser = domain)]
+    pub cluster_domain: String,
+    /// Where requests from the ingress come in: only public functions by their public hosts.
+    #[arg(long, env = "ROUSE_PUBLIC_ADDR", default_value = "0.0.0.0:8080")]
+    pub public_addr: SocketAddr,
+    /// Where requests from inside the cluster come in.
+    #[arg(long, env = "ROUSE_CLUSTER_ADDR", default_value = "0.0.0.0:8081")]
+    pub cluster_addr: SocketAddr,
+    /// Where health, metrics and demand are told.
+    #[arg(long, env = "ROUSE_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
+    pub admin_addr: SocketAddr,
+    /// Name of this pod; part of this process's identity in the demand stream.
+    #[arg(long, env = "POD_NAME", default_value = "rouse-activator")]
+    pub pod_name: String,
+    /// How long connections are still accepted after SIGTERM, while others learn that this pod is going.
+    #[arg(long, env = "ROUSE_SHUTDOWN_DELAY", default_value = "5s", value_parser = duration)]
+    pub shutdown_delay: Duration,
+    /// How long everything may take after SIGTERM; less than the pod's terminationGracePeriodSeconds.
+    #[arg(long, env = "ROUSE_SHUTDOWN_GRACE", default_value = "25s", value_parser = duration)]
+    pub shutdown_grace: Duration,
+    /// Most bytes that all waiting requests may hold.
+    #[arg(long, env = "ROUSE_MAX_QUEUED_BYTES", default_value = "256Mi", value_parser = bytes)]
+    pub max_queued_bytes: u64,
+    /// Most bytes that the waiting requests of one namespace may hold.
+    #[arg(long, env = "ROUSE_MAX_QUEUED_BYTES_PER_NAMESPACE", default_value = "128Mi", value_parser = bytes)]
+    pub max_queued_bytes_per_namespace: u64,
+    /// Most connections of each listener at once.
+    #[arg(long, env = "ROUSE_MAX_CONNECTIONS", default_value = "65536", value_parser = connections)]
+    pub max_connections: usize,
+    /// Lets pods be on loopback addresses, for tests whose pods are local servers.
+    #[arg(long, env = "ROUSE_ALLOW_LOCAL_PODS", hide = true)]
+    pub allow_local_pods: bool,
+    /// How log lines look.
+    #[arg(long, env = "ROUSE_LOG_FORMAT", default_value = "json")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Exit status for a configuration that cannot be used (`EX_USAGE`).
+pub const EXIT_USAGE: u8 = 64;
+
+impl Args {
+    /// Checks what a single flag cannot.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the flags and the fix.
+    pub fn check(&self) -> Result<(), String> {
+        if self.shutdown_delay >= self.shutdown_grace {
+            return Err(format!(
+                "--shutdown-delay ({:?}) must be shorter than --shutdown-grace ({:?}): requests need time to end after it",
+                self.shutdown_delay, self.shutdown_grace
+            ));
+        }
+        if self.max_queued_bytes_per_namespace > self.max_queued_bytes {
+            return Err("--max-queued-bytes-per-namespace must not be more than --max-queued-bytes".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, ParseDurationError> {
+    text.parse().map(rouse_crds::Duration::get)
+}
+
+fn bytes(text: &str) -> Result<u64, quantity::ParseBytesError> {
+    text.parse().map(quantity::Bytes::get)
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    let most = tokio::sync::Semaphore::MAX_PERMITS;
+    text.parse().ok().filter(|n| (1..=most).contains(n)).ok_or_else(|| format!("must be a number from 1 to {most}"))
+}
+
+fn domain(text: &str) -> Result<String, String> {
+    let label = |l: &str| {
+        !l.is_empty() && l.len() <= 63 && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    if text.split('.').all(label) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a lower-case DNS name such as functions.example.com".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[test]
+    fn the_defaults_are_usable() {
+        let args = Args::try_parse_from(["rouse-activator"]).unwrap();
+        assert_eq!(args.check(), Ok(()));
+        assert_eq!((args.shutdown_delay, args.max_queued_bytes), (Duration::from_secs(5), 256 << 20));
+    }
+
+    #[rstest]
+    #[case(&["--domain", "Example.com"])]
+    #[case(&["--domain", ""])]
+    #[case(&["--shutdown-delay", "5"])]
+    #[case(&["--max-queued-bytes", "1MB"])]
+    #[case(&["--max-connections", "0"])]
+    #[case(&["--public-addr", "8080"])]
+    fn a_bad_flag_is_refused(#[case] flags: &[&str]) {
+        assert!(Args::try_parse_from(["rouse-activator"].iter().chain(flags)).is_err());
+    }
+
+    #[test]
+    fn flags_that_contradict_one_another_are_refused() {
+        let args = Args::try_parse_from(["rouse-activator", "--shutdown-delay", "30s"]).unwrap();
+        assert!(args.check().unwrap_err().contains("--shutdown-grace"));
+    }
+}

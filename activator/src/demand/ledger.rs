@@ -1,0 +1,298 @@
+//! The ledger: how many requests each revision has, had, and for how long.
+//!
+//! A request touches the account of its revision and nothing else; reading walks all accounts, a few times a second at most.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use parking_lot::{Mutex, RwLock};
+use rouse_crds::demand::{FRAME_INTERVAL, RevisionDemand};
+use tokio::{sync::watch, time::Instant};
+
+/// Every revision that has been called in this process.
+#[derive(Debug)]
+pub struct Ledger {
+    began: Instant,
+    /// Counts changes; an account remembers the count at its last one.
+    changes: AtomicU64,
+    /// Moves when an idle revision is called, so that streams tell it at once.
+    urgent: watch::Sender<u64>,
+    /// Bounded by the revisions of existing Functions that have been called.
+    accounts: RwLock<Vec<Arc<Account>>>,
+}
+
+/// The counters of one revision.
+#[derive(Debug)]
+pub struct Account {
+    ledger: Arc<Ledger>,
+    namespace: Box<str>,
+    function: Box<str>,
+    revision: Box<str>,
+    opened: AtomicBool,
+    changed: AtomicU64,
+    counters: Mutex<Counters>,
+}
+
+#[derive(Debug)]
+struct Counters {
+    in_flight: u64,
+    queued: u64,
+    arrivals: u64,
+    completions: u64,
+    request_us: u64,
+    /// The moment up to which `request_us` is summed.
+    summed: Instant,
+    /// When the last request left.
+    idle_since: Option<Instant>,
+}
+
+/// Accounts as of one moment.
+#[derive(Debug)]
+pub struct Reading {
+    /// Microseconds since the ledger began.
+    pub at_us: u64,
+    /// Pass it to the next reading to get what changed since.
+    pub mark: u64,
+    /// The accounts.
+    pub revisions: Vec<RevisionDemand>,
+}
+
+impl Ledger {
+    /// An empty ledger that begins now.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            began: Instant::now(),
+            changes: AtomicU64::new(0),
+            urgent: watch::channel(0).0,
+            accounts: RwLock::default(),
+        })
+    }
+
+    /// An account, which stands in the ledger from its first request on.
+    #[must_use]
+    pub fn account(self: &Arc<Self>, namespace: &str, function: &str, revision: &str) -> Arc<Account> {
+        Arc::new(Account {
+            ledger: self.clone(),
+            namespace: namespace.into(),
+            function: function.into(),
+            revision: revision.into(),
+            opened: AtomicBool::new(false),
+            changed: AtomicU64::new(0),
+            counters: Mutex::new(Counters {
+                in_flight: 0,
+                queued: 0,
+                arrivals: 0,
+                completions: 0,
+                request_us: 0,
+                summed: Instant::now(),
+                idle_since: None,
+            }),
+        })
+    }
+
+    /// Tells of calls to idle revisions.
+    #[must_use]
+    pub fn urgent(&self) -> watch::Receiver<u64> {
+        self.urgent.subscribe()
+    }
+
+    /// The accounts that changed since `mark`, or that have requests now (their request-seconds grow by themselves).
+    /// With no mark, every account.
+    #[must_use]
+    pub fn read(&self, mark: Option<u64>) -> Reading {
+        // Taken before the accounts are looked at: what changes meanwhile is told again next time, never missed.
+        let next = self.changes.load(Ordering::Acquire);
+        let now = Instant::now();
+        let mut revisions = vec![];
+        for account in self.accounts.read().iter() {
+            let mut counters = account.counters.lock();
+            let changed = mark.is_none_or(|mark| account.changed.load(Ordering::Acquire) > mark);
+            if changed || counters.in_flight + counters.queued > 0 {
+                counters.sum(now);
+                revisions.push(account.demand(&counters));
+            }
+        }
+        Reading { at_us: micros(now.saturating_duration_since(self.began)), mark: next, revisions }
+    }
+
+    /// Visits every account as it is now, for metrics.
+    pub fn each(&self, mut visit: impl FnMut(&RevisionDemand)) {
+        for account in self.accounts.read().iter() {
+            let demand = account.demand(&account.counters.lock());
+            visit(&demand);
+        }
+    }
+
+    fn forget(&self, account: &Account) {
+        self.accounts.write().retain(|a| !std::ptr::eq(a.as_ref(), account));
+    }
+}
+
+impl Account {
+    /// Name of its revision.
+    #[must_use]
+    pub fn revision(&self) -> &str {
+        &self.revision
+    }
+
+    /// A request came and waits.
+    pub(crate) fn queue(self: &Arc<Self>) {
+        self.change(|c| {
+            c.arrivals += 1;
+            c.queued += 1;
+        });
+    }
+
+    /// A request came and went straight to a pod.
+    pub(crate) fn enter(self: &Arc<Self>) {
+        self.change(|c| {
+            c.arrivals += 1;
+            c.in_flight += 1;
+        });
+    }
+
+    /// A waiting request went to a pod.
+    pub(crate) fn grant(self: &Arc<Self>) {
+        self.change(|c| {
+            c.queued -= 1;
+            c.in_flight += 1;
+        });
+    }
+
+    /// A waiting request ended without a pod, or waits elsewhere now.
+    pub(crate) fn leave(self: &Arc<Self>) {
+        self.change(|c| {
+            c.queued -= 1;
+            c.completions += 1;
+        });
+    }
+
+    /// A request in a pod ended.
+    pub(crate) fn complete(self: &Arc<Self>) {
+        self.change(|c| {
+            c.in_flight -= 1;
+            c.completions += 1;
+        });
+    }
+
+    /// Takes the account out of the ledger: its Function is gone, and nobody asks for it again.
+    pub(crate) fn close(&self) {
+        self.ledger.forget(self);
+    }
+
+    fn change(self: &Arc<Self>, change: impl FnOnce(&mut Counters)) {
+        // Before the change is counted: a reader that has seen the count must find the account.
+        if !self.opened.load(Ordering::Relaxed) && !self.opened.swap(true, Ordering::AcqRel) {
+            self.ledger.accounts.write().push(self.clone());
+        }
+        let now = Instant::now();
+        let urgent = {
+            let mut counters = self.counters.lock();
+            counters.sum(now);
+            let idle_before = counters.in_flight + counters.queued == 0;
+            change(&mut counters);
+            let idle_after = counters.in_flight + counters.queued == 0;
+            if idle_after {
+                counters.idle_since = Some(now);
+            }
+            // One caller after the other makes a revision idle between calls; that is no news while a frame is due anyhow.
+            let news = counters.idle_since.is_none_or(|since| now.saturating_duration_since(since) >= FRAME_INTERVAL);
+            // Counted while the account is locked, so that a reader sees the count with the change or neither.
+            self.changed.store(self.ledger.changes.fetch_add(1, Ordering::AcqRel) + 1, Ordering::Release);
+            idle_before && !idle_after && news
+        };
+        if urgent {
+            self.ledger.urgent.send_modify(|n| *n += 1);
+        }
+    }
+
+    fn demand(&self, counters: &Counters) -> RevisionDemand {
+        RevisionDemand {
+            namespace: self.namespace.to_string(),
+            function: self.function.to_string(),
+            revision: self.revision.to_string(),
+            in_flight: counters.in_flight,
+            queued: counters.queued,
+            arrivals: counters.arrivals,
+            completions: counters.completions,
+            request_us: counters.request_us,
+        }
+    }
+}
+
+impl Counters {
+    fn sum(&mut self, now: Instant) {
+        let passed = micros(now.saturating_duration_since(self.summed));
+        self.request_us = self.request_us.saturating_add(passed.saturating_mul(self.in_flight + self.queued));
+        // Only whole microseconds are taken, so that many short steps lose nothing.
+        self.summed += std::time::Duration::from_micros(passed);
+    }
+}
+
+fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn request_seconds_are_the_integral() {
+        let ledger = Ledger::new();
+        let account = ledger.account("ns", "f", "f-00001");
+        assert!(ledger.read(None).revisions.is_empty(), "never called, never told");
+        account.queue();
+        tokio::time::advance(Duration::from_millis(500)).await;
+        account.grant();
+        account.enter();
+        tokio::time::advance(Duration::from_millis(250)).await;
+        let reading = ledger.read(None);
+        let told = &reading.revisions[0];
+        assert_eq!((told.in_flight, told.queued, told.arrivals, told.request_us), (2, 0, 2, 1_000_000));
+        account.complete();
+        account.complete();
+        let told = ledger.read(Some(reading.mark)).revisions[0].clone();
+        assert_eq!((told.concurrency(), told.completions, told.request_us), (0, 2, 1_000_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_changed_is_told_again() {
+        let ledger = Ledger::new();
+        let (a, b) = (ledger.account("ns", "a", "a-1"), ledger.account("ns", "b", "b-1"));
+        a.enter();
+        b.enter();
+        a.complete();
+        b.complete();
+        let mark = ledger.read(None).mark;
+        assert!(ledger.read(Some(mark)).revisions.is_empty());
+        b.enter();
+        let reading = ledger.read(Some(mark));
+        assert_eq!(reading.revisions.iter().map(|r| r.function.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(ledger.read(Some(reading.mark)).revisions.len(), 1, "a busy revision is told every time");
+        a.close();
+        assert_eq!(ledger.read(None).revisions.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_call_is_urgent_and_a_steady_caller_is_not() {
+        let ledger = Ledger::new();
+        let account = ledger.account("ns", "f", "f-00001");
+        let urgent = ledger.urgent();
+        account.enter();
+        assert_eq!(*urgent.borrow(), 1);
+        for _ in 0..10 {
+            account.complete();
+            account.enter();
+        }
+        assert_eq!(*urgent.borrow(), 1);
+        account.complete();
+        tokio::time::advance(FRAME_INTERVAL).await;
+        account.enter();
+        assert_eq!(*urgent.borrow(), 2);
+    }
+}

@@ -1,0 +1,7 @@
+//! Demand: counting requests per revision, and telling the autoscaler.
+
+mod ledger;
+mod stream;
+
+pub use ledger::{Account, Ledger, Reading};
+pub use stream::Frames;

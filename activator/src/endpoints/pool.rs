@@ -1,0 +1,185 @@
+//! Connections to one pod.
+//!
+//! HTTP/1.1 connections are used by one request at a time and kept for a short while afterwards; one HTTP/2 connection carries
+//! all requests. Whether a request was handed to a connection at all is known exactly, which is what decides about a retry.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use rouse_crds::function::Protocol;
+use tokio::time::Instant;
+
+use super::{DialError, Dialer, Endpoint};
+use crate::proxy::RequestBody;
+
+/// How long an idle connection is kept. Servers close theirs after five seconds (Node, uvicorn) or later; reusing one in the
+/// moment in which it is closed would cost the request.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// Idle connections kept for one pod.
+const MOST_IDLE: usize = 128;
+
+/// How long a connection for a request may take. Long enough for a lost SYN to be sent again.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// The idle connections of one pod.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    /// The most recently used is at the back.
+    http1: Mutex<VecDeque<Idle>>,
+    http2: Mutex<Option<http2::SendRequest<RequestBody>>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    since: Instant,
+}
+
+/// A connection that is ready for one request.
+#[derive(Debug)]
+pub struct Connection {
+    sender: Sender,
+    /// It has carried a request before.
+    pub reused: bool,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// How sending a request on a connection went.
+#[derive(Debug)]
+pub enum Sent {
+    /// The head of the answer is there.
+    Answered(Response<Incoming>),
+    /// Not a byte of it was written; here it is again.
+    Unsent(Box<Request<RequestBody>>, hyper::Error),
+    /// The pod may have seen it.
+    Broken(hyper::Error),
+}
+
+impl Endpoint {
+    /// A connection: an idle one, or else a new one.
+    ///
+    /// # Errors
+    ///
+    /// If the pod cannot be connected to.
+    pub async fn connection(&self, dialer: &Dialer) -> Result<Connection, DialError> {
+        match self.protocol {
+            Protocol::Http1 => {
+                if let Some(sender) = self.pool.idle() {
+                    return Ok(Connection { sender: Sender::Http1(sender), reused: true });
+                }
+                let io = TokioIo::new(dialer.connect(self.address, CONNECT).await?);
+                let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(std::io::Error::other)?;
+                tokio::spawn(async move {
+                    if let Err(error) = connection.with_upgrades().await {
+                        tracing::debug!(%error, "A connection to a pod ended");
+                    }
+                });
+                Ok(Connection { sender: Sender::Http1(sender), reused: false })
+            }
+            Protocol::H2c => {
+                if let Some(sender) = self.pool.shared() {
+                    return Ok(Connection { sender: Sender::Http2(sender), reused: true });
+                }
+                let io = TokioIo::new(dialer.connect(self.address, CONNECT).await?);
+                let mut builder = http2::Builder::new(TokioExecutor::new());
+                // A pod that vanished without a word is noticed; a long silent stream stays.
+                builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20)).adaptive_window(true);
+                let (sender, connection) = builder.handshake(io).await.map_err(std::io::Error::other)?;
+                tokio::spawn(async move {
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "A connection to a pod ended");
+                    }
+                });
+                self.pool.share(&sender);
+                Ok(Connection { sender: Sender::Http2(sender), reused: false })
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Sends a request and waits for the head of the answer. Dropping the future ends the request.
+    pub async fn send(&mut self, request: Request<RequestBody>) -> Sent {
+        let sent = match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender) => sender.try_send_request(request).await,
+        };
+        match sent {
+            Ok(response) => Sent::Answered(response),
+            Err(mut error) => match error.take_message() {
+                Some(request) => Sent::Unsent(Box::new(request), error.into_error()),
+                None => Sent::Broken(error.into_error()),
+            },
+        }
+    }
+
+    /// Gives the connection back once the answer was read to its end.
+    pub(crate) fn give_back(self, endpoint: &Arc<Endpoint>) {
+        if let Sender::Http1(sender) = self.sender {
+            endpoint.pool.keep(sender);
+        }
+    }
+}
+
+impl Pool {
+    fn idle(&self) -> Option<http1::SendRequest<RequestBody>> {
+        let now = Instant::now();
+        let mut list = self.http1.lock();
+        let mut busy = vec![];
+        let mut found = None;
+        while let Some(idle) = list.pop_back() {
+            if idle.sender.is_closed() {
+                continue;
+            }
+            if now.saturating_duration_since(idle.since) > IDLE {
+                // Every other one is older still.
+                list.clear();
+                break;
+            }
+            if idle.sender.is_ready() {
+                found = Some(idle.sender);
+                break;
+            }
+            // Its answer is over but the rest of the request is still being sent, or its task has not yet run.
+            busy.push(idle);
+        }
+        list.extend(busy.into_iter().rev());
+        found
+    }
+
+    fn keep(&self, sender: http1::SendRequest<RequestBody>) {
+        if sender.is_closed() {
+            return;
+        }
+        let now = Instant::now();
+        let mut list = self.http1.lock();
+        while list.front().is_some_and(|idle| now.saturating_duration_since(idle.since) > IDLE) || list.len() >= MOST_IDLE {
+            list.pop_front();
+        }
+        list.push_back(Idle { sender, since: now });
+    }
+
+    fn shared(&self) -> Option<http2::SendRequest<RequestBody>> {
+        self.http2.lock().as_ref().filter(|sender| !sender.is_closed()).cloned()
+    }
+
+    /// Two requests that connect at once make two connections; the first stays, the other ends with its request.
+    fn share(&self, sender: &http2::SendRequest<RequestBody>) {
+        let mut shared = self.http2.lock();
+        if shared.as_ref().is_none_or(http2::SendRequest::is_closed) {
+            *shared = Some(sender.clone());
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! `rouse-activator`: see the library.
+
+use std::process::ExitCode;
+
+use clap::{Parser, error::ErrorKind};
+use rouse_activator::{
+    args::{Args, EXIT_USAGE, LogFormat},
+    run::run,
+};
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Before anything that may speak TLS. It fails only where a provider is there already, which is as good.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // Nobody may be reading, and there is nothing else to say it to.
+            drop(error.print());
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) };
+        }
+    };
+    if let Err(error) = args.check() {
+        eprintln!("error: {error}");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    match args.log_format {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.init(),
+    }
+    match run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "The activator cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The chain: everything that happens to a request, in its order.
+
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode, header};
+use http_body::Body as _;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Body, Peer, RequestBody,
+    body::Progress,
+    forward::{Forwarded, forward},
+    headers, hygiene, trace, upgrade,
+};
+use crate::{
+    admit::{Entered, Gate, Lease, Policy, Ticket},
+    endpoints::Connection,
+    metrics::Metrics,
+    problem::{Kind, Problem},
+    route::{Host, Side, Table},
+    timing,
+};
+
+/// Everything that a request passes through.
+#[derive(Debug)]
+pub struct Proxy {
+    table: Arc<Table>,
+    metrics: Arc<Metrics>,
+    /// Cancelled when waiting any longer is of no use, because this process is about to end.
+    closing: CancellationToken,
+    tunnels: TaskTracker,
+}
+
+/// The client has left; there is nobody to answer. The server closes the connection.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the client left")]
+pub struct Gone;
+
+/// Why a request ends without an answer of its function.
+enum Stop {
+    Answer(Problem),
+    Gone,
+}
+
+/// A pod's answer, the connection on which it comes, and the place that it takes.
+type Answer = (Response<Incoming>, Connection, Lease);
+
+impl From<Problem> for Stop {
+    fn from(problem: Problem) -> Self {
+        Self::Answer(problem)
+    }
+}
+
+/// What hyper reads ahead of a body before anybody asks for it.
+const READ_AHEAD: u64 = 8 << 10;
+
+impl Proxy {
+    /// A proxy by this table. Requests that wait are turned away once `closing` is cancelled.
+    #[must_use]
+    pub fn new(table: Arc<Table>, metrics: Arc<Metrics>, closing: CancellationToken) -> Self {
+        Self { table, metrics, closing, tunnels: TaskTracker::new() }
+    }
+
+    /// Tunnels that are open.
+    #[must_use]
+    pub fn tunnels(&self) -> &TaskTracker {
+        &self.tunnels
+    }
+
+    /// Answers a request.
+    ///
+    /// Dropping the future ends the request wherever it is: its place in the queue or in its pod is given up.
+    ///
+    /// # Errors
+    ///
+    /// If the client has left.
+    pub async fn serve(&self, side: Side, peer: &Peer, request: Request<Incoming>) -> Result<Response<Body>, Gone> {
+        let (mut parts, body) = request.into_parts();
+        let request_id = trace::request_id(&mut parts.headers);
+        let id_text = || request_id.to_str().unwrap_or_default();
+
+        // 1. Hygiene and route: is it a request, and whose?
+        let routed = hygiene::inspect(&parts, peer).and_then(|()| self.route(side, &parts));
+        let gate = match routed {
+            Ok(gate) => gate,
+            Err(problem) => {
+                self.metrics.refused(problem.kind().name());
+                let mut response = problem.response(None, id_text());
+                if problem.kind() == Kind::BadRequest {
+                    // Where a message ends is not certain, so nothing more is read from there.
+                    response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+                }
+                return Ok(response);
+            }
+        };
+
+        // 2. Admit, wake, pick, forward.
+        let bytes = held_bytes(&parts, &body);
+        let client = parts.extensions.remove::<OnUpgrade>();
+        let wants_upgrade = headers::toward_pod(&mut parts, peer, &request_id);
+        let client = client.filter(|_| wants_upgrade);
+        let policy = gate.policy();
+        let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
+        let request = Request::from_parts(parts, RequestBody::new(body, progress.clone()));
+        let answered = self.call(&gate, &policy, peer, bytes, request, progress.as_ref()).await;
+
+        // 3. Answer.
+        let response = match answered {
+            Ok(answer) => self.pass(answer, peer, client, &policy, progress),
+            Err(Stop::Answer(problem)) => Err(problem),
+            Err(Stop::Gone) => {
+                self.metrics.departures.inc();
+                return Err(Gone);
+            }
+        };
+        let response = response.unwrap_or_else(|problem| problem.response(Some(gate.id()), id_text()));
+        gate.metrics().answered(response.status());
+        Ok(response)
+    }
+
+    fn route(&self, side: Side, parts: &http::request::Parts) -> Result<Arc<Gate>, Problem> {
+        let host = Host::of(parts).map_err(|error| Problem::new(Kind::BadRequest, error.to_string()))?;
+        self.table.find(side, &host).ok_or_else(|| {
+            Problem::new(Kind::UnknownHost, "no function that can be called from here answers to the host of this request")
+        })
+    }
+
+    /// Gets a place in a pod, waiting for it if need be, and sends the request there; again elsewhere if not a byte of it
+    /// could be sent.
+    async fn call(
+        &self,
+        gate: &Arc<Gate>,
+        policy: &Policy,
+        peer: &Peer,
+        bytes: u64,
+        mut request: Request<RequestBody>,
+        progress: Option<&Arc<Progress>>,
+    ) -> Result<Answer, Stop> {
+        let deadline = Instant::now() + policy.cold_start;
+        let mut entered = gate.enter(bytes);
+        let mut unreachable = None;
+        let mut cold = None;
+        loop {
+            let mut lease = match entered.map_err(Problem::from)? {
+                Entered::Now(lease) => lease,
+                Entered::Later(ticket) => self.wait(ticket, deadline, peer, unreachable.as_deref()).await?,
+            };
+            // A request that goes to a second pod waited for both.
+            cold = lease.cold_start().or(cold);
+            lease.set_cold_start(cold);
+            match forward(lease, request, &gate.context().dialer, policy, progress).await {
+                Forwarded::Answered(response, connection, lease) => return Ok((response, connection, lease)),
+                Forwarded::Unsent(unsent, lease, error) => {
+                    self.metrics.retries.inc();
+                    request = *unsent;
+                    let (sequence, arrived) = (lease.sequence(), lease.arrived());
+                    lease.unreachable();
+                    if Instant::now() >= deadline {
+                        return Err(Problem::new(Kind::PodUnreachable, error).into());
+                    }
+                    unreachable = Some(error);
+                    entered = gate.enter_again(bytes, sequence, arrived);
+                }
+                Forwarded::Broken(error) => return Err(Problem::new(Kind::BadAnswer, error).into()),
+                Forwarded::Late => {
+                    let detail = format!("the pod did not begin to answer within {:?}", policy.response);
+                    return Err(Problem::new(Kind::ResponseTimeout, detail).into());
+                }
+                Forwarded::ClientLeft => return Err(Stop::Gone),
+            }
+        }
+    }
+
+    async fn wait(&self, mut ticket: Ticket, deadline: Instant, peer: &Peer, unreachable: Option<&str>) -> Result<Lease, Stop> {
+        tokio::select! {
+            biased;
+            lease = ticket.wait() => Ok(lease.map_err(Problem::from)?),
+            () = peer.gone() => Err(Stop::Gone),
+            () = sleep_until(deadline) => Err(Stop::Answer(match unreachable {
+                Some(error) => Problem::new(Kind::PodUnreachable, error),
+                None => Problem::new(Kind::ColdStartTimeout, "no pod was ready within spec.timeouts.coldStart"),
+            })),
+            () = self.closing.cancelled() => {
+                let problem = Problem::new(Kind::ShuttingDown, "the request waited in an activator that is going");
+                Err(Stop::Answer(problem.retry_after(std::time::Duration::from_secs(1))))
+            }
+        }
+    }
+
+    /// Makes the answer of a pod the answer to the client.
+    fn pass(
+        &self,
+        (mut response, connection, lease): Answer,
+        peer: &Peer,
+        client: Option<OnUpgrade>,
+        policy: &Policy,
+        progress: Option<Arc<Progress>>,
+    ) -> Result<Response<Body>, Problem> {
+        let cold = lease.cold_start();
+        let mut passed = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let protocol = response.headers().get(header::UPGRADE).cloned();
+            let (Some(client), Some(protocol), true) = (client, protocol, upgrade::agreed(&response)) else {
+                return Err(Problem::new(Kind::BadAnswer, "the pod changed to another protocol without having been asked to"));
+            };
+            peer.heads.tunnel();
+            upgrade::tunnel(&self.tunnels, client, hyper::upgrade::on(&mut response), lease);
+            headers::toward_client(response.headers_mut());
+            response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("upgrade"));
+            response.headers_mut().insert(header::UPGRADE, protocol);
+            response.map(|_| Body::empty())
+        } else {
+            headers::toward_client(response.headers_mut());
+            let silence = policy.idle.zip(progress);
+            response.map(|body| Body::pod(body, connection, lease, silence))
+        };
+        if let Some(cold) = cold {
+            self.metrics.cold_starts.observe(cold.queue.as_secs_f64());
+            timing::write(passed.headers_mut(), &cold);
+        }
+        Ok(passed)
+    }
+}
+
+/// What a request holds of memory while it waits: its head, and what was read of its body before anybody asked for it.
+fn held_bytes(parts: &http::request::Parts, body: &Incoming) -> u64 {
+    let headers: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let target = parts.uri.path_and_query().map_or(0, |p| p.as_str().len());
+    let ahead = body.size_hint().upper().unwrap_or(READ_AHEAD).min(READ_AHEAD);
+    (headers + target) as u64 + ahead
+}

@@ -1,0 +1,156 @@
+//! What is taken from and added to the headers of a request and its answer.
+
+use std::net::IpAddr;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Uri, Version, header,
+    request::Parts,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use rouse_crds::function::Protocol;
+
+use super::{Peer, trace};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Headers of this prefix are Rouse's own and never a client's or a function's.
+const INTERNAL: &str = "rouse-";
+
+/// Headers that speak of one connection only, whether or not `Connection` names them.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Makes the head of a request what a function is to see. Tells whether the client wants to change to another protocol.
+pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer, request_id: &HeaderValue) -> bool {
+    let upgrade = wanted_upgrade(parts);
+    let trailers = tokens(&parts.headers, &header::TE).any(|t| t.eq_ignore_ascii_case("trailers"));
+    strip(&mut parts.headers);
+    if trailers {
+        parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    // Answered here, by asking for the body.
+    parts.headers.remove(header::EXPECT);
+    forwarded(parts, peer.address.ip());
+    parts.headers.insert(trace::REQUEST_ID, request_id.clone());
+    trace::continue_or_start(&mut parts.headers);
+    let upgrades = upgrade.is_some();
+    if let Some(protocol) = upgrade {
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(header::UPGRADE, protocol);
+    }
+    upgrades
+}
+
+/// Puts target, Host and version into the form of the pod's protocol.
+pub(super) fn target(parts: &mut Parts, protocol: Protocol) {
+    let authority = parts.uri.authority().map(Authority::as_str).or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
+    let authority = authority.map(str::to_owned).unwrap_or_default();
+    let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    match protocol {
+        Protocol::Http1 => {
+            parts.uri = Uri::from(path);
+            parts.version = Version::HTTP_11;
+            if !parts.headers.contains_key(header::HOST)
+                && let Ok(host) = HeaderValue::try_from(authority)
+            {
+                parts.headers.insert(header::HOST, host);
+            }
+        }
+        Protocol::H2c => {
+            let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path).build();
+            // The authority was accepted as a host before.
+            if let Ok(uri) = uri {
+                parts.uri = uri;
+            }
+            parts.version = Version::HTTP_2;
+            parts.headers.remove(header::HOST);
+        }
+    }
+}
+
+/// Makes the head of an answer what a client is to see.
+pub(super) fn toward_client(headers: &mut HeaderMap) {
+    strip(headers);
+}
+
+/// Whether a request asks, in a way that HTTP/1.1 allows, for another protocol on its connection.
+fn wanted_upgrade(parts: &Parts) -> Option<HeaderValue> {
+    let asks = parts.version == Version::HTTP_11 && tokens(&parts.headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
+    let protocol = parts.headers.get(header::UPGRADE).filter(|_| asks)?;
+    // HTTP/2 is offered by prior knowledge; an upgrade to it may be ignored, and then the request is answered as it is.
+    (!protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
+}
+
+fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        // What frames and addresses a message is not for `Connection` to take away.
+        let kept = [header::HOST, header::CONTENT_LENGTH];
+        let named: Vec<HeaderName> =
+            tokens(headers, &header::CONNECTION).filter_map(|t| t.parse().ok()).filter(|name| !kept.contains(name)).collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    let internal: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(INTERNAL)).cloned().collect();
+    for name in internal {
+        headers.remove(name);
+    }
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+fn forwarded(parts: &mut Parts, client: IpAddr) {
+    let client = client.to_canonical();
+    let host = parts.uri.authority().map(Authority::as_str).or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
+    let host = host.unwrap_or_default().to_owned();
+    let headers = &mut parts.headers;
+    let proto = headers.get(X_FORWARDED_PROTO).and_then(|p| p.to_str().ok()).filter(|p| matches!(*p, "http" | "https")).unwrap_or("http");
+    let quoted = match client {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("\"[{v6}]\""),
+    };
+    let element = format!("for={quoted};host=\"{host}\";proto={proto}");
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !headers.contains_key(X_FORWARDED_HOST)
+        && let Ok(host) = HeaderValue::try_from(host)
+    {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+    append(headers, &header::FORWARDED, &element);
+    append(headers, &X_FORWARDED_FOR, &client.to_string());
+}
+
+/// Adds an element to a header that is a list.
+fn append(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
+    let former: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).filter(|v| !v.is_empty()).collect();
+    let mut list = former.join(b", ".as_slice());
+    if !list.is_empty() {
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(element.as_bytes());
+    if let Ok(list) = HeaderValue::from_bytes(&list) {
+        headers.insert(name, list);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! Request ids and trace context (W3C).
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use rand::Rng;
+
+/// The id of a request, from the client or made here.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Longest id that is taken from a client.
+const LONGEST_ID: usize = 128;
+
+/// The id of a request: what the client says if it is fit for logs, else a new one, which is then in the headers too.
+pub(super) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
+    let fit = |value: &&HeaderValue| {
+        !value.is_empty() && value.len() <= LONGEST_ID && value.as_bytes().iter().all(u8::is_ascii_graphic)
+    };
+    if let Some(id) = headers.get(&REQUEST_ID).filter(fit) {
+        return id.clone();
+    }
+    let id = hex(rand::rng().random(), 32);
+    headers.insert(REQUEST_ID, id.clone());
+    id
+}
+
+/// Leaves a trace that the client began as it is, and begins one where there is none that can be read.
+pub(super) fn continue_or_start(headers: &mut HeaderMap) {
+    let valid = headers.get(&TRACEPARENT).is_some_and(|value| is_traceparent(value.as_bytes()));
+    if valid {
+        return;
+    }
+    headers.remove(&TRACESTATE);
+    let mut random = rand::rng();
+    // All zero would be invalid.
+    let (trace, span) = (random.random::<u128>().max(1), random.random::<u64>().max(1));
+    if let Ok(value) = HeaderValue::try_from(format!("00-{trace:032x}-{span:016x}-00")) {
+        headers.insert(TRACEPARENT, value);
+    }
+}
+
+/// `version-trace-parent-flags`, in lower-case hexadecimal, the ids not zero.
+fn is_traceparent(text: &[u8]) -> bool {
+    let hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let not_zero = |part: &[u8]| part.iter().any(|b| *b != b'0');
+    let parts: Vec<&[u8]> = text.splitn(5, |b| *b == b'-').collect();
+    match parts.as_slice() {
+        [version, trace, parent, flags, rest @ ..] => {
+            let lengths = (version.len(), trace.len(), parent.len(), flags.len()) == (2, 32, 16, 2);
+            let known = *version == b"00" && rest.is_empty() || *version != b"00" && *version != b"ff";
+            lengths && known && [version, trace, parent, flags].into_iter().all(|p| hex(p)) && not_zero(trace) && not_zero(parent)
+        }
+        _ => false,
+    }
+}
+
+fn hex(number: u128, digits: usize) -> HeaderValue {
+    HeaderValue::try_from(format!("{number:0digits$x}")).unwrap_or(HeaderValue::from_static("0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", true)]
+    #[case("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more", true)]
+    #[case("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more", false)]
+    #[case("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", false)]
+    #[case("00-00000000000000000000000000000000-00f067aa0ba902b7-01", false)]
+    #[case("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", false)]
+    #[case("", false)]
+    fn a_trace_is_continued_or_begun(#[case] text: &'static str, #[case] valid: bool) {
+        let mut headers = HeaderMap::new();
+        headers.insert(TRACEPARENT, HeaderValue::from_static(text));
+        headers.insert(TRACESTATE, HeaderValue::from_static("a=b"));
+        continue_or_start(&mut headers);
+        assert_eq!(headers[TRACEPARENT] == text, valid);
+        assert_eq!(headers.contains_key(TRACESTATE), valid);
+        assert!(is_traceparent(headers[TRACEPARENT].as_bytes()));
+    }
+
+    #[test]
+    fn an_id_is_kept_or_made() {
+        let mut headers = HeaderMap::new();
+        let made = request_id(&mut headers);
+        assert_eq!((made.len(), &headers[REQUEST_ID]), (32, &made));
+        assert_eq!(request_id(&mut headers), made);
+        headers.insert(REQUEST_ID, HeaderValue::from_static("with space"));
+        assert_eq!(request_id(&mut headers).len(), 32);
+    }
+}

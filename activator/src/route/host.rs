@@ -1,0 +1,158 @@
+//! The host that a request is for, in the one form in which hosts are compared.
+
+use std::borrow::Cow;
+
+use http::{header, request::Parts, uri::Authority};
+
+/// A host as a request names it: lower case, without port and trailing dot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host<'a>(Cow<'a, str>);
+
+/// What is wrong with the host of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadHost {
+    /// There is none.
+    #[error("the request names no host")]
+    Missing,
+    /// There are several, or two that differ.
+    #[error("the request names more than one host")]
+    Several,
+    /// It is not a host.
+    #[error("the host is not a host name with an optional port")]
+    Malformed,
+}
+
+/// A name in the DNS has at most this many bytes, and so has an address.
+const LONGEST: usize = 253;
+
+impl<'a> Host<'a> {
+    /// The host of a request: that of its target where it has one (absolute-form, `:authority`), else of its Host header.
+    /// Both must agree where both are there.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, there are several, or it is malformed.
+    pub fn of(parts: &'a Parts) -> Result<Self, BadHost> {
+        let mut headers = parts.headers.get_all(header::HOST).iter();
+        let named = headers.next();
+        if headers.next().is_some() {
+            return Err(BadHost::Several);
+        }
+        let named = named.map(|value| value.to_str().map_err(|_| BadHost::Malformed)).transpose()?;
+        match (parts.uri.authority().map(Authority::as_str), named) {
+            (None, None) => Err(BadHost::Missing),
+            (Some(one), None) | (None, Some(one)) => Self::normalise(one),
+            (Some(target), Some(named)) => {
+                if !target.eq_ignore_ascii_case(named) && Self::normalise(target)? != Self::normalise(named)? {
+                    return Err(BadHost::Several);
+                }
+                Self::normalise(target)
+            }
+        }
+    }
+
+    /// The host in its one form.
+    ///
+    /// # Errors
+    ///
+    /// If it is empty, too long, has user information, or has characters that no host has.
+    pub fn normalise(text: &'a str) -> Result<Self, BadHost> {
+        let name = match text.strip_prefix('[') {
+            // An IPv6 address: nothing is routed by it, but it is well-formed.
+            Some(rest) => {
+                let (inside, after) = rest.split_once(']').ok_or(BadHost::Malformed)?;
+                port(after)?;
+                if !inside.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) {
+                    return Err(BadHost::Malformed);
+                }
+                inside
+            }
+            None => {
+                let (name, after) = text.split_at(text.find(':').unwrap_or(text.len()));
+                port(after)?;
+                let name = name.strip_suffix('.').unwrap_or(name);
+                if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')) {
+                    return Err(BadHost::Malformed);
+                }
+                name
+            }
+        };
+        if name.is_empty() || name.len() > LONGEST {
+            return Err(BadHost::Malformed);
+        }
+        let upper = name.bytes().any(|b| b.is_ascii_uppercase());
+        Ok(Self(if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) }))
+    }
+
+    /// The host.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Checks what comes after a name: nothing, or a colon and a port that may be empty.
+fn port(text: &str) -> Result<(), BadHost> {
+    let Some(digits) = text.strip_prefix(':') else {
+        return if text.is_empty() { Ok(()) } else { Err(BadHost::Malformed) };
+    };
+    let good = digits.is_empty() || (digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok());
+    if good { Ok(()) } else { Err(BadHost::Malformed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("hello.default.example.com", "hello.default.example.com")]
+    #[case("HELLO.Default.example.COM:8080", "hello.default.example.com")]
+    #[case("hello.default.example.com.", "hello.default.example.com")]
+    #[case("hello.default.example.com.:80", "hello.default.example.com")]
+    #[case("hello:", "hello")]
+    #[case("[::1]:80", "::1")]
+    fn one_form(#[case] text: &str, #[case] host: &str) {
+        assert_eq!(Host::normalise(text).unwrap().as_str(), host);
+        assert_eq!(Host::normalise(host.split("::").next().unwrap_or("x")).is_ok(), !host.starts_with(':'));
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case(".")]
+    #[case(":80")]
+    #[case("a:b")]
+    #[case("a:99999")]
+    #[case("a:80:80")]
+    #[case("user@a")]
+    #[case("a b")]
+    #[case("a/b")]
+    #[case("a,b")]
+    #[case("[::1")]
+    #[case("[::1]x")]
+    #[case("[x]")]
+    #[case("ä.example.com")]
+    fn refused(#[case] text: &str) {
+        assert!(Host::normalise(text).is_err());
+        assert!(Host::normalise(&"a".repeat(254)).is_err());
+    }
+
+    #[rstest]
+    #[case("/", &["a.example"], Ok("a.example"))]
+    #[case("http://a.example/x", &[], Ok("a.example"))]
+    #[case("http://a.example/x", &["A.example"], Ok("a.example"))]
+    #[case("http://a.example:80/x", &["a.example"], Ok("a.example"))]
+    #[case("http://a.example/x", &["b.example"], Err(BadHost::Several))]
+    #[case("/", &["a.example", "a.example"], Err(BadHost::Several))]
+    #[case("/", &[], Err(BadHost::Missing))]
+    #[case("/", &["a@b"], Err(BadHost::Malformed))]
+    fn of_a_request(#[case] uri: &str, #[case] hosts: &[&str], #[case] expected: Result<&str, BadHost>) {
+        let mut request = Request::get(uri);
+        for host in hosts {
+            request = request.header("host", *host);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        assert_eq!(Host::of(&parts).as_ref().map(Host::as_str), expected.as_ref().copied());
+    }
+}

@@ -1,0 +1,169 @@
+//! The process: what is started in which order, and how it ends.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use kube::Client;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admit::Budget,
+    args::Args,
+    context::Context,
+    demand::Ledger,
+    endpoints::Dialer,
+    metrics::Metrics,
+    proxy::Proxy,
+    route::{self, Directory, Side, Synced, Table},
+    serve::{Admin, Limits, Listener, admin_router},
+    wake::{ApiScaler, Scaler},
+};
+
+/// What is left of the grace when requests that still wait are turned away, so that they hear it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// An activator that listens.
+#[derive(Debug)]
+pub struct Activator {
+    args: Args,
+    context: Arc<Context>,
+    table: Arc<Table>,
+    public: Listener,
+    cluster: Listener,
+    admin: TcpListener,
+}
+
+/// Runs until SIGTERM or SIGINT, and until everything that was under way then has ended.
+///
+/// # Errors
+///
+/// If an address cannot be bound, or there is no way to the API server.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let client = Client::try_default().await.context("no configuration for the Kubernetes API was found")?;
+    let activator = Activator::bind(args, Arc::new(ApiScaler::new(client.clone()))).await?;
+    let directory = activator.directory();
+    let (synced, is_synced) = watch::channel(Synced::default());
+    let watches = tokio::spawn(route::follow(client, directory, synced));
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let ended = activator.serve(is_synced, stop).await;
+    watches.abort();
+    ended
+}
+
+impl Activator {
+    /// Binds all addresses.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be bound.
+    pub async fn bind(args: Args, scaler: Arc<dyn Scaler>) -> anyhow::Result<Self> {
+        let limits = Limits { connections: args.max_connections };
+        let bound = |what: &'static str, address| move || format!("cannot listen for {what} on {address}");
+        let public = Listener::bind(args.public_addr, Side::Public, limits)
+            .await
+            .with_context(bound("the ingress", args.public_addr))?;
+        let cluster = Listener::bind(args.cluster_addr, Side::Cluster, limits)
+            .await
+            .with_context(bound("the cluster", args.cluster_addr))?;
+        let admin =
+            TcpListener::bind(args.admin_addr).await.with_context(bound("the admin endpoints", args.admin_addr))?;
+        let ledger = Ledger::new();
+        let metrics = Metrics::new(ledger.clone());
+        let budget = Budget::new(args.max_queued_bytes);
+        let context = Context::new(scaler, budget, Dialer::new(args.allow_local_pods), metrics, ledger);
+        let table = Arc::new(Table::new(&args.cluster_domain));
+        Ok(Self { args, context, table, public, cluster, admin })
+    }
+
+    /// A directory that feeds this activator.
+    #[must_use]
+    pub fn directory(&self) -> Directory {
+        Directory::new(
+            self.context.clone(),
+            self.table.clone(),
+            &self.args.domain,
+            self.args.max_queued_bytes_per_namespace,
+        )
+    }
+
+    /// Where it listens: for the ingress, for the cluster, for admin.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not tell.
+    pub fn addresses(&self) -> std::io::Result<[std::net::SocketAddr; 3]> {
+        Ok([self.public.address()?, self.cluster.address()?, self.admin.local_addr()?])
+    }
+
+    /// Serves until `stop` completes, then lets go in order: not ready, still accepting for the delay, no longer accepting,
+    /// what is under way ends. The demand stream is told to the last.
+    ///
+    /// # Errors
+    ///
+    /// If the admin endpoints fail.
+    pub async fn serve(self, synced: watch::Receiver<Synced>, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let Self { args, context, table, public, cluster, admin } = self;
+        let [delay, grace] = [args.shutdown_delay, args.shutdown_grace];
+        let (going, stop_accepting, closing) = (Arc::new(AtomicBool::new(false)), CancellationToken::new(), CancellationToken::new());
+        let proxy = Arc::new(Proxy::new(table, context.metrics.clone(), closing.clone()));
+        let endpoints = admin_router(Admin {
+            metrics: context.metrics.clone(),
+            ledger: context.ledger.clone(),
+            synced,
+            going: going.clone(),
+            process: format!("{}/{:x}", args.pod_name, rand::random::<u64>()).into(),
+        });
+        let mut admin = tokio::spawn(axum::serve(admin, endpoints).into_future());
+        let mut serving = tokio::spawn({
+            let (proxy, stop) = (proxy.clone(), stop_accepting.clone());
+            async move { tokio::join!(public.serve(proxy.clone(), stop.clone()), cluster.serve(proxy, stop)) }
+        });
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), public = %args.public_addr, cluster = %args.cluster_addr, admin = %args.admin_addr, "The activator serves");
+
+        tokio::select! {
+            () = stop => {}
+            ended = &mut admin => return Err(anyhow::anyhow!("the admin endpoints ended: {ended:?}")),
+            ended = &mut serving => return Err(anyhow::anyhow!("the listeners ended: {ended:?}")),
+        }
+        let end = Instant::now() + grace;
+        going.store(true, Ordering::Relaxed);
+        tracing::info!(?delay, ?grace, "The activator shuts down");
+        sleep_until(Instant::now() + delay).await;
+        stop_accepting.cancel();
+        proxy.tunnels().close();
+        let last_words = end.checked_sub(LAST_WORDS).unwrap_or(end);
+        let mut drained = std::pin::pin!(async {
+            let ended = (&mut serving).await;
+            proxy.tunnels().wait().await;
+            ended
+        });
+        if timeout_at(last_words, &mut drained).await.is_err() {
+            closing.cancel();
+            if timeout_at(end, &mut drained).await.is_err() {
+                tracing::warn!("Some requests did not end within the grace and are cut");
+            }
+        }
+        admin.abort();
+        tracing::info!("The activator ends");
+        Ok(())
+    }
+}

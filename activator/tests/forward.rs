@@ -1,0 +1,554 @@
+//! What passes between a client and a pod.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod rig;
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rig::{Client, FakePod, GENEROUS, PodBody, Rig, function, get, ok, pod_object, raw, raw_answer, running};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{Notify, mpsc},
+    time::timeout,
+};
+
+const HOST: &str = "hello.default.example.com";
+
+/// A body whose frames a test sends one by one.
+fn by_hand() -> (mpsc::Sender<Frame<Bytes>>, BoxBody<Bytes, Infallible>) {
+    let (sender, receiver) = mpsc::channel::<Frame<Bytes>>(1);
+    let frames = futures::stream::unfold(receiver, |mut r| async { Some((Ok::<_, Infallible>(r.recv().await?), r)) });
+    (sender, BodyExt::boxed(StreamBody::new(frames.boxed_sync())))
+}
+
+trait BoxedSync: futures::Stream + Send + Sync + Sized + 'static {
+    fn boxed_sync(self) -> std::pin::Pin<Box<dyn futures::Stream<Item = Self::Item> + Send + Sync>> {
+        Box::pin(self)
+    }
+}
+
+impl<S: futures::Stream + Send + Sync + 'static> BoxedSync for S {}
+
+async fn warm(pod: &FakePod, spec: serde_json::Value) -> Rig {
+    let rig = Rig::start().await;
+    rig.function("hello", spec);
+    rig.start_pod("hello", pod);
+    rig
+}
+
+/// Answers with what came: method, target and headers as JSON, then the body.
+async fn echo(request: Request<hyper::body::Incoming>) -> Response<PodBody> {
+    let (parts, body) = request.into_parts();
+    let headers: serde_json::Map<_, _> =
+        parts.headers.iter().map(|(n, v)| (n.to_string(), json!(String::from_utf8_lossy(v.as_bytes())))).collect();
+    let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let seen = json!({
+        "method": parts.method.as_str(), "uri": parts.uri.to_string(), "version": format!("{:?}", parts.version), "headers": headers,
+        "body": String::from_utf8_lossy(&body),
+    });
+    ok(seen.to_string())
+}
+
+#[tokio::test]
+async fn headers_are_cleaned_and_completed() {
+    let pod = FakePod::start(echo).await;
+    let rig = warm(&pod, json!({})).await;
+    let request = Request::post("/a%20b?c=d")
+        .header("host", "HELLO.default.example.com:8080")
+        .header("connection", "keep-alive, x-secret, host")
+        .header("x-secret", "1")
+        .header("keep-alive", "timeout=5")
+        .header("te", "gzip, trailers")
+        .header("rouse-internal", "forged")
+        .header("x-forwarded-for", "203.0.113.7")
+        .header("x-forwarded-proto", "https")
+        .header("forwarded", "for=203.0.113.7;proto=https")
+        .header("x-request-id", "abc-1")
+        .header("authorization", "Bearer x")
+        .body(Full::from("body").boxed())
+        .unwrap();
+    let answer = Client::connect(rig.public).await.send(request).await;
+    assert_eq!(answer.status, 200);
+    let seen = answer.json();
+    assert_eq!((&seen["uri"], &seen["body"], &seen["method"]), (&json!("/a%20b?c=d"), &json!("body"), &json!("POST")));
+    let headers = &seen["headers"];
+    for gone in ["connection", "x-secret", "keep-alive", "rouse-internal"] {
+        assert_eq!(headers[gone], json!(null), "{gone}");
+    }
+    for (name, value) in [
+        ("host", "HELLO.default.example.com:8080"),
+        ("te", "trailers"),
+        ("x-forwarded-for", "203.0.113.7, 127.0.0.1"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "HELLO.default.example.com:8080"),
+        ("forwarded", "for=203.0.113.7;proto=https, for=127.0.0.1;host=\"HELLO.default.example.com:8080\";proto=https"),
+        ("x-request-id", "abc-1"),
+        ("authorization", "Bearer x"),
+        ("content-length", "4"),
+    ] {
+        assert_eq!(headers[name], json!(value), "{name}");
+    }
+    assert_eq!(headers["traceparent"].as_str().unwrap().len(), 55);
+}
+
+#[tokio::test]
+async fn both_bodies_stream() {
+    let pod = FakePod::start(|request| async {
+        let (to_client, body) = by_hand();
+        tokio::spawn(async move {
+            let mut parts = request.into_body();
+            while let Some(Ok(frame)) = parts.frame().await {
+                to_client.send(frame).await.ok();
+            }
+        });
+        Response::new(body)
+    })
+    .await;
+    let rig = warm(&pod, json!({})).await;
+    let (to_pod, body) = by_hand();
+    let mut client = Client::connect(rig.public).await;
+    let request = Request::post("/").header("host", HOST).body(body).unwrap();
+    let mut answer = client.begin(request).await.into_body();
+    for word in ["one", "two", "three"] {
+        to_pod.send(Frame::data(word.into())).await.unwrap();
+        let frame = timeout(GENEROUS, answer.frame()).await.unwrap().unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), word);
+        rig.in_flight("hello", 1).await;
+    }
+    drop(to_pod);
+    assert!(timeout(GENEROUS, answer.frame()).await.unwrap().is_none());
+    rig.in_flight("hello", 0).await;
+}
+
+#[tokio::test]
+async fn a_request_is_in_its_pod_until_its_answer_ends_or_the_client_leaves() {
+    let pod = FakePod::start(|_| async {
+        let (sender, body) = by_hand();
+        tokio::spawn(async move {
+            // Until the other side goes.
+            while sender.send(Frame::data("x".into())).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        Response::new(body)
+    })
+    .await;
+    let rig = warm(&pod, json!({})).await;
+    let mut client = Client::connect(rig.public).await;
+    let request = Request::get("/").header("host", HOST).body(Full::default().boxed()).unwrap();
+    let answer = client.begin(request).await;
+    rig.in_flight("hello", 1).await;
+    drop(answer);
+    drop(client);
+    rig.in_flight("hello", 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_its_request_in_the_pod() {
+    let pod = FakePod::start(|_| std::future::pending()).await;
+    let rig = warm(&pod, json!({})).await;
+    let client = raw(rig.public, &format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 2\r\n\r\nab")).await;
+    rig.in_flight("hello", 1).await;
+    timeout(GENEROUS, async { while pod.now.load(Ordering::SeqCst) != 1 { tokio::task::yield_now().await } }).await.unwrap();
+    drop(client);
+    rig.in_flight("hello", 0).await;
+    timeout(GENEROUS, async { while pod.now.load(Ordering::SeqCst) != 0 { tokio::task::yield_now().await } }).await.unwrap();
+}
+
+#[tokio::test]
+async fn trailers_pass_both_ways() {
+    let pod = FakePod::start(|request| async {
+        let sent = request.into_body().collect().await.unwrap().trailers().unwrap()["x-sum"].clone();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-back", sent);
+        let frames = [Frame::data(Bytes::from("hi")), Frame::trailers(trailers)].map(Ok::<_, Infallible>);
+        let body = BodyExt::boxed(StreamBody::new(futures::stream::iter(frames)));
+        Response::builder().header("trailer", "x-back").body(body).unwrap()
+    })
+    .await;
+    let rig = warm(&pod, json!({})).await;
+    let (sender, body) = by_hand();
+    let request = Request::post("/").header("host", HOST).header("te", "trailers").header("trailer", "x-sum").body(body).unwrap();
+    let sending = tokio::spawn(async move {
+        sender.send(Frame::data("data".into())).await.unwrap();
+        let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("x-sum"), HeaderValue::from_static("42"))]);
+        sender.send(Frame::trailers(trailers)).await.unwrap();
+    });
+    let answer = Client::connect(rig.public).await.send(request).await;
+    sending.await.unwrap();
+    assert_eq!((answer.text().as_str(), &answer.trailers.unwrap()["x-back"]), ("hi", &HeaderValue::from_static("42")));
+}
+
+/// Accepts an upgrade and sends back what it gets, in upper case.
+async fn shouting(mut request: Request<hyper::body::Incoming>) -> Response<PodBody> {
+    let Some(protocol) = request.headers().get("upgrade").cloned() else { return ok("no upgrade") };
+    assert_eq!(request.headers()["connection"], "upgrade");
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let mut io = TokioIo::new(upgrade.await.unwrap());
+        let mut buffer = [0; 64];
+        while let Ok(n @ 1..) = io.read(&mut buffer).await {
+            io.write_all(&buffer[..n].to_ascii_uppercase()).await.unwrap();
+        }
+        io.write_all(b"bye").await.unwrap();
+        io.shutdown().await.unwrap();
+    });
+    let response = Response::builder().status(101).header("connection", "upgrade").header("upgrade", protocol);
+    response.body(BodyExt::boxed(Full::default())).unwrap()
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_is_a_tunnel_and_counts_until_it_ends() {
+    let pod = FakePod::start(shouting).await;
+    let rig = warm(&pod, json!({})).await;
+    let head = format!("GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n");
+    let mut stream = raw(rig.public, &head).await;
+    let mut head = vec![];
+    timeout(GENEROUS, async { while !head.ends_with(b"\r\n\r\n") { head.push(stream.read_u8().await.unwrap()) } }).await.unwrap();
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101") && head.contains("upgrade: websocket"), "{head}");
+    let mut buffer = [0; 5];
+    for _ in 0..3 {
+        stream.write_all(b"hel\no").await.unwrap();
+        timeout(GENEROUS, stream.read_exact(&mut buffer)).await.unwrap().unwrap();
+        assert_eq!(&buffer, b"HEL\nO");
+    }
+    rig.in_flight("hello", 1).await;
+    // Half-closed: what the pod still says comes through.
+    stream.shutdown().await.unwrap();
+    let mut rest = vec![];
+    timeout(GENEROUS, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
+    assert_eq!(rest, b"bye");
+    rig.in_flight("hello", 0).await;
+}
+
+#[tokio::test]
+async fn a_refused_upgrade_is_an_ordinary_answer() {
+    let pod = FakePod::start(|_| async { ok("plain") }).await;
+    let rig = warm(&pod, json!({})).await;
+    let answer = raw_answer(
+        rig.public,
+        &format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\r\n"),
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("plain"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_pod_cannot_change_the_protocol_unasked() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                stream.read(&mut buffer).await.ok();
+                stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await.ok();
+                stream.read(&mut buffer).await.ok();
+            });
+        }
+    });
+    let rig = Rig::start().await;
+    rig.function("hello", json!({}));
+    rig.show_as("p", "hello", running(), port);
+    assert_eq!(get(rig.public, HOST, "/").await.json()["type"], "https://rouse.dev/problems/bad-answer");
+    rig.in_flight("hello", 0).await;
+}
+
+#[tokio::test]
+async fn expect_continue_is_answered_when_the_body_is_wanted() {
+    let pod = FakePod::start(echo).await;
+    let rig = Rig::start().await;
+    rig.function("hello", json!({}));
+    let head = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 4\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n");
+    let mut stream = raw(rig.public, &head).await;
+    rig.queued("hello", 1).await;
+    let mut byte = [0; 1];
+    let early = stream.try_read(&mut byte);
+    assert!(early.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock), "the body is asked for before there is a pod");
+    rig.start_pod("hello", &pod);
+    let mut interim = [0; 25];
+    timeout(GENEROUS, stream.read_exact(&mut interim)).await.unwrap().unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"body").await.unwrap();
+    let mut answer = String::new();
+    timeout(GENEROUS, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#""body":"body""#) && !answer.contains("expect"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_connected_to_is_put_aside_and_its_requests_go_elsewhere() {
+    let rig = Rig::start().await;
+    rig.function("hello", json!({"scaling": {"concurrencyLimit": 5}}));
+    let dead = FakePod::saying("dead").await;
+    rig.start_pod("hello", &dead);
+    assert_eq!(get(rig.public, HOST, "/").await.text(), "dead");
+    let alive = FakePod::saying("alive").await;
+    rig.start_pod("hello", &alive);
+    let port = dead.address.port();
+    drop(dead);
+    let mut client = Client::connect(rig.public).await;
+    for _ in 0..20 {
+        let answer = client.get(HOST, "/").await;
+        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "alive"));
+    }
+    rig.metric("rouse_activator_retries_total", 1).await;
+    // It comes back and is used again.
+    let _back = FakePod::on(TcpListener::bind(("127.0.0.1", port)).await.unwrap(), |_| async { ok("back") });
+    timeout(GENEROUS, async { while client.get(HOST, "/").await.text() != "back" {} }).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_pod_that_can_be_connected_to_is_a_502_in_the_end() {
+    let rig = Rig::start().await;
+    rig.function("hello", json!({"timeouts": {"coldStart": "1s"}}));
+    let pod = FakePod::saying("hi").await;
+    rig.start_pod("hello", &pod);
+    assert_eq!(get(rig.public, HOST, "/").await.status, 200);
+    drop(pod);
+    let answer = get(rig.public, HOST, "/").await;
+    assert_eq!((answer.status.as_u16(), answer.json()["type"].as_str().unwrap()), (502, "https://rouse.dev/problems/pod-unreachable"));
+}
+
+#[tokio::test]
+async fn what_a_pod_may_have_seen_is_not_sent_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    tokio::spawn({
+        let seen = seen.clone();
+        async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut buffer = [0; 4096];
+                if stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {
+                    seen.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+    });
+    let rig = Rig::start().await;
+    rig.function("hello", json!({}));
+    rig.show_as("p", "hello", running(), port);
+    let answer = get(rig.public, HOST, "/").await;
+    assert_eq!((answer.status.as_u16(), answer.json()["type"].as_str().unwrap()), (502, "https://rouse.dev/problems/bad-answer"));
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+    rig.in_flight("hello", 0).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_does_not_answer_in_time_is_a_504() {
+    let pod = FakePod::start(|_| std::future::pending()).await;
+    let rig = warm(&pod, json!({"timeouts": {"response": "1s"}})).await;
+    let answer = get(rig.public, HOST, "/").await;
+    assert_eq!((answer.status.as_u16(), answer.json()["type"].as_str().unwrap()), (504, "https://rouse.dev/problems/response-timeout"));
+    rig.in_flight("hello", 0).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_has_begun_is_not_cut_but_silence_is() {
+    let pod = FakePod::start(|request| async move {
+        let (sender, body) = by_hand();
+        let slow = request.uri().path() == "/slow";
+        tokio::spawn(async move {
+            for _ in 0..5 {
+                sender.send(Frame::data("x".into())).await.ok();
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            if !slow {
+                sender.closed().await;
+            }
+        });
+        Response::new(body)
+    })
+    .await;
+    let rig = warm(&pod, json!({"timeouts": {"response": "1s", "idle": "1s"}})).await;
+    assert_eq!(get(rig.public, HOST, "/slow").await.text(), "xxxxx");
+    let mut client = Client::connect(rig.public).await;
+    let request = Request::get("/silent").header("host", HOST).body(Full::default().boxed()).unwrap();
+    let broken = timeout(GENEROUS, client.begin(request).await.into_body().collect()).await.unwrap();
+    assert!(broken.is_err());
+    rig.in_flight("hello", 0).await;
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again() {
+    let pod = FakePod::saying("hi").await;
+    let rig = warm(&pod, json!({})).await;
+    let mut client = Client::connect(rig.public).await;
+    for method in [Method::GET, Method::HEAD, Method::DELETE, Method::OPTIONS] {
+        let request = Request::builder().method(method.clone()).uri("/").header("host", HOST).body(Full::default().boxed()).unwrap();
+        let answer = client.send(request).await;
+        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, if method == Method::HEAD { "" } else { "hi" }));
+    }
+}
+
+#[tokio::test]
+async fn http_1_0_is_answered_and_closed() {
+    let pod = FakePod::start(|_| async {
+        let (sender, body) = by_hand();
+        tokio::spawn(async move { sender.send(Frame::data("streamed".into())).await });
+        Response::new(body)
+    })
+    .await;
+    let rig = warm(&pod, json!({})).await;
+    let answer = raw_answer(rig.public, &format!("GET / HTTP/1.0\r\nhost: {HOST}\r\n\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with("\r\n\r\nstreamed"), "{answer}");
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let pod = FakePod::start(echo).await;
+    let rig = warm(&pod, json!({})).await;
+    let one = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nhost: {HOST}\r\n{more}\r\n");
+    let answer = raw_answer(rig.public, &[one("/1", ""), one("/2", ""), one("/3", "connection: close\r\n")].concat()).await;
+    let places: Vec<_> = ["\"/1\"", "\"/2\"", "\"/3\""].into_iter().map(|p| answer.find(p).unwrap()).collect();
+    assert!(places.is_sorted(), "{answer}");
+}
+
+#[tokio::test]
+async fn what_can_be_read_in_two_ways_is_refused() {
+    let pod = FakePod::saying("hi").await;
+    let rig = warm(&pod, json!({})).await;
+    for head in [
+        "POST / HTTP/1.1\r\nhost: HOST\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: HOST\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: HOST\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
+        "POST / HTTP/1.0\r\nhost: HOST\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost : HOST\r\n\r\n",
+        "GET / HTTP/1.1\nhost: HOST\n\n",
+        "GET / HTTP/1.1\r\nhost: HOST\r\nx: a\r\n b\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: HOST\r\nhost: HOST\r\n\r\n",
+        "GET http://other.default.example.com/ HTTP/1.1\r\nhost: HOST\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+    ] {
+        let answer = raw_answer(rig.public, &head.replace("HOST", HOST)).await;
+        assert!(answer.starts_with("HTTP/1.1 400") || answer.starts_with("HTTP/1.0 400"), "{head:?}: {answer}");
+    }
+    assert_eq!(pod.requests.load(Ordering::SeqCst), 0);
+    assert_eq!(get(rig.public, HOST, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_unknown_host_is_a_404_and_nothing_else() {
+    let rig = Rig::start().await;
+    rig.apply(function("inside", "uid-2", json!({"visibility": "Cluster"}), &[("inside-00001", 100)]));
+    for host in ["nobody.default.example.com", "inside.default.example.com", "inside.default", "inside.default.svc.cluster.local"] {
+        let answer = get(rig.public, host, "/").await;
+        assert_eq!((answer.status.as_u16(), answer.json()["type"].as_str().unwrap()), (404, "https://rouse.dev/problems/unknown-host"));
+        assert_eq!(answer.header("content-type"), "application/problem+json");
+    }
+    rig.metric(r#"rouse_activator_refused_total{reason="unknown-host"}"#, 4).await;
+    assert_eq!(rig.scaler.count.load(Ordering::SeqCst), 0);
+    let metrics = get(rig.admin, "admin", "/metrics").await.text();
+    assert!(!metrics.contains("nobody"), "{metrics}");
+    let pod = FakePod::saying("inside").await;
+    rig.show_pod(pod_object("p", "inside", "uid-2", "inside-00001", running(), pod.address.port()));
+    for host in ["inside.default", "inside.default.svc", "inside.default.svc.cluster.local:80"] {
+        assert_eq!(get(rig.cluster, host, "/").await.text(), "inside");
+    }
+}
+
+#[tokio::test]
+async fn a_share_of_the_calls_goes_to_each_revision() {
+    let rig = Rig::start().await;
+    rig.apply(function("hello", "uid-1", json!({}), &[("hello-00001", 50), ("hello-00002", 50)]));
+    let pods = [FakePod::saying("one").await, FakePod::saying("two").await];
+    for (pod, revision) in pods.iter().zip(["hello-00001", "hello-00002"]) {
+        rig.show_pod(pod_object(revision, "hello", "uid-1", revision, running(), pod.address.port()));
+    }
+    let mut client = Client::connect(rig.public).await;
+    for _ in 0..200 {
+        assert_eq!(client.get(HOST, "/").await.status, 200);
+    }
+    for pod in &pods {
+        assert!(pod.requests.load(Ordering::SeqCst) > 50, "of 200 with even shares");
+    }
+}
+
+#[tokio::test]
+async fn a_draining_pod_gets_nothing_new_and_ends_what_it_has() {
+    let rig = Rig::start().await;
+    rig.function("hello", json!({}));
+    let go = Arc::new(Notify::new());
+    let old = FakePod::start({
+        let go = go.clone();
+        move |_| {
+            let go = go.clone();
+            async move {
+                go.notified().await;
+                ok("old")
+            }
+        }
+    })
+    .await;
+    let name = rig.start_pod("hello", &old);
+    let call = tokio::spawn(get(rig.public, HOST, "/"));
+    rig.in_flight("hello", 1).await;
+    let new = FakePod::saying("new").await;
+    rig.start_pod("hello", &new);
+    let mut marked = pod_object(&name, "hello", "uid-1", "hello-00001", running(), old.address.port());
+    marked["metadata"]["annotations"] = json!({"controller.kubernetes.io/pod-deletion-cost": "-1"});
+    rig.show_pod(marked.clone());
+    for _ in 0..10 {
+        assert_eq!(get(rig.public, HOST, "/").await.text(), "new");
+    }
+    rig.pod_gone(marked);
+    go.notify_one();
+    assert_eq!(call.await.unwrap().text(), "old");
+}
+
+#[tokio::test]
+async fn http_2_with_prior_knowledge_on_both_sides() {
+    let pod = FakePod::start(|request| async {
+        assert_eq!((request.version(), request.uri().authority().unwrap().as_str()), (http::Version::HTTP_2, HOST));
+        assert!(request.headers().get("host").is_none());
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+        let frames = [Frame::data(body), Frame::trailers(trailers)].map(Ok::<_, Infallible>);
+        Response::new(BodyExt::boxed(StreamBody::new(futures::stream::iter(frames))))
+    })
+    .await;
+    let rig = warm(&pod, json!({"protocol": "h2c"})).await;
+    let stream = TcpStream::connect(rig.public).await.unwrap();
+    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let calls = (0..50).map(|n| {
+        let mut sender = sender.clone();
+        async move {
+            let request = Request::post(format!("http://{HOST}/{n}")).header("te", "trailers").body(Full::new(Bytes::from(n.to_string()))).unwrap();
+            let body = sender.send_request(request).await.unwrap().into_body().collect().await.unwrap();
+            assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
+            assert_eq!(body.to_bytes(), n.to_string());
+        }
+    });
+    timeout(GENEROUS, futures::future::join_all(calls)).await.unwrap();
+    rig.in_flight("hello", 0).await;
+}
+
+#[tokio::test]
+async fn an_early_answer_does_not_wait_for_the_rest_of_the_request() {
+    let pod = FakePod::start(|_| async {
+        let mut response = ok("enough");
+        *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+        response
+    })
+    .await;
+    let rig = warm(&pod, json!({})).await;
+    let (_sender, body) = by_hand();
+    let request = Request::post("/").header("host", HOST).body(body).unwrap();
+    let answer = Client::connect(rig.public).await.send(request).await;
+    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (413, "enough"));
+    rig.in_flight("hello", 0).await;
+}

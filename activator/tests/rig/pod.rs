@@ -1,0 +1,104 @@
+//! A pod: an HTTP server on loopback.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+pub type PodBody = BoxBody<Bytes, Infallible>;
+pub type Handler = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<PodBody>> + Send + Sync>;
+
+pub struct FakePod {
+    pub address: SocketAddr,
+    /// Requests that are in it now, and the most that ever were.
+    pub now: Arc<AtomicUsize>,
+    pub most: Arc<AtomicUsize>,
+    /// Requests that came, ever.
+    pub requests: Arc<AtomicUsize>,
+    accepting: JoinHandle<()>,
+}
+
+struct Inside(Arc<AtomicUsize>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl FakePod {
+    /// Answers every request by `handler`.
+    pub async fn start<F, R>(handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<PodBody>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(listener, handler)
+    }
+
+    pub fn on<F, R>(listener: TcpListener, handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<PodBody>> + Send + 'static,
+    {
+        let address = listener.local_addr().unwrap();
+        let (now, most, requests) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let handler: Handler = Arc::new(move |request| Box::pin(handler(request)));
+        let accepting = tokio::spawn({
+            let (now, most, requests) = (now.clone(), most.clone(), requests.clone());
+            async move {
+                let mut connections = tokio::task::JoinSet::new();
+                while let Ok((stream, _)) = listener.accept().await {
+                    stream.set_nodelay(true).unwrap();
+                    let (handler, now, most, requests) = (handler.clone(), now.clone(), most.clone(), requests.clone());
+                    let service = service_fn(move |request| {
+                        let (handler, now, most, requests) = (handler.clone(), now.clone(), most.clone(), requests.clone());
+                        async move {
+                            requests.fetch_add(1, Ordering::SeqCst);
+                            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                            let _inside = Inside(now);
+                            Ok::<_, Infallible>(handler(request).await)
+                        }
+                    });
+                    // The connections end with the pod.
+                    connections.spawn(async move {
+                        let server = auto::Builder::new(TokioExecutor::new());
+                        server.serve_connection_with_upgrades(TokioIo::new(stream), service).await.ok();
+                    });
+                }
+            }
+        });
+        Self { address, now, most, requests, accepting }
+    }
+
+    /// Answers everything with a word.
+    pub async fn saying(word: &'static str) -> Self {
+        Self::start(move |_| async move { ok(word) }).await
+    }
+}
+
+impl Drop for FakePod {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+pub fn ok(text: impl Into<Bytes>) -> Response<PodBody> {
+    Response::new(Full::new(text.into()).boxed())
+}

@@ -1,0 +1,115 @@
+//! `cargo e2e demo`: zero, a first call, a warm one, zero again, and woken again, told as it happens.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::time::Instant;
+
+use crate::{
+    Cluster, Places,
+    caller::Answer,
+    world::{PATIENCE, World, until},
+};
+
+const NAMESPACE: &str = "default";
+const NAME: &str = "hello";
+const MANIFEST: &str = "examples/hello/function.yaml";
+
+/// The story, with the time since its beginning at each line.
+struct Timeline {
+    begun: Instant,
+}
+
+impl Timeline {
+    fn tell(&self, what: &str) {
+        println!("  {:>6.1} s  {what}", self.begun.elapsed().as_secs_f64());
+    }
+}
+
+/// Applies `examples/hello` and calls it through the ingress: 0 → 1 → 0 → 1.
+///
+/// # Errors
+///
+/// If anything goes otherwise than it should.
+pub async fn demo(cluster: &Cluster, places: &Places) -> Result<()> {
+    let world = World::new(cluster, NAMESPACE).await?;
+    let manifest =
+        std::fs::read_to_string(places.repo.join(MANIFEST)).with_context(|| format!("cannot read {MANIFEST}"))?;
+    println!();
+    let timeline = Timeline { begun: Instant::now() };
+    cluster.apply(&with_image(&manifest, &world.image)).await?;
+    timeline.tell(&format!("kubectl apply -f {MANIFEST}"));
+    world.condition(NAME, "Ready", "True").await?;
+    world.routed(NAME).await?;
+    timeline.tell(&format!("ready at http://{}", world.host(NAME)));
+
+    world.zero(NAME).await?;
+    timeline.tell("zero pods (verified: none, not even one that is terminating)");
+    call(&world, &timeline, "first call", true).await?;
+    call(&world, &timeline, "second call", false).await?;
+    let last = Instant::now();
+    let gone = world.terminating(NAME, PATIENCE).await?;
+    let idle = gone.duration_since(last).as_secs_f64();
+    timeline.tell(&format!("nobody calls: the pod goes, {idle:.1} s after the last call"));
+    world.zero(NAME).await?;
+    timeline.tell("zero pods again");
+    call(&world, &timeline, "woken again", true).await?;
+    println!(
+        "\nGo on by hand:\n\n  export KUBECONFIG={}\n  {} get functions\n  curl -i -H 'Host: {}' http://{}/\n\n`cargo e2e down` removes every trace.",
+        cluster.kubeconfig.display(),
+        cluster.kubectl.display(),
+        world.host(NAME),
+        cluster.ingress,
+    );
+    Ok(())
+}
+
+/// The example names the image that a release would publish; the cluster has the one that was just built.
+fn with_image(manifest: &str, image: &str) -> String {
+    let line = |line: &str| match line.trim_start().strip_prefix("image:") {
+        Some(_) => format!("{}image: {image}", &line[..line.len() - line.trim_start().len()]),
+        None => line.to_owned(),
+    };
+    manifest.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+async fn call(world: &World, timeline: &Timeline, what: &str, cold: bool) -> Result<()> {
+    let answer = world.get(NAME, "/").await?;
+    ensure!(answer.status.is_success(), "{what}: {} {}", answer.status, answer.text());
+    let was_cold = answer.header("rouse-cold-start").is_some();
+    ensure!(was_cold == cold, "{what}: expected a {} start", if cold { "cold" } else { "warm" });
+    timeline.tell(&format!("{what:<12} {} in {}", answer.status.as_u16(), describe(&answer)));
+    if cold {
+        // One look is enough: the pod that has just answered is there.
+        until("its pod", Duration::from_secs(10), || async { Ok((!world.pods(NAME).await?.is_empty()).then_some(())) })
+            .await?;
+    }
+    Ok(())
+}
+
+/// `231 ms = wake 6 + schedule 21 + start 160 + probe 12 + …`
+fn describe(answer: &Answer) -> String {
+    let total = answer.took.as_secs_f64() * 1000.0;
+    let phases: Vec<_> = answer
+        .phases()
+        .into_iter()
+        .filter(|(name, _)| ["wake", "schedule", "start", "probe"].contains(&name.as_str()))
+        .collect();
+    if phases.is_empty() {
+        return format!("{total:.1} ms");
+    }
+    let told: Vec<String> = phases.iter().map(|(name, millis)| format!("{name} {millis:.0}")).collect();
+    let rest = total - phases.iter().map(|(_, millis)| millis).sum::<f64>();
+    format!("{total:.0} ms  (cold: {} · the rest {rest:.0})", told.join(" · "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_is_replaced_where_it_stands() {
+        let manifest = "spec:\n  image: ghcr.io/x/hello:1\n  port: 8080";
+        assert_eq!(with_image(manifest, "local/hello:2"), "spec:\n  image: local/hello:2\n  port: 8080");
+    }
+}

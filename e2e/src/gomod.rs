@@ -1,0 +1,236 @@
+//! Programs that are built from public Go modules: the cluster itself, its container runtime, DNS, ingress and Helm.
+//!
+//! `gomods/<name>/go.mod` and `go.sum` are the lock files. What they give is kept in the cache under their hash, so that a
+//! second `up`, and another clone with the same locks, build nothing.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::lock::FileLock;
+use crate::places::{Places, hex};
+use crate::process::{command, run, tail};
+use crate::progress::Progress;
+
+/// One `go.mod` and the programs that come out of it.
+#[derive(Debug)]
+pub struct Module {
+    /// Its folder below `gomods/`.
+    pub name: &'static str,
+    /// Program and package.
+    programs: &'static [(&'static str, &'static str)],
+    ldflags: &'static str,
+    tags: &'static str,
+    cgo: bool,
+}
+
+/// The Kubernetes that the local provider runs.
+pub const KUBERNETES: &str = "v1.36.3";
+
+/// The control plane, the kubelet, kubectl and etcd.
+pub const CLUSTER: Module = Module {
+    name: "cluster",
+    programs: &[
+        ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+        ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+        ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+        ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+        ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+        ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+        ("etcd", "go.etcd.io/etcd/server/v3"),
+    ],
+    // Helm's `kubeVersion` check reads the version; a binary without one says v0.0.0.
+    ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 -X k8s.io/component-base/version.gitMajor=1 \
+              -X k8s.io/component-base/version.gitMinor=36 -X k8s.io/component-base/version.gitTreeState=clean \
+              -X k8s.io/component-base/version.gitCommit=local \
+              -X k8s.io/component-base/version.buildDate=2026-01-01T00:00:00Z",
+    tags: "",
+    cgo: false,
+};
+
+/// The container runtime.
+pub const CONTAINERD: Module = Module {
+    name: "containerd",
+    programs: &[
+        ("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
+        ("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"),
+        ("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
+    ],
+    ldflags: "-s -w",
+    tags: "",
+    cgo: false,
+};
+
+/// What starts a container's first process. Needs cgo, and libseccomp for seccomp profiles.
+pub const RUNC: Module = Module {
+    name: "runc",
+    programs: &[("runc", "github.com/opencontainers/runc")],
+    ldflags: "-s -w -X main.version=1.5.2",
+    tags: "seccomp",
+    cgo: true,
+};
+
+/// Cluster DNS.
+pub const COREDNS: Module = plain("coredns", &[("coredns", "github.com/coredns/coredns")]);
+/// The ingress controller.
+pub const CONTOUR: Module = plain("contour", &[("contour", "github.com/projectcontour/contour/cmd/contour")]);
+/// What installs Rouse.
+pub const HELM: Module = plain("helm", &[("helm", "helm.sh/helm/v4/cmd/helm")]);
+/// Kubernetes in Docker.
+pub const KIND: Module = plain("kind", &[("kind", "sigs.k8s.io/kind")]);
+
+const fn plain(name: &'static str, programs: &'static [(&'static str, &'static str)]) -> Module {
+    Module { name, programs, ldflags: "-s -w", tags: "", cgo: false }
+}
+
+impl Module {
+    /// All programs of the module.
+    pub fn all(&self) -> Vec<&'static str> {
+        self.programs.iter().map(|(program, _)| *program).collect()
+    }
+
+    fn source(&self, places: &Places) -> PathBuf {
+        places.repo.join("e2e/gomods").join(self.name)
+    }
+
+    /// Twelve hexadecimal digits that change when what is built would.
+    pub async fn key(&self, places: &Places) -> Result<String> {
+        let source = self.source(places);
+        let mut hash = Sha256::new();
+        for file in ["go.mod", "go.sum"] {
+            let path = source.join(file);
+            hash.update(std::fs::read(&path).with_context(|| format!("Cannot read {}", path.display()))?);
+        }
+        hash.update(run(self.go(places, &["env", "GOVERSION", "GOARCH"])).await?);
+        hash.update(format!("{}|{}|{}", self.ldflags, self.tags, self.cgo));
+        Ok(hex(&hash.finalize())[..12].to_owned())
+    }
+
+    /// A go command in the module's folder, with the settings that all programs are built with.
+    fn go(&self, places: &Places, args: &[&str]) -> tokio::process::Command {
+        let mut go = command("go", ["-C"]);
+        go.arg(self.source(places)).args(args);
+        go.env("GOFLAGS", "-buildvcs=false -trimpath").env("GOWORK", "off").env_remove("GOOS").env_remove("GOARCH");
+        go.env("CGO_ENABLED", if self.cgo { "1" } else { "0" });
+        go
+    }
+
+    /// Builds the named programs unless the cache has them. Gives the folder that they are in.
+    pub async fn build(&self, places: &Places, wanted: &[&str], progress: &Progress) -> Result<PathBuf> {
+        let bin = places.cache.join("go").join(format!("{}-{}", self.name, self.key(places).await?)).join("bin");
+        let is_missing = |(program, _): &&(&str, &str)| wanted.contains(program) && !bin.join(program).exists();
+        if !self.programs.iter().any(|p| is_missing(&p)) {
+            return Ok(bin);
+        }
+        std::fs::create_dir_all(&bin).with_context(|| format!("Cannot create {}", bin.display()))?;
+        let _lock = FileLock::acquire(&bin.with_extension("lock")).await?;
+        let missing: Vec<_> = self.programs.iter().filter(is_missing).collect();
+        if missing.is_empty() {
+            return Ok(bin);
+        }
+        let names: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
+        let step = progress.step(&format!("Compiling {}", names.join(", ")));
+        step.detail("fetching its modules");
+        let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+        let mut list = self.go(places, &["list", "-deps", "-tags", self.tags]);
+        list.args(&packages);
+        let total = run(list).await?.lines().count();
+        let report = step.reporter();
+        let mut compiled = 0;
+        let mut seen = move || {
+            compiled += 1;
+            report(format!("{compiled} of at most {total} packages"));
+        };
+        // go gives a program its package's last path element as name; a program that wants another is built alone.
+        let (together, alone): (Vec<_>, Vec<_>) =
+            missing.into_iter().partition(|(program, package)| package.rsplit('/').next() == Some(program));
+        if !together.is_empty() {
+            let packages: Vec<&str> = together.iter().map(|(_, package)| *package).collect();
+            let names: Vec<&str> = together.iter().map(|(program, _)| *program).collect();
+            self.compile(places, &bin, &packages, &names, &mut seen).await?;
+        }
+        for (program, package) in alone {
+            self.compile(places, &bin, &[package], &[program], &mut seen).await?;
+        }
+        step.done();
+        Ok(bin)
+    }
+
+    /// Runs `go build -v` into a folder of its own and moves the programs to `bin` when all are whole.
+    async fn compile(
+        &self,
+        places: &Places,
+        bin: &Path,
+        packages: &[&str],
+        programs: &[&str],
+        seen: &mut impl FnMut(),
+    ) -> Result<()> {
+        let fresh = bin.with_extension("new");
+        std::fs::create_dir_all(&fresh)?;
+        let output = match programs {
+            [one] => fresh.join(one),
+            _ => fresh.join(""),
+        };
+        let mut go = self.go(places, &["build", "-v", "-tags", self.tags, "-ldflags", self.ldflags, "-o"]);
+        go.arg(output).args(packages).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = go.spawn().context("Cannot run go")?;
+        let stderr = child.stderr.take().context("go has no stderr")?;
+        let mut lines = BufReader::new(stderr).lines();
+        let mut said = String::new();
+        while let Some(line) = lines.next_line().await? {
+            // `-v` writes one import path per compiled package; anything else is worth showing if it fails.
+            if line.contains(' ') && !line.starts_with("go: downloading") {
+                said.push_str(&line);
+                said.push('\n');
+            } else {
+                seen();
+            }
+        }
+        let status = child.wait().await?;
+        if !status.success() {
+            bail!("go could not build {} ({status}):\n{}", programs.join(", "), tail(&said));
+        }
+        for program in programs {
+            std::fs::rename(fresh.join(program), bin.join(program))
+                .with_context(|| format!("go did not make {program}"))?;
+        }
+        std::fs::remove_dir_all(&fresh)?;
+        Ok(())
+    }
+
+    /// The folder of a module that this one depends on, in Go's module cache.
+    pub async fn dependency(&self, places: &Places, path: &str) -> Result<PathBuf> {
+        run(self.go(places, &["mod", "download", path])).await?;
+        let folder = run(self.go(places, &["list", "-m", "-f", "{{.Dir}}", path])).await?;
+        Ok(PathBuf::from(folder.trim()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODULES: [Module; 7] = [CLUSTER, CONTAINERD, RUNC, COREDNS, CONTOUR, HELM, KIND];
+
+    #[test]
+    fn every_program_is_locked_as_a_tool_of_its_module() {
+        let gomods = Path::new(env!("CARGO_MANIFEST_DIR")).join("gomods");
+        for module in MODULES {
+            let lock = std::fs::read_to_string(gomods.join(module.name).join("go.mod")).unwrap();
+            for (program, package) in module.programs {
+                assert!(lock.contains(package), "{program}: {package} is not in gomods/{}/go.mod", module.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_version_that_is_built_is_the_version_that_is_said() {
+        let lock =
+            std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("gomods/cluster/go.mod")).unwrap();
+        assert!(lock.contains(&format!("k8s.io/kubernetes {KUBERNETES}")), "gomods/cluster/go.mod has another version");
+        assert!(CLUSTER.ldflags.contains(KUBERNETES));
+    }
+}

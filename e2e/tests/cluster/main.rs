@@ -1,0 +1,16 @@
+//! What users do, on a real Kubernetes with Rouse installed by Helm: apply, call through the ingress, change, break,
+//! delete. `cargo e2e test --tier 3` brings the cluster up and runs this.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod chart;
+mod deletion;
+mod failures;
+mod idle;
+mod operator_down;
+mod queue;
+mod revisions;
+mod rights;
+mod scene;
+mod streams;
+mod wake;

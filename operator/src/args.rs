@@ -1,0 +1,183 @@
+//! What the operator is told when it starts: flags, or the environment.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use clap::{Parser, ValueEnum};
+
+use crate::{function::Names, ingress::Mode};
+
+/// Turns Functions into Deployments, Services and an Ingress, and demand into replicas.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "rouse-operator", version)]
+pub struct Args {
+    /// Domain of the default hosts, `{name}.{namespace}.{domain}`.
+    #[arg(long, env = "ROUSE_DOMAIN", default_value = "example.com", value_parser = dns_name)]
+    pub domain: String,
+    /// Domain of the cluster's own names.
+    #[arg(long, env = "ROUSE_CLUSTER_DOMAIN", default_value = "cluster.local", value_parser = dns_name)]
+    pub cluster_domain: String,
+    /// Namespace that the operator and the activators run in.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "rouse-system")]
+    pub namespace: String,
+    /// Name of the pod: part of the name under which it holds the Lease.
+    #[arg(long, env = "POD_NAME", default_value = "rouse-operator")]
+    pub pod_name: String,
+    /// The operator's own Deployment, which owns the shared Ingress.
+    #[arg(long, env = "ROUSE_DEPLOYMENT", default_value = "rouse-operator")]
+    pub deployment: String,
+    /// The activators' Service.
+    #[arg(long, env = "ROUSE_ACTIVATOR_SERVICE", default_value = "rouse-activator")]
+    pub activator_service: String,
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, env = "ROUSE_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
+    pub admin_addr: SocketAddr,
+    /// How calls reach the activators from outside: by an Ingress of Rouse's, or by nothing of Rouse's.
+    #[arg(long, env = "ROUSE_INGRESS_MODE", default_value = "ingress")]
+    pub ingress_mode: IngressMode,
+    /// Class of the Ingress; empty for the cluster's default class.
+    #[arg(long, env = "ROUSE_INGRESS_CLASS", default_value = "")]
+    pub ingress_class: String,
+    /// Annotations of the Ingress: a JSON object of strings.
+    #[arg(long, env = "ROUSE_INGRESS_ANNOTATIONS", default_value = "{}", value_parser = annotations)]
+    pub ingress_annotations: Annotations,
+    /// Name of the Lease that decides who leads.
+    #[arg(long, env = "ROUSE_LEASE_NAME", default_value = "rouse-operator")]
+    pub lease_name: String,
+    /// How log lines look.
+    #[arg(long, env = "ROUSE_LOG_FORMAT", default_value = "json")]
+    pub log_format: LogFormat,
+    /// How long the end may take after SIGTERM, such as 10s or 500ms.
+    #[arg(long, env = "ROUSE_SHUTDOWN_GRACE", default_value = "10s", value_parser = duration)]
+    pub shutdown_grace: Duration,
+}
+
+/// See [`Args::ingress_mode`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IngressMode {
+    /// One shared Ingress.
+    Ingress,
+    /// HTTPRoutes of the Gateway API; not there yet.
+    Gateway,
+    /// Nothing: somebody else routes hosts to the activators.
+    None,
+}
+
+/// See [`Args::log_format`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Annotations by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Annotations(pub BTreeMap<String, String>);
+
+impl Args {
+    /// Reads the command line and the environment. Bad configuration ends the process with status 64 and a message;
+    /// `--help` and `--version` end it with 0.
+    pub fn read() -> Self {
+        let fail = |error: clap::Error| -> ! {
+            // Nothing can be done about a closed stderr on the way out.
+            let _: std::io::Result<()> = error.print();
+            std::process::exit(if error.use_stderr() { EX_USAGE } else { 0 })
+        };
+        match Self::try_parse().and_then(Self::check) {
+            Ok(args) => args,
+            Err(error) => fail(error),
+        }
+    }
+
+    fn check(self) -> Result<Self, clap::Error> {
+        use clap::{CommandFactory as _, error::ErrorKind::ValueValidation};
+        if self.ingress_mode == IngressMode::Gateway {
+            let message = "--ingress-mode gateway is not there yet: use `ingress`, or `none` and an HTTPRoute of your own to the Service's port `public`";
+            return Err(Self::command().error(ValueValidation, message));
+        }
+        Ok(self)
+    }
+
+    /// The names that everything is built with.
+    pub fn names(&self) -> Names {
+        Names {
+            domain: self.domain.clone(),
+            cluster_domain: self.cluster_domain.clone(),
+            namespace: self.namespace.clone(),
+            activator_service: self.activator_service.clone(),
+        }
+    }
+
+    /// How the cluster's ingress is used.
+    pub fn mode(&self) -> Mode {
+        match self.ingress_mode {
+            IngressMode::Ingress | IngressMode::Gateway => Mode::Ingress {
+                class: Some(self.ingress_class.clone()).filter(|class| !class.is_empty()),
+                annotations: self.ingress_annotations.0.clone(),
+            },
+            IngressMode::None => Mode::None,
+        }
+    }
+}
+
+/// The status of a process that was started wrongly (`sysexits.h`).
+const EX_USAGE: i32 = 64;
+
+fn annotations(text: &str) -> Result<Annotations, String> {
+    if text.trim().is_empty() {
+        return Ok(Annotations::default());
+    }
+    serde_json::from_str(text).map(Annotations).map_err(|error| format!("not a JSON object of strings: {error}"))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<rouse_crds::Duration>().map(Into::into).map_err(|error| error.to_string())
+}
+
+fn dns_name(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        let edges = label.bytes().next().into_iter().chain(label.bytes().last());
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && edges.into_iter().all(|b| b != b'-')
+    };
+    if text.len() <= 253 && text.split('.').all(label) {
+        Ok(text.to_owned())
+    } else {
+        Err("not a DNS name in lower case such as fn.example.org".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn parse(flags: &[&str]) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once("rouse-operator").chain(flags.iter().copied())).and_then(Args::check)
+    }
+
+    #[test]
+    fn reads_flags() {
+        let args = parse(&["--domain", "fn.example.org", "--ingress-class", "contour", "--ingress-annotations", r#"{"a/b":"1"}"#, "--shutdown-grace", "500ms"]).unwrap();
+        assert_eq!(args.names().domain, "fn.example.org");
+        assert_eq!(args.shutdown_grace, Duration::from_millis(500));
+        let annotations = BTreeMap::from([("a/b".to_owned(), "1".to_owned())]);
+        assert_eq!(args.mode(), Mode::Ingress { class: Some("contour".into()), annotations });
+        assert_eq!(parse(&["--ingress-mode", "none"]).unwrap().mode(), Mode::None);
+    }
+
+    #[rstest]
+    #[case(&["--ingress-mode", "gateway"], "not there yet")]
+    #[case(&["--ingress-annotations", r#"{"a": 1}"#], "JSON object of strings")]
+    #[case(&["--domain", "Example.com"], "DNS name")]
+    #[case(&["--domain", "a..b"], "DNS name")]
+    #[case(&["--shutdown-grace", "10"], "not a duration")]
+    #[case(&["--admin-addr", "9090"], "admin-addr")]
+    fn refuses(#[case] flags: &[&str], #[case] message: &str) {
+        let error = parse(flags).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}

@@ -1,0 +1,164 @@
+//! A Function becomes objects, in five steps with one file each:
+//!
+//! **dereference** (read what it refers to, from the caches) → **validate** (pure; what the schema cannot say) → **build**
+//! (pure; what is to be written) → **apply** (write it) → **update_status** (say what is).
+//!
+//! Nothing is written when nothing has changed: all comparisons are with the caches, so a resync costs no call at all.
+
+pub mod apply;
+pub mod build;
+pub mod conditions;
+pub mod dereference;
+pub mod observe;
+pub mod traffic;
+pub mod update_status;
+pub mod validate;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use rouse_crds::{Function, conditions::INVALID};
+use tokio::time::Instant;
+
+use crate::{
+    backoff,
+    caches::Caches,
+    children::CompactJson,
+    events::Events,
+    hosts::Claims,
+    key::FunctionKey,
+    metrics::Metrics,
+};
+use update_status::LastWritten;
+
+/// No reconcile takes longer; one that does is given up and tried again.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What the five steps need beside the Function.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// Domain of the default hosts.
+    pub domain: String,
+    /// Domain of the cluster's own names.
+    pub cluster_domain: String,
+    /// Where the activators' Service is.
+    pub namespace: String,
+    /// The activators' Service.
+    pub activator_service: String,
+}
+
+/// What a reconcile works with.
+#[allow(missing_debug_implementations, reason = "kube's Client and Recorder have none of use")]
+pub struct Context {
+    /// For writes; everything that is read comes from `caches`.
+    pub client: kube::Client,
+    /// What there is.
+    pub caches: Caches,
+    /// Who owns which custom host.
+    pub claims: Claims,
+    /// Domains and the activators' Service.
+    pub names: Names,
+    /// Tells users of transitions.
+    pub events: Events,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Failures in a row of each Function; one that succeeds or is gone is taken out.
+    failures: Mutex<HashMap<FunctionKey, u32>>,
+    /// Statuses that were written and have not come back through the watch yet.
+    written: Mutex<HashMap<FunctionKey, LastWritten>>,
+    /// What a Deployment looked like after it was repaired in vain: something in the cluster insists on it.
+    insisted: Mutex<HashMap<String, CompactJson>>,
+}
+
+/// Why a Function could not be reconciled now.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A write failed.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// The status could not be written.
+    #[error("cannot write the status: {0}")]
+    Status(#[source] kube::Error),
+    /// It took too long.
+    #[error("not done within {DEADLINE:?}")]
+    Timeout,
+}
+
+impl Context {
+    /// A context that remembers nothing yet.
+    pub fn new(client: kube::Client, caches: Caches, claims: Claims, names: Names, events: Events, metrics: Metrics) -> Self {
+        Self {
+            client,
+            caches,
+            claims,
+            names,
+            events,
+            metrics,
+            failures: Mutex::default(),
+            written: Mutex::default(),
+            insisted: Mutex::default(),
+        }
+    }
+
+    fn forget(&self, key: &FunctionKey) {
+        self.failures.lock().remove(key);
+        self.written.lock().remove(key);
+    }
+}
+
+/// Reconciles one Function, and says when to do so again though nothing changes.
+///
+/// Not cancel-safe in the sense of a transaction, and need not be: every write is one that the next call, from whatever
+/// state it finds, would make again or find made.
+pub async fn reconcile(context: Arc<Context>, key: FunctionKey) -> Option<Instant> {
+    let Some(guarded) = context.caches.functions.get(&key, &key.name) else {
+        context.forget(&key);
+        return None;
+    };
+    let function = match &guarded.0 {
+        Ok(function) => function,
+        Err(invalid) => {
+            tracing::warn!(function = %key, error = %invalid.error, "A Function cannot be read; it is left alone until it is changed");
+            let reference = kube::Resource::object_ref(&*guarded, &());
+            context.events.warning(&reference, INVALID, &format!("Rouse cannot read this object: {}", invalid.error)).await;
+            return None;
+        }
+    };
+    if function.metadata.deletion_timestamp.is_some() {
+        // What it owns goes with it; making it anew would only keep the garbage collector busy.
+        context.forget(&key);
+        return None;
+    }
+    let start = Instant::now();
+    let outcome = tokio::time::timeout(DEADLINE, steps(&context, &key, function)).await.unwrap_or(Err(Error::Timeout));
+    context.metrics.reconciled(start.elapsed(), outcome.is_ok());
+    match outcome {
+        Ok(again) => {
+            context.failures.lock().remove(&key);
+            again.map(|after| Instant::now() + after)
+        }
+        Err(error) => {
+            let failures = {
+                let mut failures = context.failures.lock();
+                let count = failures.entry(key.clone()).or_default();
+                *count = count.saturating_add(1);
+                *count
+            };
+            let wait = backoff::RECONCILE.after(failures);
+            tracing::warn!(function = %key, %error, failures, retry_in = ?wait, "A Function could not be reconciled and will be tried again");
+            Some(Instant::now() + wait)
+        }
+    }
+}
+
+/// The five steps; yields after how long to look again.
+async fn steps(context: &Context, key: &FunctionKey, function: &Function) -> Result<Option<Duration>, Error> {
+    let found = dereference::dereference(context, key, function);
+    let prepared =
+        validate::validate(function).and_then(|valid| build::build(&valid, &found, &context.names));
+    let applied = match prepared {
+        Ok(resources) => Ok(apply::apply(context, key, function, resources).await?),
+        Err(invalid) => Err(invalid),
+    };
+    update_status::update_status(context, key, function, &found, &applied).await.map_err(Error::Status)
+}

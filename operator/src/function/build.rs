@@ -1,0 +1,155 @@
+//! Step three: what is to be written. Pure.
+
+pub mod deployment;
+#[cfg(test)]
+pub(crate) mod fixtures;
+pub mod merge;
+pub mod revision;
+pub mod service;
+pub mod template;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::apps::v1::{ControllerRevision, Deployment},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::ResourceExt as _;
+use rouse_crds::names::{FUNCTION_LABEL, FUNCTION_UID_LABEL, MANAGED_BY, MANAGED_BY_LABEL, REVISION_LABEL};
+
+use super::{
+    Names,
+    dereference::{Found, Kind, Removal},
+    validate::{Invalid, ValidatedFunction},
+};
+use revision::{KEEP, Known, known};
+
+/// What is to be done to the objects of one Function. `S` is [`Prepared`] or [`super::apply::Applied`].
+#[derive(Debug)]
+pub struct Resources<S> {
+    /// Name of the newest revision.
+    pub latest: String,
+    /// What a former Function of the same name has left: it has to be gone before its names can be used.
+    pub leftovers: Vec<Removal>,
+    /// A revision to be made.
+    pub revision: Option<ControllerRevision>,
+    /// Deployments to be made.
+    pub create: Vec<Deployment>,
+    /// Deployments to be brought back to what they were.
+    pub repair: Vec<deployment::Repair>,
+    /// What is to be done about the Service.
+    pub service: service::Plan,
+    /// Old revisions and their Deployments that are to go.
+    pub remove: Vec<Removal>,
+    /// How far it is.
+    pub state: S,
+}
+
+/// Not written yet.
+#[derive(Debug)]
+pub struct Prepared;
+
+/// Builds from what the user wrote and what there is.
+pub fn build(
+    function: &ValidatedFunction<'_>,
+    found: &Found,
+    names: &Names,
+) -> Result<Resources<Prepared>, Invalid> {
+    let known = known(&function.key.name, found);
+    let latest_known = known.last();
+    // A revision is made anew if its ControllerRevision was deleted, under the same name if its Deployment is still there.
+    let (number, make) = match latest_known {
+        Some(latest) if latest.hash.as_deref() == Some(&function.hash) => (latest.number, latest.template.is_none()),
+        Some(latest) => (latest.number + 1, true),
+        None => (1, true),
+    };
+    let latest = rouse_crds::names::revision_name(&function.key.name, number);
+
+    let mut create = Vec::new();
+    let mut repair = Vec::new();
+    let revision = if make {
+        let template = template::build(function, &latest)?;
+        if found.deployments.contains_key(&latest) {
+            // Compared when the new ControllerRevision has come back through the watch.
+        } else {
+            create.push(deployment::build(function, &latest, &function.hash, &template, function.spec.scaling().initial())?);
+        }
+        Some(revision::build(function, &latest, number, &template))
+    } else {
+        None
+    };
+    for Known { name, hash, template, .. } in &known {
+        let Some(template) = template else { continue };
+        let hash = hash.as_deref().unwrap_or_default();
+        let current = *name == latest || function.carrying.contains(name);
+        let initial = if current { function.spec.scaling().initial() } else { 0 };
+        let wanted = deployment::build(function, name, hash, template, initial)?;
+        match found.deployments.get(name) {
+            None => create.push(wanted),
+            Some(live) => repair.extend(deployment::Repair::needed(&wanted, template, live)),
+        }
+    }
+    Ok(Resources {
+        remove: obsolete(&known, &latest, function, found),
+        latest,
+        leftovers: found.leftovers.clone(),
+        revision,
+        create,
+        repair,
+        service: service::plan(function, found.service.as_deref(), names),
+        state: Prepared,
+    })
+}
+
+/// Revisions beyond the last [`KEEP`] that carry nothing and have no pods: first the Deployment, and when that is gone its
+/// ControllerRevision. A Deployment without a ControllerRevision goes as well.
+fn obsolete(known: &[Known], latest: &str, function: &ValidatedFunction<'_>, found: &Found) -> Vec<Removal> {
+    let old = known.len().saturating_sub(KEEP);
+    let idle = |known: &&Known| known.name != latest && !function.carrying.contains(&known.name);
+    let candidates = known.iter().enumerate().filter(|(i, k)| *i < old || k.template.is_none()).map(|(_, k)| k);
+    candidates
+        .filter(idle)
+        .filter_map(|known| match (found.deployments.get(&known.name), found.revisions.get(&known.name)) {
+            (Some(deployment), _) => {
+                let empty = deployment.desired() == 0 && deployment.status.replicas == 0;
+                empty.then(|| Removal::of(Kind::Deployment, &**deployment))
+            }
+            (None, Some(revision)) => Some(Removal::of(Kind::ControllerRevision, &**revision)),
+            (None, None) => None,
+        })
+        .collect()
+}
+
+/// Labels of everything of a function.
+fn labels(function: &ValidatedFunction<'_>) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (FUNCTION_LABEL.to_owned(), function.key.name.clone()),
+        (FUNCTION_UID_LABEL.to_owned(), function.uid.clone()),
+        (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
+    ])
+}
+
+/// Labels of everything of a revision.
+fn revision_labels(function: &ValidatedFunction<'_>, revision: &str) -> BTreeMap<String, String> {
+    let mut labels = labels(function);
+    labels.insert(REVISION_LABEL.to_owned(), revision.to_owned());
+    labels
+}
+
+fn metadata(function: &ValidatedFunction<'_>, name: &str, labels: BTreeMap<String, String>) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(function.key.namespace.clone()),
+        labels: Some(labels),
+        owner_references: Some(vec![function.owner.clone()]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Whether an object has lost a label that it was made with.
+fn labels_missing(wanted: &ObjectMeta, live: &impl kube::Resource) -> bool {
+    wanted.labels.iter().flatten().any(|(name, value)| live.labels().get(name) != Some(value))
+}
+
+#[cfg(test)]
+mod tests;

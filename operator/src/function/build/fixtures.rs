@@ -1,0 +1,32 @@
+//! Functions for tests, as the API server would hand them out.
+
+use rouse_crds::Function;
+use serde_json::{Value, json};
+
+use crate::function::Names;
+
+pub(crate) const UID: &str = "11111111-2222-3333-4444-555555555555";
+
+/// A Function `hello` with this spec.
+pub(crate) fn function(spec: Value) -> Function {
+    serde_json::from_value(json!({
+        "apiVersion": "rouse.dev/v1alpha1", "kind": "Function",
+        "metadata": {"name": "hello", "namespace": "default", "uid": UID, "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": spec,
+    }))
+    .unwrap()
+}
+
+/// The smallest one.
+pub(crate) fn hello() -> Function {
+    function(json!({"image": "example.org/hello:1"}))
+}
+
+pub(crate) fn names() -> Names {
+    Names {
+        domain: "example.com".into(),
+        cluster_domain: "cluster.local".into(),
+        namespace: "rouse-system".into(),
+        activator_service: "rouse-activator".into(),
+    }
+}

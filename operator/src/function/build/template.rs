@@ -1,0 +1,94 @@
+//! The pod template of a new revision.
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use rouse_crds::{
+    function::Protocol,
+    names::{CONTAINER, CONTAINER_PORT},
+};
+use serde_json::{Map, Value, json};
+
+use super::{merge::merge, revision_labels};
+use crate::function::validate::{Invalid, ValidatedFunction};
+
+/// Seconds between "this pod goes" and the container's SIGTERM. Activators learn of a pod's end by their watch, so for a
+/// moment after it they still send requests there.
+const PRE_STOP_SECONDS: i64 = 2;
+
+/// Builds the template of `revision`, with the user's partial template merged over it.
+///
+/// The result is what a PodTemplateSpec can hold, nothing else: what the user wrote and no such field takes is refused
+/// here, for the API server would drop it silently.
+pub fn build(function: &ValidatedFunction<'_>, revision: &str) -> Result<Value, Invalid> {
+    let mut template = base(function, revision);
+    if let (Some(overlay), Value::Object(template)) = (function.overlay, &mut template) {
+        merge(template, overlay);
+    }
+    let typed: PodTemplateSpec = serde_json::from_value(template.clone())
+        .map_err(|error| Invalid::new("spec.podTemplate", format!("merged over what Rouse builds it is no pod template: {error}")))?;
+    let known = serde_json::to_value(typed).map_err(|error| Invalid::new("spec.podTemplate", error.to_string()))?;
+    match unknown(&template, &known, "spec.podTemplate") {
+        None => Ok(known),
+        Some(field) => Err(Invalid::new(field, "is no field of a pod template; check its spelling and place")),
+    }
+}
+
+/// Path of the first field of `wanted` that is not in `known`.
+fn unknown(wanted: &Value, known: &Value, path: &str) -> Option<String> {
+    match (wanted, known) {
+        (Value::Object(wanted), Value::Object(known)) => wanted.iter().filter(|(_, v)| !v.is_null()).find_map(|(name, value)| {
+            let path = format!("{path}.{name}");
+            match known.get(name) {
+                Some(known) => unknown(value, known, &path),
+                None => Some(path),
+            }
+        }),
+        (Value::Array(wanted), Value::Array(known)) => {
+            wanted.iter().zip(known).enumerate().find_map(|(i, (w, k))| unknown(w, k, &format!("{path}[{i}]")))
+        }
+        _ => None,
+    }
+}
+
+fn base(function: &ValidatedFunction<'_>, revision: &str) -> Value {
+    let spec = function.spec;
+    let port = spec.port();
+    let mut env = vec![json!({"name": "PORT", "value": port.to_string()})];
+    env.extend(spec.env.iter().flatten().map(|variable| json!(variable)));
+    let mut container = Map::new();
+    let given = [
+        ("name", json!(CONTAINER)),
+        ("image", json!(spec.image)),
+        ("command", json!(spec.command)),
+        ("args", json!(spec.args)),
+        ("env", json!(env)),
+        ("envFrom", json!(spec.env_from)),
+        ("resources", json!(spec.resources)),
+        ("ports", json!([{"name": CONTAINER_PORT, "containerPort": port, "protocol": "TCP"}])),
+        ("readinessProbe", readiness(function)),
+        ("lifecycle", json!({"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}})),
+        // The restricted profile of the Pod Security Standards.
+        ("securityContext", json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}})),
+    ];
+    container.extend(given.into_iter().filter(|(_, v)| !v.is_null()).map(|(name, value)| (name.to_owned(), value)));
+    json!({
+        "metadata": {"labels": revision_labels(function, revision)},
+        "spec": {
+            "containers": [container],
+            // Mounting a token costs a cold start 0.3 s: kubelet looks at volumes that seldom.
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+        },
+    })
+}
+
+/// Kubelet's own check, by which a Deployment counts its pods. The activator does not wait for it.
+fn readiness(function: &ValidatedFunction<'_>) -> Value {
+    let mut probe = json!({"periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 3});
+    // Kubelet speaks HTTP/1.1 only, so of a server that knows nothing but HTTP/2 it can tell no more than that it listens.
+    match (function.spec.readiness_path(), function.spec.protocol()) {
+        (Some(path), Protocol::Http1) => probe["httpGet"] = json!({"path": path, "port": CONTAINER_PORT}),
+        _ => probe["tcpSocket"] = json!({"port": CONTAINER_PORT}),
+    }
+    probe
+}

@@ -1,0 +1,198 @@
+use std::sync::Arc;
+
+use super::{fixtures::*, *};
+use crate::function::validate::validate;
+use rouse_crds::Function;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+fn built(function: &Function, found: &Found) -> Resources<Prepared> {
+    build(&validate(function).unwrap(), found, &names()).unwrap()
+}
+
+/// What the cache would hold after `resources` were written, with the defaults that an API server adds.
+fn written(resources: &Resources<Prepared>, found: &mut Found) {
+    if let Some(revision) = &resources.revision {
+        let mut value = serde_json::to_value(revision).unwrap();
+        value["metadata"]["resourceVersion"] = json!("1");
+        found.revisions.insert(revision.name_any(), Arc::new(serde_json::from_value(value).unwrap()));
+    }
+    for deployment in &resources.create {
+        let mut value = serde_json::to_value(deployment).unwrap();
+        value["metadata"]["uid"] = json!("deployment-uid");
+        value["metadata"]["resourceVersion"] = json!("1");
+        value["spec"]["strategy"] = json!({"type": "RollingUpdate"});
+        value["spec"]["template"]["spec"]["restartPolicy"] = json!("Always");
+        value["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = json!("IfNotPresent");
+        found.deployments.insert(deployment.name_any(), Arc::new(serde_json::from_value(value).unwrap()));
+    }
+    if let service::Plan::Create(service) | service::Plan::Repair(service) = &resources.service {
+        found.service = Some(Arc::new(serde_json::from_value(serde_json::to_value(service).unwrap()).unwrap()));
+    }
+}
+
+fn quiet(resources: &Resources<Prepared>) -> bool {
+    resources.revision.is_none()
+        && resources.create.is_empty()
+        && resources.repair.is_empty()
+        && resources.remove.is_empty()
+        && resources.leftovers.is_empty()
+        && matches!(resources.service, service::Plan::Keep)
+}
+
+fn edit(deployment: &mut Arc<crate::children::DeploymentObject>, edit: impl FnOnce(&mut Value)) {
+    let mut changed = (**deployment).clone();
+    let mut rest = changed.spec.rest.value();
+    edit(&mut rest);
+    changed.spec.rest = (&rest).into();
+    *deployment = Arc::new(changed);
+}
+
+#[test]
+fn the_first_revision() {
+    let resources = built(&hello(), &Found::default());
+    insta::assert_yaml_snapshot!("minimal_revision", resources.revision);
+    insta::assert_yaml_snapshot!("minimal_deployment", resources.create);
+    let service::Plan::Create(service) = resources.service else { panic!("no Service") };
+    insta::assert_yaml_snapshot!("minimal_service", service);
+}
+
+#[test]
+fn everything_a_user_can_say() {
+    let function = function(json!({
+        "image": "example.org/all:1", "command": ["/serve"], "args": ["-v"], "port": 9000, "protocol": "http1",
+        "env": [{"name": "A", "value": "1"}, {"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+        "envFrom": [{"configMapRef": {"name": "c"}}],
+        "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi"}},
+        "readiness": {"path": "/ready"},
+        "scaling": {"initial": 0},
+        "podTemplate": {
+            "metadata": {"labels": {"team": "x"}, "annotations": {"note": "y"}},
+            "spec": {
+                "nodeSelector": {"disk": "ssd"},
+                "securityContext": {"runAsUser": 1000},
+                "volumes": [{"name": "tmp", "emptyDir": {}}],
+                "containers": [
+                    {"name": "function", "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}], "env": [{"name": "B", "value": "2"}]},
+                    {"name": "sidecar", "image": "example.org/side:1"},
+                ],
+            },
+        },
+    }));
+    insta::assert_yaml_snapshot!("full_deployment", built(&function, &Found::default()).create);
+}
+
+#[test]
+fn a_path_is_not_asked_over_http_1_of_an_h2c_server() {
+    let function = function(json!({"image": "i", "protocol": "h2c", "readiness": {"path": "/ready"}}));
+    let resources = built(&function, &Found::default());
+    let container = &resources.create[0].spec.as_ref().unwrap().template.spec.as_ref().unwrap().containers[0];
+    let probe = container.readiness_probe.as_ref().unwrap();
+    assert!(probe.http_get.is_none() && probe.tcp_socket.is_some());
+}
+
+#[test]
+fn nothing_is_written_twice() {
+    let (function, mut found) = (hello(), Found::default());
+    written(&built(&function, &found), &mut found);
+    assert!(quiet(&built(&function, &found)));
+}
+
+#[test]
+fn only_a_change_of_the_container_makes_a_revision() {
+    let mut found = Found::default();
+    written(&built(&hello(), &found), &mut found);
+    let scaled = function(json!({"image": "example.org/hello:1", "scaling": {"min": 2, "idleTimeout": "5s"}, "timeouts": {"response": "1s"}}));
+    assert!(quiet(&built(&scaled, &found)));
+    let changed = built(&function(json!({"image": "example.org/hello:2"})), &found);
+    assert_eq!(changed.latest, "hello-00002");
+    assert_eq!(changed.revision.as_ref().unwrap().revision, 2);
+    assert_eq!(changed.create.len(), 1);
+    written(&changed, &mut found);
+    // Back to the former: a revision of its own, so that the order of revisions is the order of what was wanted.
+    assert_eq!(built(&hello(), &found).latest, "hello-00003");
+}
+
+#[test]
+fn a_crash_between_the_revision_and_its_deployment_is_made_good() {
+    let mut found = Found::default();
+    written(&built(&hello(), &found), &mut found);
+    found.deployments.clear();
+    let again = built(&hello(), &found);
+    assert!(again.revision.is_none());
+    assert_eq!((again.create.len(), again.latest.as_str()), (1, "hello-00001"));
+    assert_eq!(again.create[0].spec.as_ref().unwrap().replicas, Some(1));
+}
+
+#[test]
+fn a_lost_controller_revision_comes_back_under_its_name() {
+    let mut found = Found::default();
+    written(&built(&hello(), &found), &mut found);
+    found.revisions.clear();
+    let again = built(&hello(), &found);
+    assert_eq!(again.revision.as_ref().unwrap().name_any(), "hello-00001");
+    assert!(again.create.is_empty() && again.remove.is_empty());
+}
+
+#[rstest]
+#[case::image(|spec: &mut Value| spec["template"]["spec"]["containers"][0]["image"] = json!("evil"), "spec.template.spec.containers[0].image")]
+#[case::variable(|spec: &mut Value| spec["template"]["spec"]["containers"][0]["env"].as_array_mut().unwrap().push(json!({"name": "X"})), "spec.template.spec.containers[0].env")]
+#[case::history(|spec: &mut Value| { spec.as_object_mut().unwrap().remove("revisionHistoryLimit"); }, "spec.revisionHistoryLimit")]
+fn an_edited_deployment_is_repaired_without_its_count(#[case] change: fn(&mut Value), #[case] difference: &str) {
+    let mut found = Found::default();
+    written(&built(&hello(), &found), &mut found);
+    edit(found.deployments.get_mut("hello-00001").unwrap(), change);
+    let resources = built(&hello(), &found);
+    let [repair] = &resources.repair[..] else { panic!("{:?}", resources.repair) };
+    assert_eq!(repair.difference, difference);
+    assert!(!repair.patch.to_string().contains("replicas"));
+    assert_eq!(repair.patch[0], json!({"op": "test", "path": "/metadata/resourceVersion", "value": "1"}));
+}
+
+#[test]
+fn a_template_of_an_older_rouse_stays_as_it_is() {
+    let mut found = Found::default();
+    written(&built(&hello(), &found), &mut found);
+    // As if the revision had been made by a version that built another probe.
+    let older = |template: &mut Value| template["spec"]["containers"][0]["readinessProbe"]["periodSeconds"] = json!(7);
+    let mut revision = (*found.revisions["hello-00001"]).clone();
+    let mut data = revision.data.value();
+    older(&mut data["template"]);
+    revision.data = (&data).into();
+    found.revisions.insert("hello-00001".into(), Arc::new(revision));
+    edit(found.deployments.get_mut("hello-00001").unwrap(), |spec| older(&mut spec["template"]));
+    assert!(quiet(&built(&hello(), &found)));
+}
+
+#[rstest]
+#[case::unknown_field(json!({"spec": {"nodeSelctor": {}}}), "spec.podTemplate.spec.nodeSelctor")]
+#[case::unknown_in_a_container(json!({"spec": {"containers": [{"name": "function", "volumeMount": []}]}}), "spec.podTemplate.spec.containers[0].volumeMount")]
+#[case::wrong_type(json!({"spec": {"terminationGracePeriodSeconds": "soon"}}), "spec.podTemplate")]
+fn a_template_that_is_none_is_refused(#[case] template: Value, #[case] field: &str) {
+    let function = function(json!({"image": "i", "podTemplate": template}));
+    let invalid = build(&validate(&function).unwrap(), &Found::default(), &names()).unwrap_err();
+    assert_eq!(invalid.field, field, "{invalid}");
+}
+
+#[test]
+fn old_revisions_go_unless_they_carry_traffic_or_have_pods() {
+    let mut found = Found::default();
+    for number in 1..=14 {
+        let function = function(json!({"image": format!("i:{number}"), "scaling": {"initial": 0}}));
+        written(&built(&function, &found), &mut found);
+    }
+    let mut latest = function(json!({"image": "i:14", "scaling": {"initial": 0}}));
+    let traffic = json!({"traffic": [{"revision": "hello-00002", "percent": 100}]});
+    latest.status = Some(serde_json::from_value(traffic).unwrap());
+    let busy = found.deployments.get_mut("hello-00003").unwrap();
+    let mut with_pods = (**busy).clone();
+    with_pods.status.replicas = 1;
+    *busy = Arc::new(with_pods);
+    let gone = |found: &Found| built(&latest, found).remove.into_iter().map(|r| (r.kind, r.name)).collect::<Vec<_>>();
+    assert_eq!(
+        gone(&found),
+        [(Kind::Deployment, "hello-00001".to_owned()), (Kind::Deployment, "hello-00004".to_owned())]
+    );
+    found.deployments.remove("hello-00001");
+    assert_eq!(gone(&found)[0], (Kind::ControllerRevision, "hello-00001".to_owned()));
+}

@@ -1,0 +1,110 @@
+use super::*;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use rouse_crds::{conditions::set, pod::PodFailure};
+use rstest::rstest;
+
+const LATEST: &str = "f-00002";
+
+fn state(desired: u32, ready: u32, failure: Option<&str>) -> RevisionState {
+    let failure = failure.map(|reason| PodFailure { reason: reason.into(), message: "why".into() });
+    RevisionState { desired, ready, failure, look_again: None }
+}
+
+/// What was said of `revision`.
+fn former(revision: &str, status: Option<bool>, reason: &str) -> FunctionStatus {
+    let mut conditions = vec![];
+    set(&mut conditions, &wanted(REVISION_READY, status, reason, "said before"), 1, &Time(Timestamp::UNIX_EPOCH));
+    FunctionStatus { latest_revision: Some(revision.into()), conditions, ..FunctionStatus::default() }
+}
+
+fn decided(former: &FunctionStatus, state: &RevisionState, unproven_is_fine: bool) -> [(Option<bool>, String); 4] {
+    let inputs = Inputs {
+        former,
+        invalid: None,
+        conflicts: &[],
+        lost_hosts: &[],
+        missing: None,
+        latest: LATEST,
+        state,
+        unproven_is_fine,
+        pods: state.desired,
+    };
+    decide(&inputs).map(|c| (c.status, c.reason))
+}
+
+#[rstest]
+#[case::new(FunctionStatus::default(), state(1, 0, None), false, None, STARTING)]
+#[case::ready(FunctionStatus::default(), state(1, 1, None), false, Some(true), PROVEN)]
+#[case::not_started(FunctionStatus::default(), state(0, 0, None), true, Some(true), NOT_STARTED)]
+#[case::fails(FunctionStatus::default(), state(1, 0, Some("ErrImagePull")), false, Some(false), "ErrImagePull")]
+#[case::proven_at_zero(former(LATEST, Some(true), PROVEN), state(0, 0, None), false, Some(true), PROVEN)]
+#[case::failed_at_zero(former(LATEST, Some(false), "ErrImagePull"), state(0, 0, None), false, Some(false), "ErrImagePull")]
+#[case::failed_and_tried_again(former(LATEST, Some(false), "ErrImagePull"), state(1, 0, None), false, Some(false), "ErrImagePull")]
+#[case::recovered(former(LATEST, Some(false), "ErrImagePull"), state(1, 1, None), false, Some(true), PROVEN)]
+#[case::proven_and_now_fails(former(LATEST, Some(true), PROVEN), state(1, 0, Some("CrashLoopBackOff")), false, Some(false), "CrashLoopBackOff")]
+#[case::another_revision_failed(former("f-00001", Some(false), "ErrImagePull"), state(1, 0, None), false, None, STARTING)]
+#[case::was_invalid(former(LATEST, Some(false), INVALID), state(1, 0, None), false, None, STARTING)]
+#[case::first_call_of_one_not_started(former(LATEST, Some(true), NOT_STARTED), state(1, 0, None), true, Some(true), NOT_STARTED)]
+fn of_the_revision(
+    #[case] former: FunctionStatus,
+    #[case] state: RevisionState,
+    #[case] unproven_is_fine: bool,
+    #[case] status: Option<bool>,
+    #[case] reason: &str,
+) {
+    let [ready, _, revision, _] = decided(&former, &state, unproven_is_fine);
+    assert_eq!(revision, (status, reason.to_owned()));
+    assert_eq!(ready.0, status, "Ready follows");
+}
+
+#[test]
+fn zero_is_healthy() {
+    let [ready, routable, revision, active] = decided(&former(LATEST, Some(true), PROVEN), &state(0, 0, None), false);
+    assert_eq!(ready, (Some(true), ALL_GOOD.to_owned()));
+    assert_eq!(routable, (Some(true), ROUTED.to_owned()));
+    assert_eq!(revision, (Some(true), PROVEN.to_owned()));
+    assert_eq!(active, (Some(false), IDLE.to_owned()));
+}
+
+#[test]
+fn a_lost_host_says_who_has_it() {
+    let former = FunctionStatus::default();
+    let lost = [LostHost { host: "shop.example.org".into(), owner: crate::key::FunctionKey::new("other", "shop") }];
+    let inputs = Inputs {
+        former: &former,
+        invalid: None,
+        conflicts: &[],
+        lost_hosts: &lost,
+        missing: None,
+        latest: LATEST,
+        state: &state(1, 1, None),
+        unproven_is_fine: false,
+        pods: 1,
+    };
+    let [ready, routable, _, _] = decide(&inputs);
+    assert_eq!((routable.status, routable.reason.as_str()), (Some(false), HOST_CONFLICT));
+    assert!(routable.message.contains("shop.example.org") && routable.message.contains("other/shop"));
+    assert_eq!((ready.status, ready.reason.as_str()), (Some(false), HOST_CONFLICT));
+}
+
+#[test]
+fn an_invalid_spec_is_named() {
+    let former = former(LATEST, Some(true), PROVEN);
+    let invalid = Invalid::new("spec.podTemplate.spec.x", "is no field");
+    let inputs = Inputs {
+        former: &former,
+        invalid: Some(&invalid),
+        conflicts: &[],
+        lost_hosts: &[],
+        missing: None,
+        latest: LATEST,
+        state: &state(1, 1, None),
+        unproven_is_fine: false,
+        pods: 1,
+    };
+    let [ready, _, revision, active] = decide(&inputs);
+    assert_eq!((ready.status, ready.reason.as_str()), (Some(false), INVALID));
+    assert_eq!((revision.status, revision.reason.as_str()), (Some(false), INVALID));
+    assert!(ready.message.contains("spec.podTemplate.spec.x"));
+    assert_eq!(active.status, Some(true));
+}

@@ -1,0 +1,132 @@
+//! What the pods and Deployments of a Function say. Pure.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use rouse_crds::{
+    conditions::{NEVER_LISTENED, POD_CREATION_FAILED},
+    pod::{FunctionPod, PodFailure},
+};
+
+use super::dereference::Found;
+
+/// The state of one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RevisionState {
+    /// Pods asked for.
+    pub desired: u32,
+    /// Pods that are ready.
+    pub ready: u32,
+    /// Why none of its pods serves, if that is known.
+    pub failure: Option<PodFailure>,
+    /// After how long a pod that runs and is not ready will count as one that never listens.
+    pub look_again: Option<Duration>,
+}
+
+/// Looks at `revision` at the time `now` of the cluster's clocks. `cold_start` is how long a pod may take.
+pub fn revision(found: &Found, revision: &str, cold_start: Duration, now: Timestamp) -> RevisionState {
+    let Some(deployment) = found.deployments.get(revision) else { return RevisionState::default() };
+    let pods: Vec<_> = found.pods.iter().filter(|pod| pod.revision() == Some(revision)).map(|p| &**p).collect();
+    let mut state = RevisionState { desired: deployment.desired(), ready: deployment.ready(), ..RevisionState::default() };
+    if state.ready > 0 || pods.iter().any(|pod| pod.ready()) {
+        return state;
+    }
+    state.failure = pods.iter().find_map(|pod| pod.failure());
+    for pod in &pods {
+        match unheard(pod, cold_start, now) {
+            Some(Duration::ZERO) if state.failure.is_none() => state.failure = Some(never_listened(cold_start)),
+            Some(left) => state.look_again = Some(state.look_again.map_or(left, |other| other.min(left))),
+            None => {}
+        }
+    }
+    state.look_again = state.look_again.filter(|left| !left.is_zero());
+    if state.failure.is_none() && pods.is_empty() && state.desired > 0 {
+        let failed = deployment.status.conditions.iter().find(|c| c.type_ == "ReplicaFailure" && c.status == "True");
+        state.failure = failed.map(|c| PodFailure {
+            reason: POD_CREATION_FAILED.to_owned(),
+            message: c.message.clone().unwrap_or_default(),
+        });
+    }
+    state
+}
+
+/// For a pod whose containers all run: how much of the time is left in which it has to become ready.
+fn unheard(pod: &FunctionPod, cold_start: Duration, now: Timestamp) -> Option<Duration> {
+    let since = pod.running_since()?;
+    let running = Duration::try_from(now.duration_since(since.0)).unwrap_or_default();
+    Some(cold_start.saturating_sub(running))
+}
+
+fn never_listened(cold_start: Duration) -> PodFailure {
+    PodFailure {
+        reason: NEVER_LISTENED.to_owned(),
+        message: format!(
+            "the container runs, but was not ready within {}s (spec.timeouts.coldStart); it has to listen on the port given in PORT",
+            cold_start.as_secs_f64()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use rouse_crds::names::REVISION_LABEL;
+    use serde_json::{Value, json};
+
+    const COLD: Duration = Duration::from_secs(60);
+
+    fn found(deployment_status: Value, pods: &[Value]) -> Found {
+        let mut found = Found::default();
+        let deployment = json!({"metadata": {"name": "r"}, "spec": {"replicas": 1}, "status": deployment_status});
+        found.deployments.insert("r".into(), Arc::new(serde_json::from_value(deployment).unwrap()));
+        for status in pods {
+            let pod = json!({"metadata": {"name": "p", "labels": {REVISION_LABEL: "r"}}, "status": status});
+            found.pods.push(Arc::new(serde_json::from_value(pod).unwrap()));
+        }
+        found
+    }
+
+    fn look(deployment_status: Value, pods: &[Value]) -> RevisionState {
+        revision(&found(deployment_status, pods), "r", COLD, "2026-01-01T00:01:00Z".parse().unwrap())
+    }
+
+    fn waiting(reason: &str) -> Value {
+        json!({"containerStatuses": [{"name": "function", "state": {"waiting": {"reason": reason, "message": "m"}}}]})
+    }
+
+    fn running(since: &str) -> Value {
+        json!({"containerStatuses": [{"name": "function", "state": {"running": {"startedAt": since}}}]})
+    }
+
+    #[test]
+    fn kubelets_word_is_taken() {
+        assert_eq!(look(json!({}), &[waiting("ErrImagePull")]).failure.unwrap().reason, "ErrImagePull");
+        assert_eq!(look(json!({}), &[waiting("ContainerCreating")]), RevisionState { desired: 1, ..RevisionState::default() });
+    }
+
+    #[test]
+    fn one_ready_pod_is_enough() {
+        let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        assert_eq!(look(json!({}), &[waiting("ErrImagePull"), ready]).failure, None);
+        let state = look(json!({"readyReplicas": 1}), &[waiting("ErrImagePull")]);
+        assert_eq!((state.ready, state.failure), (1, None));
+    }
+
+    #[test]
+    fn a_pod_has_the_cold_start_time_to_listen() {
+        let young = look(json!({}), &[running("2026-01-01T00:00:50Z")]);
+        assert_eq!((young.failure, young.look_again), (None, Some(Duration::from_secs(50))));
+        let old = look(json!({}), &[running("2026-01-01T00:00:00Z")]);
+        assert_eq!((old.failure.unwrap().reason.as_str(), old.look_again), (NEVER_LISTENED, None));
+    }
+
+    #[test]
+    fn pods_that_cannot_be_made() {
+        let status = json!({"conditions": [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]});
+        let failure = look(status.clone(), &[]).failure.unwrap();
+        assert_eq!((failure.reason.as_str(), failure.message.as_str()), (POD_CREATION_FAILED, "exceeded quota"));
+        assert_eq!(look(status, &[waiting("ContainerCreating")]).failure, None, "there is one, so the word is old");
+    }
+}

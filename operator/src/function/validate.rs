@@ -1,0 +1,221 @@
+//! Step two: what the schema of the custom resource cannot say. Pure.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource as _, ResourceExt as _};
+use rouse_crds::{
+    Function, FunctionSpec,
+    names::{CONTAINER, GROUP, MANAGED_BY_LABEL, POD_DELETION_COST_ANNOTATION},
+};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::key::FunctionKey;
+
+/// What is wrong with a Function: it cannot be built until it is changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct Invalid {
+    /// Path of the field.
+    pub field: String,
+    /// What is wrong and how to mend it.
+    pub message: String,
+}
+
+impl Invalid {
+    /// `field` is wrong as `message` says.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// A Function that can be built.
+#[derive(Debug)]
+pub struct ValidatedFunction<'a> {
+    /// Namespace and name.
+    pub key: FunctionKey,
+    /// Its `uid`.
+    pub uid: String,
+    /// For its children.
+    pub owner: OwnerReference,
+    /// As the user wrote it.
+    pub spec: &'a FunctionSpec,
+    /// Revisions that carry traffic or are to: they are kept whatever their age.
+    pub carrying: Vec<String>,
+    /// What the user wrote about the container.
+    pub container: Value,
+    /// Hash of `container`.
+    pub hash: String,
+    /// The partial pod template, its shape checked.
+    pub overlay: Option<&'a Map<String, Value>>,
+}
+
+/// Checks a Function.
+pub fn validate(function: &Function) -> Result<ValidatedFunction<'_>, Invalid> {
+    let spec = &function.spec;
+    let internal = |what: &str| Invalid::new("metadata", format!("the API server sent no {what}"));
+    let key = FunctionKey::new(function.namespace().ok_or_else(|| internal("namespace"))?, function.name_any());
+    let overlay = spec.pod_template.as_ref().map(check_overlay).transpose()?;
+    let container = container(spec);
+    let status = function.status.iter().flat_map(|s| &s.traffic).map(|t| t.revision.clone());
+    let wanted = spec.traffic.iter().flatten().filter_map(|t| t.revision.clone());
+    Ok(ValidatedFunction {
+        uid: function.uid().ok_or_else(|| internal("uid"))?,
+        owner: function.controller_owner_ref(&()).ok_or_else(|| internal("uid"))?,
+        key,
+        spec,
+        carrying: status.chain(wanted).collect(),
+        hash: hash(&container),
+        container,
+        overlay,
+    })
+}
+
+/// What the user wrote about the container, and nothing that was left out: a default that changes in a later Rouse must
+/// not make a new revision of every function.
+fn container(spec: &FunctionSpec) -> Value {
+    let whole = json!({
+        "image": spec.image,
+        "command": spec.command,
+        "args": spec.args,
+        "env": spec.env,
+        "envFrom": spec.env_from,
+        "resources": spec.resources,
+        "port": spec.port,
+        "protocol": spec.protocol,
+        "readiness": spec.readiness,
+        "podTemplate": spec.pod_template,
+    });
+    match whole {
+        Value::Object(fields) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+        other => other,
+    }
+}
+
+/// The first 80 bits of SHA-256 over the value in canonical form (keys sorted), in hexadecimal.
+pub fn hash(value: &Value) -> String {
+    let mut text = String::new();
+    canonical(value, &mut text);
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// JSON with sorted keys, whatever order the map keeps them in.
+fn canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by_key(|(name, _)| *name);
+            out.push('{');
+            for (index, (name, value)) in entries.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                out.push_str(&Value::from(name.as_str()).to_string());
+                out.push(':');
+                canonical(value, out);
+            }
+            out.push('}');
+        }
+        Value::Array(list) => {
+            out.push('[');
+            for (index, value) in list.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                canonical(value, out);
+            }
+            out.push(']');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
+}
+
+fn check_overlay(overlay: &Value) -> Result<&Map<String, Value>, Invalid> {
+    const ROOT: &str = "spec.podTemplate";
+    let map = object(overlay, ROOT)?;
+    only(map, ROOT, &["metadata", "spec"])?;
+    if let Some(metadata) = map.get("metadata") {
+        let path = format!("{ROOT}.metadata");
+        let metadata = object(metadata, &path)?;
+        only(metadata, &path, &["labels", "annotations"])?;
+        for name in keys(metadata.get("labels"), &format!("{path}.labels"))? {
+            if name.starts_with(&format!("{GROUP}/")) || name == MANAGED_BY_LABEL {
+                let message = format!("the label {name} belongs to Rouse; remove it");
+                return Err(Invalid::new(format!("{path}.labels"), message));
+            }
+        }
+        for name in keys(metadata.get("annotations"), &format!("{path}.annotations"))? {
+            if name == POD_DELETION_COST_ANNOTATION {
+                let message = format!("Rouse sets {name} to choose which pods go; remove it");
+                return Err(Invalid::new(format!("{path}.annotations"), message));
+            }
+        }
+    }
+    if let Some(spec) = map.get("spec") {
+        let path = format!("{ROOT}.spec");
+        let spec = object(spec, &path)?;
+        if spec.get("restartPolicy").is_some_and(|p| p != "Always") {
+            return Err(Invalid::new(format!("{path}.restartPolicy"), "has to be Always; remove it"));
+        }
+        let path = format!("{path}.containers");
+        for container in list(spec.get("containers"), &path)? {
+            check_container(container, &path)?;
+        }
+    }
+    Ok(map)
+}
+
+/// What `podTemplate` may not say, because the spec has a field for it.
+const OWN_FIELD: [(&str, &str); 4] =
+    [("ports", "spec.port"), ("image", "spec.image"), ("command", "spec.command"), ("args", "spec.args")];
+
+fn check_container(container: &Value, path: &str) -> Result<(), Invalid> {
+    let container = object(container, path)?;
+    let Some(name) = container.get("name").and_then(Value::as_str) else {
+        return Err(Invalid::new(path, format!("each container needs a name; the function's own is `{CONTAINER}`")));
+    };
+    if name != CONTAINER {
+        return Ok(());
+    }
+    let path = format!("{path}[{CONTAINER}]");
+    for (field, instead) in OWN_FIELD {
+        if container.contains_key(field) {
+            return Err(Invalid::new(format!("{path}.{field}"), format!("set {instead} instead")));
+        }
+    }
+    let port = list(container.get("env"), &format!("{path}.env"))?.iter().any(|e| e.get("name").is_some_and(|n| n == "PORT"));
+    if port {
+        return Err(Invalid::new(format!("{path}.env"), "PORT is set from spec.port; remove it and set spec.port"));
+    }
+    Ok(())
+}
+
+fn object<'a>(value: &'a Value, path: &str) -> Result<&'a Map<String, Value>, Invalid> {
+    value.as_object().ok_or_else(|| Invalid::new(path, "has to be an object"))
+}
+
+fn list<'a>(value: Option<&'a Value>, path: &str) -> Result<&'a [Value], Invalid> {
+    match value {
+        None | Some(Value::Null) => Ok(&[]),
+        Some(Value::Array(list)) => Ok(list),
+        Some(_) => Err(Invalid::new(path, "has to be a list")),
+    }
+}
+
+fn keys<'a>(value: Option<&'a Value>, path: &str) -> Result<impl Iterator<Item = &'a str>, Invalid> {
+    let map = value.filter(|v| !v.is_null()).map(|v| object(v, path)).transpose()?;
+    Ok(map.into_iter().flat_map(|m| m.keys().map(String::as_str)))
+}
+
+fn only(map: &Map<String, Value>, path: &str, allowed: &[&str]) -> Result<(), Invalid> {
+    match map.keys().find(|name| !allowed.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("is not known here; {path} may hold {}", allowed.join(" and "));
+            Err(Invalid::new(format!("{path}.{name}"), message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! Finds the activators and has the stream of each read.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use tokio::{sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{Scaler, aggregate::Source, stream};
+use crate::key::FunctionKey;
+
+/// Name of the activators' admin port.
+const PORT: &str = "admin";
+
+/// Keeps a reader for each activator that the EndpointSlices of `service` name, until `stop`.
+pub async fn run(scaler: Arc<Scaler>, service: FunctionKey, changed: Arc<Notify>, stop: CancellationToken) {
+    let mut readers = JoinSet::new();
+    let mut running = HashMap::new();
+    loop {
+        let sources = sources(&scaler.caches.slices.of(&service));
+        running.retain(|source, reader: &mut tokio::task::AbortHandle| {
+            let stays = sources.contains_key(source);
+            if !stays {
+                tracing::info!(activator = %source.address, "An activator is gone");
+                reader.abort();
+            }
+            stays
+        });
+        scaler.set_sources(&sources);
+        for source in sources.into_keys() {
+            running.entry(source.clone()).or_insert_with(|| {
+                tracing::info!(activator = %source.address, "Found an activator");
+                let (frames, streams) = (Arc::clone(&scaler), Arc::clone(&scaler));
+                let from = source.clone();
+                readers.spawn(stream::follow(
+                    source,
+                    move |frame| frames.frame(&from, frame),
+                    move |change| streams.metrics.streams(change),
+                ))
+            });
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = changed.notified() => {}
+            // Readers end by being aborted only; a set that is never emptied would grow with every activator that ever was.
+            Some(_) = readers.join_next(), if !readers.is_empty() => {}
+        }
+    }
+}
+
+/// Every endpoint, also one that is terminating or not ready: it may have requests still. The value says whether nothing
+/// may be scaled down before it has been heard: not so for one that is only starting.
+fn sources(slices: &[Arc<EndpointSlice>]) -> HashMap<Source, bool> {
+    let mut sources = HashMap::new();
+    for slice in slices {
+        let ports = slice.ports.iter().flatten();
+        let port = ports.filter(|p| p.name.as_deref() == Some(PORT)).find_map(|p| p.port).and_then(|p| u16::try_from(p).ok());
+        let Some(port) = port else { continue };
+        for endpoint in &slice.endpoints {
+            let address = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok());
+            let Some(address) = address else { continue };
+            let pod = endpoint.target_ref.as_ref().and_then(|t| t.uid.clone());
+            sources.insert(Source { address: SocketAddr::new(address, port), pod }, awaited(endpoint));
+        }
+    }
+    sources
+}
+
+fn awaited(endpoint: &Endpoint) -> bool {
+    let Some(conditions) = &endpoint.conditions else { return true };
+    let ready = conditions.ready.unwrap_or(true);
+    ready || conditions.serving.unwrap_or(ready) || conditions.terminating.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn finds_every_activator_and_who_is_awaited() {
+        let slice: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {"name": "s"}, "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8081}, {"name": "admin", "port": 9090}],
+            "endpoints": [
+                {"addresses": ["10.0.0.1"], "conditions": {"ready": true, "serving": true, "terminating": false}, "targetRef": {"uid": "u1"}},
+                {"addresses": ["10.0.0.2"], "conditions": {"ready": false, "serving": false, "terminating": false}},
+                {"addresses": ["10.0.0.3"], "conditions": {"ready": false, "serving": false, "terminating": true}},
+                {"addresses": ["10.0.0.4"], "conditions": {}},
+            ],
+        }))
+        .unwrap();
+        let portless: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {"name": "t"}, "addressType": "IPv4", "ports": [], "endpoints": [{"addresses": ["10.0.0.9"]}],
+        }))
+        .unwrap();
+        let found = sources(&[Arc::new(slice), Arc::new(portless)]);
+        let mut found: Vec<_> = found.into_iter().map(|(s, awaited)| (s.address.to_string(), s.pod, awaited)).collect();
+        found.sort();
+        assert_eq!(
+            found,
+            [
+                ("10.0.0.1:9090".to_owned(), Some("u1".to_owned()), true),
+                ("10.0.0.2:9090".to_owned(), None, false),
+                ("10.0.0.3:9090".to_owned(), None, true),
+                ("10.0.0.4:9090".to_owned(), None, true),
+            ]
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! What a Function asks of the autoscaler for one of its revisions. Pure.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use rouse_autoscaler::{Metric, Policy};
+use rouse_crds::{Function, conditions::REVISION_READY, function};
+
+/// What is known of the revision.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Whether it is the newest that has a Deployment.
+    pub newest: bool,
+    /// When its Deployment was made.
+    pub created: Option<Timestamp>,
+    /// Whether one of its pods cannot serve and none does.
+    pub failing: bool,
+    /// Whether one of its pods is ready.
+    pub ready: bool,
+}
+
+/// The policy, and after how long it will be another one though nothing changes.
+pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Option<Duration>) {
+    let scaling = function.spec.scaling();
+    let status = function.status.as_ref();
+    let traffic = status.map_or(&[][..], |s| &s.traffic[..]);
+    // Before the first status there is one revision and all calls are its.
+    let carries = traffic.is_empty() || traffic.iter().any(|t| t.revision == facts.name && t.percent > 0);
+    let said = status
+        .filter(|s| s.latest_revision.as_deref() == Some(facts.name))
+        .and_then(|s| s.conditions.iter().find(|c| c.type_ == REVISION_READY))
+        .map(|c| c.status.as_str());
+    let unproven = facts.newest && !facts.ready && !facts.failing && !matches!(said, Some("True" | "False"));
+    let left = facts.created.map_or(Duration::ZERO, |created| {
+        // What is made in the future by a clock that is ahead of ours has the whole time left.
+        let age = Duration::try_from(now.duration_since(created)).unwrap_or_default();
+        function.spec.timeouts().cold_start().saturating_sub(age)
+    });
+    let proving = unproven && !left.is_zero() && scaling.initial() > 0;
+    let policy = Policy {
+        min: if carries { scaling.min() } else { 0 },
+        max: scaling.max(),
+        initial: if proving { scaling.initial() } else { 0 },
+        metric: match scaling.metric() {
+            function::Metric::Concurrency => Metric::Concurrency,
+            function::Metric::Rps => Metric::Rps,
+        },
+        target: scaling.target(),
+        idle_timeout: scaling.idle_timeout(),
+        stable_window: scaling.stable_window(),
+        panic_window: scaling.panic_window(),
+        scale_down_delay: scaling.scale_down_delay(),
+    };
+    (policy, proving.then_some(left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn function(status: Value) -> Function {
+        serde_json::from_value(json!({
+            "apiVersion": "rouse.dev/v1alpha1", "kind": "Function", "metadata": {"name": "f"},
+            "spec": {"image": "i", "scaling": {"min": 2, "initial": 3, "target": 5}}, "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn facts(name: &str) -> Facts<'_> {
+        Facts { name, newest: true, created: "2026-01-01T00:00:00Z".parse().ok(), failing: false, ready: false }
+    }
+
+    fn now(second: i64) -> Timestamp {
+        "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + Duration::from_secs(second.unsigned_abs())
+    }
+
+    fn said(status: &str) -> Value {
+        json!({
+            "latestRevision": "f-2",
+            "traffic": [{"revision": "f-1", "percent": 100}],
+            "conditions": [{"type": REVISION_READY, "status": status, "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        })
+    }
+
+    #[rstest]
+    #[case::just_made(json!({}), facts("f-2"), 0, (2, 3))]
+    #[case::being_proven_beside_another(said("Unknown"), facts("f-2"), 10, (0, 3))]
+    #[case::proven(said("True"), facts("f-2"), 10, (0, 0))]
+    #[case::failed(said("False"), facts("f-2"), 10, (0, 0))]
+    #[case::failing_before_it_is_said(said("Unknown"), Facts { failing: true, ..facts("f-2") }, 10, (0, 0))]
+    #[case::ready_before_it_is_said(said("Unknown"), Facts { ready: true, ..facts("f-2") }, 10, (0, 0))]
+    #[case::too_old(said("Unknown"), facts("f-2"), 60, (0, 0))]
+    #[case::carries(said("Unknown"), Facts { newest: false, ..facts("f-1") }, 10, (2, 0))]
+    #[case::old_and_without_traffic(said("True"), Facts { newest: false, ..facts("f-0") }, 10, (0, 0))]
+    fn min_and_initial(#[case] status: Value, #[case] facts: Facts<'_>, #[case] second: i64, #[case] expected: (u32, u32)) {
+        let (policy, _) = of(&function(status), facts, now(second));
+        assert_eq!((policy.min, policy.initial), expected);
+    }
+
+    #[test]
+    fn says_when_the_proof_is_over() {
+        let (policy, left) = of(&function(said("Unknown")), facts("f-2"), now(20));
+        assert_eq!(left, Some(Duration::from_secs(40)));
+        assert!((policy.target - 5.0).abs() < 1e-9);
+        assert_eq!(of(&function(said("True")), facts("f-2"), now(20)).1, None);
+    }
+}

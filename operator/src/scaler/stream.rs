@@ -1,0 +1,172 @@
+//! Reads the demand stream of one activator.
+
+use std::{io, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, StatusCode, header::HOST};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rouse_crds::demand::{Frame, HEARTBEAT, MAX_LINE, VERSION};
+use tokio::{net::TcpStream, time::timeout};
+
+use super::aggregate::Source;
+use crate::backoff;
+
+/// An activator that says nothing for so long is as good as gone: three heartbeats.
+const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT.as_secs());
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection.
+    #[error("cannot connect: {0}")]
+    Connect(#[from] io::Error),
+    /// The connection broke.
+    #[error("the connection failed: {0}")]
+    Http(#[from] hyper::Error),
+    /// It does not serve the stream.
+    #[error("answered with status {0}")]
+    Status(StatusCode),
+    /// It said nothing.
+    #[error("nothing came within {0:?}")]
+    Silence(Duration),
+    /// A line is longer than any that an activator writes.
+    #[error("a line is longer than {MAX_LINE} bytes")]
+    TooLong,
+    /// A line is not a frame.
+    #[error("a line is no frame: {0}")]
+    Garbage(#[from] serde_json::Error),
+    /// A stream of another version.
+    #[error("the stream has version {0}, and this program reads version {VERSION}")]
+    Version(u32),
+    /// It ended.
+    #[error("the stream ended")]
+    Ended,
+}
+
+/// Reads the stream of `source` over and over, for as long as it is polled, and hands each frame to `sink`.
+/// `connected` is told 1 and -1.
+pub async fn follow(source: Source, sink: impl Fn(Frame), connected: impl Fn(i64)) {
+    let mut failures = 0;
+    loop {
+        let mut frames = 0u64;
+        let mut guard = Connected { tell: &connected, open: false };
+        let Err(error) = read(&source, |frame| {
+            if frames == 0 {
+                guard.open();
+            }
+            frames += 1;
+            sink(frame);
+        })
+        .await;
+        drop(guard);
+        // One that spoke was well until now.
+        failures = if frames > 0 { 1 } else { failures + 1 };
+        let wait = backoff::QUICK.after(failures);
+        tracing::warn!(activator = %source.address, %error, failures, retry_in = ?wait, "A demand stream ended and is begun anew; what was last known stands");
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Tells `connected` of the end, also when the task is dropped in the middle.
+struct Connected<'a, F: Fn(i64)> {
+    tell: &'a F,
+    open: bool,
+}
+
+impl<F: Fn(i64)> Connected<'_, F> {
+    fn open(&mut self) {
+        self.open = true;
+        (self.tell)(1);
+    }
+}
+
+impl<F: Fn(i64)> Drop for Connected<'_, F> {
+    fn drop(&mut self) {
+        if self.open {
+            (self.tell)(-1);
+        }
+    }
+}
+
+/// Reads one connection to its end, which is always an error.
+async fn read(source: &Source, mut sink: impl FnMut(Frame)) -> Result<std::convert::Infallible, Error> {
+    let socket = timeout(CONNECT, TcpStream::connect(source.address)).await.map_err(|_| Error::Silence(CONNECT))??;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+    let talk = async {
+        let request = Request::get("/v1/demand").header(HOST, source.address.to_string()).body(Empty::<Bytes>::new());
+        // A constant path and an address are always a request.
+        let Ok(request) = request else { return Err(Error::Ended) };
+        let response = timeout(SILENCE, sender.send_request(request)).await.map_err(|_| Error::Silence(SILENCE))??;
+        if response.status() != StatusCode::OK {
+            return Err(Error::Status(response.status()));
+        }
+        let mut body = response.into_body();
+        let mut lines = Lines::default();
+        loop {
+            let chunk = timeout(SILENCE, body.frame()).await.map_err(|_| Error::Silence(SILENCE))?;
+            let Some(data) = chunk.ok_or(Error::Ended)??.into_data().ok() else { continue };
+            lines.push(&data)?;
+            while let Some(line) = lines.next() {
+                let frame: Frame = serde_json::from_slice(&line)?;
+                if frame.version != VERSION {
+                    return Err(Error::Version(frame.version));
+                }
+                sink(frame);
+            }
+        }
+    };
+    // The connection has to be polled for the talk to go on; it ends before the talk only by failing.
+    let mut connection = std::pin::pin!(connection);
+    let mut talk = std::pin::pin!(talk);
+    tokio::select! {
+        result = &mut talk => result,
+        ended = &mut connection => {
+            ended?;
+            // What had come before the end is read still.
+            talk.await
+        }
+    }
+}
+
+/// Bytes into lines, of which none may be longer than [`MAX_LINE`].
+#[derive(Debug, Default)]
+struct Lines {
+    held: BytesMut,
+    /// No newline is before here.
+    searched: usize,
+}
+
+impl Lines {
+    fn push(&mut self, data: &[u8]) -> Result<(), Error> {
+        let unfinished = self.held.len().saturating_sub(self.held.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1));
+        let first = data.iter().position(|b| *b == b'\n').unwrap_or(data.len());
+        if unfinished + first > MAX_LINE {
+            return Err(Error::TooLong);
+        }
+        self.held.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<BytesMut> {
+        loop {
+            let Some(end) = self.held[self.searched..].iter().position(|b| *b == b'\n') else {
+                self.searched = self.held.len();
+                return None;
+            };
+            let mut line = self.held.split_to(self.searched + end + 1);
+            self.searched = 0;
+            line.truncate(line.len() - 1);
+            if !line.iter().all(u8::is_ascii_whitespace) {
+                return Some(line);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

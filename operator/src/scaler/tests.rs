@@ -1,0 +1,290 @@
+use super::*;
+
+use http::{Request, Response};
+use kube::{client::Body, core::DeserializeGuard, runtime::watcher::Event};
+use rouse_crds::{
+    demand::{RevisionDemand, VERSION},
+    names::{FUNCTION_LABEL, FUNCTION_UID_LABEL, REVISION_LABEL},
+};
+use serde_json::{Value, json};
+
+/// A scaler over caches that the test fills, and an API server that notes what is written and answers as it is told.
+struct Rig {
+    scaler: Arc<Scaler>,
+    writes: Arc<Mutex<Vec<(String, Value)>>>,
+    status: Arc<Mutex<u16>>,
+}
+
+const UID: &str = "function-uid";
+
+fn key() -> FunctionKey {
+    FunctionKey::new("ns", "f")
+}
+
+fn source() -> Source {
+    Source { address: ([10, 0, 0, 1], 9090).into(), pod: None }
+}
+
+impl Rig {
+    fn new(scaling: &Value) -> Self {
+        let (writes, status) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(200)));
+        let (noted, answer) = (Arc::clone(&writes), Arc::clone(&status));
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (noted, answer) = (Arc::clone(&noted), *answer.lock());
+            async move {
+                let path = request.uri().path().to_owned();
+                let body = request.into_body().collect_bytes().await?;
+                let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+                if path.contains("/events") {
+                    return Ok::<_, kube::Error>(Response::new(Body::from(body.to_string().into_bytes())));
+                }
+                let reply = if answer == 200 {
+                    noted.lock().push((path, body));
+                    json!({"metadata": {}, "spec": {}, "status": {"replicas": 0}})
+                } else {
+                    json!({"kind": "Status", "status": "Failure", "code": answer, "reason": "Conflict", "message": "m"})
+                };
+                let reply = Body::from(reply.to_string().into_bytes());
+                Ok(Response::builder().status(answer).body(reply).unwrap())
+            }
+        });
+        let client = Client::new(service, "default");
+        let caches = Caches::default();
+        let events = Events::new(client.clone(), "test");
+        let scaler = Scaler::new(client, caches, events, Metrics::default(), Arc::default());
+        let rig = Self { scaler: Arc::new(scaler), writes, status };
+        let function = json!({
+            "apiVersion": "rouse.dev/v1alpha1", "kind": "Function",
+            "metadata": {"namespace": "ns", "name": "f", "uid": UID},
+            "spec": {"image": "i", "scaling": scaling},
+            "status": {
+                "latestRevision": "f-00001",
+                "traffic": [{"revision": "f-00001", "percent": 100, "latest": true}],
+                "conditions": [{"type": "RevisionReady", "status": "True", "reason": "Proven", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+            },
+        });
+        rig.scaler.caches.functions.apply(Event::Apply(DeserializeGuard(Ok(serde_json::from_value(function).unwrap()))));
+        rig
+    }
+
+    /// What the watch brings of the Deployment.
+    fn deployment(&self, version: &str, desired: u32, ready: u32) {
+        let deployment = json!({
+            "metadata": {
+                "namespace": "ns", "name": "f-00001", "uid": "deployment-uid", "resourceVersion": version,
+                "labels": {FUNCTION_LABEL: "f"}, "creationTimestamp": "2026-01-01T00:00:00Z",
+                "ownerReferences": [{"apiVersion": "rouse.dev/v1alpha1", "kind": "Function", "name": "f", "uid": UID, "controller": true}],
+            },
+            "spec": {"replicas": desired}, "status": {"replicas": ready, "readyReplicas": ready},
+        });
+        self.scaler.caches.deployments.apply(Event::Apply(serde_json::from_value(deployment).unwrap()));
+    }
+
+    fn pod(&self, name: &str, created: &str, cost: Option<&str>) {
+        let pod = json!({
+            "metadata": {
+                "namespace": "ns", "name": name, "creationTimestamp": created,
+                "labels": {FUNCTION_LABEL: "f", REVISION_LABEL: "f-00001", FUNCTION_UID_LABEL: UID},
+                "annotations": cost.map(|c| json!({"controller.kubernetes.io/pod-deletion-cost": c})),
+            },
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        self.scaler.caches.pods.apply(Event::Apply(serde_json::from_value(pod).unwrap()));
+    }
+
+    fn activator(&self) {
+        self.scaler.set_sources(&HashMap::from([(source(), true)]));
+    }
+
+    /// A frame with these requests in flight.
+    fn frame(&self, in_flight: u64, arrivals: u64, request_us: u64) {
+        let revision = RevisionDemand {
+            namespace: "ns".into(),
+            function: "f".into(),
+            revision: "f-00001".into(),
+            in_flight,
+            arrivals,
+            request_us,
+            ..RevisionDemand::default()
+        };
+        let frame = Frame { version: VERSION, process: "a".into(), sequence: 0, at_us: 0, revisions: vec![revision] };
+        self.scaler.frame(&source(), frame);
+    }
+
+    async fn look(&self) -> Option<Duration> {
+        let again = Arc::clone(&self.scaler).look(key()).await;
+        again.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Counts that were written since the last time.
+    fn counts(&self) -> Vec<u64> {
+        self.writes.lock().drain(..).filter(|(path, _)| path.ends_with("/scale")).map(|(_, b)| b["spec"]["replicas"].as_u64().unwrap()).collect()
+    }
+}
+
+async fn advance(seconds: u64) {
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_pod_goes_exactly_after_the_idle_time_out() {
+    let rig = Rig::new(&json!({"idleTimeout": "10s"}));
+    rig.activator();
+    rig.deployment("1", 1, 1);
+    rig.frame(1, 1, 0);
+    rig.look().await;
+    advance(20).await;
+    rig.frame(1, 1, 20_000_000);
+    rig.look().await;
+    assert!(rig.counts().is_empty(), "a long request keeps its pod");
+    rig.frame(0, 1, 20_000_000);
+    let mut waited = Duration::ZERO;
+    loop {
+        let wait = rig.look().await;
+        if let [count] = rig.counts()[..] {
+            assert_eq!(count, 0);
+            break;
+        }
+        let wait = wait.expect("a time is set for the end of the idle time-out");
+        assert!(wait > Duration::ZERO);
+        waited += wait;
+        tokio::time::advance(wait).await;
+    }
+    assert!(waited >= Duration::from_secs(10) && waited <= Duration::from_millis(10_500), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_patch_is_conditional_on_what_it_was_decided_from() {
+    let rig = Rig::new(&json!({"idleTimeout": "1s"}));
+    rig.activator();
+    rig.frame(0, 0, 0);
+    rig.deployment("41", 1, 1);
+    rig.look().await;
+    advance(2).await;
+    rig.look().await;
+    let writes = rig.writes.lock().clone();
+    let [(path, body)] = &writes[..] else { panic!("{writes:?}") };
+    assert_eq!(path, "/apis/apps/v1/namespaces/ns/deployments/f-00001/scale");
+    assert_eq!(*body, json!({"metadata": {"resourceVersion": "41", "uid": "deployment-uid"}, "spec": {"replicas": 0}}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_goes_down_without_word_from_every_activator() {
+    let rig = Rig::new(&json!({"idleTimeout": "1s"}));
+    rig.deployment("1", 1, 1);
+    rig.look().await;
+    advance(100).await;
+    rig.look().await;
+    assert!(rig.counts().is_empty(), "there is no activator");
+    rig.activator();
+    rig.look().await;
+    assert!(rig.counts().is_empty(), "it has not been heard");
+    rig.frame(0, 0, 0);
+    rig.look().await;
+    assert_eq!(rig.counts(), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn going_up_needs_no_word_from_others() {
+    let rig = Rig::new(&json!({"min": 3}));
+    rig.deployment("1", 0, 0);
+    rig.look().await;
+    assert_eq!(rig.counts(), [3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_not_repeated_while_the_cache_is_late() {
+    let rig = Rig::new(&json!({"min": 3}));
+    rig.deployment("1", 0, 0);
+    rig.look().await;
+    assert_eq!(rig.counts(), [3]);
+    let wait = rig.look().await.unwrap();
+    assert!(rig.counts().is_empty() && wait <= CATCH_UP);
+    rig.deployment("2", 3, 0);
+    rig.look().await;
+    assert!(rig.counts().is_empty(), "it is as it should be");
+    rig.deployment("3", 1, 0);
+    rig.look().await;
+    assert_eq!(rig.counts(), [3], "somebody has changed it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_that_is_not_explained_yet_is_left_alone() {
+    let rig = Rig::new(&json!({"idleTimeout": "10s"}));
+    rig.activator();
+    rig.frame(0, 0, 0);
+    rig.deployment("1", 0, 0);
+    rig.look().await;
+    advance(1000).await;
+    rig.deployment("2", 1, 0);
+    rig.look().await;
+    assert!(rig.counts().is_empty(), "an activator has woken it; its frame is on the way");
+    advance(11).await;
+    rig.look().await;
+    assert_eq!(rig.counts(), [0], "nobody called after all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn load_adds_pods() {
+    let rig = Rig::new(&json!({"target": 1}));
+    rig.activator();
+    rig.deployment("1", 1, 1);
+    rig.frame(0, 0, 0);
+    rig.look().await;
+    rig.frame(10, 10, 0);
+    rig.look().await;
+    advance(2).await;
+    rig.frame(10, 10, 20_000_000);
+    rig.look().await;
+    let counts = rig.counts();
+    assert!(counts.last().is_some_and(|last| *last >= 5), "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_write_is_tried_again() {
+    let rig = Rig::new(&json!({"min": 2}));
+    rig.deployment("1", 0, 0);
+    *rig.status.lock() = 409;
+    let wait = rig.look().await.unwrap();
+    assert!(wait <= Duration::from_secs(10) && rig.counts().is_empty());
+    *rig.status.lock() = 200;
+    advance(10).await;
+    rig.look().await;
+    assert_eq!(rig.counts(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_marked_before_they_go_and_unmarked_if_they_stay() {
+    let rig = Rig::new(&json!({"max": 1}));
+    rig.activator();
+    rig.frame(0, 0, 0);
+    rig.deployment("1", 2, 2);
+    rig.pod("old", "2026-01-01T00:00:00Z", None);
+    rig.pod("new", "2026-01-02T00:00:00Z", None);
+    rig.look().await;
+    let writes = std::mem::take(&mut *rig.writes.lock());
+    let cost = |value: Value| json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": value}}});
+    assert_eq!(writes[0], ("/api/v1/namespaces/ns/pods/new".to_owned(), cost(json!("-1000"))));
+    assert_eq!(writes[1].1["spec"]["replicas"], 1);
+
+    let rig = Rig::new(&json!({"min": 1}));
+    rig.deployment("1", 1, 1);
+    rig.pod("kept", "2026-01-01T00:00:00Z", Some("-1000"));
+    rig.look().await;
+    let writes = std::mem::take(&mut *rig.writes.lock());
+    assert_eq!(writes, [("/api/v1/namespaces/ns/pods/kept".to_owned(), cost(Value::Null))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_gone_is_forgotten() {
+    let rig = Rig::new(&json!({}));
+    rig.activator();
+    rig.deployment("1", 1, 1);
+    rig.frame(1, 1, 0);
+    rig.look().await;
+    assert_eq!(rig.scaler.memory.lock().len(), 1);
+    rig.scaler.caches.functions.apply(Event::Init);
+    rig.scaler.caches.functions.apply(Event::InitDone);
+    assert_eq!(rig.look().await, None);
+    assert!(rig.scaler.memory.lock().is_empty());
+}
