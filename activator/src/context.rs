@@ -29,7 +29,20 @@ pub struct Context {
 impl Context {
     /// The parts, put together.
     #[must_use]
-    pub fn new(scaler: Arc<dyn Scaler>, budget: Budget, dialer: Dialer, metrics: Arc<Metrics>, ledger: Arc<Ledger>) -> Arc<Self> {
-        Arc::new(Self { scaler, ledger, budget: Arc::new(budget), dialer, metrics, probes: Semaphore::new(PROBES_AT_ONCE) })
+    pub fn new(
+        scaler: Arc<dyn Scaler>,
+        budget: Budget,
+        dialer: Dialer,
+        metrics: Arc<Metrics>,
+        ledger: Arc<Ledger>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            scaler,
+            ledger,
+            budget: Arc::new(budget),
+            dialer,
+            metrics,
+            probes: Semaphore::new(PROBES_AT_ONCE),
+        })
     }
 }

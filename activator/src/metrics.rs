@@ -91,11 +91,22 @@ impl Metrics {
         let probes = Counter::default();
         registry.register("probes", "Tries to find out whether a pod takes requests", probes.clone());
         let retries = Counter::default();
-        registry.register("retries", "Requests sent to another pod because nothing of them had reached the first", retries.clone());
+        registry.register(
+            "retries",
+            "Requests sent to another pod because nothing of them had reached the first",
+            retries.clone(),
+        );
         let departures = Counter::default();
         registry.register("departures", "Clients that left while they waited for a pod", departures.clone());
-        let build = [("version", env!("CARGO_PKG_VERSION")), ("profile", if cfg!(debug_assertions) { "debug" } else { "release" })];
-        registry.register("build", "What this is", Info::new(build.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec()));
+        let build = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("profile", if cfg!(debug_assertions) { "debug" } else { "release" }),
+        ];
+        registry.register(
+            "build",
+            "What this is",
+            Info::new(build.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec()),
+        );
         registry.register_collector(Box::new(DemandCollector(ledger)));
         Arc::new(Self { registry, requests, refused, wakes, cold_starts, probes, retries, departures })
     }
@@ -149,7 +160,11 @@ impl FunctionMetrics {
     }
 
     fn labels(&self, class: usize) -> RequestLabels {
-        RequestLabels { namespace: self.namespace.to_string(), function: self.function.to_string(), code: CLASSES[class] }
+        RequestLabels {
+            namespace: self.namespace.to_string(),
+            function: self.function.to_string(),
+            code: CLASSES[class],
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use rouse_crds::pod::PodFailure;
 use serde::Serialize;
 
 use crate::{
-    admit::{FunctionId, Full, Refusal},
+    admit::{Full, FunctionId, Refusal},
     proxy::Body,
 };
 
@@ -191,14 +191,16 @@ mod tests {
 
     #[tokio::test]
     async fn it_says_what_where_and_when() {
-        let failure = PodFailure { reason: "ErrImagePull".into(), message: "container function: \"x\" not found".into() };
+        let failure =
+            PodFailure { reason: "ErrImagePull".into(), message: "container function: \"x\" not found".into() };
         let problem = Problem::from(Refusal::Failing { failure, retry_after: Duration::from_millis(1200) });
         let id = FunctionId { namespace: "ns".into(), name: "hello".into(), uid: "u".into() };
         let response = problem.response(Some(&id), "abc");
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
-        let body: serde_json::Value = serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
+        let body: serde_json::Value =
+            serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
         assert_eq!(
             body,
             serde_json::json!({

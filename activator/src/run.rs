@@ -123,7 +123,8 @@ impl Activator {
     pub async fn serve(self, synced: watch::Receiver<Synced>, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { args, context, table, public, cluster, admin } = self;
         let [delay, grace] = [args.shutdown_delay, args.shutdown_grace];
-        let (going, stop_accepting, closing) = (Arc::new(AtomicBool::new(false)), CancellationToken::new(), CancellationToken::new());
+        let (going, stop_accepting, closing) =
+            (Arc::new(AtomicBool::new(false)), CancellationToken::new(), CancellationToken::new());
         let proxy = Arc::new(Proxy::new(table, context.metrics.clone(), closing.clone()));
         let endpoints = admin_router(Admin {
             metrics: context.metrics.clone(),

@@ -11,8 +11,13 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Writes the phases of a cold start into the head of an answer, beside what the function itself says there.
 pub fn write(headers: &mut HeaderMap, cold: &ColdStart) {
     let mut text = String::with_capacity(96);
-    let phases =
-        [("wake", cold.wake), ("schedule", cold.schedule), ("start", cold.start), ("probe", cold.probe), ("queue", cold.queue)];
+    let phases = [
+        ("wake", cold.wake),
+        ("schedule", cold.schedule),
+        ("start", cold.start),
+        ("probe", cold.probe),
+        ("queue", cold.queue),
+    ];
     for (name, took) in phases {
         let comma = if text.is_empty() { "" } else { ", " };
         text.push_str(&format!("{comma}{name};dur={:.1}", took.as_secs_f64() * 1e3));
@@ -33,9 +38,15 @@ mod tests {
         let ms = |n: u64| Duration::from_micros(n * 100);
         let mut headers = HeaderMap::new();
         headers.insert(SERVER_TIMING, HeaderValue::from_static("db;dur=5"));
-        write(&mut headers, &ColdStart { queue: ms(1555), wake: ms(25), schedule: ms(30), start: ms(1400), probe: ms(100) });
+        write(
+            &mut headers,
+            &ColdStart { queue: ms(1555), wake: ms(25), schedule: ms(30), start: ms(1400), probe: ms(100) },
+        );
         let all: Vec<_> = headers.get_all(SERVER_TIMING).iter().collect();
-        assert_eq!(all, ["db;dur=5", "wake;dur=2.5, schedule;dur=3.0, start;dur=140.0, probe;dur=10.0, queue;dur=155.5"]);
+        assert_eq!(
+            all,
+            ["db;dur=5", "wake;dur=2.5, schedule;dur=3.0, start;dur=140.0, probe;dur=10.0, queue;dur=155.5"]
+        );
         assert_eq!(headers[COLD_START], "true");
     }
 }

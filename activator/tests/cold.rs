@@ -144,7 +144,10 @@ async fn waiting_bytes_are_bounded() {
     assert_eq!(post(rig.public).await.status, 429);
     let small = tokio::spawn(get(rig.public, HOST, "/"));
     rig.queued("hello", 2).await;
-    let pod = FakePod::start(|request| async { ok(request.into_body().collect().await.unwrap().to_bytes().len().to_string()) }).await;
+    let pod = FakePod::start(|request| async {
+        ok(request.into_body().collect().await.unwrap().to_bytes().len().to_string())
+    })
+    .await;
     rig.start_pod("hello", &pod);
     assert_eq!(first.await.unwrap().text(), "100000");
     assert_eq!(small.await.unwrap().text(), "0");
@@ -157,7 +160,8 @@ async fn a_client_that_leaves_gives_up_its_place() {
     let without_body = raw(rig.public, &format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n")).await;
     // Its body is not read while it waits, so its leaving is not seen by reading either.
     let body = "x".repeat(50_000);
-    let with_body = raw(rig.public, &format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 50000\r\n\r\n{body}")).await;
+    let with_body =
+        raw(rig.public, &format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 50000\r\n\r\n{body}")).await;
     rig.queued("hello", 2).await;
     drop(without_body);
     rig.queued("hello", 1).await;
@@ -179,7 +183,10 @@ async fn a_deleted_function_lets_nobody_wait() {
     rig.queued("hello", 1).await;
     rig.delete("hello");
     let answer = call.await.unwrap();
-    assert_eq!((answer.status.as_u16(), answer.json()["type"].as_str().unwrap()), (404, "https://rouse.dev/problems/function-deleted"));
+    assert_eq!(
+        (answer.status.as_u16(), answer.json()["type"].as_str().unwrap()),
+        (404, "https://rouse.dev/problems/function-deleted")
+    );
     assert_eq!(get(rig.public, HOST, "/").await.json()["type"], "https://rouse.dev/problems/unknown-host");
 }
 
@@ -292,7 +299,10 @@ async fn nothing_ready_in_time_is_a_504() {
     rig.function("hello", json!({"timeouts": {"coldStart": "1s"}}));
     let began = Instant::now();
     let answer = get(rig.public, HOST, "/").await;
-    assert_eq!((answer.status.as_u16(), answer.json()["type"].as_str().unwrap()), (504, "https://rouse.dev/problems/cold-start-timeout"));
+    assert_eq!(
+        (answer.status.as_u16(), answer.json()["type"].as_str().unwrap()),
+        (504, "https://rouse.dev/problems/cold-start-timeout")
+    );
     assert!(began.elapsed() >= Duration::from_secs(1));
     rig.queued("hello", 0).await;
 }

@@ -63,7 +63,10 @@ async fn a_request_is_told_from_its_coming_to_its_end() {
     assert!(reader.frame().await.revisions.is_empty());
     let call = tokio::spawn(get(rig.public, "hello.default.example.com", "/"));
     let waiting = reader.until(|r| r.queued == 1).await;
-    assert_eq!((waiting.namespace.as_str(), waiting.revision.as_str(), waiting.arrivals), ("default", "hello-00001", 1));
+    assert_eq!(
+        (waiting.namespace.as_str(), waiting.revision.as_str(), waiting.arrivals),
+        ("default", "hello-00001", 1)
+    );
     let pod = FakePod::start(|_| std::future::pending()).await;
     rig.start_pod("hello", &pod);
     reader.until(|r| r.in_flight == 1 && r.queued == 0).await;

@@ -3,57 +3,29 @@
 
 mod rig;
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{convert::Infallible, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
-use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rig::{Client, FakePod, GENEROUS, PodBody, Rig, function, get, ok, pod_object, raw, raw_answer, running};
+use rig::{Client, FakePod, GENEROUS, PodBody, Rig, by_hand, get, ok, raw, raw_answer, running, warm};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{Notify, mpsc},
     time::timeout,
 };
 
 const HOST: &str = "hello.default.example.com";
-
-/// A body whose frames a test sends one by one.
-fn by_hand() -> (mpsc::Sender<Frame<Bytes>>, BoxBody<Bytes, Infallible>) {
-    let (sender, receiver) = mpsc::channel::<Frame<Bytes>>(1);
-    let frames = futures::stream::unfold(receiver, |mut r| async { Some((Ok::<_, Infallible>(r.recv().await?), r)) });
-    (sender, BodyExt::boxed(StreamBody::new(frames.boxed_sync())))
-}
-
-trait BoxedSync: futures::Stream + Send + Sync + Sized + 'static {
-    fn boxed_sync(self) -> std::pin::Pin<Box<dyn futures::Stream<Item = Self::Item> + Send + Sync>> {
-        Box::pin(self)
-    }
-}
-
-impl<S: futures::Stream + Send + Sync + 'static> BoxedSync for S {}
-
-async fn warm(pod: &FakePod, spec: serde_json::Value) -> Rig {
-    let rig = Rig::start().await;
-    rig.function("hello", spec);
-    rig.start_pod("hello", pod);
-    rig
-}
 
 /// Answers with what came: method, target and headers as JSON, then the body.
 async fn echo(request: Request<hyper::body::Incoming>) -> Response<PodBody> {
     let (parts, body) = request.into_parts();
     let headers: serde_json::Map<_, _> =
         parts.headers.iter().map(|(n, v)| (n.to_string(), json!(String::from_utf8_lossy(v.as_bytes())))).collect();
-    let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let seen = json!({
         "method": parts.method.as_str(), "uri": parts.uri.to_string(), "version": format!("{:?}", parts.version), "headers": headers,
         "body": String::from_utf8_lossy(&body),
@@ -161,10 +133,22 @@ async fn a_client_that_leaves_ends_its_request_in_the_pod() {
     let rig = warm(&pod, json!({})).await;
     let client = raw(rig.public, &format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 2\r\n\r\nab")).await;
     rig.in_flight("hello", 1).await;
-    timeout(GENEROUS, async { while pod.now.load(Ordering::SeqCst) != 1 { tokio::task::yield_now().await } }).await.unwrap();
+    timeout(GENEROUS, async {
+        while pod.now.load(Ordering::SeqCst) != 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
     drop(client);
     rig.in_flight("hello", 0).await;
-    timeout(GENEROUS, async { while pod.now.load(Ordering::SeqCst) != 0 { tokio::task::yield_now().await } }).await.unwrap();
+    timeout(GENEROUS, async {
+        while pod.now.load(Ordering::SeqCst) != 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -180,7 +164,8 @@ async fn trailers_pass_both_ways() {
     .await;
     let rig = warm(&pod, json!({})).await;
     let (sender, body) = by_hand();
-    let request = Request::post("/").header("host", HOST).header("te", "trailers").header("trailer", "x-sum").body(body).unwrap();
+    let request =
+        Request::post("/").header("host", HOST).header("te", "trailers").header("trailer", "x-sum").body(body).unwrap();
     let sending = tokio::spawn(async move {
         sender.send(Frame::data("data".into())).await.unwrap();
         let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("x-sum"), HeaderValue::from_static("42"))]);
@@ -216,7 +201,13 @@ async fn an_upgraded_connection_is_a_tunnel_and_counts_until_it_ends() {
     let head = format!("GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n");
     let mut stream = raw(rig.public, &head).await;
     let mut head = vec![];
-    timeout(GENEROUS, async { while !head.ends_with(b"\r\n\r\n") { head.push(stream.read_u8().await.unwrap()) } }).await.unwrap();
+    timeout(GENEROUS, async {
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+    })
+    .await
+    .unwrap();
     let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
     assert!(head.starts_with("http/1.1 101") && head.contains("upgrade: websocket"), "{head}");
     let mut buffer = [0; 5];
@@ -254,9 +245,14 @@ async fn a_pod_cannot_change_the_protocol_unasked() {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let mut buffer = [0; 4096];
-                stream.read(&mut buffer).await.ok();
-                stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await.ok();
-                stream.read(&mut buffer).await.ok();
+                if stream.read(&mut buffer).await.is_ok_and(|n| n == 0) {
+                    return;
+                }
+                stream
+                    .write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")
+                    .await
+                    .ok();
+                stream.read_to_end(&mut vec![]).await.ok();
             });
         }
     });
@@ -272,12 +268,17 @@ async fn expect_continue_is_answered_when_the_body_is_wanted() {
     let pod = FakePod::start(echo).await;
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
-    let head = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 4\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n");
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 4\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
+    );
     let mut stream = raw(rig.public, &head).await;
     rig.queued("hello", 1).await;
     let mut byte = [0; 1];
     let early = stream.try_read(&mut byte);
-    assert!(early.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock), "the body is asked for before there is a pod");
+    assert!(
+        early.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock),
+        "the body is asked for before there is a pod"
+    );
     rig.start_pod("hello", &pod);
     let mut interim = [0; 25];
     timeout(GENEROUS, stream.read_exact(&mut interim)).await.unwrap().unwrap();
@@ -285,75 +286,10 @@ async fn expect_continue_is_answered_when_the_body_is_wanted() {
     stream.write_all(b"body").await.unwrap();
     let mut answer = String::new();
     timeout(GENEROUS, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#""body":"body""#) && !answer.contains("expect"), "{answer}");
-}
-
-#[tokio::test]
-async fn a_pod_that_cannot_be_connected_to_is_put_aside_and_its_requests_go_elsewhere() {
-    let rig = Rig::start().await;
-    rig.function("hello", json!({"scaling": {"concurrencyLimit": 5}}));
-    let dead = FakePod::saying("dead").await;
-    rig.start_pod("hello", &dead);
-    assert_eq!(get(rig.public, HOST, "/").await.text(), "dead");
-    let alive = FakePod::saying("alive").await;
-    rig.start_pod("hello", &alive);
-    let port = dead.address.port();
-    drop(dead);
-    let mut client = Client::connect(rig.public).await;
-    for _ in 0..20 {
-        let answer = client.get(HOST, "/").await;
-        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "alive"));
-    }
-    rig.metric("rouse_activator_retries_total", 1).await;
-    // It comes back and is used again.
-    let _back = FakePod::on(TcpListener::bind(("127.0.0.1", port)).await.unwrap(), |_| async { ok("back") });
-    timeout(GENEROUS, async { while client.get(HOST, "/").await.text() != "back" {} }).await.unwrap();
-}
-
-#[tokio::test]
-async fn no_pod_that_can_be_connected_to_is_a_502_in_the_end() {
-    let rig = Rig::start().await;
-    rig.function("hello", json!({"timeouts": {"coldStart": "1s"}}));
-    let pod = FakePod::saying("hi").await;
-    rig.start_pod("hello", &pod);
-    assert_eq!(get(rig.public, HOST, "/").await.status, 200);
-    drop(pod);
-    let answer = get(rig.public, HOST, "/").await;
-    assert_eq!((answer.status.as_u16(), answer.json()["type"].as_str().unwrap()), (502, "https://rouse.dev/problems/pod-unreachable"));
-}
-
-#[tokio::test]
-async fn what_a_pod_may_have_seen_is_not_sent_again() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let seen = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    tokio::spawn({
-        let seen = seen.clone();
-        async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let mut buffer = [0; 4096];
-                if stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {
-                    seen.fetch_add(1, Ordering::SeqCst);
-                }
-            }
-        }
-    });
-    let rig = Rig::start().await;
-    rig.function("hello", json!({}));
-    rig.show_as("p", "hello", running(), port);
-    let answer = get(rig.public, HOST, "/").await;
-    assert_eq!((answer.status.as_u16(), answer.json()["type"].as_str().unwrap()), (502, "https://rouse.dev/problems/bad-answer"));
-    assert_eq!(seen.load(Ordering::SeqCst), 1);
-    rig.in_flight("hello", 0).await;
-}
-
-#[tokio::test]
-async fn a_pod_that_does_not_answer_in_time_is_a_504() {
-    let pod = FakePod::start(|_| std::future::pending()).await;
-    let rig = warm(&pod, json!({"timeouts": {"response": "1s"}})).await;
-    let answer = get(rig.public, HOST, "/").await;
-    assert_eq!((answer.status.as_u16(), answer.json()["type"].as_str().unwrap()), (504, "https://rouse.dev/problems/response-timeout"));
-    rig.in_flight("hello", 0).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains(r#""body":"body""#) && !answer.contains("expect"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -388,9 +324,17 @@ async fn a_connection_is_used_again() {
     let rig = warm(&pod, json!({})).await;
     let mut client = Client::connect(rig.public).await;
     for method in [Method::GET, Method::HEAD, Method::DELETE, Method::OPTIONS] {
-        let request = Request::builder().method(method.clone()).uri("/").header("host", HOST).body(Full::default().boxed()).unwrap();
+        let request = Request::builder()
+            .method(method.clone())
+            .uri("/")
+            .header("host", HOST)
+            .body(Full::default().boxed())
+            .unwrap();
         let answer = client.send(request).await;
-        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, if method == Method::HEAD { "" } else { "hi" }));
+        assert_eq!(
+            (answer.status.as_u16(), answer.text().as_str()),
+            (200, if method == Method::HEAD { "" } else { "hi" })
+        );
     }
 }
 
@@ -412,7 +356,8 @@ async fn pipelined_requests_are_answered_in_order() {
     let pod = FakePod::start(echo).await;
     let rig = warm(&pod, json!({})).await;
     let one = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nhost: {HOST}\r\n{more}\r\n");
-    let answer = raw_answer(rig.public, &[one("/1", ""), one("/2", ""), one("/3", "connection: close\r\n")].concat()).await;
+    let answer =
+        raw_answer(rig.public, &[one("/1", ""), one("/2", ""), one("/3", "connection: close\r\n")].concat()).await;
     let places: Vec<_> = ["\"/1\"", "\"/2\"", "\"/3\""].into_iter().map(|p| answer.find(p).unwrap()).collect();
     assert!(places.is_sorted(), "{answer}");
 }
@@ -441,93 +386,29 @@ async fn what_can_be_read_in_two_ways_is_refused() {
 }
 
 #[tokio::test]
-async fn an_unknown_host_is_a_404_and_nothing_else() {
-    let rig = Rig::start().await;
-    rig.apply(function("inside", "uid-2", json!({"visibility": "Cluster"}), &[("inside-00001", 100)]));
-    for host in ["nobody.default.example.com", "inside.default.example.com", "inside.default", "inside.default.svc.cluster.local"] {
-        let answer = get(rig.public, host, "/").await;
-        assert_eq!((answer.status.as_u16(), answer.json()["type"].as_str().unwrap()), (404, "https://rouse.dev/problems/unknown-host"));
-        assert_eq!(answer.header("content-type"), "application/problem+json");
-    }
-    rig.metric(r#"rouse_activator_refused_total{reason="unknown-host"}"#, 4).await;
-    assert_eq!(rig.scaler.count.load(Ordering::SeqCst), 0);
-    let metrics = get(rig.admin, "admin", "/metrics").await.text();
-    assert!(!metrics.contains("nobody"), "{metrics}");
-    let pod = FakePod::saying("inside").await;
-    rig.show_pod(pod_object("p", "inside", "uid-2", "inside-00001", running(), pod.address.port()));
-    for host in ["inside.default", "inside.default.svc", "inside.default.svc.cluster.local:80"] {
-        assert_eq!(get(rig.cluster, host, "/").await.text(), "inside");
-    }
-}
-
-#[tokio::test]
-async fn a_share_of_the_calls_goes_to_each_revision() {
-    let rig = Rig::start().await;
-    rig.apply(function("hello", "uid-1", json!({}), &[("hello-00001", 50), ("hello-00002", 50)]));
-    let pods = [FakePod::saying("one").await, FakePod::saying("two").await];
-    for (pod, revision) in pods.iter().zip(["hello-00001", "hello-00002"]) {
-        rig.show_pod(pod_object(revision, "hello", "uid-1", revision, running(), pod.address.port()));
-    }
-    let mut client = Client::connect(rig.public).await;
-    for _ in 0..200 {
-        assert_eq!(client.get(HOST, "/").await.status, 200);
-    }
-    for pod in &pods {
-        assert!(pod.requests.load(Ordering::SeqCst) > 50, "of 200 with even shares");
-    }
-}
-
-#[tokio::test]
-async fn a_draining_pod_gets_nothing_new_and_ends_what_it_has() {
-    let rig = Rig::start().await;
-    rig.function("hello", json!({}));
-    let go = Arc::new(Notify::new());
-    let old = FakePod::start({
-        let go = go.clone();
-        move |_| {
-            let go = go.clone();
-            async move {
-                go.notified().await;
-                ok("old")
-            }
-        }
-    })
-    .await;
-    let name = rig.start_pod("hello", &old);
-    let call = tokio::spawn(get(rig.public, HOST, "/"));
-    rig.in_flight("hello", 1).await;
-    let new = FakePod::saying("new").await;
-    rig.start_pod("hello", &new);
-    let mut marked = pod_object(&name, "hello", "uid-1", "hello-00001", running(), old.address.port());
-    marked["metadata"]["annotations"] = json!({"controller.kubernetes.io/pod-deletion-cost": "-1"});
-    rig.show_pod(marked.clone());
-    for _ in 0..10 {
-        assert_eq!(get(rig.public, HOST, "/").await.text(), "new");
-    }
-    rig.pod_gone(marked);
-    go.notify_one();
-    assert_eq!(call.await.unwrap().text(), "old");
-}
-
-#[tokio::test]
 async fn http_2_with_prior_knowledge_on_both_sides() {
     let pod = FakePod::start(|request| async {
         assert_eq!((request.version(), request.uri().authority().unwrap().as_str()), (http::Version::HTTP_2, HOST));
         assert!(request.headers().get("host").is_none());
         let body = request.into_body().collect().await.unwrap().to_bytes();
-        let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+        let trailers =
+            HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
         let frames = [Frame::data(body), Frame::trailers(trailers)].map(Ok::<_, Infallible>);
         Response::new(BodyExt::boxed(StreamBody::new(futures::stream::iter(frames))))
     })
     .await;
     let rig = warm(&pod, json!({"protocol": "h2c"})).await;
     let stream = TcpStream::connect(rig.public).await.unwrap();
-    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let calls = (0..50).map(|n| {
         let mut sender = sender.clone();
         async move {
-            let request = Request::post(format!("http://{HOST}/{n}")).header("te", "trailers").body(Full::new(Bytes::from(n.to_string()))).unwrap();
+            let request = Request::post(format!("http://{HOST}/{n}"))
+                .header("te", "trailers")
+                .body(Full::new(Bytes::from(n.to_string())))
+                .unwrap();
             let body = sender.send_request(request).await.unwrap().into_body().collect().await.unwrap();
             assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
             assert_eq!(body.to_bytes(), n.to_string());

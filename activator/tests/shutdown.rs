@@ -12,7 +12,13 @@ use tokio::{net::TcpStream, sync::Notify, time::timeout};
 const HOST: &str = "hello.default.example.com";
 
 async fn until_refused(rig: &Rig) {
-    timeout(GENEROUS, async { while TcpStream::connect(rig.public).await.is_ok() { tokio::task::yield_now().await } }).await.expect("it goes on accepting");
+    timeout(GENEROUS, async {
+        while TcpStream::connect(rig.public).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it goes on accepting");
 }
 
 #[tokio::test]
@@ -67,7 +73,10 @@ async fn who_still_waits_at_the_end_is_told() {
     rig.queued("hello", 1).await;
     rig.stop();
     let answer = parked.await.unwrap();
-    assert_eq!((answer.status.as_u16(), answer.json()["type"].as_str().unwrap()), (503, "https://rouse.dev/problems/shutting-down"));
+    assert_eq!(
+        (answer.status.as_u16(), answer.json()["type"].as_str().unwrap()),
+        (503, "https://rouse.dev/problems/shutting-down")
+    );
     assert_eq!(answer.header("retry-after"), "1");
     timeout(Duration::from_secs(10), rig.ended.take().unwrap()).await.expect("it does not end").unwrap().unwrap();
 }

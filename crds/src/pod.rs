@@ -403,7 +403,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    fn pod(status: serde_json::Value) -> FunctionPod {
+    fn pod(status: &serde_json::Value) -> FunctionPod {
         serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap()
     }
 
@@ -417,14 +417,14 @@ mod tests {
     #[case::running(json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}), None)]
     fn of_a_container(#[case] state: serde_json::Value, #[case] expected: Option<(&str, &str)>) {
         let pod = pod(
-            json!({"phase": "Pending", "containerStatuses": [{"name": "function", "restartCount": 0, "state": state}]}),
+            &json!({"phase": "Pending", "containerStatuses": [{"name": "function", "restartCount": 0, "state": state}]}),
         );
         assert_eq!(pod.failure().map(|f| (f.reason, f.message)), expected.map(|(r, m)| (r.to_owned(), m.to_owned())));
     }
 
     #[test]
     fn a_crash_loop_says_how_it_ended() {
-        let pod = pod(json!({"phase": "Running", "containerStatuses": [{
+        let pod = pod(&json!({"phase": "Running", "containerStatuses": [{
             "name": "function", "restartCount": 2,
             "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 20s"}},
             "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}},
@@ -439,7 +439,7 @@ mod tests {
     #[test]
     fn an_unschedulable_pod_says_why() {
         let pod = pod(
-            json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}),
+            &json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}),
         );
         assert_eq!(pod.failure().unwrap(), PodFailure { reason: "Unschedulable".into(), message: "0/1 nodes".into() });
     }

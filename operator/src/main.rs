@@ -1,6 +1,6 @@
 //! Entry point of the operator: reads its arguments, sets up logging, and runs it until it is told to stop.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use rouse_operator::{
     api,
@@ -10,6 +10,9 @@ use rouse_operator::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+/// How much longer than `--shutdown-grace` an end may take before it is forced.
+const GRACE_OF_THE_GRACE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let args = Args::read();
@@ -36,6 +39,7 @@ async fn start(args: Args) -> anyhow::Result<()> {
     let client = api::client(&metrics).await?;
     let stop = CancellationToken::new();
     let asked = stop.clone();
+    let grace = args.shutdown_grace;
     let mut signals = tokio::task::JoinSet::new();
     signals.spawn(async move {
         match shutdown::asked().await {
@@ -44,6 +48,10 @@ async fn start(args: Args) -> anyhow::Result<()> {
             Err(error) => tracing::error!(%error, "Signals cannot be listened to"),
         }
         asked.cancel();
+        // The end is bounded where the work is; this is for a task that hangs and would not even notice.
+        tokio::time::sleep(grace + GRACE_OF_THE_GRACE).await;
+        tracing::error!("The operator hangs and is ended by force");
+        std::process::exit(1);
     });
     operator::run(args, client, metrics, stop).await
 }

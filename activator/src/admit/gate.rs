@@ -1,26 +1,20 @@
 //! The gate of one Function.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
-use rand::Rng;
 use tokio::{
     sync::{Notify, futures::Notified, oneshot},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Budget, Full, Held, Lease, Policy, Refusal, Ticket,
-    cold::Milestones,
+    inner::{Effects, Inner},
     revision::{Revision, Waiter},
 };
-use crate::{context::Context, demand::Account, endpoints::Endpoint, metrics::FunctionMetrics, wake};
+use crate::{context::Context, demand::Account, endpoints::Endpoint, metrics::FunctionMetrics};
 
 /// Which Function, of which generation: one that was deleted and made again has another `uid`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,35 +40,6 @@ pub struct Gate {
     inner: Mutex<Inner>,
 }
 
-/// What the gate decides from, under its lock.
-#[derive(Debug, Default)]
-pub(super) struct Inner {
-    /// Its Function is gone.
-    closed: bool,
-    /// How many have come.
-    sequence: u64,
-    /// Those with traffic, those with pods, and at first one without a name. Few.
-    pub(super) revisions: Vec<Revision>,
-    /// Over all revisions.
-    pub(super) queued: usize,
-    /// Over all revisions.
-    pub(super) queued_bytes: u64,
-    /// A keeper runs.
-    pub(super) keeper: bool,
-}
-
-/// What is to be done once the lock is free: whoever is woken may come back at once.
-#[derive(Default)]
-pub(super) struct Effects {
-    pub(super) grants: Vec<(oneshot::Sender<Result<Lease, Refusal>>, Lease)>,
-    pub(super) refusals: Vec<(oneshot::Sender<Result<Lease, Refusal>>, Refusal)>,
-    pub(super) probes: Vec<(Arc<Endpoint>, Duration, CancellationToken)>,
-    /// A keeper is to be started.
-    pub(super) keeper: bool,
-    /// The keeper is to look again.
-    pub(super) kick: bool,
-}
-
 /// What became of a request that came.
 #[derive(Debug)]
 pub enum Entered {
@@ -98,7 +63,15 @@ impl Gate {
         nameless.percent = 100;
         let metrics = context.metrics.function(&id.namespace, &id.name);
         let inner = Mutex::new(Inner { revisions: vec![nameless], ..Inner::default() });
-        Arc::new(Self { id, policy: ArcSwap::from_pointee(policy), context, namespace_budget, metrics, kick: Notify::new(), inner })
+        Arc::new(Self {
+            id,
+            policy: ArcSwap::from_pointee(policy),
+            context,
+            namespace_budget,
+            metrics,
+            kick: Notify::new(),
+            inner,
+        })
     }
 
     /// Which Function it stands for.
@@ -163,7 +136,8 @@ impl Gate {
                 endpoint.enter();
                 revision.account.enter();
                 let account = revision.account.clone();
-                let lease = Lease { gate: self.clone(), account, endpoint, sequence, arrived, cold: None, answered: false };
+                let lease =
+                    Lease { gate: self.clone(), account, endpoint, sequence, arrived, cold: None, answered: false };
                 return Ok(Entered::Now(lease));
             }
             let held_back = || revision.live().next().is_none().then(|| revision.health.holds_back(now)).flatten();
@@ -209,8 +183,10 @@ impl Gate {
                 }
             }
             if !revision.queue.is_empty() {
-                if let Some(slot) =
-                    revision.slots.iter_mut().find(|s| s.endpoint.as_ref().is_some_and(|e| std::ptr::eq(e.as_ref(), endpoint)))
+                if let Some(slot) = revision
+                    .slots
+                    .iter_mut()
+                    .find(|s| s.endpoint.as_ref().is_some_and(|e| std::ptr::eq(e.as_ref(), endpoint)))
                 {
                     slot.widen(1);
                 }
@@ -295,6 +271,11 @@ impl Gate {
         self.lock().queued
     }
 
+    /// Lets the keeper look again.
+    pub(super) fn kick(&self) {
+        self.kick.notify_one();
+    }
+
     /// Completes when something has changed that the keeper may have to act on.
     pub fn kicked(&self) -> Notified<'_> {
         self.kick.notified()
@@ -319,105 +300,5 @@ impl Gate {
         let result = decide(&mut self.inner.lock(), &mut effects);
         effects.take_place(self);
         result
-    }
-}
-
-impl Inner {
-    /// Whether its Function is gone.
-    pub(super) fn closed(&self) -> bool {
-        self.closed
-    }
-
-    /// A revision for one more request, by the shares.
-    fn choose(&self) -> usize {
-        let total: u32 = self.revisions.iter().map(|r| r.percent).sum();
-        let mut with_traffic = self.revisions.iter().enumerate().filter(|(_, r)| r.percent > 0);
-        let Some((first, revision)) = with_traffic.next() else { return 0 };
-        if revision.percent == total {
-            return first;
-        }
-        let mut point = rand::rng().random_range(0..total);
-        for (index, revision) in self.revisions.iter().enumerate() {
-            if point < revision.percent {
-                return index;
-            }
-            point -= revision.percent;
-        }
-        first
-    }
-
-    /// Gives those that wait for a revision what room there is, first come, first served.
-    pub(super) fn pump(&mut self, gate: &Arc<Gate>, index: usize, limit: Option<u32>, effects: &mut Effects) {
-        let Some(revision) = self.revisions.get_mut(index) else { return };
-        let now = Instant::now();
-        while !revision.queue.is_empty() {
-            let Some(slot) = revision.pick(limit, true) else { return };
-            let slot = &revision.slots[slot];
-            let (Some(endpoint), Some((sequence, waiter))) = (slot.endpoint.clone(), revision.queue.pop_first()) else { return };
-            let admitted = slot.admitted.unwrap_or(now);
-            let seen = Milestones {
-                parked: waiter.arrived,
-                woken: revision.wake.acknowledged,
-                scheduled: slot.scheduled,
-                started: slot.started,
-                admitted,
-            };
-            endpoint.enter();
-            revision.account.grant();
-            self.queued -= 1;
-            self.queued_bytes -= waiter.held.bytes();
-            let lease = Lease {
-                gate: gate.clone(),
-                account: revision.account.clone(),
-                endpoint,
-                sequence,
-                arrived: waiter.arrived,
-                cold: (admitted > waiter.arrived).then(|| seen.cold_start(now)),
-                answered: false,
-            };
-            effects.grants.push((waiter.answer, lease));
-        }
-        revision.crowd_is_in();
-    }
-
-    pub(super) fn pump_all(&mut self, gate: &Arc<Gate>, limit: Option<u32>, effects: &mut Effects) {
-        for index in 0..self.revisions.len() {
-            if !self.revisions[index].queue.is_empty() {
-                self.pump(gate, index, limit, effects);
-            }
-        }
-        effects.kick = true;
-    }
-
-    /// Forgets revisions that have neither traffic nor pods.
-    pub(super) fn forget_spent(&mut self) {
-        self.revisions.retain(|revision| {
-            let spent = revision.spent();
-            if spent {
-                revision.account.close();
-            }
-            !spent
-        });
-    }
-}
-
-impl Effects {
-    fn take_place(self, gate: &Arc<Gate>) {
-        for (answer, refusal) in self.refusals {
-            // Whoever has left meanwhile does not need to be told.
-            drop(answer.send(Err(refusal)));
-        }
-        for (answer, lease) in self.grants {
-            // A lease that nobody takes is given back by its drop, to the next in line.
-            drop(answer.send(Ok(lease)));
-        }
-        for (endpoint, delay, stop) in self.probes {
-            crate::endpoints::spawn_probe(Arc::downgrade(gate), endpoint, delay, stop);
-        }
-        if self.keeper {
-            wake::spawn_keeper(gate.clone());
-        } else if self.kick {
-            gate.kick.notify_one();
-        }
     }
 }

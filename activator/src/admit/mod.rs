@@ -7,6 +7,7 @@ mod bytes;
 mod cold;
 mod gate;
 mod health;
+mod inner;
 mod lease;
 mod pods;
 mod policy;

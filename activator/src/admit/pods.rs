@@ -6,10 +6,7 @@ use rouse_crds::pod::PodFailure;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    gate::{Effects, Gate},
-    slot::Slot,
-};
+use super::{Gate, inner::Effects, slot::Slot};
 use crate::{
     endpoints::{Endpoint, PodFacts},
     wake::{WakeError, jitter},
@@ -24,7 +21,7 @@ impl Gate {
     pub fn pod_seen(self: &Arc<Self>, facts: &PodFacts) {
         let policy = self.policy();
         self.with(|inner, effects| {
-            if inner.closed() {
+            if inner.closed {
                 return;
             }
             let now = Instant::now();
@@ -80,7 +77,7 @@ impl Gate {
     /// A pod of this Function is gone.
     pub fn pod_gone(self: &Arc<Self>, revision: &str, id: &str) {
         self.with(|inner, effects| {
-            if inner.closed() {
+            if inner.closed {
                 return;
             }
             let revision = self.revision(inner, revision);
@@ -170,7 +167,9 @@ impl Gate {
     pub fn woken(self: &Arc<Self>, revision: &str, result: Result<(), WakeError>) {
         match &result {
             Ok(()) => tracing::info!(function = %self.id(), revision, "A function was woken"),
-            Err(error @ WakeError::Awake) => tracing::debug!(function = %self.id(), revision, %error, "A wake was not needed"),
+            Err(error @ WakeError::Awake) => {
+                tracing::debug!(function = %self.id(), revision, %error, "A wake was not needed");
+            }
             Err(error) => tracing::warn!(function = %self.id(), revision, %error, "A function was not woken"),
         }
         self.with(|inner, effects| inner.woken(Instant::now(), revision, result, effects));

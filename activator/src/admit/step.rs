@@ -6,8 +6,8 @@ use rouse_crds::pod::PodFailure;
 use tokio::time::Instant;
 
 use super::{
-    Refusal,
-    gate::{Effects, Gate, Inner},
+    Gate, Refusal,
+    inner::{Effects, Inner},
     revision::Revision,
 };
 use crate::wake::{WakeError, jitter};

@@ -104,7 +104,11 @@ mod tests {
         let before = Instant::now();
         let beat = next(&mut frames).await;
         assert_eq!((beat.sequence, beat.revisions.len()), (1, 0));
-        assert!(before.elapsed() >= HEARTBEAT && before.elapsed() < HEARTBEAT + FRAME_INTERVAL, "{:?}", before.elapsed());
+        assert!(
+            before.elapsed() >= HEARTBEAT && before.elapsed() < HEARTBEAT + FRAME_INTERVAL,
+            "{:?}",
+            before.elapsed()
+        );
 
         let before = Instant::now();
         account.queue();
@@ -131,6 +135,9 @@ mod tests {
             account.complete();
         }
         let merged = next(&mut frames).await;
-        assert_eq!((merged.sequence, merged.revisions[0].arrivals, merged.revisions[0].request_us), (1, 1000, 10_000_000));
+        assert_eq!(
+            (merged.sequence, merged.revisions[0].arrivals, merged.revisions[0].request_us),
+            (1, 1000, 10_000_000)
+        );
     }
 }

@@ -165,7 +165,9 @@ impl Pool {
         }
         let now = Instant::now();
         let mut list = self.http1.lock();
-        while list.front().is_some_and(|idle| now.saturating_duration_since(idle.since) > IDLE) || list.len() >= MOST_IDLE {
+        while list.front().is_some_and(|idle| now.saturating_duration_since(idle.since) > IDLE)
+            || list.len() >= MOST_IDLE
+        {
             list.pop_front();
         }
         list.push_back(Idle { sender, since: now });

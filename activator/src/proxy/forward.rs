@@ -66,7 +66,11 @@ pub(super) async fn forward(
 }
 
 /// Waits for the head as long as the Function allows, counted from the last byte of the request.
-async fn in_time(sending: impl Future<Output = Sent>, policy: &Policy, progress: Option<&Arc<Progress>>) -> Option<Sent> {
+async fn in_time(
+    sending: impl Future<Output = Sent>,
+    policy: &Policy,
+    progress: Option<&Arc<Progress>>,
+) -> Option<Sent> {
     let mut sending = std::pin::pin!(sending);
     let limit = policy.idle.map_or(policy.response, |idle| idle.min(policy.response));
     let mut until = Instant::now() + limit;

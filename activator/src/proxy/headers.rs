@@ -9,7 +9,7 @@ use http::{
 };
 use rouse_crds::function::Protocol;
 
-use super::{Peer, trace};
+use super::trace;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -31,7 +31,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// Makes the head of a request what a function is to see. Tells whether the client wants to change to another protocol.
-pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer, request_id: &HeaderValue) -> bool {
+pub(super) fn toward_pod(parts: &mut Parts, client: IpAddr, request_id: &HeaderValue) -> bool {
     let upgrade = wanted_upgrade(parts);
     let trailers = tokens(&parts.headers, &header::TE).any(|t| t.eq_ignore_ascii_case("trailers"));
     strip(&mut parts.headers);
@@ -40,7 +40,7 @@ pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer, request_id: &HeaderValu
     }
     // Answered here, by asking for the body.
     parts.headers.remove(header::EXPECT);
-    forwarded(parts, peer.address.ip());
+    forwarded(parts, client);
     parts.headers.insert(trace::REQUEST_ID, request_id.clone());
     trace::continue_or_start(&mut parts.headers);
     let upgrades = upgrade.is_some();
@@ -53,7 +53,8 @@ pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer, request_id: &HeaderValu
 
 /// Puts target, Host and version into the form of the pod's protocol.
 pub(super) fn target(parts: &mut Parts, protocol: Protocol) {
-    let authority = parts.uri.authority().map(Authority::as_str).or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
+    let authority =
+        parts.uri.authority().map(Authority::as_str).or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
     let authority = authority.map(str::to_owned).unwrap_or_default();
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     match protocol {
@@ -85,7 +86,8 @@ pub(super) fn toward_client(headers: &mut HeaderMap) {
 
 /// Whether a request asks, in a way that HTTP/1.1 allows, for another protocol on its connection.
 fn wanted_upgrade(parts: &Parts) -> Option<HeaderValue> {
-    let asks = parts.version == Version::HTTP_11 && tokens(&parts.headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
+    let asks = parts.version == Version::HTTP_11
+        && tokens(&parts.headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
     let protocol = parts.headers.get(header::UPGRADE).filter(|_| asks)?;
     // HTTP/2 is offered by prior knowledge; an upgrade to it may be ignored, and then the request is answered as it is.
     (!protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
@@ -95,8 +97,10 @@ fn strip(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         // What frames and addresses a message is not for `Connection` to take away.
         let kept = [header::HOST, header::CONTENT_LENGTH];
-        let named: Vec<HeaderName> =
-            tokens(headers, &header::CONNECTION).filter_map(|t| t.parse().ok()).filter(|name| !kept.contains(name)).collect();
+        let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+            .filter_map(|t| t.parse().ok())
+            .filter(|name| !kept.contains(name))
+            .collect();
         for name in named {
             headers.remove(name);
         }
@@ -105,7 +109,8 @@ fn strip(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
-    let internal: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(INTERNAL)).cloned().collect();
+    let internal: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with(INTERNAL)).cloned().collect();
     for name in internal {
         headers.remove(name);
     }
@@ -121,7 +126,11 @@ fn forwarded(parts: &mut Parts, client: IpAddr) {
     let host = parts.uri.authority().map(Authority::as_str).or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
     let host = host.unwrap_or_default().to_owned();
     let headers = &mut parts.headers;
-    let proto = headers.get(X_FORWARDED_PROTO).and_then(|p| p.to_str().ok()).filter(|p| matches!(*p, "http" | "https")).unwrap_or("http");
+    let proto = headers
+        .get(X_FORWARDED_PROTO)
+        .and_then(|p| p.to_str().ok())
+        .filter(|p| matches!(*p, "http" | "https"))
+        .unwrap_or("http");
     let quoted = match client {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("\"[{v6}]\""),
@@ -141,7 +150,8 @@ fn forwarded(parts: &mut Parts, client: IpAddr) {
 
 /// Adds an element to a header that is a list.
 fn append(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
-    let former: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).filter(|v| !v.is_empty()).collect();
+    let former: Vec<&[u8]> =
+        headers.get_all(name).iter().map(HeaderValue::as_bytes).filter(|v| !v.is_empty()).collect();
     let mut list = former.join(b", ".as_slice());
     if !list.is_empty() {
         list.extend_from_slice(b", ");
@@ -153,4 +163,68 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use http::Request;
+    use rstest::rstest;
+
+    fn parts(headers: &[(&'static str, &'static str)]) -> Parts {
+        let mut request = Request::get("http://a.example/x?y");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn cleaned(headers: &[(&'static str, &'static str)]) -> (Parts, bool) {
+        let mut parts = parts(headers);
+        let upgrades = toward_pod(&mut parts, "::1".parse().unwrap(), &HeaderValue::from_static("id"));
+        (parts, upgrades)
+    }
+
+    #[test]
+    fn a_client_by_ipv6_is_quoted() {
+        let (parts, _) = cleaned(&[]);
+        assert_eq!(parts.headers["forwarded"], r#"for="[::1]";host="a.example";proto=http"#);
+        assert_eq!(parts.headers["x-forwarded-for"], "::1");
+        assert_eq!(parts.headers["x-forwarded-host"], "a.example");
+        assert_eq!(parts.headers["x-request-id"], "id");
+    }
+
+    #[test]
+    fn lists_over_several_lines_become_one() {
+        let (parts, _) =
+            cleaned(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2"), ("x-forwarded-proto", "gopher")]);
+        assert_eq!(parts.headers.get_all("x-forwarded-for").iter().count(), 1);
+        assert_eq!(parts.headers["x-forwarded-for"], "1.1.1.1, 2.2.2.2, ::1");
+        assert!(parts.headers["forwarded"].to_str().unwrap().ends_with("proto=http"));
+    }
+
+    #[rstest]
+    #[case(&[("connection", "upgrade"), ("upgrade", "websocket")], true)]
+    #[case(&[("connection", "keep-alive, Upgrade"), ("upgrade", "x")], true)]
+    #[case(&[("upgrade", "websocket")], false)]
+    #[case(&[("connection", "upgrade")], false)]
+    #[case(&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c"), ("http2-settings", "x")], false)]
+    fn only_a_wish_that_http_allows_is_passed_on(
+        #[case] headers: &[(&'static str, &'static str)],
+        #[case] wanted: bool,
+    ) {
+        let (parts, upgrades) = cleaned(headers);
+        assert_eq!(
+            (upgrades, parts.headers.contains_key("upgrade"), parts.headers.contains_key("connection")),
+            (wanted, wanted, wanted)
+        );
+        assert!(!parts.headers.contains_key("http2-settings"));
+    }
+
+    #[test]
+    fn the_target_takes_the_form_of_the_protocol() {
+        let mut http1 = parts(&[]);
+        target(&mut http1, Protocol::Http1);
+        assert_eq!((http1.uri.to_string().as_str(), http1.headers["host"].to_str().unwrap()), ("/x?y", "a.example"));
+        let mut h2c = parts(&[("host", "a.example")]);
+        target(&mut h2c, Protocol::H2c);
+        assert_eq!((h2c.uri.to_string().as_str(), h2c.headers.contains_key("host")), ("http://a.example/x?y", false));
+    }
+}

@@ -48,7 +48,11 @@ fn is_traceparent(text: &[u8]) -> bool {
         [version, trace, parent, flags, rest @ ..] => {
             let lengths = (version.len(), trace.len(), parent.len(), flags.len()) == (2, 32, 16, 2);
             let known = *version == b"00" && rest.is_empty() || *version != b"00" && *version != b"ff";
-            lengths && known && [version, trace, parent, flags].into_iter().all(|p| hex(p)) && not_zero(trace) && not_zero(parent)
+            lengths
+                && known
+                && [version, trace, parent, flags].into_iter().all(|p| hex(p))
+                && not_zero(trace)
+                && not_zero(parent)
         }
         _ => false,
     }

@@ -103,10 +103,11 @@ impl Directory {
                 .map(|t| (t.revision.as_str().into(), u32::try_from(t.percent).unwrap_or(0)))
                 .collect();
             gate.set_traffic(&traffic);
-            let refused = status
-                .conditions
-                .iter()
-                .find(|c| c.type_ == conditions::REVISION_READY && c.status == "False" && c.reason == conditions::POD_CREATION_FAILED);
+            let refused = status.conditions.iter().find(|c| {
+                c.type_ == conditions::REVISION_READY
+                    && c.status == "False"
+                    && c.reason == conditions::POD_CREATION_FAILED
+            });
             if let Some(condition) = refused {
                 gate.pods_refused(&PodFailure { reason: condition.reason.clone(), message: condition.message.clone() });
             }
@@ -132,7 +133,9 @@ impl Directory {
 
     /// A pod is there, or has changed.
     pub fn pod_seen(&mut self, pod: &FunctionPod) {
-        let (Some(function), Some(uid), Some(revision)) = (pod.function(), pod.function_uid(), pod.revision()) else { return };
+        let (Some(function), Some(uid), Some(revision)) = (pod.function(), pod.function_uid(), pod.revision()) else {
+            return;
+        };
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let name: Box<str> = pod.metadata.name.as_deref().unwrap_or_default().into();
         let key: Key = (namespace.into(), function.into());
@@ -141,7 +144,8 @@ impl Directory {
         if let Some(known) = self.functions.get(&key).filter(|known| *known.gate.id().uid == *uid) {
             known.gate.pod_seen(&facts);
         }
-        let former = self.pods.entry(key.clone()).or_default().insert(name, KnownPod { uid: uid.into(), facts: facts.clone() });
+        let former =
+            self.pods.entry(key.clone()).or_default().insert(name, KnownPod { uid: uid.into(), facts: facts.clone() });
         if let Some(former) = former.filter(|former| former.facts.id != facts.id) {
             self.part(&key, &former);
         }
@@ -206,7 +210,9 @@ impl Directory {
             for host in std::iter::once(&own).chain(function.spec.hosts.iter().flatten()) {
                 match Host::normalise(host) {
                     Ok(host) => drop(wanted.insert(host.as_str().into())),
-                    Err(error) => tracing::warn!(namespace = %key.0, function = %key.1, host, %error, "A host is left out"),
+                    Err(error) => {
+                        tracing::warn!(namespace = %key.0, function = %key.1, host, %error, "A host is left out");
+                    }
                 }
             }
         }
@@ -235,7 +241,8 @@ impl Directory {
     /// Gives a host to the first of those that claim it.
     fn settle(&self, host: &str) {
         let first = self.claims.get(host).and_then(BTreeSet::first);
-        let owner = first.and_then(|(_, namespace, name)| self.functions.get(&(namespace.as_str().into(), name.as_str().into())));
+        let owner = first
+            .and_then(|(_, namespace, name)| self.functions.get(&(namespace.as_str().into(), name.as_str().into())));
         self.table.set_public(host, owner.map(|known| &known.gate));
     }
 

@@ -40,7 +40,9 @@ impl Synced {
 pub async fn follow(client: Client, mut directory: Directory, synced: watch::Sender<Synced>) {
     let functions = Api::<DeserializeGuard<Function>>::all(client.clone());
     let mut functions = std::pin::pin!(
-        watcher(functions, watcher::Config::default().any_semantic()).default_backoff().filter_map(healthy::<_, Function>)
+        watcher(functions, watcher::Config::default().any_semantic())
+            .default_backoff()
+            .filter_map(healthy::<_, Function>)
     );
     let pods = Api::<DeserializeGuard<FunctionPod>>::all(client);
     let only_ours = watcher::Config::default().any_semantic().labels(FUNCTION_LABEL);

@@ -111,7 +111,9 @@ impl HeadReader {
 
     /// Takes a whole line with its end.
     fn line(&mut self, line: &[u8]) -> Result<(), &'static str> {
-        let Some(line) = line.strip_suffix(b"\r\n") else { return Err("a line of the request ends in a bare line feed") };
+        let Some(line) = line.strip_suffix(b"\r\n") else {
+            return Err("a line of the request ends in a bare line feed");
+        };
         if line.contains(&b'\r') {
             return Err("a line of the request has a bare carriage return");
         }
@@ -123,7 +125,9 @@ impl HeadReader {
             }
             State::ChunkSize => {
                 let size = line.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-                let size = std::str::from_utf8(size).ok().filter(|s| !s.is_empty() && s.bytes().all(|b| b.is_ascii_hexdigit()));
+                let size = std::str::from_utf8(size)
+                    .ok()
+                    .filter(|s| !s.is_empty() && s.bytes().all(|b| b.is_ascii_hexdigit()));
                 let size = size.and_then(|s| u64::from_str_radix(s, 16).ok()).filter(|n| *n < u64::MAX - 2);
                 let Some(size) = size else { return Err("a chunk has a malformed size") };
                 self.state = if size == 0 { State::Trailers } else { State::Chunk(size + 2) };
@@ -200,8 +204,12 @@ mod tests {
     #[case::plain("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")]
     #[case::leading_lines("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")]
     #[case::fixed("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n\nx: \nGET / HTTP/1.1\r\n\r\n")]
-    #[case::same_length_twice("POST / HTTP/1.1\r\nContent-Length: 2\r\ncontent-length: 2\r\n\r\nabGET / HTTP/1.1\r\n\r\n")]
-    #[case::chunked("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\n\n\r\n\r\n0\r\nA: b\r\n\r\nGET / HTTP/1.1\r\n\r\n")]
+    #[case::same_length_twice(
+        "POST / HTTP/1.1\r\nContent-Length: 2\r\ncontent-length: 2\r\n\r\nabGET / HTTP/1.1\r\n\r\n"
+    )]
+    #[case::chunked(
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\n\n\r\n\r\n0\r\nA: b\r\n\r\nGET / HTTP/1.1\r\n\r\n"
+    )]
     #[case::http2("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\n\n: x\n")]
     fn fine(#[case] text: &str) {
         for step in 1..text.len() {

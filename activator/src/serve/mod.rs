@@ -7,4 +7,4 @@ mod socket;
 
 pub use admin::{Admin, router as admin_router};
 pub use heads::HeadVerdict;
-pub use listener::{Listener, Limits};
+pub use listener::{Limits, Listener};

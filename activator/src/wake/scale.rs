@@ -13,7 +13,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Sets a revision's count from zero.
 pub trait Scaler: fmt::Debug + Send + Sync {
     /// Asks for `replicas` pods of the Deployment of this name, if it has none.
-    fn wake<'a>(&'a self, namespace: &'a str, revision: &'a str, replicas: u32) -> BoxFuture<'a, Result<(), WakeError>>;
+    fn wake<'a>(&'a self, namespace: &'a str, revision: &'a str, replicas: u32)
+    -> BoxFuture<'a, Result<(), WakeError>>;
 }
 
 /// Why a revision was not woken.
@@ -64,7 +65,12 @@ impl ApiScaler {
 }
 
 impl Scaler for ApiScaler {
-    fn wake<'a>(&'a self, namespace: &'a str, revision: &'a str, replicas: u32) -> BoxFuture<'a, Result<(), WakeError>> {
+    fn wake<'a>(
+        &'a self,
+        namespace: &'a str,
+        revision: &'a str,
+        replicas: u32,
+    ) -> BoxFuture<'a, Result<(), WakeError>> {
         Box::pin(async move {
             let busy = |message: String| WakeError::Busy { after: None, message };
             let patch = request(namespace, revision, replicas).map_err(|error| busy(error.to_string()))?;
@@ -98,7 +104,11 @@ fn refused(status: &kube::core::Status) -> WakeError {
         422 if status.message.contains("denied") => denied(),
         422 => WakeError::Awake,
         409 | 429 | 500.. => WakeError::Busy {
-            after: status.details.as_ref().map(|d| Duration::from_secs(u64::from(d.retry_after_seconds))).filter(|d| !d.is_zero()),
+            after: status
+                .details
+                .as_ref()
+                .map(|d| Duration::from_secs(u64::from(d.retry_after_seconds)))
+                .filter(|d| !d.is_zero()),
             message: status.message.clone(),
         },
         _ => denied(),
@@ -113,7 +123,10 @@ mod tests {
     #[test]
     fn the_patch_is_valid_only_at_zero() {
         let patch = request("ns", "hello-00001", 3).unwrap();
-        assert_eq!(patch.uri(), "/apis/apps/v1/namespaces/ns/deployments/hello-00001/scale?fieldManager=rouse-activator");
+        assert_eq!(
+            patch.uri(),
+            "/apis/apps/v1/namespaces/ns/deployments/hello-00001/scale?fieldManager=rouse-activator"
+        );
         assert_eq!(patch.headers()[header::CONTENT_TYPE], "application/json-patch+json");
         assert_eq!(
             String::from_utf8(patch.into_body()).unwrap(),

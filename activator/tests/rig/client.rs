@@ -15,36 +15,36 @@ use tokio::{
 
 use super::GENEROUS;
 
-pub type Sent = BoxBody<Bytes, std::convert::Infallible>;
+pub(crate) type Sent = BoxBody<Bytes, std::convert::Infallible>;
 
 /// A connection that speaks HTTP/1.1.
-pub struct Client {
-    pub sender: http1::SendRequest<Sent>,
+pub(crate) struct Client {
+    pub(crate) sender: http1::SendRequest<Sent>,
 }
 
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    pub trailers: Option<HeaderMap>,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) trailers: Option<HeaderMap>,
 }
 
 impl Answer {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e} in {}", self.text()))
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |v| v.to_str().unwrap())
     }
 }
 
 impl Client {
-    pub async fn connect(to: SocketAddr) -> Self {
+    pub(crate) async fn connect(to: SocketAddr) -> Self {
         let stream = TcpStream::connect(to).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -52,11 +52,11 @@ impl Client {
         Self { sender }
     }
 
-    pub async fn begin(&mut self, request: Request<Sent>) -> Response<Incoming> {
+    pub(crate) async fn begin(&mut self, request: Request<Sent>) -> Response<Incoming> {
         timeout(GENEROUS, self.sender.send_request(request)).await.expect("no answer").unwrap()
     }
 
-    pub async fn send(&mut self, request: Request<Sent>) -> Answer {
+    pub(crate) async fn send(&mut self, request: Request<Sent>) -> Answer {
         let response = self.begin(request).await;
         let (parts, body) = response.into_parts();
         let body = timeout(GENEROUS, body.collect()).await.expect("no end of the answer").unwrap();
@@ -64,26 +64,26 @@ impl Client {
         Answer { status: parts.status, headers: parts.headers, body: body.to_bytes(), trailers }
     }
 
-    pub async fn get(&mut self, host: &str, path: &str) -> Answer {
+    pub(crate) async fn get(&mut self, host: &str, path: &str) -> Answer {
         let request = Request::get(path).header("host", host).body(Full::default().boxed()).unwrap();
         self.send(request).await
     }
 }
 
 /// One GET on a connection of its own.
-pub async fn get(to: SocketAddr, host: &str, path: &str) -> Answer {
+pub(crate) async fn get(to: SocketAddr, host: &str, path: &str) -> Answer {
     Client::connect(to).await.get(host, path).await
 }
 
 /// Sends bytes as they are.
-pub async fn raw(to: SocketAddr, bytes: &str) -> TcpStream {
+pub(crate) async fn raw(to: SocketAddr, bytes: &str) -> TcpStream {
     let mut stream = TcpStream::connect(to).await.unwrap();
     stream.write_all(bytes.as_bytes()).await.unwrap();
     stream
 }
 
 /// Sends bytes as they are and reads until the other side closes.
-pub async fn raw_answer(to: SocketAddr, bytes: &str) -> String {
+pub(crate) async fn raw_answer(to: SocketAddr, bytes: &str) -> String {
     let mut stream = raw(to, bytes).await;
     let mut answer = vec![];
     timeout(GENEROUS, stream.read_to_end(&mut answer)).await.expect("the connection stays open").unwrap();

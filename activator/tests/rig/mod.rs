@@ -1,13 +1,14 @@
 //! A whole activator on loopback addresses: real sockets on both sides, and in place of a cluster a test that says what
 //! Functions and pods there are. Nothing here knows Kubernetes.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
+#![allow(clippy::needless_pass_by_value, reason = "a test hands over a `json!` where it stands")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod client;
 mod pod;
 
-pub use client::{Answer, Client, get, raw, raw_answer};
-pub use pod::{FakePod, Handler, PodBody, ok};
+pub(crate) use client::{Answer, Client, get, raw, raw_answer};
+pub(crate) use pod::{FakePod, Handler, PodBody, by_hand, ok};
 
 use std::{
     net::SocketAddr,
@@ -37,47 +38,52 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes on a loaded machine; reaching it fails the test.
-pub const GENEROUS: Duration = Duration::from_secs(20);
+pub(crate) const GENEROUS: Duration = Duration::from_secs(20);
 
 /// A whole activator.
-pub struct Rig {
+pub(crate) struct Rig {
     /// Where it listens for the ingress, the cluster, admin.
-    pub public: SocketAddr,
-    pub cluster: SocketAddr,
-    pub admin: SocketAddr,
-    pub directory: Mutex<Directory>,
-    pub wakes: Mutex<mpsc::UnboundedReceiver<Wake>>,
-    pub scaler: Arc<FakeScaler>,
+    pub(crate) public: SocketAddr,
+    pub(crate) cluster: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) directory: Mutex<Directory>,
+    pub(crate) wakes: tokio::sync::Mutex<mpsc::UnboundedReceiver<Wake>>,
+    pub(crate) scaler: Arc<FakeScaler>,
     stop: CancellationToken,
-    pub ended: Option<JoinHandle<anyhow::Result<()>>>,
+    pub(crate) ended: Option<JoinHandle<anyhow::Result<()>>>,
     serial: AtomicUsize,
 }
 
 /// A wake that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wake {
-    pub namespace: String,
-    pub revision: String,
-    pub replicas: u32,
+pub(crate) struct Wake {
+    pub(crate) namespace: String,
+    pub(crate) revision: String,
+    pub(crate) replicas: u32,
 }
 
 /// Notes wakes, and answers as it is told to; with nothing told, every wake is taken.
 #[derive(Debug)]
-pub struct FakeScaler {
+pub(crate) struct FakeScaler {
     asked: mpsc::UnboundedSender<Wake>,
-    pub count: AtomicUsize,
+    pub(crate) count: AtomicUsize,
     answers: Mutex<Vec<Result<(), WakeError>>>,
 }
 
 impl FakeScaler {
     /// What the next wakes get, the last one first.
-    pub fn answer(&self, answers: impl Into<Vec<Result<(), WakeError>>>) {
+    pub(crate) fn answer(&self, answers: impl Into<Vec<Result<(), WakeError>>>) {
         *self.answers.lock() = answers.into();
     }
 }
 
 impl Scaler for FakeScaler {
-    fn wake<'a>(&'a self, namespace: &'a str, revision: &'a str, replicas: u32) -> BoxFuture<'a, Result<(), WakeError>> {
+    fn wake<'a>(
+        &'a self,
+        namespace: &'a str,
+        revision: &'a str,
+        replicas: u32,
+    ) -> BoxFuture<'a, Result<(), WakeError>> {
         self.count.fetch_add(1, Ordering::SeqCst);
         self.asked.send(Wake { namespace: namespace.into(), revision: revision.into(), replicas }).ok();
         let answer = self.answers.lock().pop().unwrap_or(Ok(()));
@@ -86,12 +92,12 @@ impl Scaler for FakeScaler {
 }
 
 impl Rig {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(&[]).await
     }
 
     /// With more flags.
-    pub async fn with(flags: &[&str]) -> Self {
+    pub(crate) async fn with(flags: &[&str]) -> Self {
         let base = [
             "rouse-activator",
             "--allow-local-pods",
@@ -101,7 +107,8 @@ impl Rig {
             "--shutdown-delay=100ms",
             "--shutdown-grace=20s",
         ];
-        let mut args: Vec<&str> = base.into_iter().filter(|b| !flags.iter().any(|f| f.split('=').next() == b.split('=').next())).collect();
+        let mut args: Vec<&str> =
+            base.into_iter().filter(|b| !flags.iter().any(|f| f.split('=').next() == b.split('=').next())).collect();
         args.extend(flags);
         let args = Args::try_parse_from(args).unwrap();
         let (asked, wakes) = mpsc::unbounded_channel();
@@ -119,73 +126,87 @@ impl Rig {
                 ended
             }
         });
-        Self { public, cluster, admin, directory, wakes: Mutex::new(wakes), scaler, stop, ended: Some(ended), serial: AtomicUsize::new(0) }
+        Self {
+            public,
+            cluster,
+            admin,
+            directory,
+            wakes: wakes.into(),
+            scaler,
+            stop,
+            ended: Some(ended),
+            serial: AtomicUsize::new(0),
+        }
     }
 
     /// Applies `default/{name}` with traffic to `{name}-00001`.
-    pub fn function(&self, name: &str, spec: Value) {
+    pub(crate) fn function(&self, name: &str, spec: Value) {
         self.apply(function(name, "uid-1", spec, &[(&format!("{name}-00001"), 100)]));
     }
 
-    pub fn apply(&self, function: Value) {
+    pub(crate) fn apply(&self, function: Value) {
         let function: Function = serde_json::from_value(function).unwrap();
         self.directory.lock().function_seen(&function);
     }
 
-    pub fn delete(&self, name: &str) {
+    pub(crate) fn delete(&self, name: &str) {
         self.directory.lock().function_gone("default", name);
     }
 
     /// Shows a pod of `{name}-00001` with the given status; returns its name.
-    pub fn show(&self, name: &str, status: Value) -> String {
+    pub(crate) fn show(&self, name: &str, status: Value) -> String {
         let pod = format!("{name}-00001-{}", self.serial.fetch_add(1, Ordering::SeqCst));
         self.show_as(&pod, name, status, 0);
         pod
     }
 
-    pub fn show_as(&self, pod: &str, name: &str, status: Value, port: u16) {
+    pub(crate) fn show_as(&self, pod: &str, name: &str, status: Value, port: u16) {
         self.show_pod(pod_object(pod, name, "uid-1", &format!("{name}-00001"), status, port));
     }
 
-    pub fn show_pod(&self, pod: Value) {
+    pub(crate) fn show_pod(&self, pod: Value) {
         let pod: FunctionPod = serde_json::from_value(pod).unwrap();
         self.directory.lock().pod_seen(&pod);
     }
 
-    pub fn pod_gone(&self, pod: Value) {
+    pub(crate) fn pod_gone(&self, pod: Value) {
         let pod: FunctionPod = serde_json::from_value(pod).unwrap();
         self.directory.lock().pod_gone(&pod);
     }
 
     /// Shows a pod that has its address; the probe is what admits it. Returns its name.
-    pub fn start_pod(&self, name: &str, pod: &FakePod) -> String {
+    pub(crate) fn start_pod(&self, name: &str, pod: &FakePod) -> String {
         let pod_name = format!("{name}-00001-{}", self.serial.fetch_add(1, Ordering::SeqCst));
         self.show_as(&pod_name, name, running(), pod.address.port());
         pod_name
     }
 
     /// The next wake that is asked for.
-    pub async fn wake(&self) -> Wake {
-        let mut receiver = self.wakes.lock();
-        timeout(GENEROUS, std::future::poll_fn(|cx| receiver.poll_recv(cx))).await.expect("no wake was asked for").unwrap()
+    pub(crate) async fn wake(&self) -> Wake {
+        let mut wakes = self.wakes.lock().await;
+        timeout(GENEROUS, wakes.recv()).await.expect("no wake was asked for").unwrap()
     }
 
     /// Waits until this many requests wait for a function, as the metrics tell.
-    pub async fn queued(&self, name: &str, count: u64) {
+    pub(crate) async fn queued(&self, name: &str, count: u64) {
         self.metric(&format!(r#"rouse_activator_queued{{namespace="default",function="{name}""#), count).await;
     }
 
-    pub async fn in_flight(&self, name: &str, count: u64) {
+    pub(crate) async fn in_flight(&self, name: &str, count: u64) {
         self.metric(&format!(r#"rouse_activator_in_flight{{namespace="default",function="{name}""#), count).await;
     }
 
     /// Waits until the metrics whose line begins like this add up to `count`.
-    pub async fn metric(&self, prefix: &str, count: u64) {
+    pub(crate) async fn metric(&self, prefix: &str, count: u64) {
         let mut seen = 0;
         let reached = timeout(GENEROUS, async {
             loop {
                 let text = get(self.admin, "admin", "/metrics").await.text();
-                seen = text.lines().filter(|l| l.starts_with(prefix)).filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok()).sum();
+                seen = text
+                    .lines()
+                    .filter(|l| l.starts_with(prefix))
+                    .filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok())
+                    .sum();
                 if seen == count {
                     return;
                 }
@@ -196,25 +217,26 @@ impl Rig {
     }
 
     /// Begins the shutdown.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
 }
 
 /// Status of a pod that has a node, an address, and a container that runs.
-pub fn running() -> Value {
+pub(crate) fn running() -> Value {
     json!({"phase": "Running", "podIP": "127.0.0.1", "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]})
 }
 
 /// Status of a pod whose image cannot be had.
-pub fn no_image() -> Value {
+pub(crate) fn no_image() -> Value {
     json!({"phase": "Pending", "containerStatuses": [{"name": "function", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]})
 }
 
-pub fn function(name: &str, uid: &str, spec: Value, traffic: &[(&str, u32)]) -> Value {
+pub(crate) fn function(name: &str, uid: &str, spec: Value, traffic: &[(&str, u32)]) -> Value {
     let mut whole = json!({"image": "example.com/x:1"});
     whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-    let traffic: Vec<_> = traffic.iter().map(|(revision, percent)| json!({"revision": revision, "percent": percent})).collect();
+    let traffic: Vec<_> =
+        traffic.iter().map(|(revision, percent)| json!({"revision": revision, "percent": percent})).collect();
     json!({
         "apiVersion": "rouse.dev/v1alpha1", "kind": "Function",
         "metadata": {"name": name, "namespace": "default", "uid": uid, "creationTimestamp": "2026-01-01T00:00:00Z"},
@@ -222,7 +244,7 @@ pub fn function(name: &str, uid: &str, spec: Value, traffic: &[(&str, u32)]) -> 
     })
 }
 
-pub fn pod_object(pod: &str, function: &str, uid: &str, revision: &str, status: Value, port: u16) -> Value {
+pub(crate) fn pod_object(pod: &str, function: &str, uid: &str, revision: &str, status: Value, port: u16) -> Value {
     json!({
         "metadata": {"name": pod, "namespace": "default", "uid": format!("uid-of-{pod}"), "labels": {
             "rouse.dev/function": function, "rouse.dev/revision": revision, "rouse.dev/function-uid": uid,
@@ -230,4 +252,12 @@ pub fn pod_object(pod: &str, function: &str, uid: &str, revision: &str, status: 
         "spec": {"containers": [{"name": "function", "ports": [{"name": "function", "containerPort": port}]}]},
         "status": status,
     })
+}
+
+/// An activator whose function `hello` has this pod.
+pub(crate) async fn warm(pod: &FakePod, spec: Value) -> Rig {
+    let rig = Rig::start().await;
+    rig.function("hello", spec);
+    rig.start_pod("hello", pod);
+    rig
 }

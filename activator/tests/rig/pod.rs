@@ -12,24 +12,25 @@ use std::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
-pub type PodBody = BoxBody<Bytes, Infallible>;
-pub type Handler = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<PodBody>> + Send + Sync>;
+pub(crate) type PodBody = BoxBody<Bytes, Infallible>;
+pub(crate) type Handler = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<PodBody>> + Send + Sync>;
 
-pub struct FakePod {
-    pub address: SocketAddr,
+pub(crate) struct FakePod {
+    pub(crate) address: SocketAddr,
     /// Requests that are in it now, and the most that ever were.
-    pub now: Arc<AtomicUsize>,
-    pub most: Arc<AtomicUsize>,
+    pub(crate) now: Arc<AtomicUsize>,
+    pub(crate) most: Arc<AtomicUsize>,
     /// Requests that came, ever.
-    pub requests: Arc<AtomicUsize>,
+    pub(crate) requests: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
 }
 
@@ -43,7 +44,7 @@ impl Drop for Inside {
 
 impl FakePod {
     /// Answers every request by `handler`.
-    pub async fn start<F, R>(handler: F) -> Self
+    pub(crate) async fn start<F, R>(handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
         R: Future<Output = Response<PodBody>> + Send + 'static,
@@ -52,7 +53,7 @@ impl FakePod {
         Self::on(listener, handler)
     }
 
-    pub fn on<F, R>(listener: TcpListener, handler: F) -> Self
+    pub(crate) fn on<F, R>(listener: TcpListener, handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
         R: Future<Output = Response<PodBody>> + Send + 'static,
@@ -68,7 +69,8 @@ impl FakePod {
                     stream.set_nodelay(true).unwrap();
                     let (handler, now, most, requests) = (handler.clone(), now.clone(), most.clone(), requests.clone());
                     let service = service_fn(move |request| {
-                        let (handler, now, most, requests) = (handler.clone(), now.clone(), most.clone(), requests.clone());
+                        let (handler, now, most, requests) =
+                            (handler.clone(), now.clone(), most.clone(), requests.clone());
                         async move {
                             requests.fetch_add(1, Ordering::SeqCst);
                             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
@@ -88,7 +90,7 @@ impl FakePod {
     }
 
     /// Answers everything with a word.
-    pub async fn saying(word: &'static str) -> Self {
+    pub(crate) async fn saying(word: &'static str) -> Self {
         Self::start(move |_| async move { ok(word) }).await
     }
 }
@@ -99,6 +101,13 @@ impl Drop for FakePod {
     }
 }
 
-pub fn ok(text: impl Into<Bytes>) -> Response<PodBody> {
+pub(crate) fn ok(text: impl Into<Bytes>) -> Response<PodBody> {
     Response::new(Full::new(text.into()).boxed())
+}
+
+/// A body whose frames a test sends one by one.
+pub(crate) fn by_hand() -> (mpsc::Sender<Frame<Bytes>>, BoxBody<Bytes, Infallible>) {
+    let (sender, receiver) = mpsc::channel::<Frame<Bytes>>(1);
+    let frames = futures::stream::unfold(receiver, |mut r| async { Some((Ok::<_, Infallible>(r.recv().await?), r)) });
+    (sender, BodyExt::boxed(StreamBody::new(Box::pin(frames))))
 }

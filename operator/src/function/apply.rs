@@ -111,16 +111,14 @@ pub async fn apply(
     let Resources { latest, leftovers, revision, create, repair, service, remove, state: Prepared } = resources;
     let writer = Writer { context, key, uid: function.uid().unwrap_or_default() };
     let mut applied = Applied::default();
+    let mut made = None;
 
     for leftover in &leftovers {
         writer.remove(leftover).await?;
     }
     if let Some(revision) = &revision {
         match writer.create(Kind::ControllerRevision, revision).await? {
-            Created::New => {
-                let note = format!("Made revision {} from image {}", revision.name_any(), function.spec.image);
-                context.events.normal(&function.object_ref(&()), "RevisionCreated", &note).await;
-            }
+            Created::New => made = Some(revision.name_any()),
             Created::Ours(found) => {
                 let hash = |labels: &ObjectMeta| labels.labels.as_ref().and_then(|l| l.get(CONTAINER_HASH_LABEL)).cloned();
                 if hash(&found) != hash(&revision.metadata) {
@@ -154,6 +152,11 @@ pub async fn apply(
     }
     for removal in &remove {
         writer.remove(removal).await?;
+    }
+    if let Some(made) = made {
+        tracing::info!(function = %key, revision = made, image = function.spec.image, "Made a revision");
+        let note = format!("Made revision {made} from image {}", function.spec.image);
+        context.events.normal(&function.object_ref(&()), "RevisionCreated", &note).await;
     }
     Ok(Resources { latest, leftovers, revision, create, repair, service, remove, state: applied })
 }

@@ -1,0 +1,136 @@
+//! What a gate knows and decides under its lock, and what is done about it once the lock is free.
+
+use std::{sync::Arc, time::Duration};
+
+use rand::Rng;
+use tokio::{sync::oneshot, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{Gate, Lease, Refusal, cold::Milestones, revision::Revision};
+use crate::{endpoints::Endpoint, wake};
+
+/// What the gate decides from, under its lock.
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    /// Its Function is gone.
+    pub(super) closed: bool,
+    /// How many have come.
+    pub(super) sequence: u64,
+    /// Those with traffic, those with pods, and at first one without a name. Few.
+    pub(super) revisions: Vec<Revision>,
+    /// Over all revisions.
+    pub(super) queued: usize,
+    /// Over all revisions.
+    pub(super) queued_bytes: u64,
+    /// A keeper runs.
+    pub(super) keeper: bool,
+}
+
+/// What is to be done once the lock is free: whoever is woken may come back at once.
+#[derive(Default)]
+pub(super) struct Effects {
+    pub(super) grants: Vec<(oneshot::Sender<Result<Lease, Refusal>>, Lease)>,
+    pub(super) refusals: Vec<(oneshot::Sender<Result<Lease, Refusal>>, Refusal)>,
+    pub(super) probes: Vec<(Arc<Endpoint>, Duration, CancellationToken)>,
+    /// A keeper is to be started.
+    pub(super) keeper: bool,
+    /// The keeper is to look again.
+    pub(super) kick: bool,
+}
+
+impl Inner {
+    /// A revision for one more request, by the shares.
+    pub(super) fn choose(&self) -> usize {
+        let total: u32 = self.revisions.iter().map(|r| r.percent).sum();
+        let mut with_traffic = self.revisions.iter().enumerate().filter(|(_, r)| r.percent > 0);
+        let Some((first, revision)) = with_traffic.next() else { return 0 };
+        if revision.percent == total {
+            return first;
+        }
+        let mut point = rand::rng().random_range(0..total);
+        for (index, revision) in self.revisions.iter().enumerate() {
+            if point < revision.percent {
+                return index;
+            }
+            point -= revision.percent;
+        }
+        first
+    }
+
+    /// Gives those that wait for a revision what room there is, first come, first served.
+    pub(super) fn pump(&mut self, gate: &Arc<Gate>, index: usize, limit: Option<u32>, effects: &mut Effects) {
+        let Some(revision) = self.revisions.get_mut(index) else { return };
+        let now = Instant::now();
+        while !revision.queue.is_empty() {
+            let Some(slot) = revision.pick(limit, true) else { return };
+            let slot = &revision.slots[slot];
+            let (Some(endpoint), Some((sequence, waiter))) = (slot.endpoint.clone(), revision.queue.pop_first()) else {
+                return;
+            };
+            let admitted = slot.admitted.unwrap_or(now);
+            let seen = Milestones {
+                parked: waiter.arrived,
+                woken: revision.wake.acknowledged,
+                scheduled: slot.scheduled,
+                started: slot.started,
+                admitted,
+            };
+            endpoint.enter();
+            revision.account.grant();
+            self.queued -= 1;
+            self.queued_bytes -= waiter.held.bytes();
+            let lease = Lease {
+                gate: gate.clone(),
+                account: revision.account.clone(),
+                endpoint,
+                sequence,
+                arrived: waiter.arrived,
+                cold: (admitted > waiter.arrived).then(|| seen.cold_start(now)),
+                answered: false,
+            };
+            effects.grants.push((waiter.answer, lease));
+        }
+        revision.crowd_is_in();
+    }
+
+    pub(super) fn pump_all(&mut self, gate: &Arc<Gate>, limit: Option<u32>, effects: &mut Effects) {
+        for index in 0..self.revisions.len() {
+            if !self.revisions[index].queue.is_empty() {
+                self.pump(gate, index, limit, effects);
+            }
+        }
+        effects.kick = true;
+    }
+
+    /// Forgets revisions that have neither traffic nor pods.
+    pub(super) fn forget_spent(&mut self) {
+        self.revisions.retain(|revision| {
+            let spent = revision.spent();
+            if spent {
+                revision.account.close();
+            }
+            !spent
+        });
+    }
+}
+
+impl Effects {
+    pub(super) fn take_place(self, gate: &Arc<Gate>) {
+        for (answer, refusal) in self.refusals {
+            // Whoever has left meanwhile does not need to be told.
+            drop(answer.send(Err(refusal)));
+        }
+        for (answer, lease) in self.grants {
+            // A lease that nobody takes is given back by its drop, to the next in line.
+            drop(answer.send(Ok(lease)));
+        }
+        for (endpoint, delay, stop) in self.probes {
+            crate::endpoints::spawn_probe(Arc::downgrade(gate), endpoint, delay, stop);
+        }
+        if self.keeper {
+            wake::spawn_keeper(gate.clone());
+        } else if self.kick {
+            gate.kick();
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Which pod a request goes to, and what happens when it cannot go there.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod rig;
+
+use std::sync::{Arc, atomic::Ordering};
+
+use rig::{Client, FakePod, GENEROUS, Rig, function, get, ok, pod_object, running, warm};
+use serde_json::json;
+use tokio::{io::AsyncReadExt, net::TcpListener, sync::Notify, time::timeout};
+
+const HOST: &str = "hello.default.example.com";
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_connected_to_is_put_aside_and_its_requests_go_elsewhere() {
+    let rig = Rig::start().await;
+    rig.function("hello", json!({"scaling": {"concurrencyLimit": 5}}));
+    let dead = FakePod::saying("dead").await;
+    rig.start_pod("hello", &dead);
+    assert_eq!(get(rig.public, HOST, "/").await.text(), "dead");
+    let alive = FakePod::saying("alive").await;
+    rig.start_pod("hello", &alive);
+    let port = dead.address.port();
+    drop(dead);
+    let mut client = Client::connect(rig.public).await;
+    for _ in 0..20 {
+        let answer = client.get(HOST, "/").await;
+        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "alive"));
+    }
+    rig.metric("rouse_activator_retries_total", 1).await;
+    // It comes back and is used again.
+    let _back = FakePod::on(TcpListener::bind(("127.0.0.1", port)).await.unwrap(), |_| async { ok("back") });
+    timeout(GENEROUS, async { while client.get(HOST, "/").await.text() != "back" {} }).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_pod_that_can_be_connected_to_is_a_502_in_the_end() {
+    let rig = Rig::start().await;
+    rig.function("hello", json!({"timeouts": {"coldStart": "1s"}}));
+    let pod = FakePod::saying("hi").await;
+    rig.start_pod("hello", &pod);
+    assert_eq!(get(rig.public, HOST, "/").await.status, 200);
+    drop(pod);
+    let answer = get(rig.public, HOST, "/").await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.json()["type"].as_str().unwrap()),
+        (502, "https://rouse.dev/problems/pod-unreachable")
+    );
+}
+
+#[tokio::test]
+async fn what_a_pod_may_have_seen_is_not_sent_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    tokio::spawn({
+        let seen = seen.clone();
+        async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut buffer = [0; 4096];
+                if stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {
+                    seen.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+    });
+    let rig = Rig::start().await;
+    rig.function("hello", json!({}));
+    rig.show_as("p", "hello", running(), port);
+    let answer = get(rig.public, HOST, "/").await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.json()["type"].as_str().unwrap()),
+        (502, "https://rouse.dev/problems/bad-answer")
+    );
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+    rig.in_flight("hello", 0).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_does_not_answer_in_time_is_a_504() {
+    let pod = FakePod::start(|_| std::future::pending()).await;
+    let rig = warm(&pod, json!({"timeouts": {"response": "1s"}})).await;
+    let answer = get(rig.public, HOST, "/").await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.json()["type"].as_str().unwrap()),
+        (504, "https://rouse.dev/problems/response-timeout")
+    );
+    rig.in_flight("hello", 0).await;
+}
+
+#[tokio::test]
+async fn an_unknown_host_is_a_404_and_nothing_else() {
+    let rig = Rig::start().await;
+    rig.apply(function("inside", "uid-2", json!({"visibility": "Cluster"}), &[("inside-00001", 100)]));
+    for host in [
+        "nobody.default.example.com",
+        "inside.default.example.com",
+        "inside.default",
+        "inside.default.svc.cluster.local",
+    ] {
+        let answer = get(rig.public, host, "/").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.json()["type"].as_str().unwrap()),
+            (404, "https://rouse.dev/problems/unknown-host")
+        );
+        assert_eq!(answer.header("content-type"), "application/problem+json");
+    }
+    rig.metric(r#"rouse_activator_refused_total{reason="unknown-host"}"#, 4).await;
+    assert_eq!(rig.scaler.count.load(Ordering::SeqCst), 0);
+    let metrics = get(rig.admin, "admin", "/metrics").await.text();
+    assert!(!metrics.contains("nobody"), "{metrics}");
+    let pod = FakePod::saying("inside").await;
+    rig.show_pod(pod_object("p", "inside", "uid-2", "inside-00001", running(), pod.address.port()));
+    for host in ["inside.default", "inside.default.svc", "inside.default.svc.cluster.local:80"] {
+        assert_eq!(get(rig.cluster, host, "/").await.text(), "inside");
+    }
+}
+
+#[tokio::test]
+async fn a_share_of_the_calls_goes_to_each_revision() {
+    let rig = Rig::start().await;
+    rig.apply(function("hello", "uid-1", json!({}), &[("hello-00001", 50), ("hello-00002", 50)]));
+    let pods = [FakePod::saying("one").await, FakePod::saying("two").await];
+    for (pod, revision) in pods.iter().zip(["hello-00001", "hello-00002"]) {
+        rig.show_pod(pod_object(revision, "hello", "uid-1", revision, running(), pod.address.port()));
+    }
+    let mut client = Client::connect(rig.public).await;
+    for _ in 0..200 {
+        assert_eq!(client.get(HOST, "/").await.status, 200);
+    }
+    for pod in &pods {
+        assert!(pod.requests.load(Ordering::SeqCst) > 50, "of 200 with even shares");
+    }
+}
+
+#[tokio::test]
+async fn a_draining_pod_gets_nothing_new_and_ends_what_it_has() {
+    let rig = Rig::start().await;
+    rig.function("hello", json!({}));
+    let go = Arc::new(Notify::new());
+    let old = FakePod::start({
+        let go = go.clone();
+        move |_| {
+            let go = go.clone();
+            async move {
+                go.notified().await;
+                ok("old")
+            }
+        }
+    })
+    .await;
+    let name = rig.start_pod("hello", &old);
+    let call = tokio::spawn(get(rig.public, HOST, "/"));
+    rig.in_flight("hello", 1).await;
+    let new = FakePod::saying("new").await;
+    rig.start_pod("hello", &new);
+    let mut marked = pod_object(&name, "hello", "uid-1", "hello-00001", running(), old.address.port());
+    marked["metadata"]["annotations"] = json!({"controller.kubernetes.io/pod-deletion-cost": "-1"});
+    rig.show_pod(marked.clone());
+    for _ in 0..10 {
+        assert_eq!(get(rig.public, HOST, "/").await.text(), "new");
+    }
+    rig.pod_gone(marked);
+    go.notify_one();
+    assert_eq!(call.await.unwrap().text(), "old");
+}

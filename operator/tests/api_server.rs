@@ -1,1 +1,0 @@
-//! The operator against a real kube-apiserver and etcd.

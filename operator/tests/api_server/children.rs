@@ -1,0 +1,195 @@
+//! A Function becomes objects, which are kept as they should be.
+
+use k8s_openapi::api::{
+    apps::v1::{ControllerRevision, Deployment},
+    core::v1::Service,
+    networking::v1::Ingress,
+};
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::rig::{Rig, condition, eventually, message, wait_for};
+
+fn hello() -> Value {
+    json!({"image": "example.org/hello:1", "scaling": {"min": 1}})
+}
+
+#[tokio::test]
+async fn everything_appears_and_is_not_written_again() {
+    let rig = Rig::new("appear").await;
+    let operator = rig.operator().await;
+    rig.apply("hello", &hello()).await;
+    let function = rig.function("hello", "has a first status", |f| f.status.is_some()).await;
+    assert_eq!(condition(&function, "Ready"), ("Unknown".into(), "Starting".into()));
+    let status = function.status.clone().unwrap();
+    assert_eq!(status.traffic[0].revision, "hello-00001");
+    assert_eq!(status.url.unwrap(), format!("http://hello.{}.fn.test", rig.namespace));
+    let deployment: Deployment = rig.object("hello-00001", "exists", |_| true).await;
+    let owner = &deployment.owner_references()[0];
+    assert_eq!((Some(&owner.uid), owner.controller), (function.uid().as_ref(), Some(true)));
+    let service: Service = rig.object("hello", "exists", |_| true).await;
+    let target = service.spec.unwrap().external_name.unwrap();
+    assert_eq!(target, format!("rouse-activator.{}.svc.cluster.local", rig.system));
+    let ingress = wait_for(&rig.ingresses(), "rouse", "exists", |_: &Ingress| true).await;
+    let host = ingress.spec.unwrap().rules.unwrap()[0].host.clone();
+    assert_eq!(host, Some(format!("*.{}.fn.test", rig.namespace)));
+
+    rig.pods_ready("hello-00001", 1).await;
+    rig.function("hello", "is ready", |f| condition(f, "Ready").0 == "True").await;
+    operator.stop().await;
+
+    let before = rig.versions().await;
+    let again = rig.operator().await;
+    eventually("the second operator has looked at the Function", async || {
+        again.metric(r#"rouse_operator_reconciles_total{result="success"}"#) >= 1.0
+    })
+    .await;
+    // A change that calls for nothing makes it look once more, so that whatever the first look set off is over.
+    let label = json!({"metadata": {"annotations": {"note": "x"}}});
+    rig.functions().patch("hello", &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
+    eventually("it has looked again", async || again.metric(r#"rouse_operator_reconciles_total{result="success"}"#) >= 2.0).await;
+    assert_eq!(again.writes(), Vec::<String>::new());
+    let after = rig.versions().await;
+    let children = |all: &[String]| all.iter().filter(|v| !v.starts_with("Function ")).cloned().collect::<Vec<_>>();
+    assert_eq!(children(&after), children(&before));
+    rig.end(Some(again)).await;
+}
+
+#[tokio::test]
+async fn what_is_deleted_comes_back() {
+    let rig = Rig::new("return").await;
+    let operator = rig.operator().await;
+    rig.apply("hello", &hello()).await;
+    rig.function("hello", "has a first status", |f| f.status.is_some()).await;
+
+    let revisions: Api<ControllerRevision> = rig.api();
+    let old = rig.object("hello-00001", "exists", |_: &ControllerRevision| true).await.uid();
+    revisions.delete("hello-00001", &DeleteParams::default()).await.unwrap();
+    rig.object("hello-00001", "is another", |r: &ControllerRevision| r.uid() != old).await;
+
+    let old = rig.object("hello-00001", "exists", |_: &Deployment| true).await.uid();
+    rig.deployments().delete("hello-00001", &DeleteParams::default()).await.unwrap();
+    rig.object("hello-00001", "is another", |d: &Deployment| d.uid() != old).await;
+
+    let services: Api<Service> = rig.api();
+    let old = rig.object("hello", "exists", |_: &Service| true).await.uid();
+    services.delete("hello", &DeleteParams::default()).await.unwrap();
+    rig.object("hello", "is another", |s: &Service| s.uid() != old).await;
+
+    let old = wait_for(&rig.ingresses(), "rouse", "exists", |_: &Ingress| true).await.uid();
+    rig.ingresses().delete("rouse", &DeleteParams::default()).await.unwrap();
+    wait_for(&rig.ingresses(), "rouse", "is another", |i: &Ingress| i.uid() != old).await;
+    rig.end(Some(operator)).await;
+}
+
+#[tokio::test]
+async fn what_is_changed_is_brought_back_but_not_the_count() {
+    let rig = Rig::new("repair").await;
+    let operator = rig.operator().await;
+    rig.apply("hello", &json!({"image": "example.org/hello:1", "scaling": {"min": 0, "initial": 0}})).await;
+    rig.object("hello-00001", "exists", |_: &Deployment| true).await;
+    let edit = json!({"spec": {"replicas": 2, "template": {"spec": {"containers": [
+        {"name": "function", "image": "evil", "env": [{"name": "EXTRA", "value": "1"}]},
+    ]}}}});
+    rig.deployments().patch("hello-00001", &PatchParams::default(), &Patch::Strategic(edit)).await.unwrap();
+    let container = |d: &Deployment| d.spec.clone().unwrap().template.spec.unwrap().containers[0].clone();
+    let image = |d: &Deployment| container(d).image;
+    let repaired: Deployment = rig.object("hello-00001", "has its image", |d| image(d).as_deref() == Some("example.org/hello:1")).await;
+    assert_eq!(container(&repaired).env.unwrap().len(), 1, "also what was added to a list is gone");
+    assert_eq!(repaired.spec.unwrap().replicas, Some(2), "the count is not the reconciler's, and with no activator heard the scaler takes none away");
+
+    let services: Api<Service> = rig.api();
+    let edit = json!({"metadata": {"labels": {"rouse.dev/function": null}}, "spec": {"externalName": "evil.example.org"}});
+    services.patch("hello", &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
+    let back = |s: &Service| {
+        let named = s.spec.as_ref().and_then(|s| s.external_name.as_ref()).is_some_and(|n| n.starts_with("rouse-activator."));
+        named && s.labels().contains_key("rouse.dev/function")
+    };
+    rig.object("hello", "leads to the activators and is labelled", back).await;
+
+    let edit = json!({"spec": {"rules": [{"host": "evil.example.org"}]}});
+    rig.ingresses().patch("rouse", &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
+    let own = format!("*.{}.fn.test", rig.namespace);
+    let back = |i: &Ingress| i.spec.as_ref().unwrap().rules.as_ref().unwrap()[0].host.as_ref() == Some(&own);
+    wait_for(&rig.ingresses(), "rouse", "has its rules", back).await;
+    rig.end(Some(operator)).await;
+}
+
+#[tokio::test]
+async fn what_is_another_s_is_never_taken() {
+    let rig = Rig::new("foreign").await;
+    let operator = rig.operator().await;
+    let foreign: Deployment = serde_json::from_value(json!({
+        "metadata": {"name": "taken-00001"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {
+            "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "other"}]},
+        }},
+    }))
+    .unwrap();
+    let foreign = rig.deployments().create(&PostParams::default(), &foreign).await.unwrap();
+    rig.apply("taken", &hello()).await;
+    let function = rig.function("taken", "says so", |f| condition(f, "RevisionReady").1 == "NameTaken").await;
+    assert!(message(&function, "Ready").contains("Deployment taken-00001"), "{}", message(&function, "Ready"));
+    assert_eq!(rig.deployments().get("taken-00001").await.unwrap(), foreign);
+
+    let service: Service = serde_json::from_value(json!({"metadata": {"name": "served"}, "spec": {"type": "ExternalName", "externalName": "a.b"}})).unwrap();
+    let api: Api<Service> = rig.api();
+    let service = api.create(&PostParams::default(), &service).await.unwrap();
+    rig.apply("served", &hello()).await;
+    let function = rig.function("served", "says so", |f| condition(f, "Routable").1 == "NameTaken").await;
+    assert!(message(&function, "Routable").contains("Service served"));
+    assert_eq!(api.get("served").await.unwrap(), service);
+    rig.object("served-00001", "is made all the same", |_: &Deployment| true).await;
+    rig.end(Some(operator)).await;
+}
+
+#[tokio::test]
+async fn a_function_made_anew_gets_objects_of_its_own() {
+    let rig = Rig::new("anew").await;
+    let operator = rig.operator().await;
+    let first = rig.apply("hello", &hello()).await;
+    rig.function("hello", "has a first status", |f| f.status.is_some()).await;
+    // No garbage collector runs here, so all that the first one owned is still there.
+    rig.functions().delete("hello", &DeleteParams::default()).await.unwrap();
+    let second = rig.apply("hello", &json!({"image": "example.org/hello:2"})).await;
+    assert_ne!(first.uid(), second.uid());
+    let owned = |meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
+        meta.owner_references.iter().flatten().any(|o| Some(&o.uid) == second.uid().as_ref())
+    };
+    rig.object("hello-00001", "belongs to the second", |r: &ControllerRevision| owned(r.meta())).await;
+    let deployment = rig.object("hello-00001", "belongs to the second", |d: &Deployment| owned(d.meta())).await;
+    assert_eq!(deployment.spec.unwrap().template.spec.unwrap().containers[0].image.as_deref(), Some("example.org/hello:2"));
+    rig.object("hello", "belongs to the second", |s: &Service| owned(s.meta())).await;
+    rig.function("hello", "has a first status", |f| f.status.is_some()).await;
+    rig.end(Some(operator)).await;
+}
+
+#[tokio::test]
+async fn the_ingress_follows_the_functions() {
+    let rig = Rig::new("ingress").await;
+    let operator = rig.operator().await;
+    rig.apply("a", &json!({"image": "i", "scaling": {"initial": 0}, "hosts": ["shop.example.org"]})).await;
+    let hosts = |i: &Ingress| {
+        let rules = i.spec.as_ref().and_then(|s| s.rules.clone()).unwrap_or_default();
+        rules.into_iter().filter_map(|r| r.host).collect::<Vec<_>>()
+    };
+    let wildcard = format!("*.{}.fn.test", rig.namespace);
+    let both = [wildcard.clone(), "shop.example.org".to_owned()];
+    wait_for(&rig.ingresses(), "rouse", "has a wildcard and a host", |i| hosts(i) == both).await;
+
+    // Another claims the host: the older one keeps it. Times of creation are whole seconds and then the name decides.
+    rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "hosts": ["shop.example.org"]})).await;
+    let lost = rig.function("b", "has lost the host", |f| condition(f, "Routable").1 == "HostConflict").await;
+    assert!(message(&lost, "Routable").contains(&format!("{}/a", rig.namespace)));
+    assert_eq!(condition(&rig.functions().get("a").await.unwrap(), "Routable").0, "True");
+    rig.functions().delete("a", &DeleteParams::default()).await.unwrap();
+    rig.function("b", "has got the host", |f| condition(f, "Routable").0 == "True").await;
+
+    rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "visibility": "Cluster"})).await;
+    eventually("an Ingress that leads nowhere is gone", async || rig.ingresses().get_opt("rouse").await.unwrap().is_none()).await;
+    rig.function("b", "has no public URL", |f| f.status.as_ref().is_some_and(|s| s.url.is_none())).await;
+    rig.end(Some(operator)).await;
+}

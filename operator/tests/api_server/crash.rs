@@ -1,0 +1,155 @@
+//! The operator dies after its n-th write, for every n; its successor brings everything to the same end.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use http::{Method, Request, Response};
+use kube::{
+    Client,
+    client::{Body, ClientBuilder},
+};
+use rouse_operator::{api::CountWrites, metrics::Metrics};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tower::{Layer, Service};
+
+use crate::rig::{LIMIT, Rig, condition, config, eventually};
+
+/// Lets `left` writes through, tells of the last one when the API server has taken it, and lets nobody know its answer.
+#[derive(Clone)]
+struct DieAfter {
+    left: Arc<AtomicUsize>,
+    dead: Arc<Notify>,
+}
+
+impl<S> Layer<S> for DieAfter {
+    type Service = Dying<S>;
+
+    fn layer(&self, inner: S) -> Dying<S> {
+        Dying { inner, plan: self.clone() }
+    }
+}
+
+#[derive(Clone)]
+struct Dying<S> {
+    inner: S,
+    plan: DieAfter,
+}
+
+impl<S, B> Service<Request<Body>> for Dying<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let counts = request.method() != Method::GET && !request.uri().path().contains("/leases");
+        let before = counts.then(|| {
+            self.plan.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(1))).unwrap_or(0)
+        });
+        if before == Some(0) {
+            // Dead already: nothing leaves it any more.
+            return Box::pin(std::future::pending());
+        }
+        let (answer, dead) = (self.inner.call(request), self.plan.dead.clone());
+        Box::pin(async move {
+            let answer = answer.await;
+            if before == Some(1) {
+                dead.notify_one();
+                std::future::pending::<()>().await;
+            }
+            answer
+        })
+    }
+}
+
+/// What happens to the Function, in steps that each end in a state that does not change any more.
+async fn story(rig: &Rig, dies: Option<(&DieAfter, Client)>) -> Value {
+    let mut operator = match &dies {
+        Some((_, client)) => rig.operator_with("first", client.clone(), Metrics::default()),
+        None => rig.operator().await,
+    };
+    let play = async {
+        rig.apply("hello", &json!({"image": "i:1", "hosts": ["shop.example.org"]})).await;
+        rig.function("hello", "has a status", |f| f.status.is_some()).await;
+        rig.pods_ready("hello-00001", 1).await;
+        rig.function("hello", "is ready", |f| condition(f, "Ready").0 == "True").await;
+        rig.apply("hello", &json!({"image": "i:2", "hosts": ["shop.example.org"]})).await;
+        rig.function("hello", "has a second", |f| f.status.as_ref().unwrap().latest_revision.as_deref() == Some("hello-00002")).await;
+        rig.pods_ready("hello-00002", 1).await;
+        rig.function("hello", "has moved", |f| f.status.as_ref().unwrap().traffic[0].revision == "hello-00002").await;
+        eventually("the Ingress is there", async || rig.ingresses().get_opt("rouse").await.unwrap().is_some()).await;
+    };
+    match dies {
+        None => play.await,
+        Some((plan, _)) => {
+            let mut play = std::pin::pin!(play);
+            let died = tokio::select! {
+                () = &mut play => false,
+                () = plan.dead.notified() => true,
+            };
+            if died {
+                operator.kill().await;
+                // The Lease of the dead is not waited for: nobody else is there to take it meanwhile.
+                let leases: kube::Api<k8s_openapi::api::coordination::v1::Lease> =
+                    kube::Api::namespaced(rig.client.clone(), &rig.system);
+                leases.delete("rouse-operator", &kube::api::DeleteParams::default()).await.unwrap();
+                operator = rig.operator().await;
+                tokio::time::timeout(LIMIT, play).await.expect("the successor brings it to an end");
+            }
+        }
+    }
+    // The last state is one that does not change any more.
+    let mut state = rig.state().await;
+    let mut same = 0;
+    while same < 3 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = rig.state().await;
+        same = if now == state { same + 1 } else { 0 };
+        state = now;
+    }
+    operator.stop().await;
+    serde_json::from_str(&state.to_string().replace(&rig.namespace, "NAMESPACE")).unwrap()
+}
+
+#[tokio::test]
+async fn after_any_write() {
+    let rig = Rig::new("whole").await;
+    let whole = story(&rig, None).await;
+    rig.end(None).await;
+    assert_eq!(whole["deployments"].as_array().unwrap().len(), 2);
+    // With these and the Events there are some fifteen writes in the story; more than it has is a run that does not die.
+    let mut undisturbed = false;
+    for write in 1..=40 {
+        let rig = Rig::new("crash").await;
+        let plan = DieAfter { left: Arc::new(AtomicUsize::new(write)), dead: Arc::default() };
+        let builder = ClientBuilder::try_from(config().await).unwrap();
+        let client = builder.with_layer(&plan).with_layer(&CountWrites(Metrics::default())).build();
+        let state = story(&rig, Some((&plan, client))).await;
+        let reached = plan.left.load(Ordering::SeqCst) == 0;
+        rig.end(None).await;
+        assert_eq!(state, whole, "after write {write}");
+        if !reached {
+            assert!(write > 8, "the story has more than {write} writes");
+            undisturbed = true;
+            break;
+        }
+    }
+    assert!(undisturbed, "the story came to its end before the operator died");
+}

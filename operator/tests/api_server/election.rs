@@ -1,0 +1,63 @@
+//! One replica leads.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use rouse_operator::{api::client_for, metrics::Metrics};
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use crate::rig::{LIMIT, Rig, Running, config, eventually, wait_for};
+
+async fn replica(rig: &Rig, pod: &str) -> Running {
+    let metrics = Metrics::default();
+    let client = client_for(config().await, &metrics).unwrap();
+    rig.operator_with(pod, client, metrics)
+}
+
+fn leads(operator: &Running) -> bool {
+    operator.metric("rouse_operator_leader") > 0.5
+}
+
+#[tokio::test]
+async fn one_of_two_leads_and_the_other_takes_over_at_once() {
+    let rig = Rig::new("leader").await;
+    let first = replica(&rig, "first").await;
+    eventually("the first leads", async || leads(&first)).await;
+    let second = replica(&rig, "second").await;
+    let leases: Api<Lease> = Api::namespaced(rig.client.clone(), &rig.system);
+    let version = |l: &Lease| l.metadata.resource_version.clone();
+    let before = leases.get("rouse-operator").await.unwrap();
+    wait_for(&leases, "rouse-operator", "is renewed", |l| version(l) != version(&before)).await;
+    rig.apply("hello", &json!({"image": "i"})).await;
+    rig.function("hello", "has a status", |f| f.status.is_some()).await;
+    assert!(!leads(&second) && second.writes().is_empty(), "the other writes nothing");
+
+    let stopped = Instant::now();
+    first.stop().await;
+    eventually("the second leads", async || leads(&second)).await;
+    assert!(stopped.elapsed() < Duration::from_secs(10), "a Lease that was released need not expire");
+    rig.apply("other", &json!({"image": "i"})).await;
+    rig.function("other", "has a status", |f| f.status.is_some()).await;
+    rig.end(Some(second)).await;
+}
+
+#[tokio::test]
+async fn one_whose_lease_is_taken_ends() {
+    let rig = Rig::new("taken").await;
+    let first = replica(&rig, "first").await;
+    eventually("the first leads", async || leads(&first)).await;
+    let leases: Api<Lease> = Api::namespaced(rig.client.clone(), &rig.system);
+    let thief = json!({"spec": {"holderIdentity": "thief"}});
+    leases.patch("rouse-operator", &PatchParams::default(), &Patch::Merge(thief)).await.unwrap();
+    let ended = timeout(LIMIT, first.task).await.expect("it ends").unwrap();
+    let error = format!("{:#}", ended.expect_err("with an error"));
+    assert!(error.contains("held by thief"), "{error}");
+    let lease = leases.get("rouse-operator").await.unwrap();
+    assert_eq!(lease.spec.unwrap().holder_identity.as_deref(), Some("thief"), "it does not release what it does not hold");
+    rig.end(None).await;
+}

@@ -1,0 +1,108 @@
+//! The scaler's writes against a real API server. Activators cannot be here: an EndpointSlice may not name a loopback
+//! address, so what they would say is handed to the scaler directly.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use rouse_crds::demand::{Frame, RevisionDemand, VERSION};
+use rouse_operator::{
+    api::client_for,
+    caches::{Caches, Listener, Scope},
+    events::Events,
+    key::FunctionKey,
+    metrics::Metrics,
+    progress::Beat,
+    queue::WorkQueue,
+    scaler::{Scaler, aggregate::Source},
+    worker,
+};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::rig::{Rig, config};
+
+#[derive(Default)]
+struct Queue(Arc<WorkQueue<FunctionKey>>);
+
+impl Listener for Queue {
+    fn touched(&self, function: &FunctionKey) {
+        self.0.add(function.clone());
+    }
+    fn function_changed(&self) {}
+    fn activators_changed(&self) {}
+    fn ingress_changed(&self) {}
+}
+
+fn frame(rig: &Rig, in_flight: u64, arrivals: u64) -> Frame {
+    let revision = RevisionDemand {
+        namespace: rig.namespace.clone(),
+        function: "hello".into(),
+        revision: "hello-00001".into(),
+        in_flight,
+        arrivals,
+        ..RevisionDemand::default()
+    };
+    Frame { version: VERSION, process: "activator".into(), sequence: 0, at_us: 0, revisions: vec![revision] }
+}
+
+#[tokio::test]
+async fn to_zero_and_up_and_against_the_will_of_others() {
+    let rig = Rig::new("scale").await;
+    // The reconciler of a whole operator makes the objects, and then leaves the counts to the scaler of this test.
+    let operator = rig.operator().await;
+    rig.apply("hello", &json!({"image": "i", "scaling": {"idleTimeout": "1s", "target": 1, "panicWindow": "1s"}})).await;
+    rig.function("hello", "has a status", |f| f.status.is_some()).await;
+    rig.pods_ready("hello-00001", 1).await;
+    rig.function("hello", "is proven", |f| crate::rig::condition(f, "RevisionReady").0 == "True").await;
+    operator.stop().await;
+
+    let metrics = Metrics::default();
+    let client = client_for(config().await, &metrics).unwrap();
+    let (caches, listener) = (Caches::default(), Arc::new(Queue::default()));
+    let scope = Scope { namespace: rig.system.clone(), activator_service: "rouse-activator".into(), ingress: None };
+    let _follow = caches.follow(&client, &scope, &listener);
+    caches.synced().await;
+    let events = Events::new(client.clone(), "test");
+    let queue = Arc::clone(&listener.0);
+    let scaler = Arc::new(Scaler::new(client, caches, events, metrics, Arc::clone(&queue)));
+    let stop = CancellationToken::new();
+    let work = tokio::spawn({
+        let (scaler, stop) = (Arc::clone(&scaler), stop.clone());
+        async move { worker::run(&queue, 4, &stop, &Beat::default(), |key| Arc::clone(&scaler).look(key)).await }
+    });
+    let source = Source { address: ([127, 0, 0, 1], 1).into(), pod: None };
+    scaler.set_sources(&HashMap::from([(source.clone(), true)]));
+    let replicas = |d: &Deployment| d.spec.as_ref().unwrap().replicas.unwrap();
+
+    scaler.frame(&source, frame(&rig, 0, 0));
+    let idle: Deployment = rig.object("hello-00001", "is at zero", |d| replicas(d) == 0).await;
+    assert!(idle.metadata.uid.is_some());
+    rig.pods_ready("hello-00001", 0).await;
+
+    // An activator's wake, with the patch that is valid at zero only.
+    let wake = json!([{"op": "test", "path": "/spec", "value": {}}, {"op": "add", "path": "/spec/replicas", "value": 1}]);
+    let wake = Patch::<()>::Json(serde_json::from_value(wake).unwrap());
+    let deployments: Api<Deployment> = rig.deployments();
+    deployments.patch_scale("hello-00001", &PatchParams::default(), &wake).await.unwrap();
+    scaler.frame(&source, frame(&rig, 1, 1));
+    rig.pods_ready("hello-00001", 1).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(replicas(&deployments.get("hello-00001").await.unwrap()), 1, "a request that runs keeps its pod");
+
+    scaler.frame(&source, frame(&rig, 8, 8));
+    rig.object("hello-00001", "has grown", |d| replicas(d) >= 4).await;
+    scaler.frame(&source, frame(&rig, 0, 8));
+    rig.object("hello-00001", "is at zero again", |d| replicas(d) == 0).await;
+
+    // A human thinks otherwise.
+    let human = json!({"spec": {"replicas": 3}});
+    deployments.patch_scale("hello-00001", &PatchParams::default(), &Patch::Merge(human)).await.unwrap();
+    rig.object("hello-00001", "is at zero again", |d| replicas(d) == 0).await;
+    stop.cancel();
+    work.await.unwrap();
+    rig.end(None).await;
+}
