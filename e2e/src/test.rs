@@ -94,6 +94,7 @@ pub async fn test(places: &Places, options: &Options, run: &Run, progress: &Prog
         requirements::meet_go(places).await?;
     }
     let mut count = Count::default();
+    // Every tier names the whole workspace, so that dependencies get the same features in all and are compiled once.
     let with_filter = |args: &[&str]| -> Vec<String> {
         let mut args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
         args.extend(run.filter.clone().into_iter().flat_map(|f| ["--".to_owned(), f]));
@@ -108,13 +109,13 @@ pub async fn test(places: &Places, options: &Options, run: &Run, progress: &Prog
         let bin = CLUSTER.build(places, &CLUSTER.all(), progress).await?;
         let server = ApiServer::start(&bin).await?;
         let kubeconfig = server.kubeconfig.display().to_string();
-        let args = with_filter(&["--package", "rouse-operator", "--test", "api_server"]);
+        let args = with_filter(&["--workspace", "--test", "api_server"]);
         count.add(cargo_test(&args, &[("ROUSE_TEST_KUBECONFIG", &kubeconfig)]).await?);
     }
     if run.tiers.contains(&Tier::Three) {
         eprintln!("\n=== tier 3: a whole Kubernetes");
         let cluster = up(places, options, progress).await?;
-        let args = with_filter(&["--package", "rouse-e2e", "--test", "cluster"]);
+        let args = with_filter(&["--workspace", "--test", "cluster"]);
         let result = cargo_test(&args, &[("ROUSE_E2E_NAME", &cluster.name)]).await;
         // A failure is looked into on the cluster, so it stays; CI has nobody who looks.
         let failed = result.as_ref().is_ok_and(|c| c.failed > 0) && std::env::var_os("CI").is_none();

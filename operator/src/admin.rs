@@ -1,8 +1,10 @@
 //! The admin port: `/livez` (the loops turn), `/readyz` (the caches are filled), `/metrics`.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
-use axum::{Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
+use axum::{
+    Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -49,13 +51,8 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
     if admin.caches.is_synced() {
         return (StatusCode::OK, "ok\n".to_owned());
     }
-    let mut text = "caches that are not filled yet:".to_owned();
-    for name in admin.caches.unsynced() {
-        // Writing to a String cannot fail.
-        let _: Result<(), std::fmt::Error> = write!(text, " {name}");
-    }
-    text.push('\n');
-    (StatusCode::SERVICE_UNAVAILABLE, text)
+    let names = admin.caches.unsynced().join(" ");
+    (StatusCode::SERVICE_UNAVAILABLE, format!("caches that are not filled yet: {names}\n"))
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
@@ -92,7 +89,10 @@ mod tests {
         assert!(get(&admin, "/metrics").await.1.contains("rouse_operator_build_info"));
         admin.progress.reconciler.now();
         tokio::time::advance(crate::progress::STALE * 2).await;
-        assert_eq!(get(&admin, "/livez").await, (StatusCode::SERVICE_UNAVAILABLE, "no progress: reconciler\n".to_owned()));
+        assert_eq!(
+            get(&admin, "/livez").await,
+            (StatusCode::SERVICE_UNAVAILABLE, "no progress: reconciler\n".to_owned())
+        );
     }
 
     #[tokio::test]

@@ -81,7 +81,7 @@ impl Args {
     pub fn read() -> Self {
         let fail = |error: clap::Error| -> ! {
             // Nothing can be done about a closed stderr on the way out.
-            let _: std::io::Result<()> = error.print();
+            drop(error.print());
             std::process::exit(if error.use_stderr() { EX_USAGE } else { 0 })
         };
         match Self::try_parse().and_then(Self::check) {
@@ -161,7 +161,17 @@ mod tests {
 
     #[test]
     fn reads_flags() {
-        let args = parse(&["--domain", "fn.example.org", "--ingress-class", "contour", "--ingress-annotations", r#"{"a/b":"1"}"#, "--shutdown-grace", "500ms"]).unwrap();
+        let args = parse(&[
+            "--domain",
+            "fn.example.org",
+            "--ingress-class",
+            "contour",
+            "--ingress-annotations",
+            r#"{"a/b":"1"}"#,
+            "--shutdown-grace",
+            "500ms",
+        ])
+        .unwrap();
         assert_eq!(args.names().domain, "fn.example.org");
         assert_eq!(args.shutdown_grace, Duration::from_millis(500));
         let annotations = BTreeMap::from([("a/b".to_owned(), "1".to_owned())]);

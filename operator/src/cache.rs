@@ -5,7 +5,7 @@
 //! object whose deletion was missed still touches its Function.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fmt::Debug,
     sync::Arc,
 };
@@ -39,7 +39,8 @@ pub struct Cache<K> {
     synced: watch::Sender<bool>,
 }
 
-type Objects<K> = HashMap<FunctionKey, BTreeMap<String, Arc<K>>>;
+/// By Function, sorted by name. A vector, for a Function mostly has one object of a kind, and a tree is made for eleven.
+type Objects<K> = HashMap<FunctionKey, Vec<Arc<K>>>;
 
 #[derive(Debug)]
 struct Inner<K> {
@@ -60,17 +61,17 @@ impl<K> Default for Cache<K> {
 impl<K: Cached> Cache<K> {
     /// Everything of one Function, by name.
     pub fn of(&self, function: &FunctionKey) -> Vec<Arc<K>> {
-        self.inner.read().objects.get(function).map(|o| o.values().cloned().collect()).unwrap_or_default()
+        self.inner.read().objects.get(function).cloned().unwrap_or_default()
     }
 
     /// One object of a Function.
     pub fn get(&self, function: &FunctionKey, name: &str) -> Option<Arc<K>> {
-        self.inner.read().objects.get(function)?.get(name).cloned()
+        self.inner.read().objects.get(function)?.iter().find(|o| name_of(&***o) == name).cloned()
     }
 
     /// Everything.
     pub fn all(&self) -> Vec<Arc<K>> {
-        self.inner.read().objects.values().flat_map(|o| o.values().cloned()).collect()
+        self.inner.read().objects.values().flatten().cloned().collect()
     }
 
     /// Every Function that has something here.
@@ -97,7 +98,9 @@ impl<K: Cached> Cache<K> {
                 inner.relist = Some(Vec::new());
                 HashSet::new()
             }
-            Event::InitApply(object) => {
+            Event::InitApply(mut object) => {
+                // Now and not at the end, or a relist would hold everything in full for a moment.
+                object.prune();
                 inner.relist.get_or_insert_default().push(object);
                 HashSet::new()
             }
@@ -123,6 +126,10 @@ fn identity<K: Cached>(object: &K) -> (String, String) {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
+fn name_of<K: Cached>(object: &K) -> &str {
+    object.meta().name.as_deref().unwrap_or_default()
+}
+
 impl<K: Cached> Inner<K> {
     fn put(&mut self, mut object: K) -> HashSet<FunctionKey> {
         object.prune();
@@ -133,7 +140,15 @@ impl<K: Cached> Inner<K> {
             touched.extend(self.take(&id));
         }
         if let Some(key) = now {
-            self.objects.entry(key.clone()).or_default().insert(id.1.clone(), Arc::new(object));
+            let objects = self.objects.entry(key.clone()).or_default();
+            let object = Arc::new(object);
+            match objects.binary_search_by(|o| name_of(&**o).cmp(&id.1)) {
+                Ok(there) => objects[there] = object,
+                Err(place) => {
+                    objects.reserve_exact(1);
+                    objects.insert(place, object);
+                }
+            }
             self.filed.insert(id, key.clone());
             touched.insert(key);
         }
@@ -143,7 +158,7 @@ impl<K: Cached> Inner<K> {
     fn take(&mut self, id: &(String, String)) -> Option<FunctionKey> {
         let key = self.filed.remove(id)?;
         if let Some(objects) = self.objects.get_mut(&key) {
-            objects.remove(&id.1);
+            objects.retain(|o| name_of(&**o) != id.1);
             if objects.is_empty() {
                 self.objects.remove(&key);
             }
@@ -180,8 +195,10 @@ mod tests {
     use serde_json::json;
 
     fn pod(name: &str, function: &str) -> FunctionPod {
-        serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": name, "labels": {FUNCTION_LABEL: function}}}))
-            .unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"namespace": "ns", "name": name, "labels": {FUNCTION_LABEL: function}}}),
+        )
+        .unwrap()
     }
 
     fn key(name: &str) -> FunctionKey {

@@ -64,7 +64,7 @@ impl Caches {
     pub fn follow(&self, client: &Client, scope: &Scope, listener: &Arc<impl Listener>) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let Self { functions, revisions, deployments, services, pods, slices, ingresses } = self.clone();
-        let all = watcher::Config::default;
+        let all = || watcher::Config::default().page_size(PAGE);
         let managed = || all().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY},{FUNCTION_LABEL}"));
         let touch = || {
             let listener = Arc::clone(listener);
@@ -82,12 +82,16 @@ impl Caches {
         let Scope { namespace, activator_service, ingress } = scope;
         let of_service = all().labels(&format!("{SERVICE_NAME_LABEL}={activator_service}"));
         let to = Arc::clone(listener);
-        tasks.spawn(follow(Api::namespaced(client.clone(), namespace), of_service, slices, move |_| to.activators_changed()));
+        tasks.spawn(follow(Api::namespaced(client.clone(), namespace), of_service, slices, move |_| {
+            to.activators_changed();
+        }));
         match ingress {
             Some(name) => {
                 let named = all().fields(&format!("metadata.name={name}"));
                 let to = Arc::clone(listener);
-                tasks.spawn(follow(Api::namespaced(client.clone(), namespace), named, ingresses, move |_| to.ingress_changed()));
+                tasks.spawn(follow(Api::namespaced(client.clone(), namespace), named, ingresses, move |_| {
+                    to.ingress_changed();
+                }));
             }
             // Nothing to follow, so nothing to wait for.
             None => drop(ingresses.apply(watcher::Event::InitDone)),
@@ -129,6 +133,10 @@ impl Caches {
         self.unsynced().is_empty()
     }
 }
+
+/// Objects in one page of a list. A page is decoded in full before it is made small, so it is what a relist costs at once;
+/// ten thousand Functions are a hundred small requests.
+const PAGE: u32 = 100;
 
 /// Label by which an EndpointSlice names its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";

@@ -216,8 +216,10 @@ mod tests {
 
     #[test]
     fn a_revision_keeps_its_data() {
-        let revision: RevisionObject =
-            serde_json::from_value(json!({"metadata": {"name": "r"}, "revision": 7, "data": {"container": {"image": "i"}}})).unwrap();
+        let revision: RevisionObject = serde_json::from_value(
+            json!({"metadata": {"name": "r"}, "revision": 7, "data": {"container": {"image": "i"}}}),
+        )
+        .unwrap();
         assert_eq!((revision.revision, revision.data.value()), (7, json!({"container": {"image": "i"}})));
     }
 }

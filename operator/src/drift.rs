@@ -15,7 +15,13 @@ pub fn missing(wanted: &Value, live: &Value) -> Option<String> {
 fn walk(wanted: &Value, live: Option<&Value>, path: &str, quantity: bool) -> Option<String> {
     let here = || Some(if path.is_empty() { "." } else { path }.to_owned());
     match (wanted, live) {
-        (wanted, None | Some(Value::Null)) => if is_empty(wanted) { None } else { here() },
+        (wanted, None | Some(Value::Null)) => {
+            if is_empty(wanted) {
+                None
+            } else {
+                here()
+            }
+        }
         (Value::Object(wanted), Some(Value::Object(live))) => wanted.iter().find_map(|(name, value)| {
             let quantity = quantity || matches!(name.as_str(), "limits" | "requests" | "sizeLimit" | "divisor");
             walk(value, live.get(name), &format!("{path}.{name}"), quantity)

@@ -21,13 +21,7 @@ use rouse_crds::{Function, conditions::INVALID};
 use tokio::time::Instant;
 
 use crate::{
-    backoff,
-    caches::Caches,
-    children::CompactJson,
-    events::Events,
-    hosts::Claims,
-    key::FunctionKey,
-    metrics::Metrics,
+    backoff, caches::Caches, children::CompactJson, events::Events, hosts::Claims, key::FunctionKey, metrics::Metrics,
 };
 use update_status::LastWritten;
 
@@ -86,7 +80,14 @@ pub enum Error {
 
 impl Context {
     /// A context that remembers nothing yet.
-    pub fn new(client: kube::Client, caches: Caches, claims: Claims, names: Names, events: Events, metrics: Metrics) -> Self {
+    pub fn new(
+        client: kube::Client,
+        caches: Caches,
+        claims: Claims,
+        names: Names,
+        events: Events,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             client,
             caches,
@@ -120,7 +121,10 @@ pub async fn reconcile(context: Arc<Context>, key: FunctionKey) -> Option<Instan
         Err(invalid) => {
             tracing::warn!(function = %key, error = %invalid.error, "A Function cannot be read; it is left alone until it is changed");
             let reference = kube::Resource::object_ref(&*guarded, &());
-            context.events.warning(&reference, INVALID, &format!("Rouse cannot read this object: {}", invalid.error)).await;
+            context
+                .events
+                .warning(&reference, INVALID, &format!("Rouse cannot read this object: {}", invalid.error))
+                .await;
             return None;
         }
     };
@@ -154,8 +158,7 @@ pub async fn reconcile(context: Arc<Context>, key: FunctionKey) -> Option<Instan
 /// The five steps; yields after how long to look again.
 async fn steps(context: &Context, key: &FunctionKey, function: &Function) -> Result<Option<Duration>, Error> {
     let found = dereference::dereference(context, key, function);
-    let prepared =
-        validate::validate(function).and_then(|valid| build::build(&valid, &found, &context.names));
+    let prepared = validate::validate(function).and_then(|valid| build::build(&valid, &found, &context.names));
     let applied = match prepared {
         Ok(resources) => Ok(apply::apply(context, key, function, resources).await?),
         Err(invalid) => Err(invalid),

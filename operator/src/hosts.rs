@@ -61,12 +61,8 @@ impl Claims {
     /// Takes in the owners as they are now, and returns the hosts whose owner is another than before.
     pub fn replace(&self, owners: HashMap<String, FunctionKey>) -> BTreeSet<String> {
         let mut held = self.0.write();
-        let changed = held
-            .keys()
-            .chain(owners.keys())
-            .filter(|host| held.get(*host) != owners.get(*host))
-            .cloned()
-            .collect();
+        let changed =
+            held.keys().chain(owners.keys()).filter(|host| held.get(*host) != owners.get(*host)).cloned().collect();
         *held = owners;
         changed
     }

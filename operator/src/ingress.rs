@@ -119,13 +119,16 @@ impl Keeper {
                 let touched = functions().filter(|f| f.spec.hosts.iter().flatten().any(|h| changed.contains(h)));
                 for function in touched {
                     if let Some(namespace) = &function.metadata.namespace {
-                        self.reconciler.add(FunctionKey::new(namespace, function.metadata.name.clone().unwrap_or_default()));
+                        self.reconciler
+                            .add(FunctionKey::new(namespace, function.metadata.name.clone().unwrap_or_default()));
                     }
                 }
             }
-            let owns = |f: &Function, host: &str| self.claims.owner(host).is_some_and(|o| {
-                Some(&o.namespace) == f.metadata.namespace.as_ref() && Some(&o.name) == f.metadata.name.as_ref()
-            });
+            let owns = |f: &Function, host: &str| {
+                self.claims.owner(host).is_some_and(|o| {
+                    Some(&o.namespace) == f.metadata.namespace.as_ref() && Some(&o.name) == f.metadata.name.as_ref()
+                })
+            };
             match &self.mode {
                 Mode::None => return Ok(()),
                 Mode::Ingress { class, annotations } => rules::build(functions(), owns, &self.names)
@@ -206,7 +209,11 @@ pub async fn own_deployment(client: &Client, namespace: &str, name: &str) -> kub
     // `controller` would tell tools that the Deployment manages it; it only takes it along.
     let owner = api.get_metadata_opt(name).await?.and_then(|d| d.owner_ref(&()));
     if owner.is_none() {
-        tracing::warn!(namespace, name, "The operator's own Deployment does not exist, so the shared Ingress will not go with it");
+        tracing::warn!(
+            namespace,
+            name,
+            "The operator's own Deployment does not exist, so the shared Ingress will not go with it"
+        );
     }
     Ok(owner)
 }
@@ -222,7 +229,9 @@ mod tests {
 
     #[test]
     fn what_others_add_is_no_difference() {
-        let wanted = ingress(json!({"metadata": {"name": "rouse", "annotations": {"a": "1"}}, "spec": {"rules": [{"host": "*.a.example.com"}]}}));
+        let wanted = ingress(
+            json!({"metadata": {"name": "rouse", "annotations": {"a": "1"}}, "spec": {"rules": [{"host": "*.a.example.com"}]}}),
+        );
         let mut live = json!({
             "metadata": {"name": "rouse", "uid": "u", "annotations": {"a": "1", "b": "2"}},
             "spec": {"rules": [{"host": "*.a.example.com"}]},

@@ -15,10 +15,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference},
     jiff::Timestamp,
 };
-use kube::{
-    Api, Client,
-    api::PostParams,
-};
+use kube::{Api, Client, api::PostParams};
 use rand::Rng as _;
 use rouse_crds::names::OPERATOR_FIELD_MANAGER;
 use tokio::{
@@ -110,7 +107,11 @@ impl Candidate {
                 Err(_) => Some(format!("no answer within {REQUEST:?}")),
             };
             if let Some(error) = problem {
-                tracing::warn!(error, lease = self.name, "The Lease could not be read or written and will be tried again");
+                tracing::warn!(
+                    error,
+                    lease = self.name,
+                    "The Lease could not be read or written and will be tried again"
+                );
                 if renewed.is_some_and(|at: Instant| now.duration_since(at) >= RENEW_DEADLINE) {
                     return Err(Lost::NotRenewed(error));
                 }

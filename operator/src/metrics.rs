@@ -53,16 +53,33 @@ impl Default for Metrics {
         let reconciles = Family::default();
         registry.register("reconciles", "Functions reconciled", reconciles.clone());
         let reconcile_seconds = Histogram::new(exponential_buckets(0.0001, 4.0, 10));
-        registry.register_with_unit("reconcile", "How long a reconcile takes", Unit::Seconds, reconcile_seconds.clone());
+        registry.register_with_unit(
+            "reconcile",
+            "How long a reconcile takes",
+            Unit::Seconds,
+            reconcile_seconds.clone(),
+        );
         let writes = Family::default();
-        registry.register("api_writes", "Requests to the API server that change something, by their answer", writes.clone());
+        registry.register(
+            "api_writes",
+            "Requests to the API server that change something, by their answer",
+            writes.clone(),
+        );
         let scales = Family::default();
         registry.register("scales", "Changes of a replica count", scales.clone());
         let leader = Gauge::default();
         registry.register("leader", "1 if this replica is the leader", leader.clone());
         let streams = Gauge::default();
         registry.register("demand_streams", "Activators whose demand is being read", streams.clone());
-        Self { registry: Arc::new(Mutex::new(registry)), reconciles, reconcile_seconds, writes, scales, leader, streams }
+        Self {
+            registry: Arc::new(Mutex::new(registry)),
+            reconciles,
+            reconcile_seconds,
+            writes,
+            scales,
+            leader,
+            streams,
+        }
     }
 }
 

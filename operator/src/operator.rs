@@ -180,13 +180,8 @@ async fn lead(
         events.clone(),
         metrics.clone(),
     ));
-    let scaler = Arc::new(Scaler::new(
-        client.clone(),
-        caches.clone(),
-        events,
-        metrics.clone(),
-        Arc::clone(&queues.scaler),
-    ));
+    let scaler =
+        Arc::new(Scaler::new(client.clone(), caches.clone(), events, metrics.clone(), Arc::clone(&queues.scaler)));
     let activators = FunctionKey::new(&args.namespace, &args.activator_service);
     let discovery = discovery::run(Arc::clone(&scaler), activators, Arc::clone(&queues.activators), stop.clone());
     let reconciling = worker::run(&queues.reconciler, RECONCILES, stop, &progress.reconciler, |key| {

@@ -21,11 +21,6 @@ impl Beat {
         *self.0.lock() = Some(Instant::now());
     }
 
-    /// The loop has ended on purpose, so nobody waits for it.
-    pub fn ended(&self) {
-        *self.0.lock() = None;
-    }
-
     fn stale(&self) -> bool {
         self.0.lock().is_some_and(|at| at.elapsed() > STALE)
     }

@@ -12,11 +12,7 @@ pub mod stream;
 pub mod victims;
 mod write;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, ResourceExt as _};
@@ -50,10 +46,13 @@ pub struct Scaler {
     queue: Arc<WorkQueue<FunctionKey>>,
     demand: Mutex<Aggregate>,
     /// By Function and revision. What is gone is taken out.
-    memory: Mutex<HashMap<FunctionKey, BTreeMap<String, Memory>>>,
+    memory: Mutex<HashMap<FunctionKey, Memories>>,
     /// From when time is counted.
     origin: Instant,
 }
+
+/// Of the revisions of one Function; mostly one, so no map.
+type Memories = Vec<(String, Memory)>;
 
 /// What is remembered of a revision.
 #[derive(Debug)]
@@ -111,8 +110,9 @@ impl Scaler {
         }
     }
 
+    /// In whole microseconds, as demand is counted, so that an average is not off by a rounding.
     fn now(&self) -> Duration {
-        self.origin.elapsed()
+        Duration::from_micros(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
     /// Takes in which activators there are.
@@ -177,7 +177,12 @@ impl Scaler {
         let uid = function.uid().unwrap_or_default();
         let mine = |d: &Arc<DeploymentObject>| owned_by(&d.metadata, &uid) && d.metadata.deletion_timestamp.is_none();
         let deployments: Vec<_> = self.caches.deployments.of(key).into_iter().filter(mine).collect();
-        let pods = self.caches.pods.of(key).into_iter().filter(|p| p.function_uid() == Some(&uid) && p.metadata.deletion_timestamp.is_none());
+        let pods = self
+            .caches
+            .pods
+            .of(key)
+            .into_iter()
+            .filter(|p| p.function_uid() == Some(&uid) && p.metadata.deletion_timestamp.is_none());
         let found = Found {
             deployments: deployments.iter().map(|d| (d.name_any(), Arc::clone(d))).collect(),
             pods: pods.collect(),
@@ -187,7 +192,7 @@ impl Scaler {
         let mut plan = Plan::default();
         let mut memories = self.memory.lock();
         let memories = memories.entry(key.clone()).or_default();
-        memories.retain(|name, memory| found.deployments.get(name).is_some_and(|d| d.metadata.uid == memory.uid));
+        memories.retain(|(name, memory)| found.deployments.get(name).is_some_and(|d| d.metadata.uid == memory.uid));
         // Names end in the number with leading zeros, so the last is the newest.
         let newest = found.deployments.keys().next_back().cloned();
         let cold_start = function.spec.timeouts().cold_start();
@@ -195,7 +200,7 @@ impl Scaler {
             let name = deployment.name_any();
             let pods: Vec<_> = found.pods.iter().filter(|p| p.revision() == Some(&name)).cloned().collect();
             plan.spared.extend(victims::spared(&pods, deployment.desired()));
-            let memory = memories.entry(name.clone()).or_insert_with(|| Memory {
+            let memory = memory_of(memories, &name, || Memory {
                 uid: deployment.metadata.uid.clone(),
                 state: State::new(now),
                 desired: deployment.desired(),
@@ -240,7 +245,7 @@ impl Scaler {
         let name = change.deployment.name_any();
         let outcome = write::scale(self, key, function, change).await;
         let mut memories = self.memory.lock();
-        let memory = memories.get_mut(key)?.get_mut(&name)?;
+        let (_, memory) = memories.get_mut(key)?.iter_mut().find(|(of, _)| *of == name)?;
         match outcome {
             Ok(()) => {
                 memory.failures = 0;
@@ -260,6 +265,16 @@ impl Scaler {
             }
         }
     }
+}
+
+/// What is remembered of `revision`; a new memory if there is none.
+fn memory_of<'a>(memories: &'a mut Memories, revision: &str, new: impl FnOnce() -> Memory) -> &'a mut Memory {
+    let at = memories.iter().position(|(name, _)| name == revision).unwrap_or_else(|| {
+        memories.reserve_exact(1);
+        memories.push((revision.to_owned(), new()));
+        memories.len() - 1
+    });
+    &mut memories[at].1
 }
 
 impl Memory {

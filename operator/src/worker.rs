@@ -68,7 +68,8 @@ mod tests {
         for number in 0..50 {
             queue.add(number);
         }
-        let (now, most, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (now, most, all) =
+            (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let stop = CancellationToken::new();
         let beat = Beat::default();
         let work = run(&queue, 4, &stop, &beat, |_| {

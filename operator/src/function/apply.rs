@@ -120,7 +120,8 @@ pub async fn apply(
         match writer.create(Kind::ControllerRevision, revision).await? {
             Created::New => made = Some(revision.name_any()),
             Created::Ours(found) => {
-                let hash = |labels: &ObjectMeta| labels.labels.as_ref().and_then(|l| l.get(CONTAINER_HASH_LABEL)).cloned();
+                let hash =
+                    |labels: &ObjectMeta| labels.labels.as_ref().and_then(|l| l.get(CONTAINER_HASH_LABEL)).cloned();
                 if hash(&found) != hash(&revision.metadata) {
                     return Err(Error::Stale { name: revision.name_any() });
                 }

@@ -50,11 +50,7 @@ pub struct Resources<S> {
 pub struct Prepared;
 
 /// Builds from what the user wrote and what there is.
-pub fn build(
-    function: &ValidatedFunction<'_>,
-    found: &Found,
-    names: &Names,
-) -> Result<Resources<Prepared>, Invalid> {
+pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> Result<Resources<Prepared>, Invalid> {
     let known = known(&function.key.name, found);
     let latest_known = known.last();
     // A revision is made anew if its ControllerRevision was deleted, under the same name if its Deployment is still there.
@@ -72,7 +68,13 @@ pub fn build(
         if found.deployments.contains_key(&latest) {
             // Compared when the new ControllerRevision has come back through the watch.
         } else {
-            create.push(deployment::build(function, &latest, &function.hash, &template, function.spec.scaling().initial())?);
+            create.push(deployment::build(
+                function,
+                &latest,
+                &function.hash,
+                &template,
+                function.spec.scaling().initial(),
+            )?);
         }
         Some(revision::build(function, &latest, number, &template))
     } else {
@@ -82,10 +84,11 @@ pub fn build(
         let Some(template) = template else { continue };
         let hash = hash.as_deref().unwrap_or_default();
         let current = *name == latest || function.carrying.contains(name);
-        let initial = if current { function.spec.scaling().initial() } else { 0 };
-        let wanted = deployment::build(function, name, hash, template, initial)?;
+        let wanted = deployment::build(function, name, hash, template, function.spec.scaling().initial())?;
         match found.deployments.get(name) {
-            None => create.push(wanted),
+            None if current => create.push(wanted),
+            // One that nothing is sent to and that has no Deployment was given up: it goes.
+            None => {}
             Some(live) => repair.extend(deployment::Repair::needed(&wanted, template, live)),
         }
     }
@@ -102,11 +105,15 @@ pub fn build(
 }
 
 /// Revisions beyond the last [`KEEP`] that carry nothing and have no pods: first the Deployment, and when that is gone its
-/// ControllerRevision. A Deployment without a ControllerRevision goes as well.
+/// ControllerRevision. Whichever of the two is without the other goes as well.
 fn obsolete(known: &[Known], latest: &str, function: &ValidatedFunction<'_>, found: &Found) -> Vec<Removal> {
     let old = known.len().saturating_sub(KEEP);
     let idle = |known: &&Known| known.name != latest && !function.carrying.contains(&known.name);
-    let candidates = known.iter().enumerate().filter(|(i, k)| *i < old || k.template.is_none()).map(|(_, k)| k);
+    let candidates = known
+        .iter()
+        .enumerate()
+        .filter(|(i, k)| *i < old || k.template.is_none() || !found.deployments.contains_key(&k.name))
+        .map(|(_, k)| k);
     candidates
         .filter(idle)
         .filter_map(|known| match (found.deployments.get(&known.name), found.revisions.get(&known.name)) {

@@ -9,13 +9,7 @@ use rouse_crds::{
     function::FunctionStatus,
 };
 
-use super::{
-    apply::Conflict,
-    dereference::Kind,
-    observe::RevisionState,
-    traffic::Missing,
-    validate::Invalid,
-};
+use super::{apply::Conflict, dereference::Kind, observe::RevisionState, traffic::Missing, validate::Invalid};
 use crate::hosts::LostHost;
 
 /// Reason: an object that the Function needs exists already and belongs to something else.
@@ -101,7 +95,11 @@ fn revision_ready(inputs: &Inputs<'_>) -> Wanted {
         }
     }
     if inputs.unproven_is_fine && inputs.state.desired == 0 {
-        return said(Some(true), NOT_STARTED, format!("{name} is started by its first call (spec.scaling.initial is 0)."));
+        return said(
+            Some(true),
+            NOT_STARTED,
+            format!("{name} is started by its first call (spec.scaling.initial is 0)."),
+        );
     }
     said(None, STARTING, format!("The first pod of {name} is on its way."))
 }

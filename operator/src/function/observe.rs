@@ -27,7 +27,8 @@ pub struct RevisionState {
 pub fn revision(found: &Found, revision: &str, cold_start: Duration, now: Timestamp) -> RevisionState {
     let Some(deployment) = found.deployments.get(revision) else { return RevisionState::default() };
     let pods: Vec<_> = found.pods.iter().filter(|pod| pod.revision() == Some(revision)).map(|p| &**p).collect();
-    let mut state = RevisionState { desired: deployment.desired(), ready: deployment.ready(), ..RevisionState::default() };
+    let mut state =
+        RevisionState { desired: deployment.desired(), ready: deployment.ready(), ..RevisionState::default() };
     if state.ready > 0 || pods.iter().any(|pod| pod.ready()) {
         return state;
     }
@@ -79,7 +80,8 @@ mod tests {
 
     fn found(deployment_status: Value, pods: &[Value]) -> Found {
         let mut found = Found::default();
-        let deployment = json!({"metadata": {"name": "r"}, "spec": {"replicas": 1}, "status": deployment_status});
+        let mut deployment = json!({"metadata": {"name": "r"}, "spec": {"replicas": 1}});
+        deployment["status"] = deployment_status;
         found.deployments.insert("r".into(), Arc::new(serde_json::from_value(deployment).unwrap()));
         for status in pods {
             let pod = json!({"metadata": {"name": "p", "labels": {REVISION_LABEL: "r"}}, "status": status});
@@ -103,7 +105,10 @@ mod tests {
     #[test]
     fn kubelets_word_is_taken() {
         assert_eq!(look(json!({}), &[waiting("ErrImagePull")]).failure.unwrap().reason, "ErrImagePull");
-        assert_eq!(look(json!({}), &[waiting("ContainerCreating")]), RevisionState { desired: 1, ..RevisionState::default() });
+        assert_eq!(
+            look(json!({}), &[waiting("ContainerCreating")]),
+            RevisionState { desired: 1, ..RevisionState::default() }
+        );
     }
 
     #[test]

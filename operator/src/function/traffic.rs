@@ -81,7 +81,12 @@ mod tests {
         TrafficStatus { revision: revision.into(), percent, latest, tag: None }
     }
 
-    fn run(wanted: &[TrafficTarget], former: &[TrafficStatus], may: bool, existing: &[&str]) -> (Vec<TrafficStatus>, Option<Missing>) {
+    fn run(
+        wanted: &[TrafficTarget],
+        former: &[TrafficStatus],
+        may: bool,
+        existing: &[&str],
+    ) -> (Vec<TrafficStatus>, Option<Missing>) {
         let existing: Vec<String> = existing.iter().map(|n| (*n).to_owned()).collect();
         let latest = existing.last().unwrap().clone();
         resolve(&Inputs { wanted, former, latest: &latest, latest_may_serve: may, existing: &existing })
@@ -93,7 +98,12 @@ mod tests {
     #[case::moves_when_proven(&[share("f-1", 100, true)], true, &["f-1", "f-2"], "f-2")]
     #[case::skips_one_never_proven(&[share("f-1", 100, true)], true, &["f-1", "f-2", "f-3"], "f-3")]
     #[case::former_is_gone(&[share("f-1", 100, true)], false, &["f-2"], "f-2")]
-    fn to_the_latest(#[case] former: &[TrafficStatus], #[case] may: bool, #[case] existing: &[&str], #[case] expected: &str) {
+    fn to_the_latest(
+        #[case] former: &[TrafficStatus],
+        #[case] may: bool,
+        #[case] existing: &[&str],
+        #[case] expected: &str,
+    ) {
         assert_eq!(run(&[], former, may, existing), (vec![share(expected, 100, true)], None));
     }
 
@@ -101,7 +111,12 @@ mod tests {
     fn split_between_a_named_one_and_the_latest() {
         let wanted = [
             TrafficTarget { revision: Some("f-1".into()), percent: Some(90), ..TrafficTarget::default() },
-            TrafficTarget { latest: Some(true), percent: Some(10), tag: Some("next".into()), ..TrafficTarget::default() },
+            TrafficTarget {
+                latest: Some(true),
+                percent: Some(10),
+                tag: Some("next".into()),
+                ..TrafficTarget::default()
+            },
         ];
         let (shares, missing) = run(&wanted, &[share("f-1", 100, true)], true, &["f-1", "f-2"]);
         assert_eq!(missing, None);

@@ -12,7 +12,7 @@ use kube::{
 };
 use rouse_crds::{
     Function,
-    conditions::{ACTIVE, READY, REVISION_READY, ROUTABLE, set},
+    conditions::{ACTIVE, NOT_STARTED, READY, REVISION_READY, ROUTABLE, set},
     function::{Address, FunctionStatus, ReplicaStatus, Visibility},
     hosts::default_host,
     names::OPERATOR_FIELD_MANAGER,
@@ -52,10 +52,14 @@ pub async fn update_status(
 ) -> Result<Option<Duration>, kube::Error> {
     let seen = function.resource_version();
     let former = {
-        let written = context.written.lock();
-        match written.get(key).filter(|w| w.seen == seen) {
-            Some(last) => last.status.clone(),
-            None => function.status.clone().unwrap_or_default(),
+        let mut written = context.written.lock();
+        match written.get(key) {
+            Some(last) if last.seen == seen => last.status.clone(),
+            _ => {
+                // What was written has come back, so it need not be kept any more.
+                written.remove(key);
+                function.status.clone().unwrap_or_default()
+            }
         }
     };
     let now = Timestamp::now();
@@ -171,8 +175,18 @@ fn said_true(status: &FunctionStatus, type_: &str) -> bool {
     condition(status, type_).is_some_and(|c| c.status == "True")
 }
 
+fn is_because(status: &FunctionStatus, type_: &str, reason: &str) -> bool {
+    condition(status, type_).is_some_and(|c| c.reason == reason)
+}
+
 /// Tells of what has become another: once for each transition, however often the status is written.
-async fn tell(context: &Context, key: &FunctionKey, function: &Function, former: &FunctionStatus, status: &FunctionStatus) {
+async fn tell(
+    context: &Context,
+    key: &FunctionKey,
+    function: &Function,
+    former: &FunctionStatus,
+    status: &FunctionStatus,
+) {
     let reference = function.object_ref(&());
     for now in &status.conditions {
         let before = condition(former, &now.type_);
@@ -180,7 +194,8 @@ async fn tell(context: &Context, key: &FunctionKey, function: &Function, former:
             continue;
         }
         match (now.type_.as_str(), now.status.as_str()) {
-            (READY, "True") => {
+            // One that has not been started has nothing to tell yet.
+            (READY, "True") if !is_because(status, REVISION_READY, NOT_STARTED) => {
                 tracing::info!(function = %key, revision = status.latest_revision, "Function is ready");
                 let url = status.url.as_ref().or_else(|| status.address.as_ref().map(|a| &a.url));
                 let note = format!("Answers calls at {}", url.map_or("", String::as_str));

@@ -9,6 +9,7 @@ use rouse_crds::{
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::build::template::PRE_STOP_SECONDS;
 use crate::key::FunctionKey;
 
 /// What is wrong with a Function: it cannot be built until it is changed.
@@ -157,6 +158,13 @@ fn check_overlay(overlay: &Value) -> Result<&Map<String, Value>, Invalid> {
         if spec.get("restartPolicy").is_some_and(|p| p != "Always") {
             return Err(Invalid::new(format!("{path}.restartPolicy"), "has to be Always; remove it"));
         }
+        if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|s| s <= PRE_STOP_SECONDS) {
+            let message = format!(
+                "has to be at least {}: for {PRE_STOP_SECONDS}s after the decision a pod still gets calls",
+                PRE_STOP_SECONDS + 1
+            );
+            return Err(Invalid::new(format!("{path}.terminationGracePeriodSeconds"), message));
+        }
         let path = format!("{path}.containers");
         for container in list(spec.get("containers"), &path)? {
             check_container(container, &path)?;
@@ -183,7 +191,8 @@ fn check_container(container: &Value, path: &str) -> Result<(), Invalid> {
             return Err(Invalid::new(format!("{path}.{field}"), format!("set {instead} instead")));
         }
     }
-    let port = list(container.get("env"), &format!("{path}.env"))?.iter().any(|e| e.get("name").is_some_and(|n| n == "PORT"));
+    let port =
+        list(container.get("env"), &format!("{path}.env"))?.iter().any(|e| e.get("name").is_some_and(|n| n == "PORT"));
     if port {
         return Err(Invalid::new(format!("{path}.env"), "PORT is set from spec.port; remove it and set spec.port"));
     }

@@ -50,13 +50,13 @@ mod tests {
     use serde_json::{Value, json};
 
     fn function(namespace: &str, spec: Value) -> Function {
-        let mut whole = json!({"image": "i"});
-        whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-        serde_json::from_value(json!({
+        let mut whole = json!({
             "apiVersion": "rouse.dev/v1alpha1", "kind": "Function",
-            "metadata": {"name": "f", "namespace": namespace}, "spec": whole,
-        }))
-        .unwrap()
+            "metadata": {"name": "f", "namespace": namespace},
+        });
+        whole["spec"] = spec;
+        whole["spec"]["image"] = json!("i");
+        serde_json::from_value(whole).unwrap()
     }
 
     #[test]

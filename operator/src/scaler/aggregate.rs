@@ -52,7 +52,26 @@ struct Known {
     awaited: bool,
     /// Its process, once it has been heard.
     process: Option<String>,
+    /// By how much our clock is ahead of the process's, and when that was found.
+    ahead: Option<(Duration, Duration)>,
     samples: HashMap<Key, Sample>,
+}
+
+impl Known {
+    /// The moment of our clock at which a frame was written that says `written` and came at `now`.
+    ///
+    /// Frames are on the way for different times. Were that taken for time in which requests ran, a steady single request
+    /// would look like a little more than one, and one more pod would be wanted. So the quickest way of all frames is
+    /// taken for every one of them; as clocks drift apart, that is let go by a thousandth of the time that passes.
+    fn moment(&mut self, written: Duration, now: Duration) -> Duration {
+        let ahead = now.saturating_sub(written);
+        let ahead = match self.ahead {
+            Some((before, at)) => ahead.min(before + now.saturating_sub(at) / 1000),
+            None => ahead,
+        };
+        self.ahead = Some((ahead, now));
+        (written + ahead).min(now)
+    }
 }
 
 /// Counters of processes that are gone, and the highest that was ever given out.
@@ -103,16 +122,26 @@ impl Aggregate {
         let mut touched = Vec::new();
         if known.process.as_ref() != Some(&frame.process) {
             let awaited = known.awaited;
-            let former = std::mem::replace(known, Known { awaited, process: Some(frame.process), samples: HashMap::new() });
+            let former = std::mem::replace(known, Known { awaited, process: Some(frame.process), ..Known::default() });
             touched.extend(former.samples.keys().map(|key| key.function.clone()));
             self.carry(former, now);
         }
         let Some(known) = self.sources.get_mut(source) else { return touched };
+        let at = known.moment(Duration::from_micros(frame.at_us), now);
         for revision in frame.revisions {
-            let RevisionDemand { namespace, function, revision, in_flight, queued, arrivals, completions: _, request_us } = revision;
+            let RevisionDemand {
+                namespace,
+                function,
+                revision,
+                in_flight,
+                queued,
+                arrivals,
+                completions: _,
+                request_us,
+            } = revision;
             let key = Key { function: FunctionKey { namespace, name: function }, revision };
             touched.push(key.function.clone());
-            known.samples.insert(key, Sample { at: now, in_flight, queued, arrivals, request_us });
+            known.samples.insert(key, Sample { at, in_flight, queued, arrivals, request_us });
         }
         touched
     }
@@ -169,7 +198,8 @@ mod tests {
         lasts.iter().map(|last| (source(*last), true)).collect()
     }
 
-    fn frame(process: &str, in_flight: u64, arrivals: u64, request_us: u64) -> Frame {
+    /// A frame that a process which began at 0 wrote in this second.
+    fn frame(second: u64, process: &str, in_flight: u64, arrivals: u64, request_us: u64) -> Frame {
         let revision = RevisionDemand {
             namespace: "ns".into(),
             function: "f".into(),
@@ -180,7 +210,13 @@ mod tests {
             completions: 0,
             request_us,
         };
-        Frame { version: VERSION, process: process.into(), sequence: 0, at_us: 0, revisions: vec![revision] }
+        Frame {
+            version: VERSION,
+            process: process.into(),
+            sequence: 0,
+            at_us: second * 1_000_000,
+            revisions: vec![revision],
+        }
     }
 
     fn demand(aggregate: &mut Aggregate, second: u64) -> Demand {
@@ -195,8 +231,8 @@ mod tests {
     fn sums_over_activators() {
         let mut aggregate = Aggregate::default();
         aggregate.set_sources(&sources(&[1, 2]), at(0));
-        assert_eq!(aggregate.frame(&source(1), frame("a", 2, 5, 100), at(1)), [FunctionKey::new("ns", "f")]);
-        aggregate.frame(&source(2), frame("b", 0, 7, 50), at(1));
+        assert_eq!(aggregate.frame(&source(1), frame(1, "a", 2, 5, 100), at(1)), [FunctionKey::new("ns", "f")]);
+        aggregate.frame(&source(2), frame(1, "b", 0, 7, 50), at(1));
         let sum = Demand { in_flight: 2, queued: 0, arrivals: 12, request_us: 150 };
         assert_eq!(demand(&mut aggregate, 1), sum);
     }
@@ -205,7 +241,7 @@ mod tests {
     fn an_activator_that_is_not_heard_keeps_its_requests_until_it_is_gone() {
         let mut aggregate = Aggregate::default();
         aggregate.set_sources(&sources(&[1]), at(0));
-        aggregate.frame(&source(1), frame("a", 3, 3, 0), at(0));
+        aggregate.frame(&source(1), frame(0, "a", 3, 3, 0), at(0));
         let silent = demand(&mut aggregate, 10);
         assert_eq!((silent.in_flight, silent.request_us), (3, 30_000_000), "three requests for ten seconds");
         aggregate.set_sources(&sources(&[]), at(20));
@@ -217,9 +253,9 @@ mod tests {
     fn a_restart_never_takes_counters_back() {
         let mut aggregate = Aggregate::default();
         aggregate.set_sources(&sources(&[1]), at(0));
-        aggregate.frame(&source(1), frame("a", 1, 100, 5_000_000), at(5));
+        aggregate.frame(&source(1), frame(5, "a", 1, 100, 5_000_000), at(5));
         let before = demand(&mut aggregate, 6);
-        aggregate.frame(&source(1), frame("a-again", 0, 1, 10), at(6));
+        aggregate.frame(&source(1), frame(6, "a-again", 0, 1, 10), at(6));
         let after = demand(&mut aggregate, 6);
         assert_eq!(after, Demand { in_flight: 0, queued: 0, arrivals: 101, request_us: 6_000_010 });
         assert!(after.request_us >= before.request_us);
@@ -232,10 +268,10 @@ mod tests {
     fn the_guess_between_frames_is_never_taken_back() {
         let mut aggregate = Aggregate::default();
         aggregate.set_sources(&sources(&[1]), at(0));
-        aggregate.frame(&source(1), frame("a", 1, 1, 0), at(0));
+        aggregate.frame(&source(1), frame(0, "a", 1, 1, 0), at(0));
         assert_eq!(demand(&mut aggregate, 2).request_us, 2_000_000);
         // It had ended after one second.
-        aggregate.frame(&source(1), frame("a", 0, 1, 1_000_000), at(2));
+        aggregate.frame(&source(1), frame(2, "a", 0, 1, 1_000_000), at(2));
         assert_eq!(demand(&mut aggregate, 3).request_us, 2_000_000);
     }
 
@@ -245,7 +281,7 @@ mod tests {
         assert!(!aggregate.complete(), "no activator at all");
         aggregate.set_sources(&HashMap::from([(source(1), true), (source(2), false)]), at(0));
         assert!(!aggregate.complete(), "one that may have requests has not been heard");
-        aggregate.frame(&source(1), frame("a", 0, 0, 0), at(1));
+        aggregate.frame(&source(1), frame(1, "a", 0, 0, 0), at(1));
         assert!(aggregate.complete(), "one that is not ready yet has none");
         aggregate.set_sources(&sources(&[1, 2]), at(2));
         assert!(!aggregate.complete());
@@ -254,14 +290,30 @@ mod tests {
     }
 
     #[test]
+    fn the_way_of_a_frame_is_not_taken_for_time_in_which_requests_ran() {
+        let mut aggregate = Aggregate::default();
+        aggregate.set_sources(&sources(&[1]), at(0));
+        let millis = Duration::from_millis;
+        // One request runs all the time; the second frame is 40 ms late.
+        aggregate.frame(&source(1), frame(1, "a", 1, 1, 1_000_000), at(1));
+        aggregate.frame(&source(1), frame(2, "a", 1, 1, 2_000_000), at(2) + millis(40));
+        let late = demand(&mut aggregate, 3).request_us;
+        aggregate.frame(&source(1), frame(3, "a", 1, 1, 3_000_000), at(3));
+        let seen = [late, demand(&mut aggregate, 3).request_us, demand(&mut aggregate, 4).request_us];
+        for (seen, expected) in seen.into_iter().zip([3_000_000u64, 3_000_000, 4_000_000]) {
+            assert!(seen.abs_diff(expected) <= 2_000, "{seen} is not {expected}");
+        }
+    }
+
+    #[test]
     fn an_address_that_another_pod_took_over_is_another_source() {
         let mut aggregate = Aggregate::default();
         let of = |pod: &str| Source { pod: Some(pod.into()), ..source(1) };
         aggregate.set_sources(&HashMap::from([(of("x"), true)]), at(0));
-        aggregate.frame(&of("x"), frame("a", 4, 4, 0), at(0));
+        aggregate.frame(&of("x"), frame(0, "a", 4, 4, 0), at(0));
         aggregate.set_sources(&HashMap::from([(of("y"), true)]), at(1));
         assert_eq!(demand(&mut aggregate, 1).in_flight, 0);
-        assert!(aggregate.frame(&of("x"), frame("a", 9, 9, 0), at(1)).is_empty(), "its last words are not heard");
+        assert!(aggregate.frame(&of("x"), frame(1, "a", 9, 9, 0), at(1)).is_empty(), "its last words are not heard");
         assert_eq!(demand(&mut aggregate, 1).in_flight, 0);
     }
 
@@ -269,7 +321,7 @@ mod tests {
     fn a_function_that_is_gone_is_forgotten() {
         let mut aggregate = Aggregate::default();
         aggregate.set_sources(&sources(&[1]), at(0));
-        aggregate.frame(&source(1), frame("a", 1, 1, 1), at(0));
+        aggregate.frame(&source(1), frame(0, "a", 1, 1, 1), at(0));
         demand(&mut aggregate, 0);
         aggregate.forget(&FunctionKey::new("ns", "f"));
         assert_eq!(demand(&mut aggregate, 1), Demand::default());

@@ -59,7 +59,8 @@ fn sources(slices: &[Arc<EndpointSlice>]) -> HashMap<Source, bool> {
     let mut sources = HashMap::new();
     for slice in slices {
         let ports = slice.ports.iter().flatten();
-        let port = ports.filter(|p| p.name.as_deref() == Some(PORT)).find_map(|p| p.port).and_then(|p| u16::try_from(p).ok());
+        let port =
+            ports.filter(|p| p.name.as_deref() == Some(PORT)).find_map(|p| p.port).and_then(|p| u16::try_from(p).ok());
         let Some(port) = port else { continue };
         for endpoint in &slice.endpoints {
             let address = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok());

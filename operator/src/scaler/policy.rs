@@ -63,11 +63,12 @@ mod tests {
     use serde_json::{Value, json};
 
     fn function(status: Value) -> Function {
-        serde_json::from_value(json!({
+        let mut whole = json!({
             "apiVersion": "rouse.dev/v1alpha1", "kind": "Function", "metadata": {"name": "f"},
-            "spec": {"image": "i", "scaling": {"min": 2, "initial": 3, "target": 5}}, "status": status,
-        }))
-        .unwrap()
+            "spec": {"image": "i", "scaling": {"min": 2, "initial": 3, "target": 5}},
+        });
+        whole["status"] = status;
+        serde_json::from_value(whole).unwrap()
     }
 
     fn facts(name: &str) -> Facts<'_> {
@@ -96,7 +97,12 @@ mod tests {
     #[case::too_old(said("Unknown"), facts("f-2"), 60, (0, 0))]
     #[case::carries(said("Unknown"), Facts { newest: false, ..facts("f-1") }, 10, (2, 0))]
     #[case::old_and_without_traffic(said("True"), Facts { newest: false, ..facts("f-0") }, 10, (0, 0))]
-    fn min_and_initial(#[case] status: Value, #[case] facts: Facts<'_>, #[case] second: i64, #[case] expected: (u32, u32)) {
+    fn min_and_initial(
+        #[case] status: Value,
+        #[case] facts: Facts<'_>,
+        #[case] second: i64,
+        #[case] expected: (u32, u32),
+    ) {
         let (policy, _) = of(&function(status), facts, now(second));
         assert_eq!((policy.min, policy.initial), expected);
     }

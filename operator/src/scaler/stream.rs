@@ -143,7 +143,8 @@ struct Lines {
 
 impl Lines {
     fn push(&mut self, data: &[u8]) -> Result<(), Error> {
-        let unfinished = self.held.len().saturating_sub(self.held.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1));
+        let unfinished =
+            self.held.len().saturating_sub(self.held.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1));
         let first = data.iter().position(|b| *b == b'\n').unwrap_or(data.len());
         if unfinished + first > MAX_LINE {
             return Err(Error::TooLong);

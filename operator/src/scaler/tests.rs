@@ -63,7 +63,10 @@ impl Rig {
                 "conditions": [{"type": "RevisionReady", "status": "True", "reason": "Proven", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
             },
         });
-        rig.scaler.caches.functions.apply(Event::Apply(DeserializeGuard(Ok(serde_json::from_value(function).unwrap()))));
+        rig.scaler
+            .caches
+            .functions
+            .apply(Event::Apply(DeserializeGuard(Ok(serde_json::from_value(function).unwrap()))));
         rig
     }
 
@@ -107,7 +110,8 @@ impl Rig {
             request_us,
             ..RevisionDemand::default()
         };
-        let frame = Frame { version: VERSION, process: "a".into(), sequence: 0, at_us: 0, revisions: vec![revision] };
+        let at_us = u64::try_from(self.scaler.now().as_micros()).unwrap();
+        let frame = Frame { version: VERSION, process: "a".into(), sequence: 0, at_us, revisions: vec![revision] };
         self.scaler.frame(&source(), frame);
     }
 
@@ -118,7 +122,12 @@ impl Rig {
 
     /// Counts that were written since the last time.
     fn counts(&self) -> Vec<u64> {
-        self.writes.lock().drain(..).filter(|(path, _)| path.ends_with("/scale")).map(|(_, b)| b["spec"]["replicas"].as_u64().unwrap()).collect()
+        self.writes
+            .lock()
+            .drain(..)
+            .filter(|(path, _)| path.ends_with("/scale"))
+            .map(|(_, b)| b["spec"]["replicas"].as_u64().unwrap())
+            .collect()
     }
 }
 
@@ -263,7 +272,8 @@ async fn pods_are_marked_before_they_go_and_unmarked_if_they_stay() {
     rig.pod("new", "2026-01-02T00:00:00Z", None);
     rig.look().await;
     let writes = std::mem::take(&mut *rig.writes.lock());
-    let cost = |value: Value| json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": value}}});
+    let cost =
+        |value: Value| json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": value}}});
     assert_eq!(writes[0], ("/api/v1/namespaces/ns/pods/new".to_owned(), cost(json!("-1000"))));
     assert_eq!(writes[1].1["spec"]["replicas"], 1);
 

@@ -50,7 +50,10 @@ async fn everything_appears_and_is_not_written_again() {
     // A change that calls for nothing makes it look once more, so that whatever the first look set off is over.
     let label = json!({"metadata": {"annotations": {"note": "x"}}});
     rig.functions().patch("hello", &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
-    eventually("it has looked again", async || again.metric(r#"rouse_operator_reconciles_total{result="success"}"#) >= 2.0).await;
+    eventually("it has looked again", async || {
+        again.metric(r#"rouse_operator_reconciles_total{result="success"}"#) >= 2.0
+    })
+    .await;
     assert_eq!(again.writes(), Vec::<String>::new());
     let after = rig.versions().await;
     let children = |all: &[String]| all.iter().filter(|v| !v.starts_with("Function ")).cloned().collect::<Vec<_>>();
@@ -97,15 +100,22 @@ async fn what_is_changed_is_brought_back_but_not_the_count() {
     rig.deployments().patch("hello-00001", &PatchParams::default(), &Patch::Strategic(edit)).await.unwrap();
     let container = |d: &Deployment| d.spec.clone().unwrap().template.spec.unwrap().containers[0].clone();
     let image = |d: &Deployment| container(d).image;
-    let repaired: Deployment = rig.object("hello-00001", "has its image", |d| image(d).as_deref() == Some("example.org/hello:1")).await;
+    let repaired: Deployment =
+        rig.object("hello-00001", "has its image", |d| image(d).as_deref() == Some("example.org/hello:1")).await;
     assert_eq!(container(&repaired).env.unwrap().len(), 1, "also what was added to a list is gone");
-    assert_eq!(repaired.spec.unwrap().replicas, Some(2), "the count is not the reconciler's, and with no activator heard the scaler takes none away");
+    assert_eq!(
+        repaired.spec.unwrap().replicas,
+        Some(2),
+        "the count is not the reconciler's, and with no activator heard the scaler takes none away"
+    );
 
     let services: Api<Service> = rig.api();
-    let edit = json!({"metadata": {"labels": {"rouse.dev/function": null}}, "spec": {"externalName": "evil.example.org"}});
+    let edit =
+        json!({"metadata": {"labels": {"rouse.dev/function": null}}, "spec": {"externalName": "evil.example.org"}});
     services.patch("hello", &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
     let back = |s: &Service| {
-        let named = s.spec.as_ref().and_then(|s| s.external_name.as_ref()).is_some_and(|n| n.starts_with("rouse-activator."));
+        let named =
+            s.spec.as_ref().and_then(|s| s.external_name.as_ref()).is_some_and(|n| n.starts_with("rouse-activator."));
         named && s.labels().contains_key("rouse.dev/function")
     };
     rig.object("hello", "leads to the activators and is labelled", back).await;
@@ -135,7 +145,10 @@ async fn what_is_another_s_is_never_taken() {
     assert!(message(&function, "Ready").contains("Deployment taken-00001"), "{}", message(&function, "Ready"));
     assert_eq!(rig.deployments().get("taken-00001").await.unwrap(), foreign);
 
-    let service: Service = serde_json::from_value(json!({"metadata": {"name": "served"}, "spec": {"type": "ExternalName", "externalName": "a.b"}})).unwrap();
+    let service: Service = serde_json::from_value(
+        json!({"metadata": {"name": "served"}, "spec": {"type": "ExternalName", "externalName": "a.b"}}),
+    )
+    .unwrap();
     let api: Api<Service> = rig.api();
     let service = api.create(&PostParams::default(), &service).await.unwrap();
     rig.apply("served", &hello()).await;
@@ -161,7 +174,10 @@ async fn a_function_made_anew_gets_objects_of_its_own() {
     };
     rig.object("hello-00001", "belongs to the second", |r: &ControllerRevision| owned(r.meta())).await;
     let deployment = rig.object("hello-00001", "belongs to the second", |d: &Deployment| owned(d.meta())).await;
-    assert_eq!(deployment.spec.unwrap().template.spec.unwrap().containers[0].image.as_deref(), Some("example.org/hello:2"));
+    assert_eq!(
+        deployment.spec.unwrap().template.spec.unwrap().containers[0].image.as_deref(),
+        Some("example.org/hello:2")
+    );
     rig.object("hello", "belongs to the second", |s: &Service| owned(s.meta())).await;
     rig.function("hello", "has a first status", |f| f.status.is_some()).await;
     rig.end(Some(operator)).await;
@@ -184,12 +200,16 @@ async fn the_ingress_follows_the_functions() {
     rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "hosts": ["shop.example.org"]})).await;
     let lost = rig.function("b", "has lost the host", |f| condition(f, "Routable").1 == "HostConflict").await;
     assert!(message(&lost, "Routable").contains(&format!("{}/a", rig.namespace)));
-    assert_eq!(condition(&rig.functions().get("a").await.unwrap(), "Routable").0, "True");
+    let a = rig.functions().get("a").await.unwrap();
+    assert_eq!(condition(&a, "Routable").0, "True", "{a:#?}");
     rig.functions().delete("a", &DeleteParams::default()).await.unwrap();
     rig.function("b", "has got the host", |f| condition(f, "Routable").0 == "True").await;
 
     rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "visibility": "Cluster"})).await;
-    eventually("an Ingress that leads nowhere is gone", async || rig.ingresses().get_opt("rouse").await.unwrap().is_none()).await;
+    eventually("an Ingress that leads nowhere is gone", async || {
+        rig.ingresses().get_opt("rouse").await.unwrap().is_none()
+    })
+    .await;
     rig.function("b", "has no public URL", |f| f.status.as_ref().is_some_and(|s| s.url.is_none())).await;
     rig.end(Some(operator)).await;
 }

@@ -61,7 +61,10 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let counts = request.method() != Method::GET && !request.uri().path().contains("/leases");
         let before = counts.then(|| {
-            self.plan.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(1))).unwrap_or(0)
+            self.plan
+                .left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(1)))
+                .unwrap_or(0)
         });
         if before == Some(0) {
             // Dead already: nothing leaves it any more.
@@ -91,7 +94,10 @@ async fn story(rig: &Rig, dies: Option<(&DieAfter, Client)>) -> Value {
         rig.pods_ready("hello-00001", 1).await;
         rig.function("hello", "is ready", |f| condition(f, "Ready").0 == "True").await;
         rig.apply("hello", &json!({"image": "i:2", "hosts": ["shop.example.org"]})).await;
-        rig.function("hello", "has a second", |f| f.status.as_ref().unwrap().latest_revision.as_deref() == Some("hello-00002")).await;
+        rig.function("hello", "has a second", |f| {
+            f.status.as_ref().unwrap().latest_revision.as_deref() == Some("hello-00002")
+        })
+        .await;
         rig.pods_ready("hello-00002", 1).await;
         rig.function("hello", "has moved", |f| f.status.as_ref().unwrap().traffic[0].revision == "hello-00002").await;
         eventually("the Ingress is there", async || rig.ingresses().get_opt("rouse").await.unwrap().is_some()).await;

@@ -58,6 +58,10 @@ async fn one_whose_lease_is_taken_ends() {
     let error = format!("{:#}", ended.expect_err("with an error"));
     assert!(error.contains("held by thief"), "{error}");
     let lease = leases.get("rouse-operator").await.unwrap();
-    assert_eq!(lease.spec.unwrap().holder_identity.as_deref(), Some("thief"), "it does not release what it does not hold");
+    assert_eq!(
+        lease.spec.unwrap().holder_identity.as_deref(),
+        Some("thief"),
+        "it does not release what it does not hold"
+    );
     rig.end(None).await;
 }

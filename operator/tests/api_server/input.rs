@@ -15,16 +15,46 @@ async fn bad_input_is_refused_with_the_field_and_the_fix() {
     let container = |fields: Value| json!({"spec": {"containers": [fields]}});
     let long = "x".repeat(46);
     let cases: Vec<(&str, &str, Value, &[&str])> = vec![
-        ("1digit", "a name that begins with a digit", with("image", json!("i")), &["metadata.name", "starts with a letter"]),
+        (
+            "1digit",
+            "a name that begins with a digit",
+            with("image", json!("i")),
+            &["metadata.name", "starts with a letter"],
+        ),
         ("dotted.name", "a name with a dot", with("image", json!("i")), &["metadata.name", "DNS label"]),
         (&long, "a long name", with("image", json!("i")), &["metadata.name", "at most 45"]),
-        ("f", "a negative count", with("scaling", json!({"min": -1})), &["spec.scaling.min", "greater than or equal to 0"]),
-        ("f", "min above max", with("scaling", json!({"min": 5, "max": 2})), &["spec.scaling.min must not be more than spec.scaling.max"]),
-        ("f", "a duration without a known unit", with("timeouts", json!({"coldStart": "10x"})), &["spec.timeouts.coldStart", "must be a duration such as 30s"]),
+        (
+            "f",
+            "a negative count",
+            with("scaling", json!({"min": -1})),
+            &["spec.scaling.min", "greater than or equal to 0"],
+        ),
+        (
+            "f",
+            "min above max",
+            with("scaling", json!({"min": 5, "max": 2})),
+            &["spec.scaling.min must not be more than spec.scaling.max"],
+        ),
+        (
+            "f",
+            "a duration without a known unit",
+            with("timeouts", json!({"coldStart": "10x"})),
+            &["spec.timeouts.coldStart", "must be a duration such as 30s"],
+        ),
         ("f", "an unknown field", with("imgae", json!("i")), &["imgae", "not declared in schema"]),
-        ("f", "percents that do not add up", with("traffic", json!([{"latest": true, "percent": 90}])), &["the percents of spec.traffic must add up to 100"]),
+        (
+            "f",
+            "percents that do not add up",
+            with("traffic", json!([{"latest": true, "percent": 90}])),
+            &["the percents of spec.traffic must add up to 100"],
+        ),
         ("f", "a port out of range", with("port", json!(70000)), &["spec.port", "less than or equal to 65535"]),
-        ("f", "PORT as a variable", with("env", json!([{"name": "PORT", "value": "1"}])), &["PORT is set from spec.port", "remove it"]),
+        (
+            "f",
+            "PORT as a variable",
+            with("env", json!([{"name": "PORT", "value": "1"}])),
+            &["PORT is set from spec.port", "remove it"],
+        ),
         ("f", "no image", json!({}), &["spec.image", "Required value"]),
     ];
     for (name, what, spec, words) in cases {

@@ -31,37 +31,38 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// No wait of a test is longer.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-pub struct Rig {
-    pub client: Client,
+pub(crate) struct Rig {
+    pub(crate) client: Client,
     /// Of the Functions.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Of the release.
-    pub system: String,
+    pub(crate) system: String,
     _turn: MutexGuard<'static, ()>,
 }
 
 /// An operator in this process.
-pub struct Running {
-    pub metrics: Metrics,
+pub(crate) struct Running {
+    pub(crate) metrics: Metrics,
     stop: CancellationToken,
-    pub task: JoinHandle<anyhow::Result<()>>,
+    pub(crate) task: JoinHandle<anyhow::Result<()>>,
 }
 
-pub async fn config() -> Config {
+pub(crate) async fn config() -> Config {
     // Installed by whichever test comes first.
     drop(rustls::crypto::ring::default_provider().install_default());
     let path = std::env::var("ROUSE_TEST_KUBECONFIG")
         .expect("ROUSE_TEST_KUBECONFIG is not set: these tests need an API server; run `cargo e2e test --tier 2`");
-    let kubeconfig = Kubeconfig::read_from(&path).unwrap_or_else(|e| panic!("cannot read ROUSE_TEST_KUBECONFIG={path}: {e}"));
+    let kubeconfig =
+        Kubeconfig::read_from(&path).unwrap_or_else(|e| panic!("cannot read ROUSE_TEST_KUBECONFIG={path}: {e}"));
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
 }
 
 impl Rig {
-    pub async fn new(name: &str) -> Self {
+    pub(crate) async fn new(name: &str) -> Self {
         let turn = ONE_AT_A_TIME.lock().await;
         let client = Client::try_from(config().await).unwrap();
         let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
@@ -70,6 +71,13 @@ impl Rig {
         crds.patch("functions.rouse.dev", &params, &Patch::Apply(&crd)).await.unwrap();
         let established = await_condition(crds, "functions.rouse.dev", conditions::is_crd_established());
         timeout(LIMIT, established).await.expect("the CRD is not established").unwrap();
+        // What a test that failed has left would be seen by this one's operator.
+        let everywhere: Api<Function> = Api::all(client.clone());
+        for left in everywhere.list(&ListParams::default()).await.unwrap() {
+            let namespace = left.metadata.namespace.unwrap();
+            let there: Api<Function> = Api::namespaced(client.clone(), &namespace);
+            there.delete(&left.metadata.name.unwrap(), &DeleteParams::default()).await.unwrap();
+        }
         let unique = format!("{name}-{:06x}", rand::rng().random_range(0..0x0100_0000));
         let rig = Self { client, system: format!("{unique}-sys"), namespace: unique, _turn: turn };
         let namespaces: Api<Namespace> = Api::all(rig.client.clone());
@@ -80,59 +88,60 @@ impl Rig {
         rig
     }
 
-    pub fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
+    pub(crate) fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    pub fn functions(&self) -> Api<Function> {
+    pub(crate) fn functions(&self) -> Api<Function> {
         self.api()
     }
 
-    pub fn deployments(&self) -> Api<Deployment> {
+    pub(crate) fn deployments(&self) -> Api<Deployment> {
         self.api()
     }
 
-    pub fn ingresses(&self) -> Api<Ingress> {
+    pub(crate) fn ingresses(&self) -> Api<Ingress> {
         Api::namespaced(self.client.clone(), &self.system)
     }
 
-    pub fn args(&self, pod: &str) -> Args {
+    pub(crate) fn args(&self, pod: &str) -> Args {
         let flags = ["rouse-operator", "--namespace", &self.system, "--pod-name", pod, "--admin-addr", "127.0.0.1:0"];
         Args::try_parse_from(flags.iter().chain(&["--domain", "fn.test"])).unwrap()
     }
 
     /// Starts an operator of its own.
-    pub async fn operator(&self) -> Running {
+    pub(crate) async fn operator(&self) -> Running {
         let metrics = Metrics::default();
         let client = client_for(config().await, &metrics).unwrap();
         self.operator_with("operator", client, metrics)
     }
 
-    pub fn operator_with(&self, pod: &str, client: Client, metrics: Metrics) -> Running {
+    pub(crate) fn operator_with(&self, pod: &str, client: Client, metrics: Metrics) -> Running {
         let stop = CancellationToken::new();
         let task = tokio::spawn(operator::run(self.args(pod), client, metrics.clone(), stop.clone()));
         Running { metrics, stop, task }
     }
 
     /// What `kubectl apply` does.
-    pub async fn apply(&self, name: &str, spec: &Value) -> Function {
+    pub(crate) async fn apply(&self, name: &str, spec: &Value) -> Function {
         self.try_apply(name, spec).await.unwrap()
     }
 
-    pub async fn try_apply(&self, name: &str, spec: &Value) -> kube::Result<Function> {
-        let function = json!({"apiVersion": "rouse.dev/v1alpha1", "kind": "Function", "metadata": {"name": name}, "spec": spec});
+    pub(crate) async fn try_apply(&self, name: &str, spec: &Value) -> kube::Result<Function> {
+        let function =
+            json!({"apiVersion": "rouse.dev/v1alpha1", "kind": "Function", "metadata": {"name": name}, "spec": spec});
         let mut params = PatchParams::apply("user").force();
         params.field_validation = Some(kube::api::ValidationDirective::Strict);
         self.functions().patch(name, &params, &Patch::Apply(function)).await
     }
 
     /// Waits until the Function is as `is` says.
-    pub async fn function(&self, name: &str, what: &str, is: impl Fn(&Function) -> bool) -> Function {
+    pub(crate) async fn function(&self, name: &str, what: &str, is: impl Fn(&Function) -> bool) -> Function {
         self.object(name, what, is).await
     }
 
     /// Waits until an object exists and is as `is` says.
-    pub async fn object<K>(&self, name: &str, what: &str, is: impl Fn(&K) -> bool) -> K
+    pub(crate) async fn object<K>(&self, name: &str, what: &str, is: impl Fn(&K) -> bool) -> K
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
@@ -140,13 +149,13 @@ impl Rig {
     }
 
     /// Says what the Deployment controller and a kubelet would: that so many pods are ready.
-    pub async fn pods_ready(&self, deployment: &str, ready: i32) {
+    pub(crate) async fn pods_ready(&self, deployment: &str, ready: i32) {
         let status = json!({"status": {"replicas": ready, "readyReplicas": ready, "availableReplicas": ready, "updatedReplicas": ready}});
         self.deployments().patch_status(deployment, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     }
 
     /// Everything the operator has made, as JSON without what differs from run to run.
-    pub async fn state(&self) -> Value {
+    pub(crate) async fn state(&self) -> Value {
         json!({
             "functions": dump(&self.functions()).await,
             "revisions": dump(&self.api::<ControllerRevision>()).await,
@@ -157,7 +166,7 @@ impl Rig {
     }
 
     /// The versions of everything the operator has made.
-    pub async fn versions(&self) -> Vec<String> {
+    pub(crate) async fn versions(&self) -> Vec<String> {
         let mut all = Vec::new();
         versions(&self.functions(), &mut all).await;
         versions(&self.api::<ControllerRevision>(), &mut all).await;
@@ -168,7 +177,7 @@ impl Rig {
     }
 
     /// Takes the Functions away, so that the operator of the next test does not see them.
-    pub async fn end(self, operator: Option<Running>) {
+    pub(crate) async fn end(self, operator: Option<Running>) {
         if let Some(operator) = operator {
             operator.stop().await;
         }
@@ -178,33 +187,34 @@ impl Rig {
 
 impl Running {
     /// What SIGTERM does.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         timeout(LIMIT, self.task).await.expect("it does not end").unwrap().expect("it ends well");
     }
 
     /// What SIGKILL does.
-    pub async fn kill(self) {
+    pub(crate) async fn kill(self) {
         self.task.abort();
         assert!(self.task.await.is_err_and(|e| e.is_cancelled()));
     }
 
     /// A number from its metrics; 0 if it is not there.
-    pub fn metric(&self, line: &str) -> f64 {
+    pub(crate) fn metric(&self, line: &str) -> f64 {
         let text = self.metrics.text().unwrap();
         let value = text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok());
         value.unwrap_or(0.0)
     }
 
     /// Requests that changed something, beside Leases.
-    pub fn writes(&self) -> Vec<String> {
+    pub(crate) fn writes(&self) -> Vec<String> {
         let text = self.metrics.text().unwrap();
-        let writes = text.lines().filter(|l| l.starts_with("rouse_operator_api_writes_total{") && !l.contains("\"leases\""));
+        let writes =
+            text.lines().filter(|l| l.starts_with("rouse_operator_api_writes_total{") && !l.contains("\"leases\""));
         writes.map(str::to_owned).collect()
     }
 }
 
-pub async fn wait_for<K>(api: &Api<K>, name: &str, what: &str, is: impl Fn(&K) -> bool) -> K
+pub(crate) async fn wait_for<K>(api: &Api<K>, name: &str, what: &str, is: impl Fn(&K) -> bool) -> K
 where
     K: Clone + Debug + DeserializeOwned,
 {
@@ -220,7 +230,7 @@ where
 }
 
 /// Waits until `is` holds.
-pub async fn eventually(what: &str, is: impl AsyncFn() -> bool) {
+pub(crate) async fn eventually(what: &str, is: impl AsyncFn() -> bool) {
     let begun = Instant::now();
     while !is().await {
         assert!(begun.elapsed() < LIMIT, "{what}: not so within {LIMIT:?}");
@@ -229,13 +239,13 @@ pub async fn eventually(what: &str, is: impl AsyncFn() -> bool) {
 }
 
 /// Status and reason of a condition.
-pub fn condition(function: &Function, type_: &str) -> (String, String) {
+pub(crate) fn condition(function: &Function, type_: &str) -> (String, String) {
     let conditions = function.status.iter().flat_map(|s| &s.conditions);
     let found = conditions.filter(|c| c.type_ == type_).map(|c| (c.status.clone(), c.reason.clone())).next();
     found.unwrap_or_default()
 }
 
-pub fn message(function: &Function, type_: &str) -> String {
+pub(crate) fn message(function: &Function, type_: &str) -> String {
     let conditions = function.status.iter().flat_map(|s| &s.conditions);
     conditions.filter(|c| c.type_ == type_).map(|c| c.message.clone()).next().unwrap_or_default()
 }

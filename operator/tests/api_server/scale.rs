@@ -21,6 +21,7 @@ use rouse_operator::{
     worker,
 };
 use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::rig::{Rig, config};
@@ -37,7 +38,8 @@ impl Listener for Queue {
     fn ingress_changed(&self) {}
 }
 
-fn frame(rig: &Rig, in_flight: u64, arrivals: u64) -> Frame {
+/// What an activator that began at `began` would say now.
+fn frame(rig: &Rig, began: Instant, in_flight: u64, arrivals: u64) -> Frame {
     let revision = RevisionDemand {
         namespace: rig.namespace.clone(),
         function: "hello".into(),
@@ -46,7 +48,8 @@ fn frame(rig: &Rig, in_flight: u64, arrivals: u64) -> Frame {
         arrivals,
         ..RevisionDemand::default()
     };
-    Frame { version: VERSION, process: "activator".into(), sequence: 0, at_us: 0, revisions: vec![revision] }
+    let at_us = u64::try_from(began.elapsed().as_micros()).unwrap();
+    Frame { version: VERSION, process: "activator".into(), sequence: 0, at_us, revisions: vec![revision] }
 }
 
 #[tokio::test]
@@ -54,7 +57,8 @@ async fn to_zero_and_up_and_against_the_will_of_others() {
     let rig = Rig::new("scale").await;
     // The reconciler of a whole operator makes the objects, and then leaves the counts to the scaler of this test.
     let operator = rig.operator().await;
-    rig.apply("hello", &json!({"image": "i", "scaling": {"idleTimeout": "1s", "target": 1, "panicWindow": "1s"}})).await;
+    rig.apply("hello", &json!({"image": "i", "scaling": {"idleTimeout": "1s", "target": 1, "panicWindow": "1s"}}))
+        .await;
     rig.function("hello", "has a status", |f| f.status.is_some()).await;
     rig.pods_ready("hello-00001", 1).await;
     rig.function("hello", "is proven", |f| crate::rig::condition(f, "RevisionReady").0 == "True").await;
@@ -74,28 +78,33 @@ async fn to_zero_and_up_and_against_the_will_of_others() {
         let (scaler, stop) = (Arc::clone(&scaler), stop.clone());
         async move { worker::run(&queue, 4, &stop, &Beat::default(), |key| Arc::clone(&scaler).look(key)).await }
     });
+    let began = Instant::now();
     let source = Source { address: ([127, 0, 0, 1], 1).into(), pod: None };
     scaler.set_sources(&HashMap::from([(source.clone(), true)]));
     let replicas = |d: &Deployment| d.spec.as_ref().unwrap().replicas.unwrap();
 
-    scaler.frame(&source, frame(&rig, 0, 0));
+    scaler.frame(&source, frame(&rig, began, 0, 0));
     let idle: Deployment = rig.object("hello-00001", "is at zero", |d| replicas(d) == 0).await;
     assert!(idle.metadata.uid.is_some());
     rig.pods_ready("hello-00001", 0).await;
 
     // An activator's wake, with the patch that is valid at zero only.
-    let wake = json!([{"op": "test", "path": "/spec", "value": {}}, {"op": "add", "path": "/spec/replicas", "value": 1}]);
+    let wake =
+        json!([{"op": "test", "path": "/spec", "value": {}}, {"op": "add", "path": "/spec/replicas", "value": 1}]);
     let wake = Patch::<()>::Json(serde_json::from_value(wake).unwrap());
     let deployments: Api<Deployment> = rig.deployments();
     deployments.patch_scale("hello-00001", &PatchParams::default(), &wake).await.unwrap();
-    scaler.frame(&source, frame(&rig, 1, 1));
+    scaler.frame(&source, frame(&rig, began, 1, 1));
     rig.pods_ready("hello-00001", 1).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(replicas(&deployments.get("hello-00001").await.unwrap()), 1, "a request that runs keeps its pod");
-
-    scaler.frame(&source, frame(&rig, 8, 8));
+    // Twice the idle time-out; nothing happens, so there is nothing to wait for but time.
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        assert_eq!(replicas(&deployments.get("hello-00001").await.unwrap()), 1, "a request that runs keeps its pod");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    scaler.frame(&source, frame(&rig, began, 8, 8));
     rig.object("hello-00001", "has grown", |d| replicas(d) >= 4).await;
-    scaler.frame(&source, frame(&rig, 0, 8));
+    scaler.frame(&source, frame(&rig, began, 0, 8));
     rig.object("hello-00001", "is at zero again", |d| replicas(d) == 0).await;
 
     // A human thinks otherwise.

@@ -30,8 +30,9 @@ pub fn build(
     template: &Value,
     initial: u32,
 ) -> Result<Deployment, Invalid> {
-    let template: PodTemplateSpec = serde_json::from_value(template.clone())
-        .map_err(|error| Invalid::new(format!("ControllerRevision {revision}"), format!("its template cannot be read: {error}")))?;
+    let template: PodTemplateSpec = serde_json::from_value(template.clone()).map_err(|error| {
+        Invalid::new(format!("ControllerRevision {revision}"), format!("its template cannot be read: {error}"))
+    })?;
     let mut labels = revision_labels(function, revision);
     let selector = labels
         .iter()
@@ -81,7 +82,8 @@ impl Repair {
             "revisionHistoryLimit": wanted.spec.as_ref().and_then(|s| s.revision_history_limit),
             "progressDeadlineSeconds": wanted.spec.as_ref().and_then(|s| s.progress_deadline_seconds),
         });
-        let mut operations = vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": live.resource_version()})];
+        let mut operations =
+            vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": live.resource_version()})];
         let mut difference = None;
         let null = Value::Null;
         if let Some(path) = drift::missing(template, rest.get("template").unwrap_or(&null)) {

@@ -9,12 +9,12 @@ pub(crate) const UID: &str = "11111111-2222-3333-4444-555555555555";
 
 /// A Function `hello` with this spec.
 pub(crate) fn function(spec: Value) -> Function {
-    serde_json::from_value(json!({
+    let mut whole = json!({
         "apiVersion": "rouse.dev/v1alpha1", "kind": "Function",
         "metadata": {"name": "hello", "namespace": "default", "uid": UID, "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"},
-        "spec": spec,
-    }))
-    .unwrap()
+    });
+    whole["spec"] = spec;
+    serde_json::from_value(whole).unwrap()
 }
 
 /// The smallest one.

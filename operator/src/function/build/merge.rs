@@ -9,7 +9,12 @@ use serde_json::{Map, Value};
 /// The key of the elements of a list, by the list's name, as Kubernetes' own strategic merge has it.
 fn key_of(list: &str) -> Option<&'static str> {
     Some(match list {
-        "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env" | "imagePullSecrets"
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "volumes"
+        | "env"
+        | "imagePullSecrets"
         | "resourceClaims" => "name",
         "volumeMounts" => "mountPath",
         "volumeDevices" => "devicePath",
@@ -62,7 +67,9 @@ fn merge_list(base: &mut Vec<Value>, overlay: &[Value], key: &str) {
 /// A `null` takes away what was built; where nothing was built it says nothing.
 fn without_nulls(value: &Value) -> Value {
     match value {
-        Value::Object(map) => map.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), without_nulls(v))).collect(),
+        Value::Object(map) => {
+            map.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), without_nulls(v))).collect()
+        }
         Value::Array(list) => list.iter().map(without_nulls).collect(),
         scalar => scalar.clone(),
     }

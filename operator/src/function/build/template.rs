@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use rouse_crds::{
     function::Protocol,
-    names::{CONTAINER, CONTAINER_PORT},
+    names::{CONTAINER, CONTAINER_PORT, PROTOCOL_ANNOTATION},
 };
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ use crate::function::validate::{Invalid, ValidatedFunction};
 
 /// Seconds between "this pod goes" and the container's SIGTERM. Activators learn of a pod's end by their watch, so for a
 /// moment after it they still send requests there.
-const PRE_STOP_SECONDS: i64 = 2;
+pub const PRE_STOP_SECONDS: i64 = 2;
 
 /// Builds the template of `revision`, with the user's partial template merged over it.
 ///
@@ -23,8 +23,9 @@ pub fn build(function: &ValidatedFunction<'_>, revision: &str) -> Result<Value, 
     if let (Some(overlay), Value::Object(template)) = (function.overlay, &mut template) {
         merge(template, overlay);
     }
-    let typed: PodTemplateSpec = serde_json::from_value(template.clone())
-        .map_err(|error| Invalid::new("spec.podTemplate", format!("merged over what Rouse builds it is no pod template: {error}")))?;
+    let typed: PodTemplateSpec = serde_json::from_value(template.clone()).map_err(|error| {
+        Invalid::new("spec.podTemplate", format!("merged over what Rouse builds it is no pod template: {error}"))
+    })?;
     let known = serde_json::to_value(typed).map_err(|error| Invalid::new("spec.podTemplate", error.to_string()))?;
     match unknown(&template, &known, "spec.podTemplate") {
         None => Ok(known),
@@ -35,13 +36,15 @@ pub fn build(function: &ValidatedFunction<'_>, revision: &str) -> Result<Value, 
 /// Path of the first field of `wanted` that is not in `known`.
 fn unknown(wanted: &Value, known: &Value, path: &str) -> Option<String> {
     match (wanted, known) {
-        (Value::Object(wanted), Value::Object(known)) => wanted.iter().filter(|(_, v)| !v.is_null()).find_map(|(name, value)| {
-            let path = format!("{path}.{name}");
-            match known.get(name) {
-                Some(known) => unknown(value, known, &path),
-                None => Some(path),
-            }
-        }),
+        (Value::Object(wanted), Value::Object(known)) => {
+            wanted.iter().filter(|(_, v)| !v.is_null()).find_map(|(name, value)| {
+                let path = format!("{path}.{name}");
+                match known.get(name) {
+                    Some(known) => unknown(value, known, &path),
+                    None => Some(path),
+                }
+            })
+        }
         (Value::Array(wanted), Value::Array(known)) => {
             wanted.iter().zip(known).enumerate().find_map(|(i, (w, k))| unknown(w, k, &format!("{path}[{i}]")))
         }
@@ -71,7 +74,11 @@ fn base(function: &ValidatedFunction<'_>, revision: &str) -> Value {
     ];
     container.extend(given.into_iter().filter(|(_, v)| !v.is_null()).map(|(name, value)| (name.to_owned(), value)));
     json!({
-        "metadata": {"labels": revision_labels(function, revision)},
+        "metadata": {
+            "labels": revision_labels(function, revision),
+            // A revision speaks what it was made to speak, whatever the Function says later.
+            "annotations": {PROTOCOL_ANNOTATION: spec.protocol()},
+        },
         "spec": {
             "containers": [container],
             // Mounting a token costs a cold start 0.3 s: kubelet looks at volumes that seldom.

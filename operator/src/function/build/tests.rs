@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::{fixtures::*, *};
 use crate::function::validate::validate;
+use kube::ResourceExt;
 use rouse_crds::Function;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -102,7 +103,9 @@ fn nothing_is_written_twice() {
 fn only_a_change_of_the_container_makes_a_revision() {
     let mut found = Found::default();
     written(&built(&hello(), &found), &mut found);
-    let scaled = function(json!({"image": "example.org/hello:1", "scaling": {"min": 2, "idleTimeout": "5s"}, "timeouts": {"response": "1s"}}));
+    let scaled = function(
+        json!({"image": "example.org/hello:1", "scaling": {"min": 2, "idleTimeout": "5s"}, "timeouts": {"response": "1s"}}),
+    );
     assert!(quiet(&built(&scaled, &found)));
     let changed = built(&function(json!({"image": "example.org/hello:2"})), &found);
     assert_eq!(changed.latest, "hello-00002");
@@ -172,6 +175,19 @@ fn a_template_that_is_none_is_refused(#[case] template: Value, #[case] field: &s
     let function = function(json!({"image": "i", "podTemplate": template}));
     let invalid = build(&validate(&function).unwrap(), &Found::default(), &names()).unwrap_err();
     assert_eq!(invalid.field, field, "{invalid}");
+}
+
+#[test]
+fn a_revision_that_could_not_be_started_goes_when_it_is_not_wanted_any_more() {
+    let mut found = Found::default();
+    written(&built(&hello(), &found), &mut found);
+    written(&built(&function(json!({"image": "refused"})), &found), &mut found);
+    found.deployments.remove("hello-00002");
+    let back = built(&hello(), &found);
+    assert_eq!(back.latest, "hello-00003");
+    let created: Vec<_> = back.create.iter().map(ResourceExt::name_any).collect();
+    assert_eq!(created, ["hello-00003"]);
+    assert_eq!((back.remove[0].kind, back.remove[0].name.as_str()), (Kind::ControllerRevision, "hello-00002"));
 }
 
 #[test]

@@ -38,13 +38,43 @@ fn decided(former: &FunctionStatus, state: &RevisionState, unproven_is_fine: boo
 #[case::not_started(FunctionStatus::default(), state(0, 0, None), true, Some(true), NOT_STARTED)]
 #[case::fails(FunctionStatus::default(), state(1, 0, Some("ErrImagePull")), false, Some(false), "ErrImagePull")]
 #[case::proven_at_zero(former(LATEST, Some(true), PROVEN), state(0, 0, None), false, Some(true), PROVEN)]
-#[case::failed_at_zero(former(LATEST, Some(false), "ErrImagePull"), state(0, 0, None), false, Some(false), "ErrImagePull")]
-#[case::failed_and_tried_again(former(LATEST, Some(false), "ErrImagePull"), state(1, 0, None), false, Some(false), "ErrImagePull")]
+#[case::failed_at_zero(
+    former(LATEST, Some(false), "ErrImagePull"),
+    state(0, 0, None),
+    false,
+    Some(false),
+    "ErrImagePull"
+)]
+#[case::failed_and_tried_again(
+    former(LATEST, Some(false), "ErrImagePull"),
+    state(1, 0, None),
+    false,
+    Some(false),
+    "ErrImagePull"
+)]
 #[case::recovered(former(LATEST, Some(false), "ErrImagePull"), state(1, 1, None), false, Some(true), PROVEN)]
-#[case::proven_and_now_fails(former(LATEST, Some(true), PROVEN), state(1, 0, Some("CrashLoopBackOff")), false, Some(false), "CrashLoopBackOff")]
-#[case::another_revision_failed(former("f-00001", Some(false), "ErrImagePull"), state(1, 0, None), false, None, STARTING)]
+#[case::proven_and_now_fails(
+    former(LATEST, Some(true), PROVEN),
+    state(1, 0, Some("CrashLoopBackOff")),
+    false,
+    Some(false),
+    "CrashLoopBackOff"
+)]
+#[case::another_revision_failed(
+    former("f-00001", Some(false), "ErrImagePull"),
+    state(1, 0, None),
+    false,
+    None,
+    STARTING
+)]
 #[case::was_invalid(former(LATEST, Some(false), INVALID), state(1, 0, None), false, None, STARTING)]
-#[case::first_call_of_one_not_started(former(LATEST, Some(true), NOT_STARTED), state(1, 0, None), true, Some(true), NOT_STARTED)]
+#[case::first_call_of_one_not_started(
+    former(LATEST, Some(true), NOT_STARTED),
+    state(1, 0, None),
+    true,
+    Some(true),
+    NOT_STARTED
+)]
 fn of_the_revision(
     #[case] former: FunctionStatus,
     #[case] state: RevisionState,

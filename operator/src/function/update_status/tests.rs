@@ -35,7 +35,12 @@ fn resources(latest: &str) -> Result<Resources<Applied>, Invalid> {
     })
 }
 
-fn run(former: &FunctionStatus, found: &Found, applied: &Result<Resources<Applied>, Invalid>, second: i64) -> FunctionStatus {
+fn run(
+    former: &FunctionStatus,
+    found: &Found,
+    applied: &Result<Resources<Applied>, Invalid>,
+    second: i64,
+) -> FunctionStatus {
     compute(&hello(), former, found, applied, &names(), at(second)).0
 }
 
@@ -90,7 +95,8 @@ fn an_invalid_change_leaves_the_traffic_where_it_is() {
 #[test]
 fn a_cluster_function_has_no_url() {
     let function = function(json!({"image": "i", "visibility": "Cluster"}));
-    let status = compute(&function, &FunctionStatus::default(), &Found::default(), &resources("hello-00001"), &names(), at(0)).0;
+    let status =
+        compute(&function, &FunctionStatus::default(), &Found::default(), &resources("hello-00001"), &names(), at(0)).0;
     assert_eq!(status.url, None);
     assert_eq!(status.address.unwrap().url, "http://hello.default.svc.cluster.local");
 }

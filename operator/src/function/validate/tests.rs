@@ -20,6 +20,7 @@ fn with_template(template: Value) -> Function {
 #[case::nameless(json!({"spec": {"containers": [{"image": "x"}]}}), "spec.podTemplate.spec.containers", "needs a name")]
 #[case::no_list(json!({"spec": {"containers": {}}}), "spec.podTemplate.spec.containers", "has to be a list")]
 #[case::restart(json!({"spec": {"restartPolicy": "Never"}}), "spec.podTemplate.spec.restartPolicy", "has to be Always")]
+#[case::too_quick(json!({"spec": {"terminationGracePeriodSeconds": 2}}), "spec.podTemplate.spec.terminationGracePeriodSeconds", "at least 3")]
 #[case::no_object(json!({"spec": []}), "spec.podTemplate.spec", "has to be an object")]
 fn refuses(#[case] template: Value, #[case] field: &str, #[case] fix: &str) {
     let function = with_template(template);
