@@ -5,6 +5,7 @@
 mod bad_input;
 mod chart;
 mod deletion;
+mod examples;
 mod failures;
 mod idle;
 mod operator_down;

@@ -202,7 +202,7 @@ async fn tell(
                 context.events.normal(&reference, "Ready", &note).await;
             }
             (REVISION_READY | ROUTABLE, "False") => {
-                tracing::info!(function = %key, condition = now.type_, reason = now.reason, message = now.message, "Function has a problem");
+                tracing::info!(function = %key, condition = now.type_, reason = now.reason, detail = now.message, "Function has a problem");
                 context.events.warning(&reference, &now.reason, &now.message).await;
             }
             (ACTIVE, _) => tracing::debug!(function = %key, reason = now.reason, "Function went to or left zero"),

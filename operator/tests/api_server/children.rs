@@ -200,7 +200,7 @@ async fn the_ingress_follows_the_functions() {
     rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "hosts": ["shop.example.org"]})).await;
     let lost = rig.function("b", "has lost the host", |f| condition(f, "Routable").1 == "HostConflict").await;
     assert!(message(&lost, "Routable").contains(&format!("{}/a", rig.namespace)));
-    let a = rig.functions().get("a").await.unwrap();
+    let a = rig.function("a", "has a first status", |f| f.status.is_some()).await;
     assert_eq!(condition(&a, "Routable").0, "True", "{a:#?}");
     rig.functions().delete("a", &DeleteParams::default()).await.unwrap();
     rig.function("b", "has got the host", |f| condition(f, "Routable").0 == "True").await;

@@ -52,7 +52,9 @@ pub(crate) struct Running {
 }
 
 pub(crate) async fn config() -> Config {
-    // Installed by whichever test comes first.
+    // Both by whichever test comes first. `RUST_LOG` shows what the operator says.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    drop(tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init());
     drop(rustls::crypto::ring::default_provider().install_default());
     let path = std::env::var("ROUSE_TEST_KUBECONFIG")
         .expect("ROUSE_TEST_KUBECONFIG is not set: these tests need an API server; run `cargo e2e test --tier 2`");
