@@ -9,8 +9,8 @@
 //! [`up::up`] walks that line and gives a [`Cluster`]; [`up::down`] takes back all of it. Everything that is built is kept
 //! in a cache, under a name that holds the hash of what it was built from.
 //!
-//! On such a cluster [`demo`] tells a story, [`bench`] measures, and the tests below `tests/` run; all three apply and call
-//! functions through [`world::World`]. [`test`] runs every test there is, tier by tier.
+//! On such a cluster [`demo`] tells a story, [`mod@bench`] measures, and the tests below `tests/` run; all three apply and call
+//! functions through [`world::World`]. [`mod@test`] runs every test there is, tier by tier.
 
 pub mod addons;
 pub mod api_server;

@@ -55,10 +55,24 @@ impl std::fmt::Debug for World {
 ///
 /// If the kubeconfig cannot be read.
 pub async fn client_of(cluster: &Cluster) -> Result<Client> {
+    client(cluster, None).await
+}
+
+/// The same, with the rights of another user.
+///
+/// # Errors
+///
+/// If the kubeconfig cannot be read.
+pub async fn client_as(cluster: &Cluster, user: &str) -> Result<Client> {
+    client(cluster, Some(user.to_owned())).await
+}
+
+async fn client(cluster: &Cluster, user: Option<String>) -> Result<Client> {
     // Several TLS providers may be compiled in; the first to be installed is the one that holds.
     drop(rustls::crypto::ring::default_provider().install_default());
     let kubeconfig = Kubeconfig::read_from(&cluster.kubeconfig).context("the cluster's kubeconfig")?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.auth_info.impersonate = user;
     Ok(Client::try_from(config)?)
 }
 

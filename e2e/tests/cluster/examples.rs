@@ -45,10 +45,14 @@ async fn every_example_is_applied_and_answers() -> Result<()> {
                 let answer = scene.get(&function_name, "/").await?;
                 assert_eq!(answer.status, StatusCode::OK, "{name}: {}", answer.text());
                 for host in function.spec.hosts.iter().flatten() {
-                    let answer = rouse_e2e::world::until(&format!("{host} to be routed"), rouse_e2e::world::PATIENCE, || async {
-                        let answer = scene.caller.get(host, "/").await?;
-                        Ok((answer.status != StatusCode::NOT_FOUND).then_some(answer))
-                    })
+                    let answer = rouse_e2e::world::until(
+                        &format!("{host} to be routed"),
+                        rouse_e2e::world::PATIENCE,
+                        || async {
+                            let answer = scene.caller.get(host, "/").await?;
+                            Ok((answer.status != StatusCode::NOT_FOUND).then_some(answer))
+                        },
+                    )
                     .await?;
                     assert_eq!(answer.status, StatusCode::OK, "{host}: {}", answer.text());
                 }

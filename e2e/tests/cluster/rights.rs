@@ -1,6 +1,12 @@
 //! What the activator may do to the cluster: wake functions, and nothing else.
 
 use anyhow::Result;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use rouse_e2e::world::client_as;
 use serde_json::json;
 
 use crate::scene::{RELEASE, Scene};
@@ -10,34 +16,19 @@ async fn the_activator_may_wake_and_nothing_else() -> Result<()> {
     let scene = Scene::new("rights").await?;
     scene.ready("hello", json!({"scaling": {"initial": 0}})).await?;
     let user = format!("system:serviceaccount:{RELEASE}:rouse-activator");
-    let patch = |namespace: String, deployment: &'static str, replicas: u32| {
-        let (scene, user) = (&scene, &user);
-        async move {
-            let patch = format!("{{\"spec\":{{\"replicas\":{replicas}}}}}");
-            let args = [
-                "--as",
-                user,
-                "--namespace",
-                &namespace,
-                "patch",
-                "deployment",
-                deployment,
-                "--subresource=scale",
-                "--type=merge",
-                "--patch",
-                &patch,
-            ];
-            scene.kubectl(&args).await
-        }
+    let client = client_as(&scene.cluster, &user).await?;
+    let scale = async |namespace: &str, deployment: &str, replicas: u32| {
+        let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        deployments.patch_scale(deployment, &PatchParams::default(), &patch).await.map(drop).map_err(|e| e.to_string())
     };
-    let (woken, said) = patch(scene.namespace.clone(), "hello-00001", 1).await?;
-    assert!(woken, "the activator could not wake a function: {said}");
-    let (raised, said) = patch(scene.namespace.clone(), "hello-00001", 2).await?;
-    assert!(!raised && said.contains("zero"), "from 1 to 2: {said}");
-    let (lowered, said) = patch(scene.namespace.clone(), "hello-00001", 0).await?;
-    assert!(!lowered, "from 1 to 0: {said}");
-    let (foreign, said) = patch(RELEASE.to_owned(), "rouse-operator", 0).await?;
-    assert!(!foreign, "the operator itself: {said}");
+    assert_eq!(scale(&scene.namespace, "hello-00001", 1).await, Ok(()), "the activator could not wake a function");
+    let raised = scale(&scene.namespace, "hello-00001", 2).await;
+    assert!(raised.as_ref().is_err_and(|said| said.contains("zero")), "from 1 to 2: {raised:?}");
+    let lowered = scale(&scene.namespace, "hello-00001", 0).await;
+    assert!(lowered.as_ref().is_err_and(|said| said.contains("zero")), "from 1 to 0: {lowered:?}");
+    let foreign = scale(RELEASE, "rouse-operator", 0).await;
+    assert!(foreign.as_ref().is_err_and(|said| said.contains("Function")), "the operator itself: {foreign:?}");
     for (verb, what) in [("delete", "deployments"), ("create", "pods"), ("get", "secrets"), ("patch", "functions")] {
         let (_, said) = scene.kubectl(&["auth", "can-i", verb, what, "--all-namespaces", "--as", &user]).await?;
         assert!(said.trim().starts_with("no"), "the activator may {verb} {what}: {said}");

@@ -7,6 +7,10 @@ use crate::{Demand, Metric, Observed, Policy, State, history::Average, state::Pa
 /// A rise is sudden when the panic window wants at least this many times the pods that are ready.
 const PANIC_THRESHOLD: f64 = 2.0;
 
+/// A hundredth of a pod is no pod. Frames are late by some milliseconds, and at a target of 1 that alone would ask for one
+/// more now and then.
+const SLACK: f64 = 0.01;
+
 /// While pods are there and demand is in the windows, averages fall by the mere passing of time, so they are looked at
 /// again this often.
 const REVIEW: Duration = Duration::from_secs(1);
@@ -156,8 +160,7 @@ fn wanted(average: Average, policy: &Policy) -> u32 {
     };
     // A target of 0 cannot be written in a Function; were it to come here, one pod for each request is the least harm.
     let target = if policy.target > 0.0 { policy.target } else { 1.0 };
-    // Averages carry rounding errors of interpolation; a millionth of a pod is none.
-    (load / target - 1e-6).ceil().clamp(0.0, f64::from(u32::MAX)) as u32
+    (load / target - SLACK).ceil().clamp(0.0, f64::from(u32::MAX)) as u32
 }
 
 /// Whether nothing but the idle time-out will change the count: no demand in the windows and no rise under way.
