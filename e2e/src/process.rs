@@ -44,21 +44,33 @@ pub async fn succeeds(mut command: Command) -> bool {
     command.status().await.is_ok_and(|status| status.success())
 }
 
-/// Looks at a condition until it holds; after `limit` an error that says what was waited for.
+/// Looks until there is something to give, at most for `limit`.
+///
+/// # Errors
+///
+/// After `limit`, with what was waited for; or at once if looking fails.
+pub async fn until<T, F>(what: &str, limit: Duration, mut look: F) -> Result<T>
+where
+    F: AsyncFnMut() -> Result<Option<T>>,
+{
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = look().await.with_context(|| format!("Waiting for {what}"))? {
+            return Ok(found);
+        }
+        if Instant::now() >= deadline {
+            bail!("{what}: not within {} s", limit.as_secs());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Looks at a condition until it holds; the errors are those of [`until`].
 pub async fn wait_for<F>(what: &str, limit: Duration, mut holds: F) -> Result<()>
 where
     F: AsyncFnMut() -> Result<bool>,
 {
-    let deadline = Instant::now() + limit;
-    loop {
-        if holds().await? {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            bail!("{what} did not happen within {} s", limit.as_secs());
-        }
-        tokio::time::sleep(POLL).await;
-    }
+    until(what, limit, async || Ok(holds().await?.then_some(()))).await
 }
 
 /// The end of a text, as much of it as an error should show.

@@ -1,9 +1,9 @@
 //! A namespace of the cluster with functions in it: how tests, the demonstration and the benchmarks apply Functions, call
 //! them and look at what is there.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
 use kube::{
     Api, Client, Config, ResourceExt as _,
@@ -12,15 +12,14 @@ use kube::{
 };
 use rouse_crds::{Function, FunctionSpec, hosts::default_host, names, pod::FunctionPod};
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
+
+pub use crate::process::until;
 
 use crate::{
     Cluster,
     caller::{Answer, Caller},
 };
-
-/// How often a condition is looked at.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// A generous limit for what the cluster does by itself.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -74,27 +73,6 @@ async fn client(cluster: &Cluster, user: Option<String>) -> Result<Client> {
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.auth_info.impersonate = user;
     Ok(Client::try_from(config)?)
-}
-
-/// Looks every 50 ms until `look` gives something, at most for `limit`.
-///
-/// # Errors
-///
-/// If it does not in time, with `what` was waited for; or if looking fails.
-pub async fn until<T, F>(what: &str, limit: Duration, mut look: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<Option<T>>>,
-{
-    let end = Instant::now() + limit;
-    loop {
-        if let Some(found) = look().await.with_context(|| format!("waiting for {what}"))? {
-            return Ok(found);
-        }
-        if Instant::now() > end {
-            bail!("waited {limit:?} in vain for {what}");
-        }
-        sleep(LOOK).await;
-    }
 }
 
 impl World {
