@@ -19,6 +19,7 @@ pub mod args;
 pub mod context;
 pub mod demand;
 pub mod endpoints;
+pub mod keepalive;
 pub mod metrics;
 pub mod problem;
 pub mod proxy;

@@ -98,7 +98,7 @@ pub struct FunctionSpec {
     /// Hosts that lead here beside `{name}.{namespace}.{domain}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
-    #[x_kube(validation = Rule::new("self.all(h, h.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$'))").message("each host must be a lower-case DNS name with a dot and without port or wildcard, such as shop.example.org"))]
+    #[x_kube(validation = Rule::new("self.all(h, h.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\\\\.[a-z]([-a-z0-9]*[a-z0-9])?$'))").message("each host must be a lower-case DNS name with a dot and without port or wildcard, no IP address, such as shop.example.org"))]
     pub hosts: Option<Vec<String>>,
     /// Which revisions get which share of the calls. Default: all to the latest that has proven itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,6 +9,14 @@ pub fn default_host(name: &str, namespace: &str, domain: &str) -> String {
     format!("{name}.{namespace}.{domain}")
 }
 
+/// Name and namespace of the Function whose default host this is, whether that Function exists or not. No other Function
+/// can have the host.
+#[must_use]
+pub fn default_host_of<'a>(host: &'a str, domain: &str) -> Option<(&'a str, &'a str)> {
+    let (name, namespace) = host.strip_suffix(domain)?.strip_suffix('.')?.split_once('.')?;
+    (!namespace.contains('.')).then_some((name, namespace))
+}
+
 /// Every name by which the cluster's DNS search path lets a pod call the function's Service.
 #[must_use]
 pub fn cluster_hosts(name: &str, namespace: &str, cluster_domain: &str) -> [String; 3] {
@@ -38,6 +46,14 @@ mod tests {
             cluster_hosts("hello", "default", "cluster.local"),
             ["hello.default", "hello.default.svc", "hello.default.svc.cluster.local"]
         );
+    }
+
+    #[test]
+    fn a_default_host_says_whose_it_is() {
+        assert_eq!(default_host_of("pay.shop.example.org", "example.org"), Some(("pay", "shop")));
+        assert_eq!(default_host_of("a.pay.shop.example.org", "example.org"), None);
+        assert_eq!(default_host_of("shop.example.org", "example.org"), None);
+        assert_eq!(default_host_of("pay.shop.badexample.org", "example.org"), None);
     }
 
     #[test]

@@ -7,7 +7,10 @@ use std::{
 };
 
 use parking_lot::RwLock;
-use rouse_crds::{Function, hosts::claim_order};
+use rouse_crds::{
+    Function,
+    hosts::{claim_order, default_host_of},
+};
 
 use crate::key::FunctionKey;
 
@@ -45,16 +48,13 @@ pub fn owners<'a>(functions: impl Iterator<Item = &'a Function>, domain: &str) -
     let mut owners = HashMap::with_capacity(claims.len());
     for (host, claimants) in claims {
         let oldest = claimants.into_iter().min().map(|(_, namespace, name)| FunctionKey { namespace, name });
-        if let Some(owner) = default_host_of(host, domain).or(oldest) {
+        if let Some(owner) =
+            default_host_of(host, domain).map(|(name, namespace)| FunctionKey::new(namespace, name)).or(oldest)
+        {
             owners.insert(host.to_owned(), owner);
         }
     }
     owners
-}
-
-fn default_host_of(host: &str, domain: &str) -> Option<FunctionKey> {
-    let (name, namespace) = host.strip_suffix(domain)?.strip_suffix('.')?.split_once('.')?;
-    (!namespace.contains('.')).then(|| FunctionKey::new(namespace, name))
 }
 
 impl Claims {

@@ -129,9 +129,9 @@ impl Scaler {
         let now = self.now();
         let (touched, whole) = {
             let mut demand = self.demand.lock();
-            let before = demand.complete();
+            let before = demand.complete(now);
             let touched = change(&mut demand, now);
-            (touched, !before && demand.complete())
+            (touched, !before && demand.complete(now))
         };
         for key in touched {
             self.queue.add(key);
@@ -198,8 +198,8 @@ impl Scaler {
         let cold_start = function.spec.timeouts().cold_start();
         for deployment in deployments {
             let name = deployment.name_any();
-            let pods: Vec<_> = found.pods.iter().filter(|p| p.revision() == Some(&name)).cloned().collect();
-            plan.spared.extend(victims::spared(&pods, deployment.desired()));
+            let pods: Vec<_> =
+                found.pods.iter().filter(|p| p.revision() == Some(&name) && !p.ended()).cloned().collect();
             let memory = memory_of(memories, &name, || Memory {
                 uid: deployment.metadata.uid.clone(),
                 state: State::new(now),
@@ -212,6 +212,8 @@ impl Scaler {
                 continue;
             }
             memory.see(deployment.desired(), now);
+            // Not before the cache has what was written: by an old count, the pods that were just marked would be spared.
+            plan.spared.extend(victims::spared(&pods, deployment.desired()));
             let seen = observe::revision(&found, &name, cold_start, wall);
             let facts = policy::Facts {
                 name: &name,
@@ -223,7 +225,7 @@ impl Scaler {
             let (policy, proof_ends) = policy::of(function, facts, wall);
             let (demand, complete) = {
                 let mut aggregate = self.demand.lock();
-                (aggregate.demand(key, &name, now), aggregate.complete())
+                (aggregate.demand(key, &name, now), aggregate.complete(now))
             };
             let observed = Observed { desired: deployment.desired(), ready: deployment.ready() };
             let decision = decide(now, &demand, &observed, &policy, &mut memory.state);

@@ -8,6 +8,8 @@ use std::{
 
 use tokio::{net::TcpStream, time::timeout};
 
+use crate::keepalive::keep_alive;
+
 /// Connects to pods.
 #[derive(Clone, Copy, Debug)]
 pub struct Dialer {
@@ -60,6 +62,7 @@ impl Dialer {
         let stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| DialError::TimedOut(limit))??;
         // Small writes go out at once: a head, a chunk of a stream.
         stream.set_nodelay(true)?;
+        keep_alive(&stream)?;
         Ok(stream)
     }
 }

@@ -209,6 +209,14 @@ impl Directory {
             let own = hosts::default_host(&key.1, &key.0, &self.domain);
             for host in std::iter::once(&own).chain(function.spec.hosts.iter().flatten()) {
                 match Host::normalise(host) {
+                    // The default host of another Function is that one's, even before it exists: or else whoever claims
+                    // it first would get its calls.
+                    Ok(host)
+                        if hosts::default_host_of(host.as_str(), &self.domain)
+                            .is_some_and(|(name, namespace)| (name, namespace) != (&*key.1, &*key.0)) =>
+                    {
+                        tracing::warn!(namespace = %key.0, function = %key.1, host = host.as_str(), "A host is another function's and is left out");
+                    }
                     Ok(host) => drop(wanted.insert(host.as_str().into())),
                     Err(error) => {
                         tracing::warn!(namespace = %key.0, function = %key.1, host, %error, "A host is left out");

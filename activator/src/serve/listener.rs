@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{heads::HeadVerdict, socket::Socket};
 use crate::{
+    keepalive::keep_alive,
     proxy::{Peer, Proxy},
     route::Side,
 };
@@ -70,7 +71,7 @@ impl Listener {
         let server = Arc::new(server());
         let places = Arc::new(Semaphore::new(self.limits.connections));
         while let Some((stream, address, place)) = stop.run_until_cancelled(self.accept(&places)).await {
-            if let Err(error) = stream.set_nodelay(true) {
+            if let Err(error) = stream.set_nodelay(true).and_then(|()| keep_alive(&stream)) {
                 tracing::debug!(%error, "A connection ended before it began");
                 continue;
             }

@@ -7,7 +7,7 @@ use crate::scene::Scene;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_function_is_refused_with_field_and_fix() -> Result<()> {
     let scene = Scene::new("bad").await?;
-    let cases: [(&str, &str, &str, &[&str]); 12] = [
+    let cases: [(&str, &str, &str, &[&str]); 13] = [
         ("a name that is no label", "9lives", "{image: x}", &["metadata.name", "starts with a letter"]),
         (
             "a negative count",
@@ -39,6 +39,7 @@ async fn a_bad_function_is_refused_with_field_and_fix() -> Result<()> {
         ("two ports in another way", "a", "{image: x, ports: [80, 81]}", &["unknown field", "spec.ports"]),
         ("PORT twice", "a", "{image: x, env: [{name: PORT, value: '1'}]}", &["PORT is set from spec.port"]),
         ("a host that is none", "a", "{image: x, hosts: ['http://x']}", &["spec.hosts", "lower-case DNS name"]),
+        ("an address for a host", "a", "{image: x, hosts: [10.0.0.1]}", &["spec.hosts", "no IP address"]),
         ("no image", "a", "{}", &["spec.image", "Required"]),
     ];
     for (what, name, spec, expected) in cases {

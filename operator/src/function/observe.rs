@@ -26,7 +26,10 @@ pub struct RevisionState {
 /// Looks at `revision` at the time `now` of the cluster's clocks. `cold_start` is how long a pod may take.
 pub fn revision(found: &Found, revision: &str, cold_start: Duration, now: Timestamp) -> RevisionState {
     let Some(deployment) = found.deployments.get(revision) else { return RevisionState::default() };
-    let pods: Vec<_> = found.pods.iter().filter(|pod| pod.revision() == Some(revision)).map(|p| &**p).collect();
+    let mut pods: Vec<_> = found.pods.iter().filter(|pod| pod.revision() == Some(revision)).map(|p| &**p).collect();
+    // A pod that has ended (evicted, say) stays as an object for long. It speaks only while one is wanted and none lives.
+    let alive = pods.iter().any(|pod| !pod.ended());
+    pods.retain(|pod| !pod.ended() || (!alive && deployment.desired() > 0));
     let mut state =
         RevisionState { desired: deployment.desired(), ready: deployment.ready(), ..RevisionState::default() };
     if state.ready > 0 || pods.iter().any(|pod| pod.ready()) {
@@ -53,8 +56,11 @@ pub fn revision(found: &Found, revision: &str, cold_start: Duration, now: Timest
 
 /// For a pod whose containers all run: how much of the time is left in which it has to become ready.
 fn unheard(pod: &FunctionPod, cold_start: Duration, now: Timestamp) -> Option<Duration> {
-    let since = pod.running_since()?;
-    let running = Duration::try_from(now.duration_since(since.0)).unwrap_or_default();
+    // One that was ready and is not for the moment has its time from then on.
+    let unready = pod.status.conditions.iter().find(|c| c.type_ == "Ready" && c.status != "True");
+    let unready_since = unready.and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0);
+    let since = pod.running_since()?.0.max(unready_since.unwrap_or(Timestamp::MIN));
+    let running = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     Some(cold_start.saturating_sub(running))
 }
 
@@ -125,6 +131,26 @@ mod tests {
         assert_eq!((young.failure, young.look_again), (None, Some(Duration::from_secs(50))));
         let old = look(json!({}), &[running("2026-01-01T00:00:00Z")]);
         assert_eq!((old.failure.unwrap().reason.as_str(), old.look_again), (NEVER_LISTENED, None));
+    }
+
+    #[test]
+    fn a_pod_that_has_ended_says_nothing_beside_one_that_lives() {
+        let evicted = json!({"phase": "Failed", "reason": "Evicted", "message": "memory"});
+        assert_eq!(look(json!({}), &[evicted.clone(), waiting("ContainerCreating")]).failure, None);
+        assert_eq!(look(json!({}), &[evicted.clone()]).failure.unwrap().reason, "Evicted");
+        let mut at_zero = found(json!({}), &[evicted]);
+        let deployment = json!({"metadata": {"name": "r"}, "spec": {"replicas": 0}});
+        at_zero.deployments.insert("r".into(), Arc::new(serde_json::from_value(deployment).unwrap()));
+        let state = revision(&at_zero, "r", COLD, "2026-01-01T00:01:00Z".parse().unwrap());
+        assert_eq!(state.failure, None, "at zero it is of another time");
+    }
+
+    #[test]
+    fn one_that_was_ready_has_its_time_anew() {
+        let mut pod = running("2026-01-01T00:00:00Z");
+        pod["conditions"] = json!([{"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:55Z"}]);
+        let state = look(json!({}), &[pod]);
+        assert_eq!((state.failure, state.look_again), (None, Some(Duration::from_secs(55))));
     }
 
     #[test]

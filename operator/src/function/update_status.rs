@@ -147,7 +147,7 @@ fn compute(
         latest: &latest,
         state: &state,
         unproven_is_fine: scaling.initial() == 0,
-        pods: desired.max(u32::try_from(found.pods.len()).unwrap_or(u32::MAX)),
+        pods: desired.max(u32::try_from(found.pods.iter().filter(|p| !p.ended()).count()).unwrap_or(u32::MAX)),
     });
     let generation = function.metadata.generation.unwrap_or_default();
     for condition in &wanted {

@@ -23,12 +23,18 @@ pub fn build<'a>(
     let (mut namespaces, mut hosts) = (BTreeSet::new(), BTreeSet::new());
     for function in functions.filter(|f| f.spec.visibility() == Visibility::Public) {
         namespaces.extend(function.metadata.namespace.as_deref());
-        hosts.extend(function.spec.hosts.iter().flatten().filter(|host| owns(function, host)));
+        hosts.extend(function.spec.hosts.iter().flatten().filter(|host| fits(host) && owns(function, host)));
     }
     let wildcards = namespaces.into_iter().map(|namespace| format!("*.{namespace}.{}", names.domain));
     let rules: Vec<_> =
         wildcards.chain(hosts.into_iter().cloned()).map(|host| rule(host, &names.activator_service)).collect();
     (!rules.is_empty()).then_some(rules)
+}
+
+/// Whether the API server takes it as a host of an Ingress. A single one that it does not take would keep the whole object,
+/// and so everybody's changes, from being written; the rules of the Function refuse it, but not one that is older than they.
+fn fits(host: &str) -> bool {
+    host.parse::<std::net::IpAddr>().is_err()
 }
 
 fn rule(host: String, service: &str) -> IngressRule {

@@ -7,7 +7,7 @@
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use rouse_autoscaler::Demand;
-use rouse_crds::demand::{Frame, RevisionDemand};
+use rouse_crds::demand::{Frame, HEARTBEAT, RevisionDemand};
 
 use crate::key::FunctionKey;
 
@@ -45,6 +45,9 @@ impl Sample {
     }
 }
 
+/// A frame comes at least every [`HEARTBEAT`]; one second is for the way. After that, what was heard is no longer what is.
+const FRESH: Duration = HEARTBEAT.saturating_add(Duration::from_secs(1));
+
 /// What is known of one activator. Bounded by the revisions that it has been called for.
 #[derive(Debug, Default)]
 struct Known {
@@ -52,6 +55,8 @@ struct Known {
     awaited: bool,
     /// Its process, once it has been heard.
     process: Option<String>,
+    /// When it was heard last.
+    heard: Option<Duration>,
     /// By how much our clock is ahead of the process's, and when that was found.
     ahead: Option<(Duration, Duration)>,
     samples: HashMap<Key, Sample>,
@@ -107,10 +112,11 @@ impl Aggregate {
         touched
     }
 
-    /// Whether every activator that may have requests has been heard, and there is one at all. Until then a low demand
-    /// may be nothing but ignorance.
-    pub fn complete(&self) -> bool {
-        !self.sources.is_empty() && self.sources.values().all(|known| known.process.is_some() || !known.awaited)
+    /// Whether every activator that may have requests has been heard lately, and there is one at all. Else a low demand may
+    /// be nothing but ignorance.
+    pub fn complete(&self, now: Duration) -> bool {
+        let fresh = |known: &Known| known.heard.is_some_and(|at| now.saturating_sub(at) <= FRESH);
+        !self.sources.is_empty() && self.sources.values().all(|known| !known.awaited || fresh(known))
     }
 
     /// Takes in a frame of `source` that came at `now`. Yields the Functions that it speaks of.
@@ -127,6 +133,7 @@ impl Aggregate {
             self.carry(former, now);
         }
         let Some(known) = self.sources.get_mut(source) else { return touched };
+        known.heard = Some(now);
         let at = known.moment(Duration::from_micros(frame.at_us), now);
         for revision in frame.revisions {
             let RevisionDemand {
@@ -141,7 +148,14 @@ impl Aggregate {
             } = revision;
             let key = Key { function: FunctionKey { namespace, name: function }, revision };
             touched.push(key.function.clone());
-            known.samples.insert(key, Sample { at, in_flight, queued, arrivals, request_us });
+            let sample = Sample { at, in_flight, queued, arrivals, request_us };
+            let former = known.samples.insert(key.clone(), sample);
+            // A revision that lost its traffic and got it again is counted from zero by the same process.
+            if let Some(former) = former.filter(|f| arrivals < f.arrivals || request_us < f.request_us) {
+                let carried = self.carried.entry(key).or_default();
+                carried.arrivals = carried.arrivals.saturating_add(former.arrivals);
+                carried.request_us = carried.request_us.saturating_add(former.request_us);
+            }
         }
         touched
     }
@@ -278,15 +292,31 @@ mod tests {
     #[test]
     fn knows_when_it_does_not_know() {
         let mut aggregate = Aggregate::default();
-        assert!(!aggregate.complete(), "no activator at all");
+        assert!(!aggregate.complete(at(0)), "no activator at all");
         aggregate.set_sources(&HashMap::from([(source(1), true), (source(2), false)]), at(0));
-        assert!(!aggregate.complete(), "one that may have requests has not been heard");
+        assert!(!aggregate.complete(at(0)), "one that may have requests has not been heard");
         aggregate.frame(&source(1), frame(1, "a", 0, 0, 0), at(1));
-        assert!(aggregate.complete(), "one that is not ready yet has none");
+        assert!(aggregate.complete(at(1)), "one that is not ready yet has none");
         aggregate.set_sources(&sources(&[1, 2]), at(2));
-        assert!(!aggregate.complete());
+        assert!(!aggregate.complete(at(2)));
         aggregate.set_sources(&sources(&[1]), at(3));
-        assert!(aggregate.complete());
+        assert!(aggregate.complete(at(3)));
+        assert!(!aggregate.complete(at(5)), "one that fell silent at zero is not known to be at zero");
+        aggregate.frame(&source(1), frame(5, "a", 0, 0, 0), at(5));
+        assert!(aggregate.complete(at(5)));
+    }
+
+    #[test]
+    fn a_revision_that_is_counted_anew_by_the_same_process_goes_on() {
+        let mut aggregate = Aggregate::default();
+        aggregate.set_sources(&sources(&[1]), at(0));
+        aggregate.frame(&source(1), frame(1, "a", 0, 100, 50_000_000), at(1));
+        let before = demand(&mut aggregate, 1);
+        aggregate.frame(&source(1), frame(2, "a", 1, 1, 0), at(2));
+        aggregate.frame(&source(1), frame(4, "a", 1, 1, 2_000_000), at(4));
+        let after = demand(&mut aggregate, 4);
+        assert_eq!(after.arrivals, before.arrivals + 1);
+        assert_eq!(after.request_us, before.request_us + 2_000_000);
     }
 
     #[test]

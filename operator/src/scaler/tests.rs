@@ -115,6 +115,13 @@ impl Rig {
         self.scaler.frame(&source(), frame);
     }
 
+    /// A frame that says nothing but that the activator is there.
+    fn heartbeat(&self) {
+        let at_us = u64::try_from(self.scaler.now().as_micros()).unwrap();
+        let frame = Frame { version: VERSION, process: "a".into(), sequence: 0, at_us, revisions: vec![] };
+        self.scaler.frame(&source(), frame);
+    }
+
     async fn look(&self) -> Option<Duration> {
         let again = Arc::clone(&self.scaler).look(key()).await;
         again.map(|at| at.saturating_duration_since(Instant::now()))
@@ -158,6 +165,7 @@ async fn the_last_pod_goes_exactly_after_the_idle_time_out() {
         assert!(wait > Duration::ZERO);
         waited += wait;
         tokio::time::advance(wait).await;
+        rig.heartbeat();
     }
     assert!(waited >= Duration::from_secs(10) && waited <= Duration::from_millis(10_500), "{waited:?}");
 }
@@ -229,8 +237,24 @@ async fn a_wake_that_is_not_explained_yet_is_left_alone() {
     rig.look().await;
     assert!(rig.counts().is_empty(), "an activator has woken it; its frame is on the way");
     advance(11).await;
+    rig.heartbeat();
     rig.look().await;
     assert_eq!(rig.counts(), [0], "nobody called after all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_activator_that_fell_silent_keeps_the_last_pod() {
+    let rig = Rig::new(&json!({"idleTimeout": "10s"}));
+    rig.activator();
+    rig.deployment("1", 1, 1);
+    rig.frame(0, 1, 0);
+    rig.look().await;
+    advance(60).await;
+    rig.look().await;
+    assert!(rig.counts().is_empty(), "what it said a minute ago is not what is now");
+    rig.heartbeat();
+    rig.look().await;
+    assert_eq!(rig.counts(), [0], "it is heard again, and there was nothing");
 }
 
 #[tokio::test(start_paused = true)]

@@ -140,3 +140,14 @@ async fn a_list_takes_away_what_it_does_not_show() {
     assert!(matches!(gate(&directory, "kept.a").enter(1), Ok(Entered::Now(_))));
     assert!(matches!(gate(&directory, "unreadable.a").enter(1), Ok(Entered::Later(_))));
 }
+
+#[tokio::test]
+async fn the_default_host_of_another_function_cannot_be_taken() {
+    let mut directory = directory();
+    let hosts = json!({"hosts": ["pay.shop.example.com", "fine.example.org"]});
+    directory.function_seen(&function("a", "thief", "1", 10, &hosts));
+    assert_eq!(owner(&directory, Side::Public, "pay.shop.example.com"), None, "before it exists");
+    assert_eq!(owner(&directory, Side::Public, "fine.example.org").as_deref(), Some("a/thief"));
+    directory.function_seen(&function("shop", "pay", "2", 20, &json!({})));
+    assert_eq!(owner(&directory, Side::Public, "pay.shop.example.com").as_deref(), Some("shop/pay"));
+}
