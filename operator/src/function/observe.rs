@@ -137,7 +137,7 @@ mod tests {
     fn a_pod_that_has_ended_says_nothing_beside_one_that_lives() {
         let evicted = json!({"phase": "Failed", "reason": "Evicted", "message": "memory"});
         assert_eq!(look(json!({}), &[evicted.clone(), waiting("ContainerCreating")]).failure, None);
-        assert_eq!(look(json!({}), &[evicted.clone()]).failure.unwrap().reason, "Evicted");
+        assert_eq!(look(json!({}), std::slice::from_ref(&evicted)).failure.unwrap().reason, "Evicted");
         let mut at_zero = found(json!({}), &[evicted]);
         let deployment = json!({"metadata": {"name": "r"}, "spec": {"replicas": 0}});
         at_zero.deployments.insert("r".into(), Arc::new(serde_json::from_value(deployment).unwrap()));
