@@ -10,6 +10,7 @@ mod failures;
 mod idle;
 mod operator_down;
 mod queue;
+mod restart;
 mod revisions;
 mod rights;
 mod scene;

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::scene::Scene;
 
 /// Calls all the time, twenty a second, until told to stop; gives how many calls there were and every failure.
-fn load(world: &World, name: &str, stop: &Arc<AtomicBool>) -> JoinHandle<(u32, Vec<String>)> {
+pub(crate) fn load(world: &World, name: &str, stop: &Arc<AtomicBool>) -> JoinHandle<(u32, Vec<String>)> {
     let (world, name, stop) = (world.clone(), name.to_owned(), Arc::clone(stop));
     tokio::spawn(async move {
         let (mut calls, mut failures) = (0, vec![]);
