@@ -30,7 +30,12 @@ pub fn values(cluster: &Cluster) -> Result<Value> {
             // Envoy ends a call after 15 s unless told otherwise.
             (crate::addons::INGRESS_CLASS.to_owned(), json!({"projectcontour.io/response-timeout": "infinity"}))
         }
-        Provider::Current => (std::env::var("ROUSE_E2E_INGRESS_CLASS").unwrap_or_default(), json!({})),
+        Provider::Current => {
+            let annotations = std::env::var("ROUSE_E2E_INGRESS_ANNOTATIONS").unwrap_or_else(|_| "{}".to_owned());
+            let annotations = serde_json::from_str(&annotations)
+                .with_context(|| format!("ROUSE_E2E_INGRESS_ANNOTATIONS is not a JSON object: {annotations}"))?;
+            (std::env::var("ROUSE_E2E_INGRESS_CLASS").unwrap_or_default(), annotations)
+        }
     };
     Ok(json!({
         "domain": cluster.domain,
