@@ -20,14 +20,12 @@ async fn nothing_is_left_behind() -> Result<()> {
     })
     .await?;
     scene.delete("hello").await?;
-    let ingress = scene.kubectl(&["get", "ingress", "--namespace", crate::scene::RELEASE, "--output", "yaml"]).await?.1;
     until("the namespace to leave the ingress", rouse_e2e::world::PATIENCE, || async {
-        let (_, ingress) =
+        let (read, ingress) =
             scene.kubectl(&["get", "ingress", "--namespace", crate::scene::RELEASE, "--output", "yaml"]).await?;
-        Ok((!ingress.contains(&scene.namespace)).then_some(()))
+        Ok((read && !ingress.contains(&scene.namespace)).then_some(()))
     })
     .await?;
-    assert!(ingress.is_empty() || !ingress.contains("error"), "{ingress}");
     scene.done().await
 }
 
