@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header,
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -52,31 +52,42 @@ pub(super) fn toward_pod(parts: &mut Parts, client: IpAddr, request_id: &HeaderV
 }
 
 /// Puts target, Host and version into the form of the pod's protocol.
-pub(super) fn target(parts: &mut Parts, protocol: Protocol) {
-    let authority =
-        parts.uri.authority().map(Authority::as_str).or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
-    let authority = authority.map(str::to_owned).unwrap_or_default();
-    let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+pub(super) fn target<B>(request: &mut Request<B>, protocol: Protocol) {
     match protocol {
         Protocol::Http1 => {
-            parts.uri = Uri::from(path);
-            parts.version = Version::HTTP_11;
-            if !parts.headers.contains_key(header::HOST)
-                && let Ok(host) = HeaderValue::try_from(authority)
-            {
-                parts.headers.insert(header::HOST, host);
+            *request.version_mut() = Version::HTTP_11;
+            let uri = request.uri();
+            if uri.authority().is_none() && uri.path_and_query().is_some() {
+                // Origin form already, as most are; then the host is in its header.
+                return;
+            }
+            let host = uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
+            *request.uri_mut() = Uri::from(path_of(uri));
+            if let (Some(host), false) = (host, request.headers().contains_key(header::HOST)) {
+                request.headers_mut().insert(header::HOST, host);
             }
         }
         Protocol::H2c => {
-            let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path).build();
+            *request.version_mut() = Version::HTTP_2;
+            let host = request.headers_mut().remove(header::HOST);
+            let uri = request.uri();
+            let named = || Authority::try_from(host?.as_bytes()).ok();
+            let uri = match uri.authority().cloned().or_else(named) {
+                Some(authority) => {
+                    Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path_of(uri)).build()
+                }
+                None => return,
+            };
             // The authority was accepted as a host before.
             if let Ok(uri) = uri {
-                parts.uri = uri;
+                *request.uri_mut() = uri;
             }
-            parts.version = Version::HTTP_2;
-            parts.headers.remove(header::HOST);
         }
     }
+}
+
+fn path_of(uri: &Uri) -> PathAndQuery {
+    uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 /// Makes the head of an answer what a client is to see.
@@ -220,11 +231,17 @@ mod tests {
 
     #[test]
     fn the_target_takes_the_form_of_the_protocol() {
-        let mut http1 = parts(&[]);
+        let mut http1 = Request::from_parts(parts(&[]), ());
         target(&mut http1, Protocol::Http1);
-        assert_eq!((http1.uri.to_string().as_str(), http1.headers["host"].to_str().unwrap()), ("/x?y", "a.example"));
-        let mut h2c = parts(&[("host", "a.example")]);
+        assert_eq!(
+            (http1.uri().to_string().as_str(), http1.headers()["host"].to_str().unwrap()),
+            ("/x?y", "a.example")
+        );
+        let mut h2c = Request::from_parts(parts(&[("host", "a.example")]), ());
         target(&mut h2c, Protocol::H2c);
-        assert_eq!((h2c.uri.to_string().as_str(), h2c.headers.contains_key("host")), ("http://a.example/x?y", false));
+        assert_eq!(
+            (h2c.uri().to_string().as_str(), h2c.headers().contains_key("host")),
+            ("http://a.example/x?y", false)
+        );
     }
 }

@@ -4,8 +4,11 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tokio::{io::Interest, net::TcpStream};
 
+use super::alarm::Alarm;
+use crate::serve::HeadVerdict;
+
 /// The client's end of a connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
@@ -13,10 +16,16 @@ pub struct Peer {
     /// see that.
     pub(crate) socket: Arc<TcpStream>,
     /// What the guard of the connection has found in the heads of its requests.
-    pub(crate) heads: Arc<crate::serve::HeadVerdict>,
+    pub(crate) heads: Arc<HeadVerdict>,
+    /// For time-outs of its requests.
+    pub(super) alarm: Alarm,
 }
 
 impl Peer {
+    pub(crate) fn new(address: SocketAddr, socket: Arc<TcpStream>, heads: Arc<HeadVerdict>) -> Self {
+        Self { address, socket, heads, alarm: Alarm::default() }
+    }
+
     /// Completes when the client has closed its side, even if bytes of it are still unread.
     ///
     /// A client that only half-closes cannot be told from one that has left; as with other proxies it counts as gone.

@@ -77,7 +77,7 @@ impl Listener {
             }
             let stream = Arc::new(stream);
             let verdict = Arc::new(HeadVerdict::default());
-            let peer = Peer { address, socket: stream.clone(), heads: verdict.clone() };
+            let peer = Arc::new(Peer::new(address, stream.clone(), verdict.clone()));
             let (proxy, server, watcher, side) = (proxy.clone(), server.clone(), graceful.watcher(), self.side);
             // A task of its own: a panic ends this connection and no other.
             tokio::spawn(async move {

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::heads::{HeadReader, HeadVerdict};
+use crate::tcp;
 
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -34,30 +35,16 @@ impl Socket {
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        loop {
-            ready!(this.stream.poll_read_ready(cx))?;
-            let before = buffer.filled().len();
-            match this.stream.try_read_buf(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-                Ok(_) => {
-                    this.heads.read(&buffer.filled()[before..], &this.verdict);
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        }
+        let before = buffer.filled().len();
+        ready!(tcp::poll_read(&this.stream, cx, buffer))?;
+        this.heads.read(&buffer.filled()[before..], &this.verdict);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
+        tcp::poll_write(&self.stream, cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -65,13 +52,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_write_vectored(slices) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
+        tcp::poll_write_vectored(&self.stream, cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
