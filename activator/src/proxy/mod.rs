@@ -3,6 +3,9 @@
 mod body;
 mod chain;
 mod forward;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod hygiene;
 mod peer;
