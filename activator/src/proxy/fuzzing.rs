@@ -338,13 +338,11 @@ mod tests {
         for entry in std::fs::read_dir(&corpus).unwrap() {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
             bench.check(&bytes);
-            // And with every byte changed a little, as a fuzzer begins.
+            // And with every byte changed, as a fuzzer begins.
             for at in 0..bytes.len() {
-                let mut bytes = bytes.clone();
-                for with in [b' ', b'\n', b'\r', b':', b'0', bytes[at] ^ 0x20] {
-                    bytes[at] = with;
-                    bench.check(&bytes);
-                }
+                let mut changed = bytes.clone();
+                changed[at] = [b' ', b'\n', b'\r', b':', b'0', bytes[at] ^ 0x20][at % 6];
+                bench.check(&changed);
             }
             read += 1;
         }

@@ -81,11 +81,9 @@ mod tests {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
             check(&bytes);
             for at in 0..bytes.len() {
-                let mut bytes = bytes.clone();
-                for with in [b'\n', b'9', b'-', b'.', bytes[at] ^ 1] {
-                    bytes[at] = with;
-                    check(&bytes);
-                }
+                let mut changed = bytes.clone();
+                changed[at] = [b'\n', b'9', b'-', b'.', bytes[at] ^ 1][at % 5];
+                check(&changed);
             }
             read += 1;
         }
