@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
-use crate::{admit::Budget, demand::Ledger, endpoints::Dialer, metrics::Metrics, wake::Scaler};
-
-/// Probes in flight over all pods. Beyond it they take turns, so that a thousand starting pods do not become a storm.
-const PROBES_AT_ONCE: usize = 256;
+use crate::{
+    admit::Budget,
+    demand::Ledger,
+    endpoints::{Dialer, Probing},
+    metrics::Metrics,
+    wake::Scaler,
+};
 
 /// What every gate shares.
 #[derive(Debug)]
@@ -22,8 +23,8 @@ pub struct Context {
     pub dialer: Dialer,
     /// Counts for operators.
     pub metrics: Arc<Metrics>,
-    /// A turn to probe.
-    pub probes: Semaphore,
+    /// What probes of pods share.
+    pub probing: Probing,
 }
 
 impl Context {
@@ -36,13 +37,6 @@ impl Context {
         metrics: Arc<Metrics>,
         ledger: Arc<Ledger>,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            scaler,
-            ledger,
-            budget: Arc::new(budget),
-            dialer,
-            metrics,
-            probes: Semaphore::new(PROBES_AT_ONCE),
-        })
+        Arc::new(Self { scaler, ledger, budget: Arc::new(budget), dialer, metrics, probing: Probing::default() })
     }
 }

@@ -205,6 +205,18 @@ pub async fn docker_answers() -> bool {
     tokio::time::timeout(limit, succeeds(command("docker", ["info"]))).await.unwrap_or(false)
 }
 
+/// Why the network of a pod cannot be made slow from here, if it cannot: that is done in the pod's network namespace.
+pub fn no_slow_network(provider: Provider) -> Option<&'static str> {
+    if provider == Provider::Current {
+        return Some("the pods of a cluster that is not made here run elsewhere");
+    }
+    if !is_root() {
+        return Some("it needs root to enter the network of a pod");
+    }
+    (!Path::new("/dev/net/tun").exists() || find_program("python3").is_none())
+        .then_some("it needs python3 and /dev/net/tun where the kernel has no netem")
+}
+
 /// The folder with the CNI plugins.
 pub fn cni_folder() -> Option<&'static Path> {
     CNI_FOLDERS.iter().map(Path::new).find(|folder| CNI_PLUGINS.iter().all(|plugin| folder.join(plugin).exists()))

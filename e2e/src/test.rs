@@ -10,7 +10,7 @@ use crate::{
     api_server::ApiServer,
     gomod::CLUSTER,
     process::command,
-    progress::Progress,
+    progress::{Progress, note},
     requirements,
     up::{Options, down, prepare, up},
 };
@@ -80,6 +80,9 @@ pub struct Run {
     pub filter: Option<String>,
 }
 
+/// The tests that make a pod's network slow have this in their path.
+const SLOW_NETWORK: &str = "network::";
+
 /// Runs the tests tier by tier. A tier that has failures does not keep the next from being run.
 ///
 /// # Errors
@@ -115,7 +118,15 @@ pub async fn test(places: &Places, options: &Options, run: &Run, progress: &Prog
     if run.tiers.contains(&Tier::Three) {
         eprintln!("\n=== tier 3: a whole Kubernetes");
         let cluster = up(places, options, progress).await?;
-        let args = with_filter(&["--workspace", "--test", "cluster"]);
+        let mut args = with_filter(&["--workspace", "--test", "cluster"]);
+        if let Some(why) = requirements::no_slow_network(cluster.provider) {
+            note(&format!("The tests of a slow network ({SLOW_NETWORK}) are skipped: {why}"));
+            if run.filter.is_none() {
+                args.push("--".to_owned());
+            }
+            args.extend(["--skip".to_owned(), SLOW_NETWORK.to_owned()]);
+            count.skipped += 1;
+        }
         let result = cargo_test(&args, &[("ROUSE_E2E_NAME", &cluster.name)]).await;
         // A failure is looked into on the cluster, so it stays; CI has nobody who looks.
         let failed = result.as_ref().is_ok_and(|c| c.failed > 0) && std::env::var_os("CI").is_none();

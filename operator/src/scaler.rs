@@ -7,6 +7,9 @@
 
 pub mod aggregate;
 pub mod discovery;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod policy;
 pub mod stream;
 pub mod victims;

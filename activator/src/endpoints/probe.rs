@@ -2,44 +2,120 @@
 //!
 //! From the moment a pod has an address it is tried every few milliseconds, one try at a time. A connection, or an answer to
 //! the readiness check if there is one, admits it.
+//!
+//! A try must not wait for the kernel to send a lost SYN again, which it does after a whole second, nor give up what is still
+//! on its way. So its limit follows the round trip, and that is known early: a pod that does not listen yet refuses, which
+//! takes as long as an acceptance. Only where a network drops what is sent to a pod that is not up (some policies do until
+//! they know it) nothing is learnt; then each limit is twice the one before.
 
 use std::{
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use http::{Request, header};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::Empty;
 use hyper::{
-    body::Bytes,
+    body::{Bytes, Incoming},
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use parking_lot::Mutex;
 use rouse_crds::function::Protocol;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{DialError, Dialer, Endpoint};
+use super::{DialError, Dialer, Endpoint, round_trip::RoundTrip, turns::Turns};
 use crate::admit::Gate;
 
-/// Time between the first tries. It grows to [`SLOWEST`].
+/// What all probes of a process share.
+#[derive(Debug)]
+pub struct Probing {
+    turns: Turns,
+    /// To pods in general, for those of which nothing is known yet.
+    round_trip: Mutex<RoundTrip>,
+}
+
+/// The tries of one pod.
+#[derive(Debug)]
+struct Course {
+    began: Instant,
+    round_trip: RoundTrip,
+    /// Tries in a row that ran out of time.
+    in_vain: u32,
+}
+
+/// How a try went.
+#[derive(Debug)]
+enum Tried {
+    Ready,
+    /// Nobody listens, or it says that it is not ready.
+    NotYet {
+        /// It was connected to.
+        listens: bool,
+    },
+    TimedOut,
+}
+
+/// Time between tries at first. It grows with the time that the pod has been tried for, so that what is waited in vain stays
+/// a fortieth of that at most, up to [`SLOWEST`].
 const FASTEST: Duration = Duration::from_millis(10);
 const SLOWEST: Duration = Duration::from_millis(50);
+/// A program that starts and answers that it is not ready has better things to do than to say so again.
+const AFTER_AN_ANSWER: Duration = Duration::from_millis(25);
 /// Time between tries of a pod that has been tried for a minute.
 const PATIENT: Duration = Duration::from_millis(500);
 const PATIENT_AFTER: Duration = Duration::from_secs(60);
-/// How long the first try may take. It doubles with each one that runs out of time, so that slow networks work.
-const SHORTEST_LIMIT: Duration = Duration::from_millis(100);
+/// For so long a pod is new, and has its turns before those that are not.
+const NEW: Duration = Duration::from_secs(5);
+/// How long a try may take of which nothing is known, or more if pods in general are farther than that.
+const UNKNOWN: Duration = Duration::from_millis(100);
 const LONGEST_LIMIT: Duration = Duration::from_secs(2);
-/// How long a readiness check may take once the connection is there.
-const CHECK_LIMIT: Duration = Duration::from_secs(1);
+/// How long a readiness check may take once the connection is there, on top of what the network needs.
+const CHECK: Duration = Duration::from_secs(1);
+
+impl Default for Probing {
+    fn default() -> Self {
+        Self { turns: Turns::new(), round_trip: Mutex::default() }
+    }
+}
+
+impl Course {
+    fn new(began: Instant) -> Self {
+        Self { began, round_trip: RoundTrip::default(), in_vain: 0 }
+    }
+
+    fn is_new(&self) -> bool {
+        self.began.elapsed() < NEW
+    }
+
+    /// How long the next try may take to connect, if `general` is known of pods in general.
+    fn limit(&self, general: RoundTrip) -> Duration {
+        let known = self.round_trip.limit();
+        let limit = known.unwrap_or_else(|| general.limit().unwrap_or_default().max(UNKNOWN));
+        (limit * (1 << self.in_vain.min(8))).min(LONGEST_LIMIT)
+    }
+
+    /// How long until the next try.
+    fn pause(&mut self, tried: &Tried) -> Duration {
+        self.in_vain = if matches!(tried, Tried::TimedOut) { self.in_vain + 1 } else { 0 };
+        let elapsed = self.began.elapsed();
+        if elapsed > PATIENT_AFTER {
+            return PATIENT;
+        }
+        let least = if matches!(tried, Tried::NotYet { listens: true }) { AFTER_AN_ANSWER } else { FASTEST };
+        (elapsed / 40).clamp(least, SLOWEST)
+    }
+}
 
 /// Probes `endpoint` after `delay` until it is admitted or `stop` is cancelled.
 pub(crate) fn spawn(gate: Weak<Gate>, endpoint: Arc<Endpoint>, delay: Duration, stop: CancellationToken) {
     tokio::spawn(async move {
         // Every await inside is cancel-safe: a try that is given up closes its socket.
         let admitted = stop.run_until_cancelled(async {
-            sleep(delay).await;
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
             until_it_answers(&gate, &endpoint).await
         });
         if admitted.await == Some(true)
@@ -51,35 +127,58 @@ pub(crate) fn spawn(gate: Weak<Gate>, endpoint: Arc<Endpoint>, delay: Duration, 
 }
 
 async fn until_it_answers(gate: &Weak<Gate>, endpoint: &Endpoint) -> bool {
-    let began = Instant::now();
-    let (mut pause, mut limit) = (FASTEST, SHORTEST_LIMIT);
+    let mut course = Course::new(Instant::now());
     loop {
         // Held for one try only, so that a probe does not keep the gate of a deleted function.
         let Some(context) = gate.upgrade().map(|gate| gate.context().clone()) else { return false };
-        let Ok(turn) = context.probes.acquire().await else { return false };
-        let tried = attempt(&context.dialer, endpoint, limit).await;
+        let Some(turn) = context.probing.turns.take(course.is_new()).await else { return false };
+        let tried = attempt(&context.dialer, endpoint, &mut course, &context.probing).await;
         drop(turn);
         context.metrics.probes.inc();
-        match tried {
-            Ok(true) => return true,
-            Ok(false) | Err(DialError::Io(_)) => {}
-            Err(DialError::TimedOut(_)) => limit = (limit * 2).min(LONGEST_LIMIT),
-            Err(error @ DialError::Forbidden(_)) => {
+        let pause = match tried {
+            Ok(Tried::Ready) => return true,
+            Ok(tried) => course.pause(&tried),
+            Err(error) => {
                 tracing::warn!(%error, "A pod is not called");
                 return false;
             }
-        }
+        };
         drop(context);
-        sleep(if began.elapsed() > PATIENT_AFTER { PATIENT } else { pause }).await;
-        pause = (pause + Duration::from_millis(5)).min(SLOWEST);
+        // Pods that were started together are not tried in step.
+        sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
     }
 }
 
-async fn attempt(dialer: &Dialer, endpoint: &Endpoint, limit: Duration) -> Result<bool, DialError> {
-    let stream = dialer.connect(endpoint.address, limit).await?;
-    let Some(path) = &endpoint.readiness_path else { return Ok(true) };
-    let check = check(TokioIo::new(stream), endpoint, path);
-    Ok(timeout(CHECK_LIMIT, check).await.is_ok_and(|answer| answer.is_ok_and(|good| good)))
+/// One try. An error says that there will be no other.
+async fn attempt(
+    dialer: &Dialer,
+    endpoint: &Endpoint,
+    course: &mut Course,
+    probing: &Probing,
+) -> Result<Tried, DialError> {
+    let general = *probing.round_trip.lock();
+    let limit = course.limit(general);
+    let begun = Instant::now();
+    let connected = dialer.connect(endpoint.address, limit).await;
+    if connected.is_ok()
+        || matches!(&connected, Err(DialError::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+    {
+        let took = begun.elapsed();
+        course.round_trip.measured(took);
+        probing.round_trip.lock().measured(took);
+    }
+    let stream = match connected {
+        Ok(stream) => stream,
+        Err(DialError::TimedOut(_)) => return Ok(Tried::TimedOut),
+        Err(DialError::Io(_)) => return Ok(Tried::NotYet { listens: false }),
+        Err(error @ DialError::Forbidden(_)) => return Err(error),
+    };
+    let Some(path) = &endpoint.readiness_path else { return Ok(Tried::Ready) };
+    // A lost request or answer is sent again after about as long as a lost SYN, and twice that if it is lost again.
+    let limit = CHECK + 3 * course.limit(general).min(LONGEST_LIMIT / 2);
+    let good = timeout(limit, check(TokioIo::new(stream), endpoint, path)).await;
+    let ready = good.is_ok_and(|answer| answer.is_ok_and(|good| good));
+    Ok(if ready { Tried::Ready } else { Tried::NotYet { listens: true } })
 }
 
 /// Whether the readiness check is answered as kubelet wants it: 2xx or 3xx.
@@ -98,15 +197,29 @@ async fn check(
     let status = match endpoint.protocol {
         Protocol::Http1 => {
             let (mut sender, connection) = http1::handshake(io).await?;
-            let sending = sender.send_request(request(path.to_owned())?);
-            // The connection is driven here and not in a task of its own, so that it ends with the try.
-            tokio::select! { answer = sending => answer?.status(), end = connection => { end?; return Ok(false) } }
+            answer(sender.send_request(request(path.to_owned())?), connection).await?
         }
         Protocol::H2c => {
             let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
-            let sending = sender.send_request(request(format!("http://{host}{path}"))?);
-            tokio::select! { answer = sending => answer?.status(), end = connection => { end?; return Ok(false) } }
+            answer(sender.send_request(request(format!("http://{host}{path}"))?), connection).await?
         }
     };
     Ok(status.is_success() || status.is_redirection())
 }
+
+/// The status of an answer. The connection is driven here and not in a task of its own, so that it ends with the try.
+async fn answer(
+    answer: impl Future<Output = hyper::Result<Response<Incoming>>>,
+    connection: impl Future<Output = hyper::Result<()>>,
+) -> hyper::Result<StatusCode> {
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => Ok(answer?.status()),
+        // Many servers answer and hang up in one go, and then the end of the connection is seen with the answer.
+        _ = connection => Ok(answer.await?.status()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

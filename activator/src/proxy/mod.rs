@@ -4,6 +4,9 @@ mod alarm;
 mod body;
 mod chain;
 mod forward;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod hygiene;
 mod peer;

@@ -1,6 +1,9 @@
 //! Routing: from a host to the gate of a function, and the watches that keep it true.
 
 mod directory;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod table;
 mod watch;

@@ -54,13 +54,14 @@ impl Table {
     #[must_use]
     pub fn find(&self, side: Side, host: &Host<'_>) -> Option<Arc<Gate>> {
         let host = host.as_str();
-        let inside = || {
-            let name = host.strip_suffix(&self.cluster_suffix).or_else(|| host.strip_suffix(".svc")).unwrap_or(host);
-            self.cluster.get(name)
-        };
         match side {
             Side::Public => self.public.get(host),
-            Side::Cluster => inside().or_else(|| self.public.get(host)),
+            Side::Cluster => match host.strip_suffix(&self.cluster_suffix).or_else(|| host.strip_suffix(".svc")) {
+                // It is the name of a Service, or else of a function in a namespace `svc`. It is nothing that somebody else
+                // may have claimed as a custom host.
+                Some(name) => self.cluster.get(name).or_else(|| self.cluster.get(host)),
+                None => self.cluster.get(host).or_else(|| self.public.get(host)),
+            },
         }
     }
 

@@ -19,7 +19,7 @@ pub struct HeadVerdict {
 
 /// Follows the bytes of one connection from message to message.
 #[derive(Debug, Default)]
-pub(super) struct HeadReader {
+pub(crate) struct HeadReader {
     state: State,
     /// The part of a line that has come so far.
     line: Vec<u8>,
@@ -70,7 +70,7 @@ impl Default for State {
 
 impl HeadReader {
     /// Takes the next bytes of the connection.
-    pub(super) fn read(&mut self, mut bytes: &[u8], verdict: &HeadVerdict) {
+    pub(crate) fn read(&mut self, mut bytes: &[u8], verdict: &HeadVerdict) {
         while !bytes.is_empty() {
             match &mut self.state {
                 State::Off => return,

@@ -112,7 +112,8 @@ impl Listener {
     }
 }
 
-fn server() -> auto::Builder<TokioExecutor> {
+/// The HTTP server of a connection.
+pub(crate) fn server() -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()

@@ -8,6 +8,7 @@ mod deletion;
 mod examples;
 mod failures;
 mod idle;
+mod network;
 mod operator_down;
 mod queue;
 mod restart;

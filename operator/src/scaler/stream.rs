@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Request, StatusCode, header::HOST};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
@@ -106,18 +106,11 @@ async fn read(source: &Source, mut sink: impl FnMut(Frame)) -> Result<std::conve
             return Err(Error::Status(response.status()));
         }
         let mut body = response.into_body();
-        let mut lines = Lines::default();
+        let mut frames = Frames::default();
         loop {
             let chunk = timeout(SILENCE, body.frame()).await.map_err(|_| Error::Silence(SILENCE))?;
             let Some(data) = chunk.ok_or(Error::Ended)??.into_data().ok() else { continue };
-            lines.push(&data)?;
-            while let Some(line) = lines.next() {
-                let frame: Frame = serde_json::from_slice(&line)?;
-                if frame.version != VERSION {
-                    return Err(Error::Version(frame.version));
-                }
-                sink(frame);
-            }
+            frames.take(&data, &mut sink)?;
         }
     };
     // The connection has to be polled for the talk to go on; it ends before the talk only by failing.
@@ -133,40 +126,64 @@ async fn read(source: &Source, mut sink: impl FnMut(Frame)) -> Result<std::conve
     }
 }
 
-/// Bytes into lines, of which none may be longer than [`MAX_LINE`].
+/// Bytes into frames.
+///
+/// Holds one unfinished line and nothing else, so never more than [`MAX_LINE`] bytes.
 #[derive(Debug, Default)]
-struct Lines {
-    held: BytesMut,
-    /// No newline is before here.
-    searched: usize,
+pub struct Frames {
+    /// A line without its end so far.
+    unfinished: Vec<u8>,
 }
 
-impl Lines {
-    fn push(&mut self, data: &[u8]) -> Result<(), Error> {
-        let unfinished =
-            self.held.len().saturating_sub(self.held.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1));
-        let first = data.iter().position(|b| *b == b'\n').unwrap_or(data.len());
-        if unfinished + first > MAX_LINE {
-            return Err(Error::TooLong);
-        }
-        self.held.extend_from_slice(data);
-        Ok(())
-    }
-
-    fn next(&mut self) -> Option<BytesMut> {
-        loop {
-            let Some(end) = self.held[self.searched..].iter().position(|b| *b == b'\n') else {
-                self.searched = self.held.len();
-                return None;
-            };
-            let mut line = self.held.split_to(self.searched + end + 1);
-            self.searched = 0;
-            line.truncate(line.len() - 1);
-            if !line.iter().all(u8::is_ascii_whitespace) {
-                return Some(line);
+impl Frames {
+    /// Takes the next bytes of a stream and hands every frame that ends in them to `sink`.
+    ///
+    /// # Errors
+    ///
+    /// If a line is too long, no frame, or of another version. Nothing more can be read from the stream then.
+    pub fn take(&mut self, mut data: &[u8], mut sink: impl FnMut(Frame)) -> Result<(), Error> {
+        while let Some(end) = data.iter().position(|b| *b == b'\n') {
+            let (part, rest) = (&data[..end], &data[end + 1..]);
+            data = rest;
+            if self.unfinished.is_empty() {
+                frame(part, &mut sink)?;
+            } else {
+                self.hold(part)?;
+                frame(&std::mem::take(&mut self.unfinished), &mut sink)?;
             }
         }
+        self.hold(data)
     }
+
+    /// Bytes that are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.unfinished.len()
+    }
+
+    fn hold(&mut self, part: &[u8]) -> Result<(), Error> {
+        if self.unfinished.len() + part.len() > MAX_LINE {
+            return Err(Error::TooLong);
+        }
+        self.unfinished.extend_from_slice(part);
+        Ok(())
+    }
+}
+
+/// Reads one line without its end. An empty one says nothing.
+fn frame(line: &[u8], sink: &mut impl FnMut(Frame)) -> Result<(), Error> {
+    if line.len() > MAX_LINE {
+        return Err(Error::TooLong);
+    }
+    if line.iter().all(u8::is_ascii_whitespace) {
+        return Ok(());
+    }
+    let frame: Frame = serde_json::from_slice(line)?;
+    if frame.version != VERSION {
+        return Err(Error::Version(frame.version));
+    }
+    sink(frame);
+    Ok(())
 }
 
 #[cfg(test)]

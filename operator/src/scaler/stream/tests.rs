@@ -97,29 +97,27 @@ async fn silence_ends_it() {
 }
 
 #[test]
-fn lines_over_any_cut() {
-    let text = b"one\n\ntwo\nthree";
+fn frames_over_any_cut() {
+    let text = format!("{}\n \r\n{}{}", line(&frame("a", 0)), line(&frame("a", 1)), line(&frame("b", 0)));
     for cut in 0..text.len() {
-        let mut lines = Lines::default();
-        let mut heard = vec![];
-        for part in [&text[..cut], &text[cut..], b"\n"] {
-            lines.push(part).unwrap();
-            while let Some(line) = lines.next() {
-                heard.push(String::from_utf8(line.to_vec()).unwrap());
-            }
+        let (mut frames, mut heard) = (Frames::default(), vec![]);
+        for part in [&text[..cut], &text[cut..]] {
+            frames.take(part.as_bytes(), |f| heard.push((f.process, f.sequence))).unwrap();
         }
-        assert_eq!(heard, ["one", "two", "three"], "cut at {cut}");
+        assert_eq!(heard, [("a".to_owned(), 0), ("a".to_owned(), 1), ("b".to_owned(), 0)], "cut at {cut}");
+        assert_eq!(frames.held(), 0);
     }
 }
 
 #[test]
 fn an_endless_line_is_cut_off() {
-    let mut lines = Lines::default();
+    let mut frames = Frames::default();
     let chunk = vec![b'x'; 1 << 20];
     for _ in 0..4 {
-        lines.push(&chunk).unwrap();
-        assert!(lines.next().is_none());
+        frames.take(&chunk, |_| unreachable!()).unwrap();
     }
-    assert!(matches!(lines.push(&chunk), Err(Error::TooLong)));
-    assert!(lines.held.len() <= MAX_LINE);
+    assert!(matches!(frames.take(b"x", |_| unreachable!()), Err(Error::TooLong)));
+    assert!(frames.held() <= MAX_LINE);
+    let whole = [vec![b' '; MAX_LINE + 1], b"\n".to_vec()].concat();
+    assert!(matches!(Frames::default().take(&whole, |_| unreachable!()), Err(Error::TooLong)), "all at once");
 }

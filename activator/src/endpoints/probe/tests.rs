@@ -1,0 +1,174 @@
+//! The tries of a pod: in paused time over a network that is far and loses packets, and over loopback sockets.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rstest::rstest;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    time::advance,
+};
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_follows_what_is_known() {
+    let mut course = Course::new(Instant::now());
+    let nothing = RoundTrip::default();
+    let mut limits = vec![];
+    for _ in 0..6 {
+        limits.push(course.limit(nothing).as_millis());
+        course.pause(&Tried::TimedOut);
+    }
+    assert_eq!(limits, [100, 200, 400, 800, 1600, 2000], "nothing is learnt from silence");
+
+    let mut course = Course::new(Instant::now());
+    let [mut near, mut far] = [nothing; 2];
+    (0..20).for_each(|_| near.measured(MS));
+    (0..20).for_each(|_| far.measured(300 * MS));
+    assert_eq!(course.limit(near), UNKNOWN, "this one may be farther than most");
+    assert!(course.limit(far) > 300 * MS);
+    course.round_trip.measured(MS);
+    assert_eq!(course.limit(far), 50 * MS, "this one is known to be near");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tries_become_rarer() {
+    let mut course = Course::new(Instant::now());
+    let nobody = Tried::NotYet { listens: false };
+    assert_eq!(course.pause(&nobody), FASTEST);
+    assert_eq!(course.pause(&Tried::NotYet { listens: true }), AFTER_AN_ANSWER);
+    advance(300 * MS).await;
+    assert_eq!(course.pause(&nobody), FASTEST);
+    advance(900 * MS).await;
+    assert_eq!(course.pause(&nobody), 30 * MS);
+    advance(10_000 * MS).await;
+    assert_eq!((course.pause(&nobody), course.is_new()), (SLOWEST, false));
+    advance(60_000 * MS).await;
+    assert_eq!(course.pause(&nobody), PATIENT);
+}
+
+/// From the moment the pod listens to its admission, over a network with this round trip that loses this share of packets.
+async fn admission(round_trip: Duration, loss: f64, seed: u64) -> Duration {
+    let mut network = StdRng::seed_from_u64(seed);
+    let began = Instant::now();
+    let listens = began + 200 * MS + network.random_range(0..200) * MS;
+    let (mut course, mut general) = (Course::new(began), RoundTrip::default());
+    loop {
+        let limit = course.limit(general);
+        let lost = network.random_bool(loss) || network.random_bool(loss);
+        let tried = if lost || round_trip > limit {
+            sleep(limit).await;
+            Tried::TimedOut
+        } else {
+            // It is decided when the packet is there, half way.
+            sleep(round_trip / 2).await;
+            let listening = Instant::now() >= listens;
+            sleep(round_trip / 2).await;
+            course.round_trip.measured(round_trip);
+            general.measured(round_trip);
+            if listening {
+                return Instant::now() - listens;
+            }
+            Tried::NotYet { listens: false }
+        };
+        sleep(course.pause(&tried)).await;
+    }
+}
+
+#[rstest]
+#[case::near(MS / 5, 0.0, 12, 12)]
+#[case::far(80 * MS, 0.0, 140, 140)]
+#[case::far_and_lossy(80 * MS, 0.02, 140, 900)]
+#[case::very_far(500 * MS, 0.02, 1100, 5000)]
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_listens_is_soon_known(
+    #[case] round_trip: Duration,
+    #[case] loss: f64,
+    #[case] half: u32,
+    #[case] all: u32,
+) {
+    let mut took = vec![];
+    for seed in 0..1000 {
+        took.push(admission(round_trip, loss, seed).await);
+    }
+    took.sort_unstable();
+    assert!(took[500] <= half * MS, "half of the pods within {:?}", took[500]);
+    assert!(took[999] <= all * MS, "all of the pods within {:?}", took[999]);
+}
+
+async fn try_once(address: SocketAddr, protocol: Protocol, path: Option<&str>, course: &mut Course) -> Tried {
+    let endpoint = Endpoint::new(address, protocol, path.map(Into::into));
+    attempt(&Dialer::new(true), &endpoint, course, &Probing::default()).await.unwrap()
+}
+
+async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+#[tokio::test]
+async fn a_refusal_teaches_how_far_a_pod_is() {
+    let (listener, address) = listener().await;
+    let mut course = Course::new(Instant::now());
+    assert!(matches!(try_once(address, Protocol::Http1, None, &mut course).await, Tried::Ready));
+    drop(listener);
+    let mut course = Course::new(Instant::now());
+    let refused = try_once(address, Protocol::Http1, None, &mut course).await;
+    assert!(matches!(refused, Tried::NotYet { listens: false }), "{refused:?}");
+    assert!(course.round_trip.limit().is_some());
+}
+
+#[tokio::test]
+async fn a_network_that_says_nothing_is_tried_again_sooner_than_the_kernel_would() {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    // With room for one connection that nobody accepts; the kernel drops what asks for more.
+    socket.listen(0).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let listener = TcpListener::from_std(socket.into()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let first = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut course = Course::new(Instant::now());
+    let begun = Instant::now();
+    let tried = try_once(address, Protocol::Http1, None, &mut course).await;
+    assert!(matches!(tried, Tried::TimedOut), "{tried:?}");
+    assert!(begun.elapsed() >= UNKNOWN && course.round_trip.limit().is_none());
+    course.pause(&tried);
+    drop((first, listener.accept().await.unwrap()));
+    assert!(matches!(try_once(address, Protocol::Http1, None, &mut course).await, Tried::Ready));
+}
+
+#[rstest]
+#[case("200 OK", true)]
+#[case("302 Found", true)]
+#[case("404 Not Found", false)]
+#[case("503 Service Unavailable", false)]
+#[tokio::test]
+async fn the_readiness_check_decides(#[case] status: &'static str, #[case] ready: bool) {
+    let (listener, address) = listener().await;
+    let server = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = [0; 1024];
+        let length = socket.read(&mut request).await.unwrap();
+        socket.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await.unwrap();
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    });
+    let tried = try_once(address, Protocol::Http1, Some("/healthz"), &mut Course::new(Instant::now())).await;
+    assert!(if ready { matches!(tried, Tried::Ready) } else { matches!(tried, Tried::NotYet { listens: true }) });
+    assert!(server.await.unwrap().starts_with("GET /healthz HTTP/1.1\r\n"));
+}
+
+#[tokio::test]
+async fn one_that_listens_and_says_nothing_to_the_check_is_not_ready() {
+    let (listener, address) = listener().await;
+    let begun = Instant::now();
+    let tried = try_once(address, Protocol::H2c, Some("/healthz"), &mut Course::new(Instant::now())).await;
+    assert!(matches!(tried, Tried::NotYet { listens: true }), "{tried:?}");
+    assert!(begun.elapsed() >= CHECK);
+    drop(listener);
+}

@@ -1,0 +1,73 @@
+//! How long the way to a pod and back takes, and so how long an answer is waited for.
+
+use std::time::Duration;
+
+/// A smoothed round trip and its variation, as TCP keeps them for its retransmissions (RFC 6298).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RoundTrip {
+    known: Option<Known>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    smoothed: Duration,
+    variation: Duration,
+}
+
+/// A node that is busy answers some milliseconds late, however near it is.
+const LEAST_VARIATION: Duration = Duration::from_millis(30);
+/// Nothing is given up sooner or later than this.
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(2);
+
+impl RoundTrip {
+    /// Takes in what one took.
+    pub(super) fn measured(&mut self, took: Duration) {
+        self.known = Some(match self.known {
+            None => Known { smoothed: took, variation: took / 2 },
+            Some(Known { smoothed, variation }) => {
+                Known { smoothed: (smoothed * 7 + took) / 8, variation: (variation * 3 + smoothed.abs_diff(took)) / 4 }
+            }
+        });
+    }
+
+    /// After how long without an answer it is likelier that something was lost than that it is still on the way. `None`
+    /// before the first measurement.
+    pub(super) fn limit(&self) -> Option<Duration> {
+        let Known { smoothed, variation } = self.known?;
+        Some((smoothed + (variation * 4).max(LEAST_VARIATION)).clamp(SHORTEST, LONGEST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(trips: &[u64]) -> Duration {
+        let mut round_trip = RoundTrip::default();
+        trips.iter().for_each(|ms| round_trip.measured(Duration::from_millis(*ms)));
+        round_trip.limit().unwrap()
+    }
+
+    #[test]
+    fn nothing_is_known_at_first() {
+        assert_eq!(RoundTrip::default().limit(), None);
+    }
+
+    #[test]
+    fn it_settles_a_little_above_what_was_measured() {
+        assert_eq!(after(&[0]), SHORTEST);
+        assert_eq!(after(&[80]), Duration::from_millis(240), "one measurement says little");
+        let settled = after(&[80; 20]);
+        assert!(settled >= Duration::from_millis(110) && settled < Duration::from_millis(125), "{settled:?}");
+        assert!(after(&[80, 120, 80, 120, 80, 120, 80, 120]) > settled, "an uneven network is given more");
+        assert_eq!(after(&[10_000]), LONGEST);
+    }
+
+    #[test]
+    fn it_follows_a_network_that_has_become_slow() {
+        let mut trips = vec![1; 100];
+        trips.extend([300; 30]);
+        assert!(after(&trips) > Duration::from_millis(300), "{:?}", after(&trips));
+    }
+}

@@ -1,0 +1,362 @@
+//! The way from the bytes of a connection to the router, without sockets and without pods: for the fuzz targets, and for the
+//! tests that replay what they have found.
+//!
+//! The parts are those of the product: the guard of the heads, the HTTP server as the listeners configure it, hygiene, the
+//! Host, the table, and what is made of a head towards a pod. Only the bytes come from memory, in pieces of a chosen size.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a broken promise is told by panicking")]
+
+mod strict;
+
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context as Poller, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{HeaderValue, Request, Response, Version, header, request::Parts};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rouse_crds::function::Protocol;
+use serde_json::json;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    runtime::Runtime,
+    time::timeout,
+};
+
+use self::strict::{End, Message};
+use super::{Peer, headers, hygiene, trace};
+use crate::{
+    admit::Budget,
+    context::Context,
+    demand::Ledger,
+    endpoints::Dialer,
+    metrics::Metrics,
+    route::{Directory, Host, Side, Table},
+    serve::{HeadReader, HeadVerdict, server},
+    wake::{Scaler, WakeError},
+};
+
+/// What is needed to read connections; made once, since it has a runtime and a socket.
+#[derive(Debug)]
+pub struct Bench {
+    runtime: Runtime,
+    table: Arc<Table>,
+    /// A peer needs one; nothing goes over it.
+    socket: Arc<TcpStream>,
+    _other_end: TcpStream,
+}
+
+/// A request that the HTTP server handed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    method: String,
+    target: String,
+    outcome: Outcome,
+    /// `None` if it broke off or was refused.
+    body: Option<Vec<u8>>,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outcome {
+    Refused,
+    /// Accepted, for this host; what it is routed to, if anything.
+    Accepted(String, Option<String>),
+}
+
+/// Longer input is not looked at: the limits of the server come into play and are tested elsewhere.
+const LONGEST: usize = 16 << 10;
+/// Far longer than one connection takes.
+const STUCK: Duration = Duration::from_secs(20);
+
+#[derive(Debug)]
+struct NoScaler;
+
+impl Scaler for NoScaler {
+    fn wake<'a>(&'a self, _: &'a str, _: &'a str, _: u32) -> BoxFuture<'a, Result<(), WakeError>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+impl Default for Bench {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Bench {
+    /// With two functions: `f` in `ns`, also called `a.example`, and `g`, which only the cluster may call.
+    ///
+    /// # Panics
+    ///
+    /// If there is no loopback network.
+    #[must_use]
+    pub fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (socket, other_end) = runtime.block_on(async {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (one, other) = tokio::join!(TcpStream::connect(address), listener.accept());
+            (one.unwrap(), other.unwrap().0)
+        });
+        let table = Arc::new(Table::new("cluster.local"));
+        let ledger = Ledger::new();
+        let metrics = Metrics::new(ledger.clone());
+        let context = Context::new(Arc::new(NoScaler), Budget::new(1), Dialer::new(false), metrics, ledger);
+        let mut directory = Directory::new(context, table.clone(), "example.com", 1);
+        for (name, visibility, hosts) in [("f", "Public", vec!["a.example"]), ("g", "Cluster", vec![])] {
+            let function = serde_json::from_value(json!({
+                "apiVersion": "rouse.dev/v1alpha1", "kind": "Function",
+                "metadata": {"name": name, "namespace": "ns", "uid": name},
+                "spec": {"image": "x", "visibility": visibility, "hosts": hosts},
+            }));
+            directory.function_seen(&function.unwrap());
+        }
+        Self { runtime, table, socket: Arc::new(socket), _other_end: other_end }
+    }
+
+    /// Reads `bytes` as one connection, whole and byte by byte, and checks every promise about what comes of it.
+    ///
+    /// # Panics
+    ///
+    /// If one is broken.
+    pub fn check(&self, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(LONGEST)];
+        let _shown = Shown(bytes);
+        let fault = fault(bytes, bytes.len().max(1));
+        for step in [1, 2, 7] {
+            assert_eq!(self::fault(bytes, step), fault, "the guard reads pieces of {step} otherwise than the whole");
+        }
+        let whole = self.read(bytes, bytes.len().max(1));
+        if bytes.starts_with(b"PRI ") {
+            // HTTP/2 has no order of requests to compare.
+            return;
+        }
+        let by_one = self.read(bytes, 1);
+        let accepted = |seen: &[Seen]| -> Vec<Seen> {
+            seen.iter().filter(|s| matches!(s.outcome, Outcome::Accepted(..))).cloned().collect()
+        };
+        if fault.is_none() {
+            assert_eq!(whole, by_one, "the size of the reads makes a difference");
+        } else {
+            // A fault that was read already refuses the requests before it that have not been handed on.
+            let (whole, by_one) = (accepted(&whole), accepted(&by_one));
+            assert!(by_one.starts_with(&whole), "{whole:?} is not how this begins: {by_one:?}");
+        }
+        let (messages, end) = strict::read(bytes);
+        if end == End::Head {
+            assert_eq!(fault, None, "nothing is wrong with {messages:?}");
+        }
+        for (n, message) in messages.iter().enumerate() {
+            match by_one.get(n) {
+                Some(seen) if fault.is_none() || seen.outcome != Outcome::Refused => agree(message, seen),
+                // The server reads a little ahead, so this one may be refused for what comes after it.
+                Some(_) | None if fault.is_some() => break,
+                _ => panic!("{message:?} is a request and was not seen: {by_one:?}"),
+            }
+        }
+        let after = accepted(by_one.get(messages.len()..).unwrap_or_default());
+        match end {
+            End::Refused(why) => assert!(after.is_empty(), "{why}: {after:?}"),
+            End::Head => assert!(after.is_empty(), "the head is not over: {after:?}"),
+            End::Body => {
+                assert!(after.len() <= 1 && after.iter().all(|s| s.body.is_none()), "no end: {after:?}");
+            }
+            End::Unsure => {}
+        }
+    }
+
+    /// Reads a connection whose bytes come in pieces of `step`.
+    fn read(&self, bytes: &[u8], step: usize) -> Vec<Seen> {
+        let verdict = Arc::new(HeadVerdict::default());
+        let address = (Ipv4Addr::new(192, 0, 2, 1), 1).into();
+        let peer = Peer { address, socket: self.socket.clone(), heads: verdict.clone() };
+        let seen = Arc::new(Mutex::new(vec![]));
+        let service = service_fn({
+            let (seen, table) = (seen.clone(), self.table.clone());
+            move |request| answer(request, peer.clone(), table.clone(), seen.clone())
+        });
+        let wire = Wire { bytes: bytes.to_vec(), at: 0, step, heads: HeadReader::default(), verdict, patience: 32 };
+        let ended = self.runtime.block_on(async {
+            let server = server();
+            timeout(STUCK, server.serve_connection_with_upgrades(TokioIo::new(wire), service)).await
+        });
+        // That it ends in an error is what most of these bytes are for.
+        drop(ended.expect("a connection whose client has hung up does not end"));
+        std::mem::take(&mut *seen.lock())
+    }
+}
+
+/// Shows the bytes that broke a promise.
+struct Shown<'a>(&'a [u8]);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the bytes: {}", self.0.escape_ascii());
+        }
+    }
+}
+
+/// What the guard says of bytes that come in pieces of `step`.
+fn fault(bytes: &[u8], step: usize) -> Option<&'static str> {
+    let (mut reader, verdict) = (HeadReader::default(), HeadVerdict::default());
+    for part in bytes.chunks(step) {
+        reader.read(part, &verdict);
+    }
+    verdict.fault()
+}
+
+/// What the proxy does with a request, up to the router and, where that has found something, past it.
+async fn answer(
+    request: Request<Incoming>,
+    peer: Peer,
+    table: Arc<Table>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+) -> Result<Response<Empty<Bytes>>, Infallible> {
+    let (mut parts, body) = request.into_parts();
+    let request_id = trace::request_id(&mut parts.headers);
+    let (method, target) = (parts.method.to_string(), parts.uri.to_string());
+    let host = hygiene::inspect(&parts, &peer).ok().and_then(|()| Some(Host::of(&parts).ok()?.as_str().to_owned()));
+    assert!(host.is_none() || peer.heads.fault().is_none(), "accepted although {:?}", peer.heads.fault());
+    let Some(host) = host else {
+        seen.lock().push(Seen { method, target, outcome: Outcome::Refused, body: None });
+        let mut response = Response::new(Empty::new());
+        *response.status_mut() = http::StatusCode::BAD_REQUEST;
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return Ok(response);
+    };
+    let form = Host::normalise(&host).map(|h| h.as_str().to_owned());
+    assert_eq!(form.as_ref(), Ok(&host), "a host has one form");
+    let [public, inside] = [Side::Public, Side::Cluster].map(|side| {
+        let gate = Host::normalise(&host).ok().and_then(|host| table.find(side, &host))?;
+        Some(gate.id().to_string())
+    });
+    assert_ne!(public.as_deref(), Some("ns/g"), "the ingress reaches what only the cluster may call");
+    toward_pod(parts, peer.address.ip(), &request_id, &host);
+    let index = {
+        let mut seen = seen.lock();
+        seen.push(Seen { method, target, outcome: Outcome::Accepted(host, public.or(inside)), body: None });
+        seen.len() - 1
+    };
+    let whole = body.collect().await.ok().map(|body| body.to_bytes().to_vec());
+    seen.lock()[index].body = whole;
+    Ok(Response::new(Empty::new()))
+}
+
+/// What a pod would get says one host, the one by which it was routed, and nothing of the connection.
+fn toward_pod(mut parts: Parts, client: IpAddr, request_id: &HeaderValue, host: &str) {
+    let upgrades = headers::toward_pod(&mut parts, client, request_id);
+    headers::target(&mut parts, Protocol::Http1);
+    let named: Vec<_> = parts.headers.get_all(header::HOST).iter().map(|h| h.to_str().unwrap()).collect();
+    assert_eq!(named.len(), 1, "{named:?}");
+    assert_eq!(Host::normalise(named[0]).unwrap().as_str(), host, "the pod is told of another host");
+    assert_eq!(parts.version, Version::HTTP_11);
+    assert!(parts.uri.authority().is_none() && parts.uri.scheme().is_none());
+    assert!(parts.headers.get_all(header::CONTENT_LENGTH).iter().count() <= 1);
+    for (name, value) in &parts.headers {
+        let of_the_connection = match name.as_str() {
+            "connection" | "upgrade" => !upgrades,
+            "te" => value != "trailers",
+            "transfer-encoding" | "keep-alive" | "proxy-connection" => true,
+            name => name.starts_with("rouse-"),
+        };
+        assert!(!of_the_connection, "{name} is passed on");
+    }
+}
+
+fn agree(message: &Message, seen: &Seen) {
+    assert_eq!((&message.method, &message.target), (&seen.method, &seen.target));
+    let Outcome::Accepted(host, _) = &seen.outcome else { panic!("{message:?} was refused") };
+    assert_eq!(&message.host, host, "{message:?}");
+    assert_eq!(Some(&message.body), seen.body.as_ref(), "{message:?}");
+}
+
+/// A connection whose bytes are all there.
+struct Wire {
+    bytes: Vec<u8>,
+    at: usize,
+    step: usize,
+    heads: HeadReader,
+    verdict: Arc<HeadVerdict>,
+    /// Turns that are left to the server between the last byte and the end.
+    patience: u32,
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Poller<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.at == this.bytes.len() && this.patience > 0 {
+            // A client that hangs up gets no answer any more, so it waits a little.
+            this.patience -= 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let end = this.bytes.len().min(this.at + this.step.min(buffer.remaining()));
+        let part = &this.bytes[this.at..end];
+        this.at = end;
+        buffer.put_slice(part);
+        this.heads.read(part, &this.verdict);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Poller<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Poller<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Poller<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What fuzzing began with and what it has found.
+    #[test]
+    fn the_corpus_keeps_every_promise() {
+        let bench = Bench::new();
+        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/heads");
+        let mut read = 0;
+        for entry in std::fs::read_dir(&corpus).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            bench.check(&bytes);
+            // And with every byte changed, as a fuzzer begins.
+            for at in 0..bytes.len() {
+                let mut changed = bytes.clone();
+                changed[at] = [b' ', b'\n', b'\r', b':', b'0', bytes[at] ^ 0x20][at % 6];
+                bench.check(&changed);
+            }
+            read += 1;
+        }
+        assert!(read > 0, "there is no corpus at {}", corpus.display());
+    }
+
+    #[test]
+    fn a_request_is_seen_as_it_is() {
+        let text = b"POST /x HTTP/1.1\r\nHost: A.example:80\r\nContent-Length: 2\r\n\r\nab\
+                     GET /y HTTP/1.1\r\nHost: g.ns\r\nHost: a\r\n\r\n";
+        let seen = Bench::new().read(text, 5);
+        let accepted = Outcome::Accepted("a.example".into(), Some("ns/f".into()));
+        let first = Seen { method: "POST".into(), target: "/x".into(), outcome: accepted, body: Some(b"ab".to_vec()) };
+        assert_eq!(seen[0], first);
+        assert_eq!((seen.len(), &seen[1].outcome), (2, &Outcome::Refused));
+    }
+}
