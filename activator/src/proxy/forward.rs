@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{HeaderValue, Method, Request, Response, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
+use rouse_crds::function::Protocol;
 use tokio::time::{Instant, sleep_until};
 
 use super::{RequestBody, body::Progress, headers};
@@ -38,6 +40,14 @@ pub(super) async fn forward(
     let endpoint = lease.endpoint().clone();
     let (mut parts, body) = request.into_parts();
     headers::target(&mut parts, endpoint.protocol);
+    // hyper takes a GET or HEAD of unknown length for one without a body, and would leave it out.
+    if endpoint.protocol == Protocol::Http1
+        && matches!(parts.method, Method::GET | Method::HEAD)
+        && !body.is_end_stream()
+        && !parts.headers.contains_key(header::CONTENT_LENGTH)
+    {
+        parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let mut request = Box::new(Request::from_parts(parts, body));
     loop {
         let mut connection = match endpoint.connection(dialer).await {
