@@ -1,5 +1,7 @@
 //! Counts for operators. A function's counters are looked up once, when its gate is made; a request only adds to them.
 
+mod process;
+
 use std::{
     fmt,
     sync::{Arc, OnceLock},
@@ -73,7 +75,9 @@ impl Metrics {
     /// All metrics at zero.
     #[must_use]
     pub fn new(ledger: Arc<Ledger>) -> Arc<Self> {
-        let mut registry = Registry::with_prefix("rouse_activator");
+        let mut whole = Registry::default();
+        whole.register_collector(Box::new(process::Process));
+        let registry = whole.sub_registry_with_prefix("rouse_activator");
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register("requests", "Answers given, by function and class of status", requests.clone());
         let refused = Family::<RefusedLabels, Counter>::default();
@@ -108,7 +112,7 @@ impl Metrics {
             Info::new(build.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec()),
         );
         registry.register_collector(Box::new(DemandCollector(ledger)));
-        Arc::new(Self { registry, requests, refused, wakes, cold_starts, probes, retries, departures })
+        Arc::new(Self { registry: whole, requests, refused, wakes, cold_starts, probes, retries, departures })
     }
 
     /// The counters of a function; they go when they are dropped.
@@ -226,6 +230,7 @@ mod tests {
             r#"rouse_activator_wakes_total{result="awake"} 1"#,
             r#"rouse_activator_queued{namespace="ns",function="f",revision="f-00001"} 1"#,
             r#"rouse_activator_in_flight{namespace="ns",function="f",revision="f-00001"} 0"#,
+            "\nprocess_resident_memory_bytes ",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -33,7 +33,7 @@ pub struct Cluster {
     pub helm: PathBuf,
     /// The domain of default hosts: `{name}.{namespace}.{domain}`.
     pub domain: String,
-    /// Image references by short name: `rouse-operator`, `rouse-activator`, `rouse-hello`.
+    /// Image references by short name: `rouse-operator`, `rouse-activator`, `rouse-hello`, and for tests `rouse-suites`.
     pub images: BTreeMap<String, String>,
     /// The node's own address, if this machine has a route to it and to the pods (local provider).
     pub node: Option<IpAddr>,

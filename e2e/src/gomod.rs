@@ -81,6 +81,17 @@ pub const CONTOUR: Module = plain("contour", &[("contour", "github.com/projectco
 pub const HELM: Module = plain("helm", &[("helm", "helm.sh/helm/v4/cmd/helm")]);
 /// Kubernetes in Docker.
 pub const KIND: Module = plain("kind", &[("kind", "sigs.k8s.io/kind")]);
+/// What the tests of tier 3 run against Rouse: gRPC's own interoperability client and server, a conformance test of HTTP/2, and
+/// the WebSocket server that its library is tested with.
+pub const SUITES: Module = plain(
+    "suites",
+    &[
+        ("grpc-client", "google.golang.org/grpc/interop/client"),
+        ("grpc-server", "google.golang.org/grpc/interop/server"),
+        ("h2spec", "github.com/summerwind/h2spec/cmd/h2spec"),
+        ("websocket-server", "github.com/gorilla/websocket/examples/autobahn"),
+    ],
+);
 
 const fn plain(name: &'static str, programs: &'static [(&'static str, &'static str)]) -> Module {
     Module { name, programs, ldflags: "-s -w", tags: "", cgo: false }
@@ -213,7 +224,7 @@ impl Module {
 mod tests {
     use super::*;
 
-    const MODULES: [Module; 7] = [CLUSTER, CONTAINERD, RUNC, COREDNS, CONTOUR, HELM, KIND];
+    const MODULES: [Module; 8] = [CLUSTER, CONTAINERD, RUNC, COREDNS, CONTOUR, HELM, KIND, SUITES];
 
     #[test]
     fn every_program_is_locked_as_a_tool_of_its_module() {

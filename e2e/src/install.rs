@@ -27,8 +27,10 @@ pub fn values(cluster: &Cluster) -> Result<Value> {
     };
     let (class, annotations) = match cluster.provider {
         Provider::Local | Provider::Kind => {
-            // Envoy ends a call after 15 s unless told otherwise.
-            (crate::addons::INGRESS_CLASS.to_owned(), json!({"projectcontour.io/response-timeout": "infinity"}))
+            // Envoy ends a call after 15 s unless told otherwise, and Contour lets WebSocket through where it is told to.
+            let annotations =
+                json!({"projectcontour.io/response-timeout": "infinity", "projectcontour.io/websocket-routes": "/"});
+            (crate::addons::INGRESS_CLASS.to_owned(), annotations)
         }
         Provider::Current => {
             let annotations = std::env::var("ROUSE_E2E_INGRESS_ANNOTATIONS").unwrap_or_else(|_| "{}".to_owned());
@@ -145,5 +147,6 @@ mod tests {
         let values = values(&cluster).unwrap();
         assert_eq!(values["activator"]["image"], json!({"repository": "reg:5000/x/rouse-activator", "tag": "def"}));
         assert_eq!(values["ingress"]["className"], "contour");
+        assert_eq!(values["ingress"]["annotations"]["projectcontour.io/websocket-routes"], "/");
     }
 }

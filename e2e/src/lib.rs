@@ -16,6 +16,7 @@ pub mod addons;
 pub mod api_server;
 pub mod bench;
 pub mod caller;
+pub mod clients;
 pub mod cluster;
 pub mod demo;
 pub mod generate;

@@ -89,7 +89,7 @@ struct Which {
 
 impl Which {
     fn options(self, without_rouse: bool) -> Options {
-        Options { name: self.name, provider: self.provider, without_rouse }
+        Options { name: self.name, provider: self.provider, without_rouse, suites: false }
     }
 }
 

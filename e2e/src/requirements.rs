@@ -254,7 +254,7 @@ pub async fn meet_go(places: &Places) -> Result<()> {
     if lacking.is_empty() { Ok(()) } else { Err(Unmet(lacking).into()) }
 }
 
-async fn apt_install(packages: &[&str]) -> Result<()> {
+pub(crate) async fn apt_install(packages: &[&str]) -> Result<()> {
     let install = || {
         let mut apt = command("apt-get", ["install", "-y", "-q", "--no-install-recommends"]);
         apt.args(packages).env("DEBIAN_FRONTEND", "noninteractive");

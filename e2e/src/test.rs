@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use crate::{
     Places,
     api_server::ApiServer,
+    clients::{self, Clients},
     gomod::CLUSTER,
     process::command,
     progress::{Progress, note},
@@ -93,6 +94,7 @@ pub async fn test(places: &Places, options: &Options, run: &Run, progress: &Prog
     let mut was_up = false;
     if run.tiers.contains(&Tier::Three) {
         was_up = prepare(places, options, progress).await?;
+        clients::meet(progress).await?;
     } else if run.tiers.contains(&Tier::Two) {
         requirements::meet_go(places).await?;
     }
@@ -117,7 +119,8 @@ pub async fn test(places: &Places, options: &Options, run: &Run, progress: &Prog
     }
     if run.tiers.contains(&Tier::Three) {
         eprintln!("\n=== tier 3: a whole Kubernetes");
-        let cluster = up(places, options, progress).await?;
+        let cluster = up(places, &Options { suites: true, ..options.clone() }, progress).await?;
+        let tools = Clients::install(places, progress).await?.environment();
         let mut args = with_filter(&["--workspace", "--test", "cluster"]);
         if let Some(why) = requirements::no_slow_network(cluster.provider) {
             note(&format!("The tests of a slow network ({SLOW_NETWORK}) are skipped: {why}"));
@@ -127,7 +130,9 @@ pub async fn test(places: &Places, options: &Options, run: &Run, progress: &Prog
             args.extend(["--skip".to_owned(), SLOW_NETWORK.to_owned()]);
             count.skipped += 1;
         }
-        let result = cargo_test(&args, &[("ROUSE_E2E_NAME", &cluster.name)]).await;
+        let mut env = vec![("ROUSE_E2E_NAME", cluster.name.as_str())];
+        env.extend(tools.iter().map(|(name, value)| (*name, value.as_str())));
+        let result = cargo_test(&args, &env).await;
         // A failure is looked into on the cluster, so it stays; CI has nobody who looks.
         let failed = result.as_ref().is_ok_and(|c| c.failed > 0) && std::env::var_os("CI").is_none();
         if !was_up && !run.keep && !failed {

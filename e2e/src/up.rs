@@ -31,6 +31,8 @@ pub struct Options {
     pub provider: Option<Provider>,
     /// Leave Rouse out: a bare cluster with its ingress.
     pub without_rouse: bool,
+    /// Bring the images of the outside suites too, which only the tests need.
+    pub suites: bool,
 }
 
 impl Options {
@@ -83,7 +85,7 @@ struct Built {
 }
 
 impl Built {
-    async fn build(places: &Places, provider: Provider, without_rouse: bool, progress: &Progress) -> Result<Self> {
+    async fn build(places: &Places, provider: Provider, options: &Options, progress: &Progress) -> Result<Self> {
         let programs = Programs::build(places, provider, progress).await?;
         let helm = match (provider, find_program("helm")) {
             (Provider::Current, Some(helm)) => helm,
@@ -104,7 +106,10 @@ impl Built {
             Provider::Current => current::registry()?,
             Provider::Local | Provider::Kind => LOCAL_PREFIX.to_owned(),
         };
-        let ours = if without_rouse { Vec::new() } else { images::ours(places, &prefix, progress).await? };
+        let mut ours = if options.without_rouse { Vec::new() } else { images::ours(places, &prefix, progress).await? };
+        if options.suites {
+            ours.push(images::suites(places, &prefix, progress).await?);
+        }
         Ok(Self { programs, helm, addons, ours })
     }
 
@@ -124,7 +129,7 @@ pub async fn up(places: &Places, options: &Options, progress: &Progress) -> Resu
     let folder = places.cluster(&name);
     let provider = provider(&folder, options).await?;
     requirements::meet(places, provider, progress).await?;
-    let built = Built::build(places, provider, options.without_rouse, progress).await?;
+    let built = Built::build(places, provider, options, progress).await?;
 
     let _lock = FileLock::acquire(&lock_path(places, &name)).await?;
     let mut state = State::read(&folder)?.unwrap_or_else(|| State::new(provider));
@@ -271,7 +276,7 @@ pub async fn build_images(
     progress: &Progress,
 ) -> Result<Vec<Archive>> {
     requirements::meet(places, provider, progress).await?;
-    let built = Built::build(places, provider, false, progress).await?;
+    let built = Built::build(places, provider, &Options { suites: true, ..Options::default() }, progress).await?;
     let archives = built.archives();
     if let Some(out) = out {
         std::fs::create_dir_all(out).with_context(|| format!("Cannot create {}", out.display()))?;

@@ -22,7 +22,7 @@ pub struct Args {
     /// Name of the pod: part of the name under which it holds the Lease.
     #[arg(long, env = "POD_NAME", default_value = "rouse-operator")]
     pub pod_name: String,
-    /// The operator's own Deployment, which owns the shared Ingress.
+    /// The operator's own Deployment, which owns the shared Ingresses.
     #[arg(long, env = "ROUSE_DEPLOYMENT", default_value = "rouse-operator")]
     pub deployment: String,
     /// The activators' Service.
@@ -31,15 +31,18 @@ pub struct Args {
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env = "ROUSE_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     pub admin_addr: SocketAddr,
-    /// How calls reach the activators from outside: by an Ingress of Rouse's, or by nothing of Rouse's.
+    /// How calls reach the activators from outside: by Ingresses of Rouse's, or by nothing of Rouse's.
     #[arg(long, env = "ROUSE_INGRESS_MODE", default_value = "ingress")]
     pub ingress_mode: IngressMode,
-    /// Class of the Ingress; empty for the cluster's default class.
+    /// Class of the Ingresses; empty for the cluster's default class.
     #[arg(long, env = "ROUSE_INGRESS_CLASS", default_value = "")]
     pub ingress_class: String,
-    /// Annotations of the Ingress: a JSON object of strings.
+    /// Annotations of the Ingresses: a JSON object of strings.
     #[arg(long, env = "ROUSE_INGRESS_ANNOTATIONS", default_value = "{}", value_parser = annotations)]
     pub ingress_annotations: Annotations,
+    /// Annotations of the Ingress of functions that speak h2c, beside or in place of the others: a JSON object of strings.
+    #[arg(long, env = "ROUSE_INGRESS_H2C_ANNOTATIONS", default_value = "{}", value_parser = annotations)]
+    pub ingress_h2c_annotations: Annotations,
     /// Name of the Lease that decides who leads.
     #[arg(long, env = "ROUSE_LEASE_NAME", default_value = "rouse-operator")]
     pub lease_name: String,
@@ -54,7 +57,7 @@ pub struct Args {
 /// See [`Args::ingress_mode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum IngressMode {
-    /// One shared Ingress.
+    /// Shared Ingresses: one, and another where a function speaks h2c.
     Ingress,
     /// HTTPRoutes of the Gateway API; not there yet.
     Gateway,
@@ -115,6 +118,13 @@ impl Args {
             IngressMode::Ingress | IngressMode::Gateway => Mode::Ingress {
                 class: Some(self.ingress_class.clone()).filter(|class| !class.is_empty()),
                 annotations: self.ingress_annotations.0.clone(),
+                h2c_annotations: self
+                    .ingress_annotations
+                    .0
+                    .iter()
+                    .chain(&self.ingress_h2c_annotations.0)
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .collect(),
             },
             IngressMode::None => Mode::None,
         }
@@ -167,15 +177,18 @@ mod tests {
             "--ingress-class",
             "contour",
             "--ingress-annotations",
-            r#"{"a/b":"1"}"#,
+            r#"{"a/b":"1","c":"2"}"#,
+            "--ingress-h2c-annotations",
+            r#"{"c":"3"}"#,
             "--shutdown-grace",
             "500ms",
         ])
         .unwrap();
         assert_eq!(args.names().domain, "fn.example.org");
         assert_eq!(args.shutdown_grace, Duration::from_millis(500));
-        let annotations = BTreeMap::from([("a/b".to_owned(), "1".to_owned())]);
-        assert_eq!(args.mode(), Mode::Ingress { class: Some("contour".into()), annotations });
+        let with_c = |c: &str| [("a/b", "1"), ("c", c)].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let (annotations, h2c_annotations) = (with_c("2"), with_c("3"));
+        assert_eq!(args.mode(), Mode::Ingress { class: Some("contour".into()), annotations, h2c_annotations });
         assert_eq!(parse(&["--ingress-mode", "none"]).unwrap().mode(), Mode::None);
     }
 

@@ -32,7 +32,7 @@ pub struct Caches {
     pub pods: Arc<Cache<FunctionPod>>,
     /// Where the activators are. Filed under one key, the activators' Service.
     pub slices: Arc<Cache<EndpointSlice>>,
-    /// The shared Ingress, filed under its own name; nothing if there is to be none.
+    /// The shared Ingresses, each filed under its own name; nothing if there is to be none.
     pub ingresses: Arc<Cache<Ingress>>,
 }
 
@@ -43,8 +43,8 @@ pub struct Scope {
     pub namespace: String,
     /// The activators' Service.
     pub activator_service: String,
-    /// Name of the shared Ingress, if one is kept.
-    pub ingress: Option<&'static str>,
+    /// Whether shared Ingresses are kept.
+    pub ingress: bool,
 }
 
 /// Who wants to know of changes.
@@ -55,7 +55,7 @@ pub trait Listener: Send + Sync + 'static {
     fn function_changed(&self);
     /// The set of activators changed.
     fn activators_changed(&self);
-    /// The shared Ingress changed.
+    /// A shared Ingress changed.
     fn ingress_changed(&self);
 }
 
@@ -85,16 +85,15 @@ impl Caches {
         tasks.spawn(follow(Api::namespaced(client.clone(), namespace), of_service, slices, move |_| {
             to.activators_changed();
         }));
-        match ingress {
-            Some(name) => {
-                let named = all().fields(&format!("metadata.name={name}"));
-                let to = Arc::clone(listener);
-                tasks.spawn(follow(Api::namespaced(client.clone(), namespace), named, ingresses, move |_| {
-                    to.ingress_changed();
-                }));
-            }
+        if *ingress {
+            let ours = all().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
+            let to = Arc::clone(listener);
+            tasks.spawn(follow(Api::namespaced(client.clone(), namespace), ours, ingresses, move |_| {
+                to.ingress_changed();
+            }));
+        } else {
             // Nothing to follow, so nothing to wait for.
-            None => drop(ingresses.apply(watcher::Event::InitDone)),
+            drop(ingresses.apply(watcher::Event::InitDone));
         }
         tasks
     }

@@ -41,6 +41,14 @@ pub struct Names {
     pub activator_service: String,
 }
 
+impl Names {
+    /// The activators' Service for an ingress that has to speak HTTP/2 to them: the same pods and port, declared as h2c.
+    /// A Service of its own, because some ingress controllers take the protocol from an annotation of the whole Service.
+    pub fn h2c_service(&self) -> String {
+        format!("{}-h2c", self.activator_service)
+    }
+}
+
 /// What a reconcile works with.
 #[allow(missing_debug_implementations, reason = "kube's Client and Recorder have none of use")]
 pub struct Context {

@@ -1,7 +1,12 @@
-//! The one Ingress that leads every public function's hosts to the activators, and who owns which custom host.
+//! The Ingresses that lead every public function's hosts to the activators, and who owns which custom host.
 //!
-//! It is in the release namespace, away from the Functions, so no owner reference ties it to them: it is built from all of
-//! them together each time one changes. Its own owner is the operator's Deployment, so that it goes with the release.
+//! There is one for all, and one for the hosts of functions that speak h2c: gRPC needs HTTP/2 all the way and WebSocket
+//! needs HTTP/1.1, and ingress controllers take the protocol of a backend from its port, from an annotation of its Service
+//! or from one of the whole Ingress. So each of the two has an Ingress and a Service of its own.
+//!
+//! They are in the release namespace, away from the Functions, so no owner reference ties them to those: they are built from
+//! all of them together each time one changes. Their own owner is the operator's Deployment, so that they go with the
+//! release.
 
 pub mod rules;
 
@@ -10,7 +15,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        networking::v1::{Ingress, IngressSpec},
+        networking::v1::{Ingress, IngressRule, IngressSpec},
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
@@ -22,6 +27,7 @@ use rouse_crds::{
     Function,
     names::{MANAGED_BY, MANAGED_BY_LABEL, OPERATOR_FIELD_MANAGER},
 };
+use rules::Rules;
 use serde_json::Value;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +40,9 @@ use crate::{
 /// Name of the Ingress.
 pub const NAME: &str = "rouse";
 
+/// Name of the Ingress of the hosts whose functions speak h2c.
+pub const H2C_NAME: &str = "rouse-h2c";
+
 /// After a pass, changes are gathered for so long before the next: with ten thousand Functions a pass is milliseconds of
 /// work, and a user does not see a tenth of a second.
 const GATHER: Duration = Duration::from_millis(100);
@@ -44,18 +53,20 @@ const REVIEW: Duration = Duration::from_secs(60);
 /// How the cluster's ingress is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// By an Ingress of ours.
+    /// By Ingresses of ours.
     Ingress {
         /// `spec.ingressClassName`.
         class: Option<String>,
         /// Annotations for the ingress controller.
         annotations: BTreeMap<String, String>,
+        /// The same for the hosts whose functions speak h2c.
+        h2c_annotations: BTreeMap<String, String>,
     },
     /// Not by us: somebody routes hosts to the activators.
     None,
 }
 
-/// Keeps the Ingress and the claims.
+/// Keeps the Ingresses and the claims.
 #[allow(missing_debug_implementations, reason = "kube's Client has none of use")]
 pub struct Keeper {
     /// For the Ingress.
@@ -70,7 +81,7 @@ pub struct Keeper {
     pub mode: Mode,
     /// The operator's own Deployment, if it runs in one.
     pub owner: Option<OwnerReference>,
-    /// Told of every change of a Function or of the Ingress.
+    /// Told of every change of a Function or of an Ingress.
     pub changed: Arc<Notify>,
     /// Told of Functions whose claims have become other ones.
     pub reconciler: Arc<WorkQueue<FunctionKey>>,
@@ -90,7 +101,7 @@ impl Keeper {
                 Err(error) => {
                     failures += 1;
                     let wait = backoff::RECONCILE.after(failures).min(REVIEW);
-                    tracing::warn!(%error, failures, retry_in = ?wait, "The shared Ingress could not be written and will be tried again");
+                    tracing::warn!(%error, failures, retry_in = ?wait, "The shared Ingresses could not be written and will be tried again");
                     wait
                 }
             };
@@ -108,7 +119,7 @@ impl Keeper {
         }
     }
 
-    /// Brings claims and Ingress in line with the Functions. Writes nothing if they are.
+    /// Brings claims and Ingresses in line with the Functions. Writes nothing if they are.
     async fn pass(&self) -> kube::Result<()> {
         let wanted = {
             let all = self.caches.functions.all();
@@ -131,46 +142,59 @@ impl Keeper {
             };
             match &self.mode {
                 Mode::None => return Ok(()),
-                Mode::Ingress { class, annotations } => rules::build(functions(), owns, &self.names)
-                    .map(|rules| self.object(class.clone(), annotations.clone(), rules)),
+                Mode::Ingress { class, annotations, h2c_annotations } => {
+                    let Rules { http1, h2c } = rules::build(functions(), owns, &self.names);
+                    [
+                        (NAME, self.object(NAME, class.clone(), annotations.clone(), http1)),
+                        (H2C_NAME, self.object(H2C_NAME, class.clone(), h2c_annotations.clone(), h2c)),
+                    ]
+                }
             }
         };
+        for (name, wanted) in wanted {
+            self.keep(name, wanted).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the Ingress `name` what is wanted, or takes it away. Writes nothing if it is so.
+    async fn keep(&self, name: &str, wanted: Option<Ingress>) -> kube::Result<()> {
         let api: Api<Ingress> = Api::namespaced(self.client.clone(), &self.names.namespace);
-        let live = self.caches.ingresses.get(&FunctionKey::new(&self.names.namespace, NAME), NAME);
+        let live = self.caches.ingresses.get(&FunctionKey::new(&self.names.namespace, name), name);
         match (wanted, live) {
             (None, None) => Ok(()),
-            // An Ingress needs a rule, so with no public function there is none.
-            (None, Some(live)) if is_ours(&live) => {
+            (None, Some(live)) => {
                 let preconditions = Preconditions { uid: live.uid(), resource_version: live.resource_version() };
-                let deleted = api.delete(NAME, &DeleteParams::background().preconditions(preconditions)).await;
-                tracing::info!("Removed the shared Ingress: there is no public function");
+                let deleted = api.delete(name, &DeleteParams::background().preconditions(preconditions)).await;
+                tracing::info!(name, "Removed a shared Ingress: no public function is left for it");
                 match deleted {
                     Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
                     other => other.map(drop),
                 }
             }
-            (None, Some(_)) => Ok(()),
             (Some(wanted), live) => {
                 if live.as_ref().is_some_and(|live| holds(&wanted, live)) {
                     return Ok(());
                 }
                 let rules = wanted.spec.as_ref().and_then(|s| s.rules.as_ref()).map_or(0, Vec::len);
-                api.patch(NAME, &PatchParams::apply(OPERATOR_FIELD_MANAGER).force(), &Patch::Apply(&wanted)).await?;
-                tracing::info!(rules, "Wrote the shared Ingress");
+                api.patch(name, &PatchParams::apply(OPERATOR_FIELD_MANAGER).force(), &Patch::Apply(&wanted)).await?;
+                tracing::info!(name, rules, "Wrote a shared Ingress");
                 Ok(())
             }
         }
     }
 
+    /// `None` without rules: an Ingress needs one.
     fn object(
         &self,
+        name: &str,
         class: Option<String>,
         annotations: BTreeMap<String, String>,
-        rules: Vec<k8s_openapi::api::networking::v1::IngressRule>,
-    ) -> Ingress {
-        Ingress {
+        rules: Vec<IngressRule>,
+    ) -> Option<Ingress> {
+        (!rules.is_empty()).then(|| Ingress {
             metadata: ObjectMeta {
-                name: Some(NAME.to_owned()),
+                name: Some(name.to_owned()),
                 namespace: Some(self.names.namespace.clone()),
                 labels: Some(BTreeMap::from([(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned())])),
                 annotations: (!annotations.is_empty()).then_some(annotations),
@@ -179,16 +203,12 @@ impl Keeper {
             },
             spec: Some(IngressSpec { ingress_class_name: class, rules: Some(rules), ..IngressSpec::default() }),
             status: None,
-        }
+        })
     }
 }
 
 fn alive(function: &Function) -> bool {
     function.metadata.deletion_timestamp.is_none()
-}
-
-fn is_ours(live: &Ingress) -> bool {
-    live.metadata.labels.as_ref().and_then(|l| l.get(MANAGED_BY_LABEL)).is_some_and(|by| by == MANAGED_BY)
 }
 
 /// Whether `live` is what is wanted, beside what the API server and others have added.
@@ -212,7 +232,7 @@ pub async fn own_deployment(client: &Client, namespace: &str, name: &str) -> kub
         tracing::warn!(
             namespace,
             name,
-            "The operator's own Deployment does not exist, so the shared Ingress will not go with it"
+            "The operator's own Deployment does not exist, so the shared Ingresses will not go with it"
         );
     }
     Ok(owner)

@@ -34,7 +34,7 @@ const RECONCILES: usize = 16;
 /// Functions that are scaled at once.
 const SCALES: usize = 32;
 
-/// What is told of changes: both flows, the shared Ingress, and who reads the activators.
+/// What is told of changes: both flows, the shared Ingresses, and who reads the activators.
 #[derive(Debug, Default)]
 struct Queues {
     reconciler: Arc<WorkQueue<FunctionKey>>,
@@ -106,7 +106,7 @@ async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationTo
     let scope = Scope {
         namespace: args.namespace.clone(),
         activator_service: args.activator_service.clone(),
-        ingress: (mode != Mode::None).then_some(ingress::NAME),
+        ingress: mode != Mode::None,
     };
     let _follow = caches.follow(&client, &scope, &queues);
     tokio::select! {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::{Instant, sleep_until};
@@ -89,6 +89,7 @@ impl Proxy {
     /// If the client has left.
     pub async fn serve(&self, side: Side, peer: &Peer, request: Request<Incoming>) -> Result<Response<Body>, Gone> {
         let (mut parts, body) = request.into_parts();
+        let bodiless = parts.method == Method::HEAD && parts.version == Version::HTTP_2;
         let request_id = trace::request_id(&mut parts.headers);
         let id_text = || request_id.to_str().unwrap_or_default();
 
@@ -98,7 +99,7 @@ impl Proxy {
             Ok(gate) => gate,
             Err(problem) => {
                 self.metrics.refused(problem.kind().name());
-                let mut response = problem.response(None, id_text());
+                let mut response = own(problem.response(None, id_text()), bodiless);
                 if problem.kind() == Kind::BadRequest {
                     // Where a message ends is not certain, so nothing more is read from there.
                     response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
@@ -123,7 +124,7 @@ impl Proxy {
             Err(Stop::Answer(problem)) => Err(problem),
             Err(Stop::Gone) => return Err(Gone),
         };
-        let response = response.unwrap_or_else(|problem| problem.response(Some(gate.id()), id_text()));
+        let response = response.unwrap_or_else(|problem| own(problem.response(Some(gate.id()), id_text()), bodiless));
         gate.metrics().answered(response.status());
         Ok(response)
     }
@@ -246,6 +247,16 @@ impl Proxy {
         }
         Ok(passed)
     }
+}
+
+/// Rouse's own answer without its body to a HEAD over HTTP/2, for there hyper sends what it is given, and the client takes it
+/// for a breach of the protocol.
+fn own(mut response: Response<Body>, bodiless: bool) -> Response<Body> {
+    if bodiless && let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        *response.body_mut() = Body::empty();
+    }
+    response
 }
 
 /// What a request holds of memory while it waits: its head, and what was read of its body before anybody asked for it.

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use rouse_crds::function::Protocol;
 use tokio::time::Instant;
 
 use super::{RequestBody, alarm::Alarm, body::Progress, headers};
@@ -43,6 +44,14 @@ pub(super) async fn forward(
     let endpoint = lease.endpoint().clone();
     if let Some(request) = request {
         headers::target(request, endpoint.protocol);
+        // hyper takes a GET or HEAD of unknown length for one without a body, and would leave it out.
+        if endpoint.protocol == Protocol::Http1
+            && matches!(*request.method(), Method::GET | Method::HEAD)
+            && !request.body().is_end_stream()
+            && !request.headers().contains_key(header::CONTENT_LENGTH)
+        {
+            request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
     }
     let mut replayed = false;
     loop {

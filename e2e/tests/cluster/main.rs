@@ -4,10 +4,14 @@
 
 mod bad_input;
 mod chart;
+mod clients;
 mod deletion;
 mod examples;
 mod failures;
+mod grpc;
+mod h2spec;
 mod idle;
+mod name_server;
 mod network;
 mod operator_down;
 mod queue;
@@ -16,4 +20,7 @@ mod revisions;
 mod rights;
 mod scene;
 mod streams;
+mod volume;
 mod wake;
+mod way;
+mod websocket;

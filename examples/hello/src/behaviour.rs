@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http_body_util::BodyExt;
 use hyper::{
-    HeaderMap, Request, Response, StatusCode,
-    body::Incoming,
-    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, TRAILER},
+    HeaderMap, Method, Request, Response, StatusCode, Version,
+    body::{Body as _, Incoming},
+    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRAILER},
 };
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -64,11 +64,19 @@ impl Function {
             return Ok(self.ready().map(|body| Counted { body, _in_flight: None }));
         }
         let in_flight = self.stats.arrive();
+        let bodiless = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
         let mut response = match self.behave(request, &in_flight).await {
             Ok(response) => response,
             Err(Refused::Nonsense(reason)) => text(StatusCode::BAD_REQUEST, reason),
             Err(Refused::Broken(error)) => return Err(error),
         };
+        if bodiless {
+            // Over HTTP/2 hyper sends the body that it is given, and after a HEAD a client takes that for an error.
+            if let Some(length) = response.body().size_hint().exact() {
+                response.headers_mut().insert(CONTENT_LENGTH, length.into());
+            }
+            *response.body_mut() = whole("");
+        }
         let headers = response.headers_mut();
         if let Ok(pod) = HeaderValue::from_str(&self.settings.pod) {
             headers.insert("hello-pod", pod);

@@ -210,6 +210,24 @@ async fn the_ingress_follows_the_functions() {
         rig.ingresses().get_opt("rouse").await.unwrap().is_none()
     })
     .await;
+    let (wildcard, own) = (format!("*.{}.fn.test", rig.namespace), format!("b.{}.fn.test", rig.namespace));
+    rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "protocol": "h2c", "hosts": ["shop.example.org"]}))
+        .await;
+    let h2c = [own, "shop.example.org".to_owned()];
+    let led = wait_for(&rig.ingresses(), "rouse-h2c", "has the hosts of what speaks h2c", |i| hosts(i) == h2c).await;
+    let paths = led.spec.unwrap().rules.unwrap().remove(0).http.unwrap().paths;
+    assert_eq!(paths[0].backend.service.as_ref().unwrap().name, "rouse-activator-h2c");
+    wait_for(&rig.ingresses(), "rouse", "has the wildcard alone", |i| hosts(i) == [wildcard.clone()]).await;
+    rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "hosts": ["shop.example.org"]})).await;
+    wait_for(&rig.ingresses(), "rouse", "has the host again", |i| {
+        hosts(i) == [wildcard.clone(), "shop.example.org".into()]
+    })
+    .await;
+    eventually("the Ingress of h2c is gone with its last function", async || {
+        rig.ingresses().get_opt("rouse-h2c").await.unwrap().is_none()
+    })
+    .await;
+    rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "visibility": "Cluster"})).await;
     rig.function("b", "has no public URL", |f| f.status.as_ref().is_some_and(|s| s.url.is_none())).await;
     rig.end(Some(operator)).await;
 }

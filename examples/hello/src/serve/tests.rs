@@ -214,3 +214,15 @@ async fn on_stop_it_finishes_requests_and_tunnels_and_closes_idle_connections() 
     tunnel.shutdown().await.unwrap();
     timeout(LIMIT, served.ended).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_head_over_http2_has_a_length_and_no_body() {
+    let served = served().await;
+    let io = TokioIo::new(TcpStream::connect(served.address).await.unwrap());
+    let (mut sender, connection) = conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::head("http://hello/size?bytes=7").body(Empty::<Bytes>::new()).unwrap();
+    let response = timeout(LIMIT, sender.send_request(request)).await.unwrap().unwrap();
+    assert_eq!(response.headers()["content-length"], "7");
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "");
+}
