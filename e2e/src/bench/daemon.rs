@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
-    process::Child,
+    process::{Child, Command},
     time::timeout,
 };
 
@@ -34,10 +34,14 @@ impl Core {
         }
     }
 
-    /// Arguments of `nice` that put what follows on this core, before whatever else the machine does there. Who may not be
-    /// first is told so by `nice`, and runs all the same.
-    pub(super) fn priority_and_place(self) -> [&'static str; 4] {
-        ["--adjustment=-15", "taskset", "--cpu-list", self.number()]
+    /// A command that runs on this core, before whatever else the machine does there if it may.
+    pub(super) fn command(self, program: &Path) -> Command {
+        // A session of its own is what the kernel shares the processor out to, where it groups automatically, and the group
+        // has a priority of its own. Each of these replaces itself by what follows, so the number stays the program's.
+        let first = "echo -15 2>&- >/proc/self/autogroup; exec nice --adjustment=-15 \"$@\"";
+        let mut start = command("setpriv", ["--pdeathsig", "KILL", "--", "setsid", "sh", "-c", first, "sh"]);
+        start.args(["taskset", "--cpu-list", self.number()]).arg(program);
+        start
     }
 }
 
@@ -57,8 +61,7 @@ pub(super) struct Start<'a> {
     pub(super) program: &'a Path,
     pub(super) args: Vec<OsString>,
     pub(super) env: Vec<(&'a str, OsString)>,
-    /// Anywhere, if none.
-    pub(super) core: Option<Core>,
+    pub(super) core: Core,
     /// Its log is put here.
     pub(super) folder: &'a Path,
 }
@@ -87,12 +90,8 @@ impl Start<'_> {
     }
 
     fn spawn(&self, out: Stdio, err: Stdio) -> Result<Child> {
-        // Each of these replaces itself by what follows, so the child's number is the program's.
-        let mut start = command("setpriv", ["--pdeathsig", "KILL", "--"]);
-        if let Some(core) = self.core {
-            start.arg("nice").args(core.priority_and_place());
-        }
-        start.arg(self.program).args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
+        let mut start = self.core.command(self.program);
+        start.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         start.stdout(out).stderr(err).spawn().with_context(|| format!("cannot start {}", self.name))
     }
 }
@@ -165,7 +164,7 @@ mod tests {
             program: Path::new("sh"),
             args: ["-c", script].map(OsString::from).to_vec(),
             env: vec![("WORD", "ready".into())],
-            core: Some(Core::Measured),
+            core: Core::Measured,
             folder: folder.path(),
         };
         let (mut daemon, line) = start("echo $WORD; exec sleep 1000").start_and_hear().await.unwrap();

@@ -23,7 +23,7 @@ use crate::{
     Places,
     caller::Caller,
     images,
-    process::{command, run as run_command},
+    process::run as run_command,
     progress::Progress,
     requirements::{find_program, meet_programs},
 };
@@ -215,8 +215,8 @@ async fn measure(
     let counter = Caller::new(origin);
     let count = async || -> Result<u64> { Ok(counter.get("origin", "/count").await?.text().parse()?) };
     let before = count().await?;
-    let mut generator = command("nice", Core::Measuring.priority_and_place());
-    generator.arg(&loopback.load).args(load.flags());
+    let mut generator = Core::Measuring.command(&loopback.load);
+    generator.args(load.flags());
     generator.args(["--target", &contestant.address.to_string(), "--host", host]);
     if let Some(daemon) = &mut contestant.daemon {
         daemon.alive()?;

@@ -168,7 +168,7 @@ impl Loopback {
             program: &self.programs.join("rouse-activator"),
             args: args.into_iter().map(Into::into).collect(),
             env: vec![("KUBECONFIG", self.server.kubeconfig.clone().into())],
-            core: Some(Core::Measured),
+            core: Core::Measured,
             folder: self.folder.path(),
         };
         let mut daemon = start.start()?;
@@ -188,7 +188,7 @@ impl Loopback {
             program: &self.load,
             args: vec!["origin".into()],
             env: vec![],
-            core: Some(Core::Measuring),
+            core: Core::Measuring,
             folder: self.folder.path(),
         };
         let (daemon, line) = start.start_and_hear().await?;

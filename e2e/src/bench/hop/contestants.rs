@@ -156,7 +156,7 @@ impl Proxy {
             }
         };
         args.push(config.into());
-        let start = Start { name: self.name(), program, args, env: vec![], core: Some(Core::Measured), folder };
+        let start = Start { name: self.name(), program, args, env: vec![], core: Core::Measured, folder };
         let mut daemon = start.start()?;
         let caller = Caller::new(listen);
         wait_for(&format!("an answer through {}", self.name()), Duration::from_secs(30), async || {
