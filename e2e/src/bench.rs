@@ -9,6 +9,8 @@ mod daemon;
 mod figures;
 mod hop;
 mod loopback;
+mod park;
+mod wake;
 
 pub use figures::Figures;
 
@@ -34,8 +36,13 @@ enum Needs {
 }
 
 /// The benchmarks, in the order that they run in: a cluster takes time from what else is measured, so it comes last.
-const BENCHMARKS: [(&str, Needs); 3] =
-    [("hop", Needs::Loopback), ("cold", Needs::Cluster), ("crowd1000", Needs::Cluster)];
+const BENCHMARKS: [(&str, Needs); 5] = [
+    ("hop", Needs::Loopback),
+    ("park", Needs::Loopback),
+    ("cold", Needs::Cluster),
+    ("wake", Needs::Cluster),
+    ("crowd1000", Needs::Cluster),
+];
 
 /// What is to be measured.
 #[derive(Clone, Debug, Default)]
@@ -79,7 +86,9 @@ pub async fn bench(
         eprintln!("  … {name}");
         match (name, &cluster, &loopback) {
             ("hop", _, Some(loopback)) => hop::run(places, loopback, wanted, &mut figures, progress).await,
+            ("park", _, Some(loopback)) => park::run(loopback, &mut figures).await,
             ("cold", Some(cluster), _) => cold::run(cluster, &mut figures).await,
+            ("wake", Some(cluster), _) => wake::run(cluster, &mut figures).await,
             ("crowd1000", Some(cluster), _) => crowd::run(cluster, &mut figures).await,
             (other, ..) => bail!("{other} has no code"),
         }

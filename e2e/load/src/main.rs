@@ -15,6 +15,7 @@ mod connection;
 mod message;
 mod open;
 mod origin;
+mod park;
 mod report;
 
 #[derive(Debug, Parser)]
@@ -45,12 +46,18 @@ enum Verb {
         #[arg(long)]
         rate: u32,
     },
+    /// Sends requests that will wait, and holds them. For each line on stdin prints what has become of them, as JSON.
+    Park {
+        #[command(flatten)]
+        crowd: park::Crowd,
+    },
 }
 
 fn main() -> Result<()> {
     match Cli::parse().verb {
         Verb::Origin { listen } => origin::serve(listen),
         Verb::Closed { plan } => closed::run(&plan)?.print(),
+        Verb::Park { crowd } => park::run(crowd),
         Verb::Open { plan, rate } => open::run(&plan, rate)?.print(),
     }
 }

@@ -36,7 +36,12 @@ impl Figures {
     pub fn bar(&mut self, name: impl Into<String>, value: f64, unit: &'static str, most: f64) {
         let name = name.into();
         self.note(name.clone(), value, unit);
-        self.bars.push((name, most));
+        self.limit(name, most);
+    }
+
+    /// Says of a figure that it is to be `most` at most.
+    pub fn limit(&mut self, name: impl Into<String>, most: f64) {
+        self.bars.push((name.into(), most));
     }
 
     /// Notes percentiles of `samples` in milliseconds as `{name}.p50` and so on; 100 is called `max`.

@@ -31,7 +31,7 @@ use crate::{
     caller::Caller,
     gomod::CLUSTER,
     images,
-    process::wait_for,
+    process::{command, run, wait_for},
     progress::Progress,
     requirements,
     up::DOMAIN,
@@ -179,6 +179,20 @@ impl Loopback {
         })
         .await?;
         Ok(Activator { daemon, public })
+    }
+
+    /// Those of the flags that the activator has: it is also measured at commits that lack some.
+    pub(super) async fn flags(&self, wanted: &[(&str, &str)]) -> Result<Vec<String>> {
+        let help = run(command(self.programs.join("rouse-activator"), ["--help"])).await?;
+        let has = |flag: &str| help.split_whitespace().any(|word| word == flag);
+        Ok(wanted.iter().filter(|(flag, _)| has(flag)).map(|(flag, value)| format!("{flag}={value}")).collect())
+    }
+
+    /// Files that a process of this machine may have open at once.
+    pub(super) fn file_limit() -> Result<usize> {
+        let limits = std::fs::read_to_string("/proc/self/limits")?;
+        let line = limits.lines().find(|l| l.starts_with("Max open files")).context("no limit of open files")?;
+        Ok(line.split_whitespace().nth(3).context("no limit of open files")?.parse().unwrap_or(usize::MAX))
     }
 
     /// Starts an origin on the measuring core.
