@@ -58,7 +58,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
         }
         for event in &events {
             let connection = &mut connections[event.token().0];
-            match connection.hear() {
+            match connection.hear(event.is_read_closed()) {
                 Heard::Nothing => continue,
                 Heard::Answer { closes } => {
                     if let Some(since) = connection.since.take() {

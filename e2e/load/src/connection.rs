@@ -61,17 +61,19 @@ impl Connection {
         }
     }
 
-    /// Reads what has come.
-    pub(crate) fn hear(&mut self) -> Heard {
+    /// Reads what has come. `closed` says that the last byte has.
+    pub(crate) fn hear(&mut self, closed: bool) -> Heard {
         loop {
             let before = self.received.len();
             self.received.resize(before + READ, 0);
             let read = self.stream.read(&mut self.received[before..]);
             self.received.truncate(before + *read.as_ref().unwrap_or(&0));
             match read {
+                // An answer that is whole counts; the close shows when the next request is sent.
+                Ok(0) if !self.received.is_empty() && self.whole() => break,
                 Ok(0) => return Heard::Broken("the connection was closed".to_owned()),
-                // A short read has emptied the socket: epoll tells of what comes later.
-                Ok(read) if read < READ => break,
+                // A short read has emptied the socket: epoll tells of what comes later, though not twice of an end.
+                Ok(read) if read < READ && !closed => break,
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -95,6 +97,12 @@ impl Connection {
         };
         self.received.clear();
         heard
+    }
+}
+
+impl Connection {
+    fn whole(&self) -> bool {
+        Head::read(&self.received).is_ok_and(|head| head.is_some_and(|head| self.received.len() >= head.total()))
     }
 }
 

@@ -66,9 +66,9 @@ mod tests {
     fn a_head_is_read_when_it_is_all_there() {
         let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nconnection: Close\r\n\r\nhello, and more";
         let head = Head::read(whole).unwrap().unwrap();
-        assert_eq!((head.length, head.body, head.closes), (58, 5, true));
+        assert_eq!((head.length, head.body, head.closes), (57, 5, true));
         assert_eq!(&whole[head.length..head.total()], b"hello");
-        assert_eq!(Head::read(&whole[..57]).unwrap(), None);
+        assert_eq!(Head::read(&whole[..56]).unwrap(), None);
         assert_eq!(status(whole), Some(200));
     }
 

@@ -72,7 +72,7 @@ pub(crate) fn run(plan: &Plan, rate: u32) -> Result<Report> {
         }
         for event in &events {
             if event.token() != CLOCK {
-                driver.heard(event.token().0, &poll)?;
+                driver.heard(event.token().0, event.is_read_closed(), &poll)?;
                 continue;
             }
             for _ in 0..expirations(&clock)? {
@@ -115,10 +115,10 @@ impl Driver {
         Ok(())
     }
 
-    fn heard(&mut self, index: usize, poll: &Poll) -> Result<()> {
+    fn heard(&mut self, index: usize, closed: bool, poll: &Poll) -> Result<()> {
         let connection = &mut self.connections[index];
         let was_idle = connection.since.is_none();
-        match connection.hear() {
+        match connection.hear(closed) {
             Heard::Nothing => return Ok(()),
             Heard::Answer { closes } => {
                 if let Some(since) = connection.since.take() {
