@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use mio::{Events, Poll, Token};
 
 use crate::{
@@ -12,6 +12,8 @@ use crate::{
 
 /// More than are ever answered in a second, so that noting a latency never waits for memory.
 const EXPECTED_PER_SECOND: usize = 200_000;
+/// New connections that are tried for one request.
+const TRIES: usize = 3;
 /// How late the end of a phase may be noticed if nothing comes at all.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -30,11 +32,12 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
     let room = EXPECTED_PER_SECOND * (plan.measured().as_secs() as usize + 1);
     let mut tally = Tally { latencies: Vec::with_capacity(room), ..Tally::default() };
     let send = |connection: &mut Connection, poll: &Poll, tally: &mut Tally| -> Result<()> {
-        while let Err(why) = connection.send(&request, Instant::now()) {
+        for _ in 0..TRIES {
+            let Err(why) = connection.send(&request, Instant::now()) else { return Ok(()) };
             tally.failed(|| why);
             connection.reopen(poll.registry())?;
         }
-        Ok(())
+        bail!("{TRIES} new connections in a row could not be written to")
     };
     for connection in &mut connections {
         send(connection, &poll, &mut tally)?;
