@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use tokio::process::Child;
 
-use crate::process::{command, succeeds, wait_for};
+use crate::process::{command, run, succeeds, wait_for};
 
 /// A running API server. Its processes end when this is dropped, and when this process dies.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct ApiServer {
     /// A kubeconfig with all rights.
     pub kubeconfig: PathBuf,
     _folder: tempfile::TempDir,
-    _processes: Vec<Child>,
+    processes: Vec<Child>,
 }
 
 impl ApiServer {
@@ -86,7 +86,22 @@ impl ApiServer {
             let kept = folder.keep();
             return Err(error.context(format!("logs are in {}", kept.display())));
         }
-        Ok(Self { kubeconfig, _folder: folder, _processes: vec![server, etcd] })
+        Ok(Self { kubeconfig, _folder: folder, processes: vec![server, etcd] })
+    }
+}
+
+impl ApiServer {
+    /// Keeps its processes, with all their threads, on one core, so that they take nothing from what is measured on another.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such core, or a process has ended.
+    pub async fn pin(&self, core: &str) -> Result<()> {
+        for process in &self.processes {
+            let pid = process.id().context("the API server has ended")?.to_string();
+            run(command("taskset", ["--all-tasks", "--cpu-list", "--pid", core, &pid])).await?;
+        }
+        Ok(())
     }
 }
 
@@ -99,7 +114,7 @@ fn daemon(bin: &Path, name: &str, folder: &Path, args: &[String]) -> Result<Chil
 }
 
 /// A port that is free now. Another process could take it before it is used; the start would fail and say so.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 

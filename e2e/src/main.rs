@@ -55,12 +55,18 @@ enum Verb {
         /// Run only tests with this in their name.
         filter: Option<String>,
     },
-    /// Measure. Leaves the cluster up.
+    /// Measure. Leaves the cluster up if a benchmark needs one.
     Bench {
         #[command(flatten)]
         which: Which,
-        /// Which benchmarks: cold, crowd1000. Default: all.
+        /// Which benchmarks: hop, park, cold, wake, crowd1000. Default: all.
         names: Vec<String>,
+        /// How often `hop` measures each of those that it compares; the figures are medians.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+        rounds: u32,
+        /// Compare only these in `hop`: direct, nginx, haproxy, envoy, activator.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
         /// Write the figures into this file too.
         #[arg(long)]
         json: Option<PathBuf>,
@@ -129,9 +135,9 @@ async fn run(verb: Verb) -> Result<()> {
             anyhow::ensure!(count.failed == 0, "{} tests failed", count.failed);
             anyhow::ensure!(count.passed > 0, "no test has that in its name");
         }
-        Verb::Bench { which, names, json } => {
-            let cluster = up(&places, &which.options(false), &progress).await?;
-            rouse_e2e::bench::bench(&cluster, &names, json.as_deref()).await?;
+        Verb::Bench { which, names, rounds, only, json } => {
+            let wanted = rouse_e2e::bench::Wanted { names, rounds, only };
+            rouse_e2e::bench::bench(&places, &which.options(false), &wanted, json.as_deref(), &progress).await?;
         }
         Verb::Generate => {
             for file in rouse_e2e::generate::generate(&places.repo)? {

@@ -254,6 +254,27 @@ pub async fn meet_go(places: &Places) -> Result<()> {
     if lacking.is_empty() { Ok(()) } else { Err(Unmet(lacking).into()) }
 }
 
+/// Installs what a benchmark needs beside the cluster: pairs of a program and the Debian package that has it.
+///
+/// # Errors
+///
+/// [`Unmet`] if something is missing and cannot be installed here.
+pub async fn meet_programs(wanted: &[(&str, &'static str)], progress: &Progress) -> Result<()> {
+    let missing: Vec<&str> = wanted.iter().filter(|w| find_program(w.0).is_none()).map(|w| w.1).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    if !is_root() || find_program("apt-get").is_none() {
+        let how = format!("`sudo apt-get install {names}`, or what your system calls them");
+        return Err(Unmet(vec![Lack { what: format!("the programs of the Debian packages {names}"), how }]).into());
+    }
+    let step = progress.step(&format!("Installing {names}"));
+    apt_install(&missing).await?;
+    step.done();
+    Ok(())
+}
+
 pub(crate) async fn apt_install(packages: &[&str]) -> Result<()> {
     let install = || {
         let mut apt = command("apt-get", ["install", "-y", "-q", "--no-install-recommends"]);

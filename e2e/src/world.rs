@@ -1,7 +1,7 @@
 //! A namespace of the cluster with functions in it: how tests, the demonstration and the benchmarks apply Functions, call
 //! them and look at what is there.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
@@ -67,9 +67,18 @@ pub async fn client_as(cluster: &Cluster, user: &str) -> Result<Client> {
 }
 
 async fn client(cluster: &Cluster, user: Option<String>) -> Result<Client> {
+    client_from(&cluster.kubeconfig, user).await
+}
+
+/// A client of the API server that a kubeconfig names.
+///
+/// # Errors
+///
+/// If the kubeconfig cannot be read.
+pub async fn client_from(kubeconfig: &Path, user: Option<String>) -> Result<Client> {
     // Several TLS providers may be compiled in; the first to be installed is the one that holds.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let kubeconfig = Kubeconfig::read_from(&cluster.kubeconfig).context("the cluster's kubeconfig")?;
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).context("the cluster's kubeconfig")?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.auth_info.impersonate = user;
     Ok(Client::try_from(config)?)

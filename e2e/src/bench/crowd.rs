@@ -26,7 +26,7 @@ pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> 
     if let Some(first) = failures.first() {
         eprintln!("    the first failure: {first}");
     }
-    figures.note("crowd1000.failures", failures.len() as f64, "requests");
+    figures.bar("crowd1000.failures", failures.len() as f64, "requests", 0.0);
     figures.percentiles("crowd1000.ms", &samples, &[50]);
     figures.note("crowd1000.max_ms", samples.iter().max().map_or(0.0, |d| d.as_secs_f64() * 1000.0), "ms");
     world.leave().await

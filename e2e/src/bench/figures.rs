@@ -5,16 +5,43 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 
+#[derive(Debug)]
+struct Row {
+    name: String,
+    value: f64,
+    unit: &'static str,
+    shown: bool,
+}
+
 /// The figures of one run.
 #[derive(Debug, Default)]
 pub struct Figures {
-    rows: Vec<(String, f64, &'static str)>,
+    rows: Vec<Row>,
+    /// Name of a figure, and the most that it is to be.
+    bars: Vec<(String, f64)>,
 }
 
 impl Figures {
     /// Notes a figure.
     pub fn note(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
-        self.rows.push((name.into(), value, unit));
+        self.rows.push(Row { name: name.into(), value, unit, shown: true });
+    }
+
+    /// Notes a figure that is for programs only, because a table of the benchmark's own shows it to people.
+    pub fn detail(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
+        self.rows.push(Row { name: name.into(), value, unit, shown: false });
+    }
+
+    /// Notes a figure that is to be `most` at most.
+    pub fn bar(&mut self, name: impl Into<String>, value: f64, unit: &'static str, most: f64) {
+        let name = name.into();
+        self.note(name.clone(), value, unit);
+        self.limit(name, most);
+    }
+
+    /// Says of a figure that it is to be `most` at most.
+    pub fn limit(&mut self, name: impl Into<String>, most: f64) {
+        self.bars.push((name.into(), most));
     }
 
     /// Notes percentiles of `samples` in milliseconds as `{name}.p50` and so on; 100 is called `max`.
@@ -28,10 +55,19 @@ impl Figures {
     /// For people.
     #[must_use]
     pub fn table(&self) -> String {
-        let width = self.rows.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);
-        self.rows.iter().fold(String::new(), |mut text, (name, value, unit)| {
-            let digits = if value.fract() == 0.0 { 0 } else { 1 };
-            text.push_str(&format!("  {name:<width$}  {value:>10.digits$} {unit}\n"));
+        let shown = || self.rows.iter().filter(|row| row.shown);
+        let width = shown().map(|row| row.name.len()).max().unwrap_or(0);
+        shown().fold(String::new(), |mut text, Row { name, value, unit, .. }| {
+            let digits = match value.abs() {
+                _ if value.fract() == 0.0 => 0,
+                small if small < 10.0 => 2,
+                _ => 1,
+            };
+            let bar = self.bars.iter().find(|(named, _)| named == name).map_or_else(String::new, |(_, most)| {
+                let held = if *value <= *most { "✓ met" } else { "✗ missed" };
+                format!("   {held}: at most {most} {unit}")
+            });
+            text.push_str(&format!("  {name:<width$}  {value:>10.digits$} {unit}{bar}\n"));
             text
         })
     }
@@ -42,8 +78,8 @@ impl Figures {
     ///
     /// If a figure is not a number.
     pub fn json(&self) -> Result<String> {
-        let figures: Vec<_> =
-            self.rows.iter().map(|(name, value, unit)| json!({"name": name, "value": value, "unit": unit})).collect();
+        let rows = self.rows.iter();
+        let figures: Vec<_> = rows.map(|row| json!({"name": row.name, "value": row.value, "unit": row.unit})).collect();
         Ok(serde_json::to_string_pretty(&json!({"machine": machine(), "figures": figures}))?)
     }
 }
@@ -83,6 +119,17 @@ mod tests {
         assert_eq!(percentile(&samples, 100), Duration::from_millis(20));
         assert_eq!(percentile(&samples[..1], 50), Duration::from_millis(20));
         assert_eq!(percentile(&[], 50), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_bar_is_shown_beside_its_figure() {
+        let mut figures = Figures::default();
+        figures.bar("a", 1.2, "×", 1.25);
+        figures.bar("b", 1.3, "×", 1.25);
+        let table = figures.table();
+        let lines: Vec<_> = table.lines().collect();
+        assert!(lines[0].contains("1.20 ×   ✓ met: at most 1.25 ×"), "{table}");
+        assert!(lines[1].contains("✗ missed"), "{table}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 pub use self::address::Addresses;
+pub(crate) use self::files::SCALE_LOG;
 pub use self::sweep::sweep;
 use super::{Node, Provider};
 use crate::cluster::kubectl;

@@ -25,6 +25,8 @@ use crate::{
 pub(crate) struct Function {
     settings: Settings,
     stats: Arc<Stats>,
+    /// When it began to take connections.
+    listening_since: Instant,
     /// When `/ready` begins to say yes.
     ready_at: Instant,
     /// Connections that have been upgraded: no server counts them any more, and a shutdown waits for them.
@@ -53,8 +55,9 @@ impl From<hyper::Error> for Refused {
 
 impl Function {
     pub(crate) fn new(settings: Settings) -> Self {
-        let ready_at = Instant::now() + settings.ready_delay;
-        Self { settings, stats: Arc::default(), ready_at, tunnels: TaskTracker::new() }
+        let listening_since = Instant::now();
+        let ready_at = listening_since + settings.ready_delay;
+        Self { settings, stats: Arc::default(), listening_since, ready_at, tunnels: TaskTracker::new() }
     }
 
     /// Answers one request. An error ends the connection.
@@ -65,6 +68,7 @@ impl Function {
         }
         let in_flight = self.stats.arrive();
         let bodiless = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
+        let listening = self.listening_since.elapsed();
         let mut response = match self.behave(request, &in_flight).await {
             Ok(response) => response,
             Err(Refused::Nonsense(reason)) => text(StatusCode::BAD_REQUEST, reason),
@@ -83,6 +87,7 @@ impl Function {
         }
         headers.insert("hello-request", in_flight.number.into());
         headers.insert("hello-in-flight", in_flight.together.into());
+        headers.insert("hello-listening-us", u64::try_from(listening.as_micros()).unwrap_or(u64::MAX).into());
         Ok(response.map(|body| Counted { body, _in_flight: Some(in_flight) }))
     }
 

@@ -20,6 +20,9 @@ pub(super) struct Daemon {
     pub(super) first: bool,
 }
 
+/// Where in the cluster's folder the API server writes down the changes of scales.
+pub(crate) const SCALE_LOG: &str = "logs/scale-patches.json";
+
 /// Who talks to the API server with which certificate.
 const KUBECONFIGS: [(&str, &str); 5] = [
     ("kubeconfig", "admin"),
@@ -49,6 +52,7 @@ pub(super) fn write(names: &Names, addresses: Addresses, programs: &Programs) ->
     // CoreDNS forwards nothing and pods have its address, so nobody asks this server; the kubelet wants the file to be there.
     std::fs::write(folder.join("resolv.conf"), "nameserver 127.0.0.1\n")?;
     std::fs::write(folder.join("containerd.toml"), containerd(names, programs)?)?;
+    put(&folder.join("audit.json"), &audit())?;
     Ok(())
 }
 
@@ -71,6 +75,20 @@ fn kubeconfig(names: &Names, addresses: Addresses, pki: &Pki, certificate: &str)
         }}],
         "contexts": [{"name": names.node, "context": {"cluster": names.node, "user": certificate}}],
         "current-context": names.node,
+    })
+}
+
+/// Changes of a Deployment's scale are written down with the moment at which they came in, which nobody outside of the API
+/// server can tell.
+fn audit() -> Value {
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived", "ResponseStarted"],
+        "rules": [
+            {"level": "Metadata", "verbs": ["patch"], "resources": [{"group": "apps", "resources": ["deployments/scale"]}]},
+            {"level": "None"},
+        ],
     })
 }
 
@@ -234,6 +252,8 @@ pub(super) fn daemons(names: &Names, addresses: Addresses, programs: &Programs) 
             ("kubelet-certificate-authority", pki.file("ca.crt")),
             // Without it `kubectl logs` and `exec` look for the node's name in DNS.
             ("kubelet-preferred-address-types", "InternalIP".into()),
+            ("audit-policy-file", file("audit.json")),
+            ("audit-log-path", file(SCALE_LOG)),
             ("requestheader-client-ca-file", pki.file("front-proxy-ca.crt")),
             ("requestheader-allowed-names", "front-proxy-client".into()),
             ("requestheader-extra-headers-prefix", "X-Remote-Extra-".into()),

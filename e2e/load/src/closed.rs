@@ -1,0 +1,91 @@
+//! A closed loop: each connection sends its next request when the answer to the last has come.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use mio::{Events, Poll, Token};
+
+use crate::{
+    connection::{Connection, Heard},
+    report::{Plan, Report, Tally},
+};
+
+/// More than are ever answered in a second, so that noting a latency never waits for memory.
+const EXPECTED_PER_SECOND: usize = 200_000;
+/// New connections that are tried for one request.
+const TRIES: usize = 3;
+/// How late the end of a phase may be noticed if nothing comes at all.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Runs the plan.
+///
+/// # Errors
+///
+/// If the target cannot be connected to. A request that fails is counted.
+pub(crate) fn run(plan: &Plan) -> Result<Report> {
+    let mut poll = Poll::new()?;
+    let mut events = Events::with_capacity(plan.connections.max(16));
+    let request = plan.request();
+    let mut connections = (0..plan.connections)
+        .map(|n| Connection::open(plan.target, Token(n), poll.registry()))
+        .collect::<Result<Vec<_>>>()?;
+    let room = EXPECTED_PER_SECOND * (plan.measured().as_secs() as usize + 1);
+    let mut tally = Tally { latencies: Vec::with_capacity(room), ..Tally::default() };
+    let send = |connection: &mut Connection, poll: &Poll, tally: &mut Tally| -> Result<()> {
+        for _ in 0..TRIES {
+            let Err(why) = connection.send(&request, Instant::now()) else { return Ok(()) };
+            tally.failed(|| why);
+            connection.reopen(poll.registry())?;
+        }
+        bail!("{TRIES} new connections in a row could not be written to")
+    };
+    for connection in &mut connections {
+        send(connection, &poll, &mut tally)?;
+    }
+    let mut phase = Phase { ends: Instant::now() + plan.warm_up(), began: None, cpu: 0.0 };
+    loop {
+        let now = Instant::now();
+        if now >= phase.ends {
+            let Some(began) = phase.began else {
+                tally.latencies.clear();
+                phase = Phase { ends: now + plan.measured(), began: Some(now), cpu: plan.cpu()? };
+                continue;
+            };
+            let cpu = plan.cpu()? - phase.cpu;
+            return Ok(tally.report(now - began, cpu));
+        }
+        if let Err(error) = poll.poll(&mut events, Some(TICK))
+            && error.kind() != std::io::ErrorKind::Interrupted
+        {
+            return Err(error.into());
+        }
+        for event in &events {
+            let connection = &mut connections[event.token().0];
+            match connection.hear(event.is_read_closed()) {
+                Heard::Nothing => continue,
+                Heard::Answer { closes } => {
+                    if let Some(since) = connection.since.take() {
+                        tally.latencies.push(since.elapsed().as_nanos() as u64);
+                    }
+                    if closes {
+                        tally.reconnects += 1;
+                        connection.reopen(poll.registry())?;
+                    }
+                }
+                Heard::Broken(why) => {
+                    tally.failed(|| why);
+                    connection.reopen(poll.registry())?;
+                }
+            }
+            send(connection, &poll, &mut tally)?;
+        }
+    }
+}
+
+/// The warm-up, or what comes after it.
+struct Phase {
+    ends: Instant,
+    /// Nothing during the warm-up.
+    began: Option<Instant>,
+    cpu: f64,
+}

@@ -1,0 +1,319 @@
+//! `hop`: what a warm request costs on its way through nothing, nginx, HAProxy, Envoy and the activator.
+//!
+//! The same origin stands behind all. What is measured has one core for itself; the origin, the client and the API server
+//! share another. Those that are compared take turns, round after round, so that what else the machine does falls on all
+//! alike, and each figure is the median of the rounds.
+
+mod contestants;
+mod table;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Deserialize;
+use serde_json::json;
+
+use self::contestants::Proxy;
+use super::{
+    Figures, Wanted,
+    daemon::{Core, Daemon},
+    loopback::{Activator, Loopback, free_address},
+};
+use crate::{
+    Places,
+    caller::Caller,
+    images,
+    process::run as run_command,
+    progress::Progress,
+    requirements::{find_program, meet_programs},
+};
+
+/// Those that are compared, in the order of their turns and of the table.
+const NAMES: [&str; 5] = ["direct", "nginx", "haproxy", "envoy", "activator"];
+const FUNCTION: &str = "hop";
+/// Of the constant load.
+const RATE: u32 = 1000;
+
+/// A kind of load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Load {
+    /// A closed loop on so many connections.
+    Closed(u32),
+    /// [`RATE`] requests a second over 16 connections.
+    Constant,
+}
+
+impl Load {
+    const ALL: [Self; 3] = [Self::Closed(64), Self::Closed(1), Self::Constant];
+
+    fn label(self) -> String {
+        match self {
+            Self::Closed(connections) => format!("c{connections}"),
+            Self::Constant => format!("r{RATE}"),
+        }
+    }
+
+    /// Flags of the load generator.
+    fn flags(self) -> Vec<String> {
+        let flags = match self {
+            Self::Closed(connections) => format!("closed --connections {connections} --warm-up 500 --measured 2000"),
+            Self::Constant => format!("open --rate {RATE} --connections 16 --warm-up 500 --measured 4000"),
+        };
+        flags.split(' ').map(str::to_owned).collect()
+    }
+}
+
+/// What the load generator prints.
+#[derive(Clone, Debug, Deserialize)]
+struct Report {
+    answers: u64,
+    failures: u64,
+    reconnects: u64,
+    seconds: f64,
+    cpu_seconds: f64,
+    p50_us: f64,
+    p99_us: f64,
+    p999_us: f64,
+    first_failure: Option<String>,
+}
+
+/// What is told of a contestant under a load: medians of the rounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Medians {
+    pub(super) rps: f64,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+    pub(super) p999_us: f64,
+    /// Time on a processor for a request; nothing where there is no proxy.
+    pub(super) cpu_us: Option<f64>,
+    /// Part of the core that was used.
+    pub(super) busy: f64,
+}
+
+/// Somebody that is compared.
+struct Contestant {
+    name: &'static str,
+    address: SocketAddr,
+    /// Nothing for the way without a proxy.
+    daemon: Option<Daemon>,
+}
+
+pub(super) async fn run(
+    places: &Places,
+    loopback: &Loopback,
+    wanted: &Wanted,
+    figures: &mut Figures,
+    progress: &Progress,
+) -> Result<()> {
+    if let Some(unknown) = wanted.only.iter().find(|n| !NAMES.contains(&n.as_str())) {
+        bail!("`{unknown}` is not compared; these are: {}", NAMES.join(", "));
+    }
+    let cores = std::thread::available_parallelism()?.get();
+    ensure!(cores >= 2, "what is measured and what measures need a core each, and there is {cores}");
+    let (_origin, origin) = loopback.origin().await?;
+    let host = loopback.host(FUNCTION);
+    let mut contestants = vec![];
+    for name in NAMES.into_iter().filter(|n| wanted.only.is_empty() || wanted.only.iter().any(|o| o == n)) {
+        let contestant = start(name, places, loopback, origin, progress).await?;
+        verify(&contestant, &host).await.with_context(|| format!("{name} is not as it should be"))?;
+        contestants.push(contestant);
+    }
+    let mut reports: BTreeMap<(&str, Load), Vec<Report>> = BTreeMap::new();
+    for round in 1..=wanted.rounds {
+        for contestant in &mut contestants {
+            for load in Load::ALL {
+                let report = measure(loopback, contestant, load, &host, origin)
+                    .await
+                    .with_context(|| format!("{} at {}", contestant.name, load.label()))?;
+                reports.entry((contestant.name, load)).or_default().push(report);
+            }
+        }
+        eprintln!("    round {round} of {} is done", wanted.rounds);
+    }
+    let (mut medians, mut all_failures) = (BTreeMap::new(), 0);
+    for (name, load) in NAMES.into_iter().flat_map(|name| Load::ALL.map(|load| (name, load))) {
+        let Some(reports) = reports.get(&(name, load)) else { continue };
+        let values = of(reports, name != "direct");
+        note(figures, name, load, &values);
+        let failures: u64 = reports.iter().map(|r| r.failures).sum();
+        all_failures += failures;
+        figures.detail(format!("hop.{name}.{}.failures", load.label()), failures as f64, "requests");
+        if let Some(first) = reports.iter().find_map(|r| r.first_failure.as_ref()) {
+            eprintln!("    {name} at {}: the first failure: {first}", load.label());
+        }
+        let reconnects: u64 = reports.iter().map(|r| r.reconnects).sum();
+        if reconnects > 0 {
+            eprintln!("    {name} at {}: closed {reconnects} connections between requests", load.label());
+        }
+        medians.insert((name, load), values);
+    }
+    figures.bar("hop.failures", all_failures as f64, "requests", 0.0);
+    let mut memory = BTreeMap::new();
+    for contestant in &contestants {
+        if let Some(daemon) = &contestant.daemon {
+            let rss = daemon.memory()?.rss as f64 / 1024.0;
+            figures.note(format!("hop.{}.rss_mib", contestant.name), rss, "MiB");
+            memory.insert(contestant.name, rss);
+        }
+    }
+    print!("{}", table::table(&NAMES, &medians, &memory));
+    table::bars(&medians, figures);
+    drop(contestants);
+    loopback.clear().await
+}
+
+/// Starts a contestant between a port of its own and the origin.
+async fn start(
+    name: &'static str,
+    places: &Places,
+    loopback: &Loopback,
+    origin: SocketAddr,
+    progress: &Progress,
+) -> Result<Contestant> {
+    let debian = async |program: &str, package: &'static str| -> Result<PathBuf> {
+        meet_programs(&[(program, package)], progress).await?;
+        find_program(program).with_context(|| format!("{program} is not there"))
+    };
+    let (proxy, program) = match name {
+        "direct" => return Ok(Contestant { name, address: origin, daemon: None }),
+        "activator" => {
+            loopback.function(FUNCTION, json!({})).await?;
+            loopback.pod(FUNCTION, origin).await?;
+            let Activator { daemon, public } = loopback.activator(&[]).await?;
+            return Ok(Contestant { name, address: public, daemon: Some(daemon) });
+        }
+        "nginx" => (Proxy::Nginx, debian("nginx", "nginx-light").await?),
+        "haproxy" => (Proxy::Haproxy, debian("haproxy", "haproxy").await?),
+        _ => (Proxy::Envoy, images::envoy_program(places, progress).await?),
+    };
+    let address = free_address()?;
+    let daemon = proxy.start(&program, address, origin, loopback.folder()).await?;
+    Ok(Contestant { name, address, daemon: Some(daemon) })
+}
+
+/// Asks the origin through the contestant what it was asked: it must have been this very origin, and the contestant must
+/// have said for whom it asks.
+async fn verify(contestant: &Contestant, host: &str) -> Result<()> {
+    let answer = Caller::new(contestant.address).get(host, "/echo").await?;
+    let head = answer.text().to_ascii_lowercase();
+    ensure!(answer.status.is_success() && head.starts_with("get /echo http/1.1\r\n"), "{}: {head}", answer.status);
+    ensure!(head.contains(&format!("host: {host}")), "the host was changed: {head}");
+    // Envoy says an address of the machine's own where the client is on loopback.
+    let forwarded = head.lines().any(|line| line.starts_with("x-forwarded-for: "));
+    ensure!(forwarded == contestant.daemon.is_some(), "X-Forwarded-For is not as it should be: {head}");
+    Ok(())
+}
+
+/// Puts one load on one contestant. Every answer that is counted must have been the origin's.
+async fn measure(
+    loopback: &Loopback,
+    contestant: &mut Contestant,
+    load: Load,
+    host: &str,
+    origin: SocketAddr,
+) -> Result<Report> {
+    let counter = Caller::new(origin);
+    let count = async || -> Result<u64> { Ok(counter.get("origin", "/count").await?.text().parse()?) };
+    let before = count().await?;
+    let mut generator = Core::Measuring.command(&loopback.load);
+    generator.args(load.flags());
+    generator.args(["--target", &contestant.address.to_string(), "--host", host]);
+    if let Some(daemon) = &mut contestant.daemon {
+        daemon.alive()?;
+        generator.args(["--watch", &daemon.pid.to_string()]);
+    }
+    let report: Report = serde_json::from_str(&run_command(generator).await?).context("the load generator's report")?;
+    let reached = count().await? - before;
+    ensure!(reached >= report.answers, "{} answers, but only {reached} requests at the origin", report.answers);
+    Ok(report)
+}
+
+/// The medians of all rounds, figure by figure.
+fn of(reports: &[Report], has_process: bool) -> Medians {
+    let figure = |of: fn(&Report) -> f64| median(reports.iter().map(of).collect());
+    Medians {
+        rps: figure(|r| r.answers as f64 / r.seconds),
+        p50_us: figure(|r| r.p50_us),
+        p99_us: figure(|r| r.p99_us),
+        p999_us: figure(|r| r.p999_us),
+        cpu_us: has_process.then(|| figure(|r| r.cpu_seconds * 1e6 / (r.answers.max(1) as f64))),
+        busy: figure(|r| r.cpu_seconds / r.seconds),
+    }
+}
+
+/// The middle one, or the mean of the two in the middle; zero if there is none.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    match values.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => values[half],
+        _ => f64::midpoint(values[half - 1], values[half]),
+    }
+}
+
+/// Notes the figures. Those without a load in their name are throughput and its cost at 64 connections, and latency at the
+/// constant rate.
+fn note(figures: &mut Figures, name: &str, load: Load, values: &Medians) {
+    let label = load.label();
+    let mut both = |plain: bool, figure: &str, value: f64, unit: &'static str| {
+        if plain {
+            figures.note(format!("hop.{name}.{figure}"), value, unit);
+        }
+        figures.detail(format!("hop.{name}.{label}.{figure}"), value, unit);
+    };
+    let (full, constant) = (load == Load::Closed(64), load == Load::Constant);
+    both(full, "rps", values.rps, "/s");
+    both(constant, "p50_us", values.p50_us, "µs");
+    both(constant, "p99_us", values.p99_us, "µs");
+    both(constant, "p999_us", values.p999_us, "µs");
+    if let Some(cpu) = values.cpu_us {
+        both(full, "cpu_us", cpu, "µs");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(answers: u64, cpu_seconds: f64) -> Report {
+        let us = answers as f64;
+        Report {
+            answers,
+            failures: 0,
+            reconnects: 0,
+            seconds: 2.0,
+            cpu_seconds,
+            p50_us: us,
+            p99_us: us,
+            p999_us: us,
+            first_failure: None,
+        }
+    }
+
+    #[test]
+    fn medians_are_taken_figure_by_figure() {
+        let all = of(&[report(100, 0.01), report(300, 0.06), report(200, 0.05)], true);
+        assert_eq!((all.rps, all.p99_us), (100.0, 200.0));
+        // 100, 200 and 250 µs.
+        assert_eq!(all.cpu_us.map(f64::round), Some(200.0));
+        assert_eq!((median(vec![]), median(vec![4.0, 1.0, 3.0, 2.0])), (0.0, 2.5));
+        assert_eq!(of(&[report(1, 0.0)], false).cpu_us, None);
+    }
+
+    #[test]
+    fn the_main_names_are_the_designs() {
+        let mut figures = Figures::default();
+        for load in Load::ALL {
+            note(&mut figures, "envoy", load, &Medians { cpu_us: Some(1.0), ..Medians::default() });
+        }
+        let (table, json) = (figures.table(), figures.json().unwrap());
+        for name in ["rps", "p50_us", "p99_us", "cpu_us"] {
+            let lines = table.lines().filter(|line| line.trim().starts_with(&format!("hop.envoy.{name} "))).count();
+            assert_eq!(lines, 1, "{name} in {table}");
+        }
+        for name in ["rps", "c64.p999_us", "c1.cpu_us", "r1000.p99_us"] {
+            assert_eq!(json.matches(&format!("\"hop.envoy.{name}\"")).count(), 1, "{name} in {json}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The activator without a cluster: its own program, as it goes into the image, on loopback beside an API server. This
+//! side writes what the operator and the kubelet would: Functions with their traffic, Deployments at zero, pods.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{Namespace, Pod},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, CustomResourceExt as _, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    runtime::{conditions::is_crd_established, wait::await_condition},
+};
+use rouse_crds::{Function, hosts::default_host, names};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::daemon::{Core, Daemon, Start};
+use crate::{
+    Places,
+    api_server::{ApiServer, free_port},
+    caller::Caller,
+    gomod::CLUSTER,
+    images,
+    process::{command, run, wait_for},
+    progress::Progress,
+    requirements,
+    up::DOMAIN,
+    world::client_from,
+};
+
+const NAMESPACE: &str = "bench";
+/// A generous limit for what takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An API server on loopback, and the programs that are measured beside it.
+#[derive(Debug)]
+pub(super) struct Loopback {
+    /// Configurations and logs.
+    pub(super) folder: tempfile::TempDir,
+    /// `rouse-load`.
+    pub(super) load: PathBuf,
+    programs: PathBuf,
+    server: ApiServer,
+    client: Debugless,
+}
+
+/// A client is of no use in a message.
+struct Debugless(Client);
+
+impl std::fmt::Debug for Debugless {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+/// A running activator and where it listens.
+#[derive(Debug)]
+pub(super) struct Activator {
+    pub(super) daemon: Daemon,
+    pub(super) public: SocketAddr,
+}
+
+impl Loopback {
+    /// Compiles what is needed and starts the API server on the measuring core.
+    pub(super) async fn start(places: &Places, progress: &Progress) -> Result<Self> {
+        requirements::meet_go(places).await?;
+        let bin = CLUSTER.build(places, &["kube-apiserver", "etcd", "kubectl"], progress).await?;
+        let programs = images::programs(places, progress).await?;
+        let load = images::load_program(places, progress).await?;
+        let server = ApiServer::start(&bin).await?;
+        server.pin(Core::Measuring.number()).await?;
+        let client = client_from(&server.kubeconfig, None).await?;
+        let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+        let params = PatchParams::apply("rouse-e2e");
+        let crd = Function::crd();
+        let name = crd.name_any();
+        crds.patch(&name, &params, &Patch::Apply(&crd)).await.context("the CRD is refused")?;
+        let established = await_condition(crds, &name, is_crd_established());
+        timeout(PATIENCE, established).await.context("the CRD is not established")??;
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+        namespaces.patch(NAMESPACE, &params, &Patch::Apply(namespace)).await?;
+        let folder = tempfile::Builder::new().prefix("rouse-bench").tempdir()?;
+        Ok(Self { folder, load, programs, server, client: Debugless(client) })
+    }
+
+    /// The host that the function answers by.
+    pub(super) fn host(&self, function: &str) -> String {
+        default_host(function, NAMESPACE, DOMAIN)
+    }
+
+    /// Makes a Function whose first revision has all traffic and a Deployment at zero.
+    pub(super) async fn function(&self, name: &str, mut spec: Value) -> Result<()> {
+        spec["image"] = json!("example.com/function:1");
+        let functions: Api<Function> = Api::namespaced(self.client.0.clone(), NAMESPACE);
+        let function = Function::new(name, serde_json::from_value(spec).context("not a Function's spec")?);
+        let created = functions.create(&PostParams::default(), &function).await.context("the Function is refused")?;
+        let revision = names::revision_name(name, 1);
+        let labels = labels(name, &created.uid().unwrap_or_default());
+        let deployment = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": revision, "labels": labels},
+            "spec": {"replicas": 0, "selector": {"matchLabels": {names::REVISION_LABEL: revision}}, "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": names::CONTAINER, "image": "example.com/function:1"}]},
+            }},
+        });
+        let deployments: Api<Deployment> = Api::namespaced(self.client.0.clone(), NAMESPACE);
+        deployments.create(&PostParams::default(), &serde_json::from_value(deployment)?).await?;
+        let status = json!({"status": {"traffic": [{"revision": revision, "percent": 100}]}});
+        functions.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
+        Ok(())
+    }
+
+    /// Makes a ready pod of the function's first revision that is the server at `address`.
+    pub(super) async fn pod(&self, function: &str, address: SocketAddr) -> Result<()> {
+        let functions: Api<Function> = Api::namespaced(self.client.0.clone(), NAMESPACE);
+        let uid = functions.get(function).await?.uid().unwrap_or_default();
+        let name = format!("{}-pod", names::revision_name(function, 1));
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels(function, &uid)},
+            "spec": {"containers": [{"name": names::CONTAINER, "image": "example.com/function:1",
+                "ports": [{"name": names::CONTAINER_PORT, "containerPort": address.port()}]}]},
+        });
+        let pods: Api<Pod> = Api::namespaced(self.client.0.clone(), NAMESPACE);
+        pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await.context("the Pod is refused")?;
+        let status = json!({"status": {
+            "phase": "Running", "podIP": address.ip(), "podIPs": [{"ip": address.ip()}],
+            "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
+        }});
+        pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await?;
+        Ok(())
+    }
+
+    /// Takes away all Functions, Deployments and pods.
+    pub(super) async fn clear(&self) -> Result<()> {
+        let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        let all = kube::api::ListParams::default();
+        Api::<Function>::namespaced(self.client.0.clone(), NAMESPACE).delete_collection(&now, &all).await?;
+        Api::<Deployment>::namespaced(self.client.0.clone(), NAMESPACE).delete_collection(&now, &all).await?;
+        Api::<Pod>::namespaced(self.client.0.clone(), NAMESPACE).delete_collection(&now, &all).await?;
+        Ok(())
+    }
+
+    /// Starts an activator on the measured core and waits until it is ready.
+    pub(super) async fn activator(&self, flags: &[&str]) -> Result<Activator> {
+        let [public, cluster, admin] = [free_address()?, free_address()?, free_address()?];
+        let mut args = vec![
+            "--allow-local-pods".to_owned(),
+            format!("--public-addr={public}"),
+            format!("--cluster-addr={cluster}"),
+            format!("--admin-addr={admin}"),
+            format!("--domain={DOMAIN}"),
+            "--log-format=text".to_owned(),
+        ];
+        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let start = Start {
+            name: "activator",
+            program: &self.programs.join("rouse-activator"),
+            args: args.into_iter().map(Into::into).collect(),
+            env: vec![("KUBECONFIG", self.server.kubeconfig.clone().into())],
+            core: Core::Measured,
+            folder: self.folder.path(),
+        };
+        let mut daemon = start.start()?;
+        let caller = Caller::new(admin);
+        wait_for("the activator's readiness", PATIENCE, async || {
+            daemon.alive()?;
+            Ok(caller.get("admin", "/readyz").await.is_ok_and(|answer| answer.status.is_success()))
+        })
+        .await?;
+        Ok(Activator { daemon, public })
+    }
+
+    /// Those of the flags that the activator has: it is also measured at commits that lack some.
+    pub(super) async fn flags(&self, wanted: &[(&str, &str)]) -> Result<Vec<String>> {
+        let help = run(command(self.programs.join("rouse-activator"), ["--help"])).await?;
+        let has = |flag: &str| help.split_whitespace().any(|word| word == flag);
+        Ok(wanted.iter().filter(|(flag, _)| has(flag)).map(|(flag, value)| format!("{flag}={value}")).collect())
+    }
+
+    /// Files that a process of this machine may have open at once.
+    pub(super) fn file_limit() -> Result<usize> {
+        let limits = std::fs::read_to_string("/proc/self/limits")?;
+        let line = limits.lines().find(|l| l.starts_with("Max open files")).context("no limit of open files")?;
+        Ok(line.split_whitespace().nth(3).context("no limit of open files")?.parse().unwrap_or(usize::MAX))
+    }
+
+    /// Starts an origin on the measuring core.
+    pub(super) async fn origin(&self) -> Result<(Daemon, SocketAddr)> {
+        let start = Start {
+            name: "origin",
+            program: &self.load,
+            args: vec!["origin".into()],
+            env: vec![],
+            core: Core::Measuring,
+            folder: self.folder.path(),
+        };
+        let (daemon, line) = start.start_and_hear().await?;
+        let address = line.parse().with_context(|| format!("the origin says `{line}`"))?;
+        Ok((daemon, address))
+    }
+
+    /// The folder of configurations and logs.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// The labels that the operator writes.
+fn labels(function: &str, uid: &str) -> Value {
+    json!({
+        names::FUNCTION_LABEL: function, names::REVISION_LABEL: names::revision_name(function, 1),
+        names::FUNCTION_UID_LABEL: uid, names::MANAGED_BY_LABEL: names::MANAGED_BY,
+    })
+}
+
+/// A loopback address with a port that is free now.
+pub(super) fn free_address() -> Result<SocketAddr> {
+    Ok((Ipv4Addr::LOCALHOST, free_port()?).into())
+}

@@ -1,0 +1,184 @@
+//! `wake`: how long it takes from a request for a function at zero to the scale patch, and from a pod that listens to the
+//! request in it.
+//!
+//! Neither is told by the activator alone. When a patch came in is what the API server's audit log says, and how long the
+//! pod had listened when the request came is what the function says; all clocks are this machine's. What the activator says
+//! in `Server-Timing` stands beside it. The activator is called directly: the ingress has no part in this.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::MicroTime};
+use kube::{Api, api::ListParams};
+use rouse_crds::names;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Figures;
+use crate::{
+    Cluster,
+    caller::{Answer, Caller},
+    install,
+    provider::local::SCALE_LOG,
+    world::{PATIENCE, World, until},
+};
+
+const FUNCTIONS: usize = 20;
+const ROUNDS: usize = 5;
+/// Long enough that none goes to zero while others are woken: what ends a pod takes time from what is measured.
+const IDLE: &str = "20s";
+/// Of the activator's container, for requests from the ingress.
+const PORT: u16 = 8080;
+
+/// One wake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wake {
+    /// From the call to the patch's coming in at the API server.
+    patch: Duration,
+    /// From the request's arrival until the API server had taken the patch, as the activator says.
+    acknowledged: Duration,
+    /// From the pod's beginning to listen to the request's arrival in it.
+    forward: Duration,
+}
+
+pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> {
+    ensure!(
+        cluster.node.is_some(),
+        "the activator is asked directly and the API server's log is read, which only the local provider allows"
+    );
+    let log = cluster.folder.join(SCALE_LOG);
+    let world = World::new(cluster, &format!("bench-wake-{}", std::process::id())).await?;
+    let functions: Vec<String> = (0..FUNCTIONS).map(|n| format!("wake-{n}")).collect();
+    for name in &functions {
+        world.apply(name, json!({"scaling": {"initial": 0, "idleTimeout": IDLE}})).await?;
+    }
+    for name in &functions {
+        world.condition(name, "Ready", "True").await?;
+    }
+    let caller = Caller::new(activator(&world).await?);
+    known(&world, &caller, &functions).await?;
+    let (mut wakes, mut failures) = (vec![], 0);
+    for round in 1..=ROUNDS {
+        for name in &functions {
+            world.zero(name).await?;
+        }
+        for name in &functions {
+            let called = SystemTime::now();
+            let answer = caller.get(&world.host(name), "/").await?;
+            match wake(&answer, called, &log, &world.namespace, name).await {
+                Ok(wake) => wakes.push(wake),
+                Err(error) => {
+                    failures += 1;
+                    eprintln!("    {name}: {} {}: {error:#}", answer.status, answer.text().trim());
+                }
+            }
+        }
+        eprintln!("    round {round} of {ROUNDS} is done");
+    }
+    let mut note = |name: &str, of: fn(&Wake) -> Duration| {
+        let samples: Vec<_> = wakes.iter().map(of).collect();
+        figures.percentiles(name, &samples, &[50, 99, 100]);
+    };
+    note("wake.patch_ms", |w| w.patch);
+    note("wake.acknowledged_ms", |w| w.acknowledged);
+    note("wake.forward_ms", |w| w.forward);
+    figures.limit("wake.patch_ms.p99", 5.0);
+    figures.limit("wake.forward_ms.p50", 15.0);
+    figures.bar("wake.failures", f64::from(failures), "requests", 0.0);
+    world.leave().await
+}
+
+/// Where the activator's one pod takes requests from the ingress.
+async fn activator(world: &World) -> Result<SocketAddr> {
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), install::NAMESPACE);
+    let selector = ListParams::default().labels("app.kubernetes.io/component=activator");
+    let pods = pods.list(&selector).await?.items;
+    let running = pods.iter().find(|pod| pod.metadata.deletion_timestamp.is_none());
+    let ip = running.and_then(|pod| pod.status.as_ref()?.pod_ip.as_ref()).context("no activator runs")?;
+    Ok(SocketAddr::new(ip.parse()?, PORT))
+}
+
+/// Calls all functions once, until each has answered: the activator knows them then.
+async fn known(world: &World, caller: &Caller, functions: &[String]) -> Result<()> {
+    for name in functions {
+        until(&format!("an answer of {name}"), PATIENCE, || async {
+            Ok(caller.get(&world.host(name), "/").await?.status.is_success().then_some(()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Puts together what the answer and the log say of a wake.
+async fn wake(answer: &Answer, called: SystemTime, log: &Path, namespace: &str, name: &str) -> Result<Wake> {
+    ensure!(answer.status.is_success(), "no answer of the function");
+    ensure!(answer.header("hello-request") == Some("1"), "not the first request of a pod");
+    let listening = answer.header("hello-listening-us").context("the function does not say how long it listens")?;
+    let phase = answer.phases().into_iter().find(|(name, _)| name == "wake").context("no Server-Timing")?;
+    let called = micros(called)?;
+    let revision = names::revision_name(name, 1);
+    // The API server writes the line when the patch has its answer, which is long ago here.
+    let patched = until("the patch in the API server's log", Duration::from_secs(10), || async {
+        let text = std::fs::read_to_string(log).with_context(|| {
+            format!("no {}: the cluster is of an earlier version, take it down first", log.display())
+        })?;
+        Ok(received(&text, namespace, &revision, called))
+    })
+    .await?;
+    Ok(Wake {
+        patch: Duration::from_micros(u64::try_from(patched - called)?),
+        acknowledged: Duration::from_secs_f64(phase.1 / 1000.0),
+        forward: Duration::from_micros(listening.parse()?),
+    })
+}
+
+fn micros(time: SystemTime) -> Result<i64> {
+    Ok(i64::try_from(time.duration_since(UNIX_EPOCH)?.as_micros())?)
+}
+
+/// A line of the audit log.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    request_received_timestamp: MicroTime,
+    object_ref: ObjectRef,
+}
+
+#[derive(Debug, Deserialize)]
+struct ObjectRef {
+    namespace: String,
+    name: String,
+}
+
+/// When the first patch of the revision's scale since `after` came in; both in microseconds since 1970.
+fn received(log: &str, namespace: &str, revision: &str, after: i64) -> Option<i64> {
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Event>(line).ok());
+    let ours = events.filter(|e| e.object_ref.namespace == namespace && e.object_ref.name == revision);
+    ours.map(|e| e.request_received_timestamp.0.as_microsecond()).filter(|at| *at >= after).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_patch_since_the_call_is_found() {
+        let line = |namespace: &str, second: u32| {
+            json!({
+                "kind": "Event", "verb": "patch", "stageTimestamp": "2026-01-01T00:00:59.000000Z",
+                "requestReceivedTimestamp": format!("2026-01-01T00:00:{second:02}.000250Z"),
+                "objectRef": {"resource": "deployments", "subresource": "scale", "namespace": namespace, "name": "f-00001"},
+            })
+            .to_string()
+        };
+        let log = [line("ns", 9), line("ns", 5), line("other", 4), line("ns", 1), "{\"cut".to_owned()].join("\n");
+        let start = 1_767_225_600_000_000;
+        assert_eq!(received(&log, "ns", "f-00001", start + 2_000_000), Some(start + 5_000_250));
+        assert_eq!(received(&log, "ns", "f-00001", start + 9_000_251), None);
+        assert_eq!(received(&log, "ns", "g-00001", start), None);
+    }
+}
