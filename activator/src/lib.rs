@@ -27,4 +27,5 @@ pub mod route;
 pub mod run;
 pub mod serve;
 pub mod timing;
+mod unbroken;
 pub mod wake;

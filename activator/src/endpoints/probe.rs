@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{DialError, Dialer, Endpoint};
-use crate::admit::Gate;
+use crate::{admit::Gate, unbroken};
 
 /// Time between the first tries. It grows to [`SLOWEST`].
 const FASTEST: Duration = Duration::from_millis(10);
@@ -36,16 +36,21 @@ const CHECK_LIMIT: Duration = Duration::from_secs(1);
 
 /// Probes `endpoint` after `delay` until it is admitted or `stop` is cancelled.
 pub(crate) fn spawn(gate: Weak<Gate>, endpoint: Arc<Endpoint>, delay: Duration, stop: CancellationToken) {
-    tokio::spawn(async move {
-        // Every await inside is cancel-safe: a try that is given up closes its socket.
-        let admitted = stop.run_until_cancelled(async {
-            sleep(delay).await;
-            until_it_answers(&gate, &endpoint).await
-        });
-        if admitted.await == Some(true)
-            && let Some(gate) = gate.upgrade()
-        {
-            gate.admitted(&endpoint);
+    let Some(metrics) = gate.upgrade().map(|gate| gate.context().metrics.clone()) else { return };
+    // Its gate starts no second one as long as this one has not come to an end, so a defect must not end it.
+    unbroken::spawn("probe", metrics, move || {
+        let (gate, endpoint, stop) = (gate.clone(), endpoint.clone(), stop.clone());
+        async move {
+            // Every await inside is cancel-safe: a try that is given up closes its socket.
+            let admitted = stop.run_until_cancelled(async {
+                sleep(delay).await;
+                until_it_answers(&gate, &endpoint).await
+            });
+            if admitted.await == Some(true)
+                && let Some(gate) = gate.upgrade()
+            {
+                gate.admitted(&endpoint);
+            }
         }
     });
 }
