@@ -155,7 +155,7 @@ impl Metrics {
         self.waiting.watch(budget);
     }
 
-    /// Counts a wake that has to wait for its turn, or gets none.
+    /// Counts a wake that has to wait for its turn.
     pub(crate) fn throttled(&self, scope: Scope) {
         self.waiting.throttled(scope);
     }

@@ -162,12 +162,12 @@ impl Gate {
         let mut shared = self.namespace.wakes.lock();
         let turns = [(Scope::Function, inner.wakes.next(now)), (Scope::Namespace, shared.next(now))];
         let (scope, turn) = if turns[1].1 > turns[0].1 { turns[1] } else { turns[0] };
-        if turn > now {
-            self.context.metrics.throttled(scope);
-        }
         let wait = turn.duration_since(now);
         if wait > within {
             return Err(Refusal::Throttled { scope, retry_after: wait });
+        }
+        if turn > now {
+            self.context.metrics.throttled(scope);
         }
         inner.wakes.take(now);
         shared.take(now);

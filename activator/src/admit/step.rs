@@ -145,19 +145,18 @@ impl Gate {
         if revision.name.is_empty() {
             return Step::Done;
         }
-        // Not before the throttles allow it, nor too soon after a failure, nor after the last try.
-        let Ok(permit) = self.permit(inner, index, now, policy.cold_start) else {
-            return Step::Wait(now + NO_PERMIT_AGAIN);
-        };
-        let revision = &mut inner.revisions[index];
-        let due = [Some(permit), revision.health.until(), revision.wake.next].into_iter().flatten().max();
-        match due.filter(|due| *due > now) {
-            Some(due) => Step::Wait(due),
-            None => {
-                let replicas = policy.replicas_for(revision.queue.len());
-                revision.wake.asked = replicas;
-                Step::Wake { revision: revision.name.clone(), replicas }
-            }
+        // Not too soon after a failure or after the last try. Only then is a turn taken, since a pod may come before.
+        if let Some(due) = revision.health.until().max(revision.wake.next).filter(|due| *due > now) {
+            return Step::Wait(due);
         }
+        match self.permit(inner, index, now, policy.cold_start) {
+            Ok(turn) if turn > now => return Step::Wait(turn),
+            Ok(_) => {}
+            Err(_) => return Step::Wait(now + NO_PERMIT_AGAIN),
+        }
+        let revision = &mut inner.revisions[index];
+        let replicas = policy.replicas_for(revision.queue.len());
+        revision.wake.asked = replicas;
+        Step::Wake { revision: revision.name.clone(), replicas }
     }
 }

@@ -58,7 +58,7 @@ impl Waiting {
             turned_away.clone(),
         );
         let throttled = Family::<ThrottledLabels, Counter>::default();
-        registry.register("wakes_throttled", "Wakes that had to wait for their turn or got none", throttled.clone());
+        registry.register("wakes_throttled", "Wakes that had to wait for their turn", throttled.clone());
         let panics = Family::<PanicLabels, Counter>::default();
         registry.register("panics", "Defects of this program that ended a piece of work", panics.clone());
         let budget = Arc::new(OnceLock::new());

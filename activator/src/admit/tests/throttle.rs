@@ -30,8 +30,10 @@ async fn wake(gate: &Arc<Gate>) -> Duration {
         }
     }
     gate.woken(REVISION, Ok(()));
+    let took = began.elapsed();
+    assert!(matches!(gate.step(), Step::Wait(_)), "a pod is on its way, and that is what it waits for");
     drop(ticket);
-    began.elapsed()
+    took
 }
 
 /// The pod comes and goes.
