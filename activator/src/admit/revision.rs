@@ -163,3 +163,20 @@ impl Revision {
         self.percent == 0 && self.slots.is_empty() && self.queue.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_are_two_and_every_pair_comes() {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut random = rand::rng();
+        for _ in 0..1000 {
+            let [a, b] = two_of(3, &mut random);
+            assert!(a != b && a < 3 && b < 3, "{a} {b}");
+            seen.insert((a, b));
+        }
+        assert_eq!(seen.len(), 6);
+    }
+}
