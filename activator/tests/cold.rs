@@ -298,16 +298,10 @@ async fn pods_that_may_not_be_made_are_told_and_made_when_they_may() {
     // At zero again, and with room: the revision's old word does not count.
     hello["status"]["conditions"] = json!([refused[0], idle[0]]);
     rig.apply(hello.clone());
-    let call = timeout(GENEROUS, async {
-        loop {
-            let call = tokio::spawn(get(rig.public, HOST, "/"));
-            tokio::select! {
-                _ = rig.wake() => return call,
-                () = tokio::time::sleep(Duration::from_millis(20)) => call.abort(),
-            }
-        }
-    });
-    let call = call.await.expect("it is never tried again");
+    let retry_after = Duration::from_secs(answer.header("retry-after").parse().unwrap());
+    tokio::time::sleep(retry_after).await;
+    let call = tokio::spawn(get(rig.public, HOST, "/"));
+    rig.wake().await;
     rig.apply(hello);
     let pod = FakePod::saying("hi").await;
     rig.start_pod("hello", &pod);
