@@ -5,6 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use clap::{Parser, ValueEnum};
 use rouse_crds::{duration::ParseDurationError, quantity};
 
+use crate::{
+    admit::{Caps, Rate},
+    context::Bounds,
+};
+
 /// The data path of Rouse: routes a request, wakes its function if it has no pod, and forwards it.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
@@ -33,12 +38,27 @@ pub struct Args {
     /// How long everything may take after SIGTERM; less than the pod's terminationGracePeriodSeconds.
     #[arg(long, env = "ROUSE_SHUTDOWN_GRACE", default_value = "25s", value_parser = duration)]
     pub shutdown_grace: Duration,
+    /// Most requests that may wait, over all functions.
+    #[arg(long, env = "ROUSE_MAX_QUEUED_REQUESTS", default_value = "20000", value_parser = at_least_one)]
+    pub max_queued_requests: u64,
+    /// Most requests of one namespace that may wait.
+    #[arg(long, env = "ROUSE_MAX_QUEUED_REQUESTS_PER_NAMESPACE", default_value = "10000", value_parser = at_least_one)]
+    pub max_queued_requests_per_namespace: u64,
     /// Most bytes that all waiting requests may hold.
     #[arg(long, env = "ROUSE_MAX_QUEUED_BYTES", default_value = "256Mi", value_parser = bytes)]
     pub max_queued_bytes: u64,
     /// Most bytes that the waiting requests of one namespace may hold.
     #[arg(long, env = "ROUSE_MAX_QUEUED_BYTES_PER_NAMESPACE", default_value = "128Mi", value_parser = bytes)]
     pub max_queued_bytes_per_namespace: u64,
+    /// How often one function may be woken: so many times at once, and once more after each interval.
+    #[arg(long, env = "ROUSE_WAKES", default_value = "10/3s", value_parser = rate)]
+    pub wakes: Rate,
+    /// How often the functions of one namespace may be woken, taken together.
+    #[arg(long, env = "ROUSE_WAKES_PER_NAMESPACE", default_value = "200/200ms", value_parser = rate)]
+    pub wakes_per_namespace: Rate,
+    /// How long callers wait for a pod that no node has room for. Where nodes are added on demand, as long as that takes.
+    #[arg(long, env = "ROUSE_UNSCHEDULABLE_GRACE", default_value = "10s", value_parser = duration)]
+    pub unschedulable_grace: Duration,
     /// Most connections of each listener at once.
     #[arg(long, env = "ROUSE_MAX_CONNECTIONS", default_value = "65536", value_parser = connections)]
     pub max_connections: usize,
@@ -59,6 +79,9 @@ pub enum LogFormat {
     Text,
 }
 
+/// A bucket that fills more slowly would be a mistake.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
+
 /// Exit status for a configuration that cannot be used (`EX_USAGE`).
 pub const EXIT_USAGE: u8 = 64;
 
@@ -78,8 +101,41 @@ impl Args {
         if self.max_queued_bytes_per_namespace > self.max_queued_bytes {
             return Err("--max-queued-bytes-per-namespace must not be more than --max-queued-bytes".to_owned());
         }
+        if self.max_queued_requests_per_namespace > self.max_queued_requests {
+            return Err("--max-queued-requests-per-namespace must not be more than --max-queued-requests".to_owned());
+        }
         Ok(())
     }
+
+    /// What the process allows.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            process: Caps { requests: self.max_queued_requests, bytes: self.max_queued_bytes },
+            namespace: Caps {
+                requests: self.max_queued_requests_per_namespace,
+                bytes: self.max_queued_bytes_per_namespace,
+            },
+            function_wakes: self.wakes,
+            namespace_wakes: self.wakes_per_namespace,
+            unschedulable_grace: self.unschedulable_grace,
+        }
+    }
+}
+
+fn at_least_one(text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a number from 1".to_owned())
+}
+
+/// `BURST/INTERVAL`, such as `10/3s`.
+fn rate(text: &str) -> Result<Rate, String> {
+    let parsed = text
+        .split_once('/')
+        .and_then(|(burst, interval)| Some(Rate { burst: burst.parse().ok()?, interval: duration(interval).ok()? }));
+    let usable = |rate: &Rate| rate.burst > 0 && rate.interval <= LONGEST_INTERVAL;
+    parsed
+        .filter(usable)
+        .ok_or_else(|| "must be a number from 1, a slash and a time of up to an hour, as in 10/3s".to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, ParseDurationError> {
@@ -115,6 +171,7 @@ mod tests {
     fn the_defaults_are_usable() {
         let args = Args::try_parse_from(["rouse-activator"]).unwrap();
         assert_eq!(args.check(), Ok(()));
+        assert_eq!(args.bounds().function_wakes, Rate { burst: 10, interval: Duration::from_secs(3) });
         assert_eq!((args.shutdown_delay, args.max_queued_bytes), (Duration::from_secs(5), 256 << 20));
     }
 
@@ -125,6 +182,11 @@ mod tests {
     #[case(&["--max-queued-bytes", "1MB"])]
     #[case(&["--max-connections", "0"])]
     #[case(&["--public-addr", "8080"])]
+    #[case(&["--max-queued-requests", "0"])]
+    #[case(&["--wakes", "10"])]
+    #[case(&["--wakes", "0/3s"])]
+    #[case(&["--wakes", "10/3"])]
+    #[case(&["--wakes", "10/2h"])]
     fn a_bad_flag_is_refused(#[case] flags: &[&str]) {
         assert!(Args::try_parse_from(["rouse-activator"].iter().chain(flags)).is_err());
     }
@@ -133,5 +195,7 @@ mod tests {
     fn flags_that_contradict_one_another_are_refused() {
         let args = Args::try_parse_from(["rouse-activator", "--shutdown-delay", "30s"]).unwrap();
         assert!(args.check().unwrap_err().contains("--shutdown-grace"));
+        let args = Args::try_parse_from(["rouse-activator", "--max-queued-requests", "10"]).unwrap();
+        assert!(args.check().unwrap_err().contains("--max-queued-requests-per-namespace"));
     }
 }

@@ -1,14 +1,29 @@
-//! What every gate shares: the way to the API server, the ledger, the caps, the metrics.
+//! What every gate shares: the way to the API server, the ledger, the bounds, the metrics.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
-    admit::Budget,
+    admit::{Budget, Caps, Rate},
     demand::Ledger,
     endpoints::{Dialer, Probing},
     metrics::Metrics,
     wake::Scaler,
 };
+
+/// What this process allows; what a Function allows stands in its [`Policy`](crate::admit::Policy).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// What may wait in the whole process.
+    pub process: Caps,
+    /// What may wait in one namespace.
+    pub namespace: Caps,
+    /// How often one function may be woken.
+    pub function_wakes: Rate,
+    /// How often the functions of one namespace may be woken, taken together.
+    pub namespace_wakes: Rate,
+    /// How long callers wait for a pod that the scheduler finds no node for: a node may be on its way.
+    pub unschedulable_grace: Duration,
+}
 
 /// What every gate shares.
 #[derive(Debug)]
@@ -17,7 +32,9 @@ pub struct Context {
     pub scaler: Arc<dyn Scaler>,
     /// Counts demand.
     pub ledger: Arc<Ledger>,
-    /// Cap on the bytes of waiting requests in this process.
+    /// What this process allows.
+    pub bounds: Bounds,
+    /// What waits in this process.
     pub budget: Arc<Budget>,
     /// Connects to pods.
     pub dialer: Dialer,
@@ -32,11 +49,29 @@ impl Context {
     #[must_use]
     pub fn new(
         scaler: Arc<dyn Scaler>,
-        budget: Budget,
+        bounds: Bounds,
         dialer: Dialer,
         metrics: Arc<Metrics>,
         ledger: Arc<Ledger>,
     ) -> Arc<Self> {
-        Arc::new(Self { scaler, ledger, budget: Arc::new(budget), dialer, metrics, probing: Probing::default() })
+        let budget = Arc::new(Budget::new(bounds.process));
+        metrics.watch(&budget);
+        Arc::new(Self { scaler, ledger, bounds, budget, dialer, metrics, probing: Probing::default() })
+    }
+}
+
+#[cfg(test)]
+impl Bounds {
+    /// More than a test ever needs.
+    pub(crate) fn generous() -> Self {
+        let caps = Caps { requests: 1 << 30, bytes: 1 << 30 };
+        let rate = Rate { burst: 1 << 20, interval: Duration::ZERO };
+        Self {
+            process: caps,
+            namespace: caps,
+            function_wakes: rate,
+            namespace_wakes: rate,
+            unschedulable_grace: Duration::from_secs(10),
+        }
     }
 }

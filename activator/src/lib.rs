@@ -28,4 +28,5 @@ pub mod run;
 pub mod serve;
 mod tcp;
 pub mod timing;
+mod unbroken;
 pub mod wake;

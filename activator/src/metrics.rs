@@ -14,7 +14,14 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{demand::Ledger, wake::WakeError};
+use self::waiting::{TurnedAway, Waiting};
+use crate::{
+    admit::{Budget, Refusal, Scope},
+    demand::Ledger,
+    wake::WakeError,
+};
+
+mod waiting;
 
 /// Counts for operators.
 #[derive(Debug)]
@@ -23,6 +30,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     refused: Family<RefusedLabels, Counter>,
     wakes: Family<WakeLabels, Counter>,
+    waiting: Waiting,
     /// How long cold requests waited, in seconds.
     pub cold_starts: Histogram,
     /// Tries to find out whether a pod takes requests.
@@ -40,6 +48,7 @@ pub struct FunctionMetrics {
     namespace: Box<str>,
     function: Box<str>,
     classes: [OnceLock<Counter>; 6],
+    turned_away: TurnedAway,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -102,6 +111,7 @@ impl Metrics {
         );
         let departures = Counter::default();
         registry.register("departures", "Clients that left while they waited for a pod", departures.clone());
+        let waiting = Waiting::register(registry);
         let build = [
             ("version", env!("CARGO_PKG_VERSION")),
             ("profile", if cfg!(debug_assertions) { "debug" } else { "release" }),
@@ -112,7 +122,7 @@ impl Metrics {
             Info::new(build.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec()),
         );
         registry.register_collector(Box::new(DemandCollector(ledger)));
-        Arc::new(Self { registry: whole, requests, refused, wakes, cold_starts, probes, retries, departures })
+        Arc::new(Self { registry: whole, requests, refused, wakes, waiting, cold_starts, probes, retries, departures })
     }
 
     /// The counters of a function; they go when they are dropped.
@@ -123,6 +133,7 @@ impl Metrics {
             namespace: namespace.into(),
             function: function.into(),
             classes: <[OnceLock<Counter>; 6]>::default(),
+            turned_away: TurnedAway::default(),
         }
     }
 
@@ -141,6 +152,21 @@ impl Metrics {
             Err(WakeError::Busy { .. }) => "busy",
         };
         self.wakes.get_or_create(&WakeLabels { result }).inc();
+    }
+
+    /// Tells what waits under this budget from now on.
+    pub(crate) fn watch(&self, budget: &Arc<Budget>) {
+        self.waiting.watch(budget);
+    }
+
+    /// Counts a wake that has to wait for its turn.
+    pub(crate) fn throttled(&self, scope: Scope) {
+        self.waiting.throttled(scope);
+    }
+
+    /// Counts a defect. `task` is one of a few fixed words.
+    pub(crate) fn panicked(&self, task: &'static str) {
+        self.waiting.panicked(task);
     }
 
     /// Everything, as OpenMetrics text.
@@ -163,6 +189,11 @@ impl FunctionMetrics {
         self.classes[class].get_or_init(|| self.metrics.requests.get_or_create_owned(&self.labels(class))).inc();
     }
 
+    /// Counts a request that no pod was given.
+    pub(crate) fn turned_away(&self, refusal: &Refusal) {
+        self.metrics.waiting.turned_away(&self.turned_away, &self.namespace, &self.function, refusal);
+    }
+
     fn labels(&self, class: usize) -> RequestLabels {
         RequestLabels {
             namespace: self.namespace.to_string(),
@@ -179,6 +210,7 @@ impl Drop for FunctionMetrics {
                 self.metrics.requests.remove(&self.labels(class));
             }
         }
+        self.metrics.waiting.forget(&self.turned_away, &self.namespace, &self.function);
     }
 }
 
@@ -220,6 +252,9 @@ mod tests {
         let function = metrics.function("ns", "f");
         function.answered(http::StatusCode::OK);
         function.answered(http::StatusCode::IM_A_TEAPOT);
+        function.turned_away(&Refusal::Deleted);
+        metrics.throttled(Scope::Namespace);
+        metrics.watch(&Arc::new(Budget::new(crate::admit::Caps { requests: 1, bytes: 1 })));
         metrics.refused("unknown-host");
         metrics.woken(&Err(WakeError::Awake));
         let text = metrics.encode().unwrap();
@@ -227,6 +262,10 @@ mod tests {
             r#"rouse_activator_requests_total{namespace="ns",function="f",code="2xx"} 1"#,
             r#"rouse_activator_requests_total{namespace="ns",function="f",code="4xx"} 1"#,
             r#"rouse_activator_refused_total{reason="unknown-host"} 1"#,
+            r#"rouse_activator_turned_away_total{namespace="ns",function="f",reason="deleted"} 1"#,
+            r#"rouse_activator_wakes_throttled_total{scope="namespace"} 1"#,
+            "rouse_activator_waiting_requests 0",
+            "rouse_activator_waiting_bytes 0",
             r#"rouse_activator_wakes_total{result="awake"} 1"#,
             r#"rouse_activator_queued{namespace="ns",function="f",revision="f-00001"} 1"#,
             r#"rouse_activator_in_flight{namespace="ns",function="f",revision="f-00001"} 0"#,
@@ -235,6 +274,7 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         drop(function);
-        assert!(!metrics.encode().unwrap().contains("requests_total{"));
+        let text = metrics.encode().unwrap();
+        assert!(!text.contains("requests_total{") && !text.contains("away_total{"), "{text}");
     }
 }

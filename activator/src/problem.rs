@@ -7,7 +7,7 @@ use rouse_crds::pod::PodFailure;
 use serde::Serialize;
 
 use crate::{
-    admit::{Full, FunctionId, Refusal},
+    admit::{Full, FunctionId, Measure, Refusal, Scope},
     proxy::Body,
 };
 
@@ -34,6 +34,8 @@ pub enum Kind {
     FunctionDeleted,
     /// As many requests wait for the function as may.
     QueueFull,
+    /// The function has no pod and is woken too often.
+    WakeThrottled,
     /// The function's pods do not start.
     FunctionFailing,
     /// No pod was ready in time.
@@ -74,6 +76,7 @@ impl Kind {
             Self::UnknownHost => "unknown-host",
             Self::FunctionDeleted => "function-deleted",
             Self::QueueFull => "queue-full",
+            Self::WakeThrottled => "wake-throttled",
             Self::FunctionFailing => "function-failing",
             Self::ColdStartTimeout => "cold-start-timeout",
             Self::ResponseTimeout => "response-timeout",
@@ -88,7 +91,7 @@ impl Kind {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::UnknownHost | Self::FunctionDeleted => StatusCode::NOT_FOUND,
-            Self::QueueFull => StatusCode::TOO_MANY_REQUESTS,
+            Self::QueueFull | Self::WakeThrottled => StatusCode::TOO_MANY_REQUESTS,
             Self::FunctionFailing | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::ColdStartTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::PodUnreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
@@ -101,7 +104,8 @@ impl Kind {
             Self::BadRequest => "The request is malformed",
             Self::UnknownHost => "No function answers to this host",
             Self::FunctionDeleted => "The function was deleted",
-            Self::QueueFull => "Too many requests wait for this function",
+            Self::QueueFull => "Too many requests wait",
+            Self::WakeThrottled => "The function is woken too often",
             Self::FunctionFailing => "The function does not start",
             Self::ColdStartTimeout => "The function did not start in time",
             Self::ResponseTimeout => "The function did not answer in time",
@@ -124,6 +128,16 @@ impl Problem {
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
+        self
+    }
+
+    /// The word and the sentence of Kubernetes that explain it, if there are any.
+    #[must_use]
+    pub fn because(mut self, failure: Option<PodFailure>) -> Self {
+        if let Some(PodFailure { reason, message }) = failure {
+            self.detail = format!("{}: {}", self.detail, if message.is_empty() { &reason } else { &message });
+            self.reason = Some(reason);
+        }
         self
     }
 
@@ -168,18 +182,51 @@ impl From<Refusal> for Problem {
         match refusal {
             Refusal::Deleted => Self::new(Kind::FunctionDeleted, "the function was deleted before it answered"),
             Refusal::QueueFull(full) => {
-                let detail = match full {
-                    Full::Requests => "as many requests wait as spec.queue.maxRequests allows",
-                    Full::Bytes => "the waiting requests hold as many bytes as spec.queue.maxBytes allows",
-                    Full::Shared => "the waiting requests of all functions hold as many bytes as the activator allows",
+                let (reason, detail) = cap(full);
+                let mut problem = Self::new(Kind::QueueFull, detail).retry_after(Duration::from_secs(1));
+                problem.reason = Some(reason.to_owned());
+                problem
+            }
+            Refusal::Throttled { scope, retry_after } => {
+                let (reason, detail) = match scope {
+                    Scope::Function => ("FunctionWakes", "the function was woken too often of late"),
+                    _ => ("NamespaceWakes", "the functions of this namespace were woken too often of late"),
                 };
-                Self::new(Kind::QueueFull, detail).retry_after(Duration::from_secs(1))
+                let mut problem = Self::new(Kind::WakeThrottled, detail).retry_after(retry_after);
+                problem.reason = Some(reason.to_owned());
+                problem
             }
             Refusal::Failing { failure, retry_after } => {
                 let PodFailure { reason, message } = failure;
                 let detail = if message.is_empty() { reason.clone() } else { message };
                 Self { kind: Kind::FunctionFailing, detail, retry_after: Some(retry_after), reason: Some(reason) }
             }
+        }
+    }
+}
+
+/// A cap in a word and in a sentence.
+fn cap(full: Full) -> (&'static str, &'static str) {
+    match (full.scope, full.measure) {
+        (Scope::Function, Measure::Requests) => {
+            ("FunctionRequests", "as many requests wait for the function as spec.queue.maxRequests allows")
+        }
+        (Scope::Function, Measure::Bytes) => (
+            "FunctionBytes",
+            "the requests that wait for the function hold as many bytes as spec.queue.maxBytes allows",
+        ),
+        (Scope::Namespace, Measure::Requests) => {
+            ("NamespaceRequests", "as many requests wait for the functions of this namespace as the activator allows")
+        }
+        (Scope::Namespace, Measure::Bytes) => (
+            "NamespaceBytes",
+            "the requests that wait for the functions of this namespace hold as many bytes as the activator allows",
+        ),
+        (Scope::Process, Measure::Requests) => {
+            ("ProcessRequests", "as many requests wait as the activator allows in all")
+        }
+        (Scope::Process, Measure::Bytes) => {
+            ("ProcessBytes", "the requests that wait hold as many bytes as the activator allows in all")
         }
     }
 }

@@ -19,7 +19,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admit::Budget,
     args::Args,
     context::Context,
     demand::Ledger,
@@ -57,16 +56,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let activator = Activator::bind(args, Arc::new(ApiScaler::new(client.clone()))).await?;
     let directory = activator.directory();
     let (synced, is_synced) = watch::channel(Synced::default());
-    let watches = tokio::spawn(route::follow(client, directory, synced));
+    let mut watches = tokio::spawn(route::follow(client, directory, synced));
+    let mut blind = None;
     let stop = async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            // It would go on by what it knew last, for ever. Another process begins anew.
+            ended = &mut watches => blind = Some(format!("{ended:?}")),
         }
     };
     let ended = activator.serve(is_synced, stop).await;
     watches.abort();
-    ended
+    match blind {
+        Some(how) => ended.and_then(|()| Err(anyhow::anyhow!("the watches ended: {how}"))),
+        None => ended,
+    }
 }
 
 impl Activator {
@@ -88,8 +93,7 @@ impl Activator {
             TcpListener::bind(args.admin_addr).await.with_context(bound("the admin endpoints", args.admin_addr))?;
         let ledger = Ledger::new();
         let metrics = Metrics::new(ledger.clone());
-        let budget = Budget::new(args.max_queued_bytes);
-        let context = Context::new(scaler, budget, Dialer::new(args.allow_local_pods), metrics, ledger);
+        let context = Context::new(scaler, args.bounds(), Dialer::new(args.allow_local_pods), metrics, ledger);
         let table = Arc::new(Table::new(&args.cluster_domain));
         Ok(Self { args, context, table, public, cluster, admin })
     }
@@ -97,12 +101,7 @@ impl Activator {
     /// A directory that feeds this activator.
     #[must_use]
     pub fn directory(&self) -> Directory {
-        Directory::new(
-            self.context.clone(),
-            self.table.clone(),
-            &self.args.domain,
-            self.args.max_queued_bytes_per_namespace,
-        )
+        Directory::new(self.context.clone(), self.table.clone(), &self.args.domain)
     }
 
     /// Where it listens: for the ingress, for the cluster, for admin.

@@ -267,6 +267,61 @@ async fn a_failure_is_told_as_soon_as_it_is_known_and_holds_back_the_next_wake()
 }
 
 #[tokio::test]
+async fn pods_that_may_not_be_made_are_told_and_made_when_they_may() {
+    let rig = Rig::start().await;
+    let mut hello = function("hello", "uid-1", json!({}), &[("hello-00001", 100)]);
+    let idle = json!([{"type": "Active", "status": "False", "reason": "Idle", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    let quota =
+        r#"pods "hello-00001-5b7-x" is forbidden: exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0"#;
+    let refused = json!([
+        {"type": "RevisionReady", "status": "False", "reason": "PodCreationFailed", "message": quota, "lastTransitionTime": "2026-01-01T00:00:00Z"},
+        {"type": "Active", "status": "False", "reason": "PodCreationFailed", "message": quota, "lastTransitionTime": "2026-01-01T00:00:00Z"},
+    ]);
+    hello["status"]["conditions"] = idle.clone();
+    rig.apply(hello.clone());
+    let call = tokio::spawn(get(rig.public, HOST, "/"));
+    rig.wake().await;
+    // What the operator says while the wake is being answered could be of another time. The next word is not.
+    timeout(GENEROUS, async {
+        while !call.is_finished() {
+            hello["status"]["conditions"] = refused.clone();
+            rig.apply(hello.clone());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("the caller is not told");
+    let answer = call.await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.json()["reason"].as_str().unwrap()), (503, "PodCreationFailed"));
+    assert_eq!(answer.json()["detail"], quota);
+    assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
+    // At zero again, and with room: the revision's old word does not count.
+    hello["status"]["conditions"] = json!([refused[0], idle[0]]);
+    rig.apply(hello.clone());
+    let retry_after = Duration::from_secs(answer.header("retry-after").parse().unwrap());
+    tokio::time::sleep(retry_after).await;
+    let call = tokio::spawn(get(rig.public, HOST, "/"));
+    rig.wake().await;
+    rig.apply(hello);
+    let pod = FakePod::saying("hi").await;
+    rig.start_pod("hello", &pod);
+    assert_eq!(call.await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn whoever_gives_up_is_told_what_was_known() {
+    let rig = Rig::start().await;
+    rig.function("hello", json!({"timeouts": {"coldStart": "1s"}}));
+    let call = tokio::spawn(get(rig.public, HOST, "/"));
+    rig.wake().await;
+    rig.show("hello", json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available: 3 Insufficient cpu."}]}));
+    let answer = call.await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.json()["reason"].as_str().unwrap()), (504, "Unschedulable"));
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("spec.timeouts.coldStart") && detail.contains("3 Insufficient cpu"), "{detail}");
+}
+
+#[tokio::test]
 async fn a_failing_pod_beside_a_good_one_fails_nobody() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));

@@ -8,7 +8,8 @@ pub const READY: &str = "Ready";
 pub const ROUTABLE: &str = "Routable";
 /// Its latest revision has run, or is about to be proven.
 pub const REVISION_READY: &str = "RevisionReady";
-/// It has pods. `False` with reason [`IDLE`] at zero.
+/// It has pods. `False` with reason [`IDLE`] at zero, and with [`POD_CREATION_FAILED`] as long as pods that are wanted cannot be
+/// made.
 pub const ACTIVE: &str = "Active";
 
 /// Reason of [`ACTIVE`]`=False`: nobody calls it, so it has no pods.
@@ -23,7 +24,7 @@ pub const NOT_STARTED: &str = "NotStarted";
 pub const STARTING: &str = "Starting";
 /// Reason of [`REVISION_READY`]`=False`: a pod runs, but nothing listened on the port within `timeouts.coldStart`.
 pub const NEVER_LISTENED: &str = "NeverListened";
-/// Reason of [`REVISION_READY`]`=False`: the pods could not be made (quota, admission).
+/// Reason of [`REVISION_READY`]`=False` and [`ACTIVE`]`=False`: the pods could not be made (quota, admission).
 pub const POD_CREATION_FAILED: &str = "PodCreationFailed";
 /// Reason of [`READY`]`=False` and [`REVISION_READY`]`=False`: the spec asks for something that cannot be built.
 pub const INVALID: &str = "Invalid";

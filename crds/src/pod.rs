@@ -87,6 +87,8 @@ pub struct PodStatus {
     pub reason: Option<String>,
     /// More of it.
     pub message: Option<String>,
+    /// A node that it is to get: others make room for it there, or the node itself is on its way.
+    pub nominated_node_name: Option<String>,
     /// Its address, once the sandbox is there.
     #[serde(rename = "podIP")]
     pub pod_ip: Option<String>,
@@ -179,6 +181,21 @@ pub struct PodFailure {
     /// A sentence for people.
     pub message: String,
 }
+
+/// Whether a container of a pod has ended that was not meant to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ended {
+    /// None has.
+    #[default]
+    Never,
+    /// One has, and runs again or is held back.
+    Before,
+    /// One has, and was not started again yet.
+    Now,
+}
+
+/// Reason of a [`PodFailure`]: the scheduler finds no node.
+pub const UNSCHEDULABLE: &str = "Unschedulable";
 
 /// Reasons of a waiting container that will not pass by themselves soon. `ContainerCreating` and `PodInitializing` are
 /// not among them.
@@ -303,10 +320,18 @@ impl FunctionPod {
             return Some(failure);
         }
         let unscheduled = status.conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
-        (unscheduled.reason.as_deref() == Some("Unschedulable")).then(|| PodFailure {
-            reason: "Unschedulable".to_owned(),
+        let nominated = status.nominated_node_name.as_ref().is_some_and(|node| !node.is_empty());
+        (unscheduled.reason.as_deref() == Some(UNSCHEDULABLE) && !nominated).then(|| PodFailure {
+            reason: UNSCHEDULABLE.to_owned(),
             message: unscheduled.message.clone().unwrap_or_default(),
         })
+    }
+
+    /// Whether a container has ended that was not meant to.
+    #[must_use]
+    pub fn container_ended(&self) -> Ended {
+        let containers = self.status.init_container_statuses.iter().chain(&self.status.container_statuses);
+        containers.map(ContainerStatus::ended).max().unwrap_or_default()
     }
 }
 
@@ -323,14 +348,24 @@ impl ContainerStatus {
                 message: self.sentence(waiting.message.as_deref().unwrap_or_default()),
             });
         }
-        let terminated = self.state.terminated.as_ref()?;
-        // An init container that is done, or a sidecar-like container that ended well, is not a failure; the function's own
-        // container is not meant to end at all.
-        if terminated.exit_code == 0 && self.name != crate::names::CONTAINER {
-            return None;
-        }
+        let terminated = self.state.terminated.as_ref().filter(|end| self.unmeant(end))?;
         let reason = terminated.reason.clone().unwrap_or_else(|| "Error".to_owned());
         Some(PodFailure { reason, message: self.sentence(&terminated.sentence()) })
+    }
+
+    /// An init container that is done, or a sidecar-like container that ended well, is not a failure; the function's own
+    /// container is not meant to end at all.
+    fn unmeant(&self, end: &Terminated) -> bool {
+        end.exit_code != 0 || self.name == CONTAINER
+    }
+
+    fn ended(&self) -> Ended {
+        let unmeant = |state: &ContainerState| state.terminated.as_ref().is_some_and(|end| self.unmeant(end));
+        match (unmeant(&self.state), unmeant(&self.last_state)) {
+            (true, _) => Ended::Now,
+            (false, true) => Ended::Before,
+            (false, false) => Ended::Never,
+        }
     }
 
     fn sentence(&self, detail: &str) -> String {
@@ -442,6 +477,28 @@ mod tests {
             &json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}),
         );
         assert_eq!(pod.failure().unwrap(), PodFailure { reason: "Unschedulable".into(), message: "0/1 nodes".into() });
+    }
+
+    #[test]
+    fn a_pod_that_is_to_get_a_node_is_waited_for() {
+        let pod = pod(
+            &json!({"phase": "Pending", "nominatedNodeName": "node-7", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}),
+        );
+        assert_eq!(pod.failure(), None);
+    }
+
+    #[rstest]
+    #[case::runs(json!({"state": {"running": {}}}), Ended::Never)]
+    #[case::ended(json!({"state": {"terminated": {"exitCode": 1}}}), Ended::Now)]
+    #[case::ended_again(json!({"state": {"terminated": {"exitCode": 1}}, "lastState": {"terminated": {"exitCode": 1}}}), Ended::Now)]
+    #[case::held_back(json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1}}}), Ended::Before)]
+    #[case::runs_again(json!({"state": {"running": {}}, "lastState": {"terminated": {"exitCode": 0}}}), Ended::Before)]
+    fn whether_a_container_has_ended(#[case] status: serde_json::Value, #[case] expected: Ended) {
+        let mut function = json!({"name": "function", "restartCount": 1});
+        function.as_object_mut().unwrap().extend(status.as_object().unwrap().clone());
+        let done = json!({"name": "migrate", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
+        let pod = pod(&json!({"initContainerStatuses": [done], "containerStatuses": [function]}));
+        assert_eq!(pod.container_ended(), expected);
     }
 
     #[rstest]

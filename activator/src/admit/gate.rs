@@ -5,14 +5,15 @@ use std::{fmt, sync::Arc};
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{
-    sync::{Notify, futures::Notified, oneshot},
+    sync::{Notify, futures::Notified},
     time::Instant,
 };
 
 use super::{
-    Budget, Full, Held, Lease, Policy, Refusal, Ticket,
+    Lease, Namespace, Policy, Refusal, Ticket,
     inner::{Effects, Inner},
-    revision::{Revision, Waiter},
+    revision::Revision,
+    throttle::Throttle,
 };
 use crate::{context::Context, demand::Account, endpoints::Endpoint, metrics::FunctionMetrics};
 
@@ -31,9 +32,9 @@ pub struct FunctionId {
 #[derive(Debug)]
 pub struct Gate {
     id: FunctionId,
-    policy: ArcSwap<Policy>,
-    context: Arc<Context>,
-    namespace_budget: Arc<Budget>,
+    pub(super) policy: ArcSwap<Policy>,
+    pub(super) context: Arc<Context>,
+    pub(super) namespace: Arc<Namespace>,
     metrics: FunctionMetrics,
     /// Tells the keeper that something has changed.
     kick: Notify,
@@ -58,16 +59,17 @@ impl fmt::Display for FunctionId {
 impl Gate {
     /// The gate of a Function without revisions and pods: whoever comes waits for them.
     #[must_use]
-    pub fn new(id: FunctionId, policy: Policy, namespace_budget: Arc<Budget>, context: Arc<Context>) -> Arc<Self> {
+    pub fn new(id: FunctionId, policy: Policy, namespace: Arc<Namespace>, context: Arc<Context>) -> Arc<Self> {
         let mut nameless = Revision::new("".into(), context.ledger.account(&id.namespace, &id.name, ""));
         nameless.percent = 100;
         let metrics = context.metrics.function(&id.namespace, &id.name);
-        let inner = Mutex::new(Inner { revisions: vec![nameless], ..Inner::default() });
+        let wakes = Throttle::new(context.bounds.function_wakes);
+        let inner = Mutex::new(Inner::new(nameless, wakes));
         Arc::new(Self {
             id,
             policy: ArcSwap::from_pointee(policy),
             context,
-            namespace_budget,
+            namespace,
             metrics,
             kick: Notify::new(),
             inner,
@@ -98,77 +100,6 @@ impl Gate {
         &self.metrics
     }
 
-    /// A request comes that would hold `bytes` while it waits.
-    ///
-    /// # Errors
-    ///
-    /// If it is turned away.
-    pub fn enter(self: &Arc<Self>, bytes: u64) -> Result<Entered, Refusal> {
-        self.arrive(bytes, None)
-    }
-
-    /// A request comes back that could not be sent to its pod. It keeps its place in the order, so it goes next.
-    ///
-    /// # Errors
-    ///
-    /// If it is turned away.
-    pub fn enter_again(self: &Arc<Self>, bytes: u64, sequence: u64, arrived: Instant) -> Result<Entered, Refusal> {
-        self.arrive(bytes, Some((sequence, arrived)))
-    }
-
-    fn arrive(self: &Arc<Self>, bytes: u64, back: Option<(u64, Instant)>) -> Result<Entered, Refusal> {
-        let policy = self.policy.load();
-        self.with(|inner, effects| {
-            if inner.closed {
-                return Err(Refusal::Deleted);
-            }
-            let now = Instant::now();
-            let chosen = inner.choose();
-            let (sequence, arrived) = back.unwrap_or_else(|| {
-                inner.sequence += 1;
-                (inner.sequence, now)
-            });
-            let Some(revision) = inner.revisions.get_mut(chosen) else { return Err(Refusal::Deleted) };
-            if revision.queue.is_empty()
-                && let Some(index) = revision.pick(policy.limit, false)
-                && let Some(endpoint) = revision.slots[index].endpoint.clone()
-            {
-                endpoint.enter();
-                revision.account.enter();
-                let account = revision.account.clone();
-                let lease =
-                    Lease { gate: self.clone(), account, endpoint, sequence, arrived, cold: None, answered: false };
-                return Ok(Entered::Now(lease));
-            }
-            let held_back = || revision.live().next().is_none().then(|| revision.health.holds_back(now)).flatten();
-            let failing = if revision.failing { revision.health.refusal(now) } else { held_back() };
-            if let Some(refusal) = failing {
-                return Err(refusal);
-            }
-            let budgets = [&self.namespace_budget, &self.context.budget];
-            let held = if back.is_some() {
-                // It was let in before; a queue that has filled meanwhile does not cost it its place.
-                Held::over(bytes, budgets)
-            } else if inner.queued >= policy.queue_requests as usize {
-                return Err(Refusal::QueueFull(Full::Requests));
-            } else if inner.queued_bytes.saturating_add(bytes) > policy.queue_bytes {
-                return Err(Refusal::QueueFull(Full::Bytes));
-            } else {
-                Held::take(bytes, budgets).ok_or(Refusal::QueueFull(Full::Shared))?
-            };
-            let (sender, answer) = oneshot::channel();
-            revision.queue.insert(sequence, Waiter { answer: sender, arrived, held });
-            revision.account.queue();
-            inner.queued += 1;
-            inner.queued_bytes += bytes;
-            // A pod may have room for those that wait and not for one that comes anew, or the other way round.
-            inner.pump(self, chosen, policy.limit, effects);
-            effects.keeper = !std::mem::replace(&mut inner.keeper, true);
-            effects.kick = inner.revisions.get(chosen).is_some_and(|r| r.queue.len() == 1);
-            Ok(Entered::Later(Ticket { gate: self.clone(), sequence, answer, over: false }))
-        })
-    }
-
     /// A request left its pod.
     pub(super) fn release(self: &Arc<Self>, endpoint: &Endpoint, account: &Arc<Account>, answered: bool) {
         self.with(|inner, effects| {
@@ -183,14 +114,9 @@ impl Gate {
                 }
             }
             if !revision.queue.is_empty() {
-                if let Some(slot) = revision
-                    .slots
-                    .iter_mut()
-                    .find(|s| s.endpoint.as_ref().is_some_and(|e| std::ptr::eq(e.as_ref(), endpoint)))
-                {
-                    slot.widen(1);
-                }
-                inner.pump(self, index, self.policy.load().limit, effects);
+                let policy = self.policy.load();
+                revision.one_less(Instant::now(), endpoint, &policy);
+                inner.pump(self, index, policy.limit, effects);
             }
         });
     }
@@ -211,9 +137,11 @@ impl Gate {
     /// What the spec says has changed.
     pub fn set_policy(self: &Arc<Self>, policy: Policy) {
         if **self.policy.load() != policy {
-            let limit = policy.limit;
-            self.policy.store(Arc::new(policy));
-            self.with(|inner, effects| inner.pump_all(self, limit, effects));
+            self.with(|inner, effects| {
+                let limit = policy.limit;
+                self.policy.store(Arc::new(policy));
+                inner.pump_all(self, limit, effects);
+            });
         }
     }
 

@@ -47,6 +47,11 @@ impl Health {
         if now < *until { self.refusal(now) } else { None }
     }
 
+    /// Until when nothing new is started because of a failure, if there was one.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.last.as_ref().map(|(_, until)| *until)
+    }
+
     /// Whether a failure stands against it.
     pub(super) fn failed(&self) -> bool {
         self.last.is_some()

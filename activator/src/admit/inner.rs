@@ -6,11 +6,13 @@ use rand::Rng;
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Gate, Lease, Refusal, cold::Milestones, revision::Revision};
+use rouse_crds::pod::PodFailure;
+
+use super::{Gate, Lease, Refusal, cold::Milestones, revision::Revision, throttle::Throttle};
 use crate::{endpoints::Endpoint, wake};
 
 /// What the gate decides from, under its lock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inner {
     /// Its Function is gone.
     pub(super) closed: bool,
@@ -24,6 +26,10 @@ pub(super) struct Inner {
     pub(super) queued_bytes: u64,
     /// A keeper runs.
     pub(super) keeper: bool,
+    /// How often it may be woken.
+    pub(super) wakes: Throttle,
+    /// Why no pod of it can be made now, as the operator says.
+    pub(super) pods_refused: Option<PodFailure>,
 }
 
 /// What is to be done once the lock is free: whoever is woken may come back at once.
@@ -39,6 +45,19 @@ pub(super) struct Effects {
 }
 
 impl Inner {
+    pub(super) fn new(nameless: Revision, wakes: Throttle) -> Self {
+        Self {
+            closed: false,
+            sequence: 0,
+            revisions: vec![nameless],
+            queued: 0,
+            queued_bytes: 0,
+            keeper: false,
+            wakes,
+            pods_refused: None,
+        }
+    }
+
     /// A revision for one more request, by the shares.
     pub(super) fn choose(&self) -> usize {
         let total: u32 = self.revisions.iter().map(|r| r.percent).sum();
@@ -117,6 +136,7 @@ impl Inner {
 impl Effects {
     pub(super) fn take_place(self, gate: &Arc<Gate>) {
         for (answer, refusal) in self.refusals {
+            gate.metrics().turned_away(&refusal);
             // Whoever has left meanwhile does not need to be told.
             drop(answer.send(Err(refusal)));
         }

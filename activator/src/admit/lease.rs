@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rouse_crds::pod::PodFailure;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{ColdStart, Gate, Refusal};
@@ -76,6 +77,12 @@ impl Drop for Lease {
 }
 
 impl Ticket {
+    /// What keeps it waiting, if something is known: why no pod can be made, or why one that is there does not serve.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<PodFailure> {
+        self.gate.obstacle(self.sequence)
+    }
+
     /// Waits for a place in a pod. There is no limit of time in here; dropping the ticket ends the wait.
     ///
     /// # Errors

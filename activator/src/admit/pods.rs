@@ -19,14 +19,14 @@ const LONGEST_ASIDE: Duration = Duration::from_secs(5);
 impl Gate {
     /// A pod of this Function is there, or has changed.
     pub fn pod_seen(self: &Arc<Self>, facts: &PodFacts) {
-        let policy = self.policy();
         self.with(|inner, effects| {
+            let policy = self.policy();
             if inner.closed {
                 return;
             }
             let now = Instant::now();
             let revision = self.revision(inner, &facts.revision);
-            let somebody_waits = !revision.queue.is_empty();
+            let first_crowd = revision.first_crowd(now, &policy);
             let live_before = revision.live().next().is_some();
             let index = revision.slots.iter().position(|slot| slot.id == facts.id).unwrap_or_else(|| {
                 revision.slots.push(Slot::new(facts.id.clone()));
@@ -36,11 +36,7 @@ impl Gate {
             if facts.scheduled {
                 slot.scheduled.get_or_insert(now);
             }
-            let newly_failed = facts.failure.is_some() && slot.reported != facts.failure;
-            if facts.failure.is_none() || newly_failed {
-                slot.failure.clone_from(&facts.failure);
-            }
-            slot.reported.clone_from(&facts.failure);
+            let newly_failed = slot.hear(now, facts, self.context().bounds.unschedulable_grace);
             let address = facts.ip.map(|ip| SocketAddr::new(ip, facts.port.unwrap_or(policy.port)));
             if let Some(address) = address.filter(|a| slot.endpoint.as_ref().is_none_or(|e| e.address != *a)) {
                 let path = facts.readiness_path.clone().or_else(|| policy.readiness_path.as_deref().map(Into::into));
@@ -58,7 +54,7 @@ impl Gate {
                 slot.serving = false;
             }
             if slot.ready && !ready_before && !slot.draining {
-                slot.admit(now, somebody_waits);
+                slot.admit(now, first_crowd);
             }
             slot.probe_if_needed(Duration::ZERO, effects);
             let live = revision.live().next().is_some();
@@ -96,37 +92,46 @@ impl Gate {
         });
     }
 
-    /// No pod of a revision can be made, as the operator found. That is news only while somebody waits, the wake was taken,
-    /// and there is no pod: the same words may be left over from another time.
-    pub fn pods_refused(self: &Arc<Self>, failure: &PodFailure) {
+    /// Whether pods that are wanted cannot be made, as the operator says, and why. That concerns those who wait for a
+    /// revision that was woken and has no pod.
+    pub fn pods_refused(self: &Arc<Self>, failure: Option<PodFailure>) {
         self.with(|inner, effects| {
+            inner.pods_refused.clone_from(&failure);
+            let Some(failure) = failure else { return };
             let now = Instant::now();
             let stuck = |r: &&mut super::revision::Revision| {
                 r.slots.is_empty() && !r.queue.is_empty() && r.wake.acknowledged.is_some()
             };
             let Some(revision) = inner.revisions.iter_mut().find(stuck) else { return };
-            let refusal = revision.health.fail(now, failure.clone());
+            let refusal = revision.health.fail(now, failure);
             let name = revision.name.clone();
             inner.refuse(&name, &refusal, effects);
             effects.kick = true;
         });
     }
 
+    /// What keeps a request waiting, if something is known.
+    pub(super) fn obstacle(&self, sequence: u64) -> Option<PodFailure> {
+        let inner = self.lock();
+        let revision = inner.revisions.iter().find(|r| r.queue.contains_key(&sequence))?;
+        let of_a_pod = || revision.live().find_map(|slot| slot.failure.clone());
+        let of_all = || inner.pods_refused.clone().filter(|_| revision.slots.is_empty());
+        of_a_pod().or_else(of_all)
+    }
+
     /// A probe was answered.
     pub(crate) fn admitted(self: &Arc<Self>, endpoint: &Arc<Endpoint>) {
-        let limit = self.policy().limit;
         self.with(|inner, effects| {
+            let policy = self.policy();
             let now = Instant::now();
             for revision in &mut inner.revisions {
-                let somebody_waits = !revision.queue.is_empty();
+                let first_crowd = revision.first_crowd(now, &policy);
                 if let Some(slot) = revision.slots.iter_mut().find(|slot| slot.is(endpoint)) {
-                    slot.admit(now, somebody_waits);
-                    // It answers, whatever was said of it before.
-                    slot.failure = None;
+                    slot.admit(now, first_crowd);
                     revision.failing = false;
                 }
             }
-            inner.pump_all(self, limit, effects);
+            inner.pump_all(self, policy.limit, effects);
         });
     }
 
@@ -145,20 +150,16 @@ impl Gate {
 
     /// Lets a crowd in further.
     pub fn ramp(self: &Arc<Self>) {
-        let limit = self.policy().limit;
         self.with(|inner, effects| {
+            let policy = self.policy();
+            let now = Instant::now();
             for index in 0..inner.revisions.len() {
                 let revision = &mut inner.revisions[index];
                 if revision.queue.is_empty() {
                     continue;
                 }
-                for slot in &mut revision.slots {
-                    // Only where the last widening was used up.
-                    if slot.load().is_some_and(|load| load >= slot.crowd) {
-                        slot.widen(slot.crowd);
-                    }
-                }
-                inner.pump(self, index, limit, effects);
+                revision.ramp(now, &policy);
+                inner.pump(self, index, policy.limit, effects);
             }
         });
     }

@@ -1,16 +1,16 @@
 //! One pod, as its gate sees it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use rouse_crds::pod::PodFailure;
+use rouse_crds::pod::{Ended, PodFailure, UNSCHEDULABLE};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::endpoints::Endpoint;
+use crate::endpoints::{Endpoint, PodFacts};
 
 /// Waiting requests that a pod gets at first. It grows with each one that ends and with time, so that a pod that has just
 /// begun to listen is not handed a whole crowd.
-const FIRST_CROWD: u32 = 100;
+pub(super) const FIRST_CROWD: u32 = 100;
 
 /// Up to this limit pods are filled one after the other, so that the last ones fall idle and can go.
 pub(super) const SMALL_LIMIT: u32 = 10;
@@ -30,6 +30,10 @@ pub(super) struct Slot {
     pub(super) ready: bool,
     /// Why it will not serve. An answer of the pod itself clears it.
     pub(super) failure: Option<PodFailure>,
+    /// From when on that counts.
+    pub(super) fails_from: Option<Instant>,
+    /// It has served, and its container has not ended since.
+    pub(super) proven: bool,
     /// What the watch said last of why it will not serve, so that only news is acted on.
     pub(super) reported: Option<PodFailure>,
     /// How many of those that wait it may have; `u32::MAX` once nobody waited any more.
@@ -53,6 +57,8 @@ impl Slot {
             draining: false,
             ready: false,
             failure: None,
+            fails_from: None,
+            proven: false,
             reported: None,
             crowd: u32::MAX,
             scheduled: None,
@@ -77,18 +83,49 @@ impl Slot {
     }
 
     /// Lets it serve from `now` on.
-    pub(super) fn admit(&mut self, now: Instant, somebody_waits: bool) {
+    pub(super) fn admit(&mut self, now: Instant, crowd: Option<u32>) {
         self.end_probe();
+        // It answers, whatever was said of it before.
+        self.failure = None;
+        self.proven = true;
         if !self.serving {
             self.serving = true;
             self.admitted = Some(now);
-            self.crowd = if somebody_waits { FIRST_CROWD } else { u32::MAX };
+            self.crowd = crowd.unwrap_or(u32::MAX);
         }
     }
 
-    /// Widens what it may have of those that wait.
-    pub(super) fn widen(&mut self, by: u32) {
-        self.crowd = self.crowd.saturating_add(by);
+    /// Widens what it may have of those that wait, to `most` at most.
+    pub(super) fn widen(&mut self, by: u32, most: u32) {
+        self.crowd = self.crowd.max(self.crowd.saturating_add(by).min(most));
+    }
+
+    /// Takes in what the watch says of why it will not serve, and tells whether that is news.
+    pub(super) fn hear(&mut self, now: Instant, facts: &PodFacts, grace: Duration) -> bool {
+        let news = facts.failure.is_some() && self.reported != facts.failure;
+        match &facts.failure {
+            Some(failure) if news => {
+                // A container that ends after it has served is started again at once, and calls wait for that. One that
+                // ends again before it has answered is a failure.
+                let starts_again = std::mem::take(&mut self.proven) && facts.ended == Ended::Now;
+                self.fails_from = match &self.failure {
+                    // The scheduler's sentence changes with the nodes, and the grace goes on.
+                    Some(former) if former.reason == UNSCHEDULABLE && failure.reason == UNSCHEDULABLE => {
+                        self.fails_from
+                    }
+                    _ if failure.reason == UNSCHEDULABLE => Some(now + grace),
+                    _ => Some(now),
+                };
+                self.failure = Some(failure.clone()).filter(|_| !starts_again);
+            }
+            // It runs again after it has ended: it is believed when it answers, or else each start of a container that
+            // crashes would let callers wait, and they would keep it alive.
+            None if facts.ended != Ended::Never => {}
+            None => self.failure = None,
+            Some(_) => {}
+        }
+        self.reported.clone_from(&facts.failure);
+        news
     }
 
     /// Ends the probe that is under way.
@@ -99,8 +136,13 @@ impl Slot {
     }
 
     /// It fails, and nothing says that it will serve.
-    pub(super) fn fails(&self) -> bool {
-        !self.serving && self.failure.is_some()
+    pub(super) fn fails(&self, now: Instant) -> bool {
+        !self.serving && self.failure.is_some() && self.fails_from.is_none_or(|from| from <= now)
+    }
+
+    /// When it will count as failing, if nothing comes between.
+    pub(super) fn will_fail(&self, now: Instant) -> Option<Instant> {
+        self.fails_from.filter(|from| *from > now && !self.serving && self.failure.is_some())
     }
 }
 

@@ -1,16 +1,16 @@
 //! What a gate's keeper is to do next.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rouse_crds::pod::PodFailure;
 use tokio::time::Instant;
 
 use super::{
-    Gate, Refusal,
+    Gate, Policy, Refusal,
     inner::{Effects, Inner},
     revision::Revision,
 };
-use crate::wake::{WakeError, jitter};
+use crate::wake::{RAMP_INTERVAL, WakeError, jitter};
 
 /// What a gate's keeper is to do next.
 #[derive(Debug, PartialEq)]
@@ -40,36 +40,12 @@ const BUSY_LONGEST: Duration = Duration::from_secs(2);
 /// While there is no Deployment yet.
 const MISSING_AGAIN: Duration = Duration::from_millis(250);
 const MISSING_LONGEST: Duration = Duration::from_secs(2);
+/// While the throttles allow no wake in time.
+const NO_PERMIT_AGAIN: Duration = Duration::from_secs(1);
 /// Nothing is due; something that changes kicks the keeper.
 const NOTHING_DUE: Duration = Duration::from_secs(60);
 
 impl Inner {
-    pub(super) fn step(&mut self, now: Instant, replicas_for: impl Fn(usize) -> u32) -> Step {
-        if self.queued == 0 {
-            self.keeper = false;
-            return Step::Done;
-        }
-        let mut until = now + NOTHING_DUE;
-        for revision in &mut self.revisions {
-            if revision.queue.is_empty() {
-                continue;
-            }
-            if revision.live().next().is_some() {
-                if revision.slots.iter().any(|slot| slot.serving && slot.crowd < u32::MAX) {
-                    until = until.min(now + crate::wake::RAMP_INTERVAL);
-                }
-            } else if !revision.name.is_empty() {
-                let due = revision.wake.next.unwrap_or(now);
-                if due <= now {
-                    let replicas = replicas_for(revision.queue.len());
-                    return Step::Wake { revision: revision.name.clone(), replicas };
-                }
-                until = until.min(due);
-            }
-        }
-        Step::Wait(until)
-    }
-
     pub(super) fn woken(&mut self, now: Instant, name: &str, result: Result<(), WakeError>, effects: &mut Effects) {
         let Some(revision) = self.revisions.iter_mut().find(|r| *r.name == *name) else { return };
         let tries = revision.wake.tries;
@@ -77,10 +53,17 @@ impl Inner {
         let delay = match result {
             Ok(()) => {
                 revision.wake.acknowledged = Some(now);
+                revision.wake.permit = None;
                 jitter(AGAIN, tries, LONGEST)
             }
             Err(WakeError::Awake) => {
                 revision.wake.acknowledged = Some(now);
+                // Its count stands, and the operator says that it comes to nothing: that is of now.
+                if let Some(failure) = self.pods_refused.clone().filter(|_| revision.slots.is_empty()) {
+                    let refusal = revision.health.fail(now, failure);
+                    self.refuse(name, &refusal, effects);
+                    return;
+                }
                 jitter(AWAKE_AGAIN, tries, LONGEST)
             }
             Err(WakeError::Missing) => jitter(MISSING_AGAIN, tries, MISSING_LONGEST),
@@ -121,8 +104,59 @@ impl Revision {
 
 impl Gate {
     /// What its keeper is to do next.
-    pub fn step(&self) -> Step {
+    pub fn step(self: &Arc<Self>) -> Step {
         let policy = self.policy();
-        self.lock().step(Instant::now(), |queued| policy.replicas_for(queued))
+        self.with(|inner, effects| {
+            let now = Instant::now();
+            let mut until = now + NOTHING_DUE;
+            for index in 0..inner.revisions.len() {
+                match self.step_of(inner, effects, index, &policy, now) {
+                    Step::Wait(moment) => until = until.min(moment),
+                    Step::Done => {}
+                    wake @ Step::Wake { .. } => return wake,
+                }
+            }
+            if inner.queued == 0 {
+                inner.keeper = false;
+                return Step::Done;
+            }
+            Step::Wait(until)
+        })
+    }
+
+    /// The same for one revision.
+    fn step_of(&self, inner: &mut Inner, effects: &mut Effects, index: usize, policy: &Policy, now: Instant) -> Step {
+        let revision = &mut inner.revisions[index];
+        if revision.queue.is_empty() {
+            return Step::Done;
+        }
+        if let Some(refusal) = revision.judge(now) {
+            tracing::info!(function = %self.id(), revision = %revision.name, ?refusal, "The pods of a revision fail");
+            let name = revision.name.clone();
+            inner.refuse(&name, &refusal, effects);
+            return Step::Done;
+        }
+        if revision.live().next().is_some() {
+            let ramps = revision.slots.iter().any(|slot| slot.serving && slot.crowd < u32::MAX);
+            let ramp = ramps.then_some(now + RAMP_INTERVAL);
+            let fails = revision.live().filter_map(|slot| slot.will_fail(now)).min();
+            return ramp.into_iter().chain(fails).min().map_or(Step::Done, Step::Wait);
+        }
+        if revision.name.is_empty() {
+            return Step::Done;
+        }
+        // Not too soon after a failure or after the last try. Only then is a turn taken, since a pod may come before.
+        if let Some(due) = revision.health.until().max(revision.wake.next).filter(|due| *due > now) {
+            return Step::Wait(due);
+        }
+        match self.permit(inner, index, now, policy.cold_start) {
+            Ok(turn) if turn > now => return Step::Wait(turn),
+            Ok(_) => {}
+            Err(_) => return Step::Wait(now + NO_PERMIT_AGAIN),
+        }
+        let revision = &mut inner.revisions[index];
+        let replicas = policy.replicas_for(revision.queue.len());
+        revision.wake.asked = replicas;
+        Step::Wake { revision: revision.name.clone(), replicas }
     }
 }

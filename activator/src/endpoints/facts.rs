@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use rouse_crds::{
     function::Protocol,
-    pod::{FunctionPod, PodFailure},
+    pod::{Ended, FunctionPod, PodFailure},
 };
 
 /// What the watch says of a pod.
@@ -30,6 +30,8 @@ pub struct PodFacts {
     pub draining: bool,
     /// Why it will not serve, if that is known.
     pub failure: Option<PodFailure>,
+    /// Whether its container has ended.
+    pub ended: Ended,
 }
 
 impl PodFacts {
@@ -49,6 +51,7 @@ impl PodFacts {
             ready: pod.ready(),
             draining: pod.draining(),
             failure: pod.failure(),
+            ended: pod.container_ended(),
         }
     }
 }

@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{DialError, Dialer, Endpoint, round_trip::RoundTrip, turns::Turns};
-use crate::admit::Gate;
+use crate::{admit::Gate, unbroken};
 
 /// What all probes of a process share.
 #[derive(Debug)]
@@ -110,18 +110,23 @@ impl Course {
 
 /// Probes `endpoint` after `delay` until it is admitted or `stop` is cancelled.
 pub(crate) fn spawn(gate: Weak<Gate>, endpoint: Arc<Endpoint>, delay: Duration, stop: CancellationToken) {
-    tokio::spawn(async move {
-        // Every await inside is cancel-safe: a try that is given up closes its socket.
-        let admitted = stop.run_until_cancelled(async {
-            if !delay.is_zero() {
-                sleep(delay).await;
+    let Some(metrics) = gate.upgrade().map(|gate| gate.context().metrics.clone()) else { return };
+    // Its gate starts no second one as long as this one has not come to an end, so a defect must not end it.
+    unbroken::spawn("probe", metrics, move || {
+        let (gate, endpoint, stop) = (gate.clone(), endpoint.clone(), stop.clone());
+        async move {
+            // Every await inside is cancel-safe: a try that is given up closes its socket.
+            let admitted = stop.run_until_cancelled(async {
+                if !delay.is_zero() {
+                    sleep(delay).await;
+                }
+                until_it_answers(&gate, &endpoint).await
+            });
+            if admitted.await == Some(true)
+                && let Some(gate) = gate.upgrade()
+            {
+                gate.admitted(&endpoint);
             }
-            until_it_answers(&gate, &endpoint).await
-        });
-        if admitted.await == Some(true)
-            && let Some(gate) = gate.upgrade()
-        {
-            gate.admitted(&endpoint);
         }
     });
 }

@@ -199,7 +199,8 @@ impl Proxy {
             () = peer.gone() => Err(Stop::Gone),
             () = sleep_until(deadline) => Err(Stop::Answer(match unreachable {
                 Some(error) => Problem::new(Kind::PodUnreachable, error),
-                None => Problem::new(Kind::ColdStartTimeout, "no pod was ready within spec.timeouts.coldStart"),
+                None => Problem::new(Kind::ColdStartTimeout, "no pod was ready within spec.timeouts.coldStart")
+                    .because(ticket.obstacle()),
             })),
             () = self.closing.cancelled() => {
                 let problem = Problem::new(Kind::ShuttingDown, "the request waited in an activator that is going");

@@ -17,9 +17,10 @@ use rouse_crds::{
 
 use super::{Host, Table};
 use crate::{
-    admit::{Budget, FunctionId, Gate, Policy},
+    admit::{FunctionId, Gate, Namespace, Policy},
     context::Context,
     endpoints::PodFacts,
+    metrics::Metrics,
 };
 
 /// Namespace and name.
@@ -34,13 +35,13 @@ pub struct Directory {
     context: Arc<Context>,
     table: Arc<Table>,
     domain: String,
-    namespace_bytes: u64,
     functions: HashMap<Key, Known>,
     /// Pods by the Function that they name, whether or not it is known.
     pods: HashMap<Key, HashMap<Box<str>, KnownPod>>,
     /// Who claims each public host; the first has it.
     claims: HashMap<Box<str>, BTreeSet<Claim>>,
-    budgets: HashMap<Box<str>, Weak<Budget>>,
+    /// Those that have a Function.
+    namespaces: HashMap<Box<str>, Weak<Namespace>>,
     /// What a list has shown so far, while one is under way.
     listed_functions: HashSet<Key>,
     listed_pods: HashSet<(Key, Box<str>)>,
@@ -60,22 +61,25 @@ struct KnownPod {
 }
 
 impl Directory {
-    /// A directory that keeps `table`. Public hosts end in `domain`; the waiting requests of one namespace may hold
-    /// `namespace_bytes`.
+    /// A directory that keeps `table`. Public hosts end in `domain`.
     #[must_use]
-    pub fn new(context: Arc<Context>, table: Arc<Table>, domain: &str, namespace_bytes: u64) -> Self {
+    pub fn new(context: Arc<Context>, table: Arc<Table>, domain: &str) -> Self {
         Self {
             context,
             table,
             domain: domain.trim_end_matches('.').to_ascii_lowercase(),
-            namespace_bytes,
             functions: HashMap::new(),
             pods: HashMap::new(),
             claims: HashMap::new(),
-            budgets: HashMap::new(),
+            namespaces: HashMap::new(),
             listed_functions: HashSet::new(),
             listed_pods: HashSet::new(),
         }
+    }
+
+    /// Where defects are counted.
+    pub(super) fn metrics(&self) -> Arc<Metrics> {
+        self.context.metrics.clone()
     }
 
     /// A Function is there, or has changed.
@@ -104,13 +108,9 @@ impl Directory {
                 .collect();
             gate.set_traffic(&traffic);
             let refused = status.conditions.iter().find(|c| {
-                c.type_ == conditions::REVISION_READY
-                    && c.status == "False"
-                    && c.reason == conditions::POD_CREATION_FAILED
+                c.type_ == conditions::ACTIVE && c.status == "False" && c.reason == conditions::POD_CREATION_FAILED
             });
-            if let Some(condition) = refused {
-                gate.pods_refused(&PodFailure { reason: condition.reason.clone(), message: condition.message.clone() });
-            }
+            gate.pods_refused(refused.map(|c| PodFailure { reason: c.reason.clone(), message: c.message.clone() }));
         }
     }
 
@@ -128,7 +128,7 @@ impl Directory {
             self.give_up(host, &known.claim);
         }
         known.gate.close();
-        self.budgets.retain(|_, budget| budget.strong_count() > 0);
+        self.namespaces.retain(|_, namespace| namespace.strong_count() > 0);
     }
 
     /// A pod is there, or has changed.
@@ -188,13 +188,14 @@ impl Directory {
     }
 
     fn open(&mut self, key: &Key, uid: &str, policy: Policy, claim: Claim) -> Arc<Gate> {
-        let budget = self.budgets.get(&key.0).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let budget = Arc::new(Budget::new(self.namespace_bytes));
-            self.budgets.insert(key.0.clone(), Arc::downgrade(&budget));
-            budget
+        let namespace = self.namespaces.get(&key.0).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let bounds = &self.context.bounds;
+            let namespace = Namespace::new(bounds.namespace, bounds.namespace_wakes);
+            self.namespaces.insert(key.0.clone(), Arc::downgrade(&namespace));
+            namespace
         });
         let id = FunctionId { namespace: key.0.clone(), name: key.1.clone(), uid: uid.into() };
-        let gate = Gate::new(id, policy, budget, self.context.clone());
+        let gate = Gate::new(id, policy, namespace, self.context.clone());
         self.table.set_cluster(&key.0, &key.1, Some(&gate));
         self.functions.insert(key.clone(), Known { gate: gate.clone(), claim, public_hosts: BTreeSet::new() });
         for pod in self.pods.get(key).into_iter().flat_map(HashMap::values).filter(|pod| *pod.uid == *uid) {

@@ -17,6 +17,7 @@ use rouse_crds::{
 use tokio::sync::watch;
 
 use super::Directory;
+use crate::unbroken;
 
 /// Whether both caches have been filled once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,7 @@ impl Synced {
 /// Follows both until the process ends. A watch that breaks is taken up again with a growing, jittered delay; what is known
 /// stands meanwhile.
 pub async fn follow(client: Client, mut directory: Directory, synced: watch::Sender<Synced>) {
+    let metrics = directory.metrics();
     let functions = Api::<DeserializeGuard<Function>>::all(client.clone());
     let mut functions = std::pin::pin!(
         watcher(functions, watcher::Config::default().any_semantic())
@@ -49,8 +51,13 @@ pub async fn follow(client: Client, mut directory: Directory, synced: watch::Sen
     let mut pods = std::pin::pin!(watcher(pods, only_ours).default_backoff().filter_map(healthy::<_, FunctionPod>));
     loop {
         tokio::select! {
-            Some(event) = functions.next() => on_function(&mut directory, event, &synced),
-            Some(event) = pods.next() => on_pod(&mut directory, event, &synced),
+            // An object that a defect here cannot cope with must not blind this process to all others.
+            Some(event) = functions.next() => {
+                unbroken::attempt("functions", &metrics, || on_function(&mut directory, event, &synced));
+            }
+            Some(event) = pods.next() => {
+                unbroken::attempt("pods", &metrics, || on_pod(&mut directory, event, &synced));
+            }
             else => return,
         }
     }

@@ -7,26 +7,34 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::admit::{Gate, Step};
+use crate::{
+    admit::{Gate, Step},
+    unbroken,
+};
 
 /// How often a crowd is let in further.
 pub(crate) const RAMP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Starts the keeper of a gate.
+///
+/// The gate starts no second one as long as this one has not said that nobody waits, so a defect must not end it.
 pub(crate) fn spawn(gate: Arc<Gate>) {
-    tokio::spawn(async move {
-        let mut ramped = Instant::now();
-        while let Some(until) = turn(&gate).await {
-            tokio::select! {
-                () = gate.kicked() => {}
-                () = sleep_until(until) => {}
-            }
-            if ramped.elapsed() >= RAMP_INTERVAL {
-                gate.ramp();
-                ramped = Instant::now();
-            }
+    let metrics = gate.context().metrics.clone();
+    unbroken::spawn("keeper", metrics, move || keep(gate.clone()));
+}
+
+async fn keep(gate: Arc<Gate>) {
+    let mut ramped = Instant::now();
+    while let Some(until) = turn(&gate).await {
+        tokio::select! {
+            () = gate.kicked() => {}
+            () = sleep_until(until) => {}
         }
-    });
+        if ramped.elapsed() >= RAMP_INTERVAL {
+            gate.ramp();
+            ramped = Instant::now();
+        }
+    }
 }
 
 /// Does what is due; tells until when there is nothing more to do, or that there is nobody left.

@@ -53,6 +53,8 @@ impl Client {
     }
 
     pub(crate) async fn begin(&mut self, request: Request<Sent>) -> Response<Incoming> {
+        // The task of the connection may not have seen the end of the former answer yet.
+        timeout(GENEROUS, self.sender.ready()).await.expect("the connection stays busy").unwrap();
         timeout(GENEROUS, self.sender.send_request(request)).await.expect("no answer").unwrap()
     }
 

@@ -68,6 +68,8 @@ pub(crate) struct FakeScaler {
     asked: mpsc::UnboundedSender<Wake>,
     pub(crate) count: AtomicUsize,
     answers: Mutex<Vec<Result<(), WakeError>>>,
+    /// So many of the next wakes panic.
+    pub(crate) defects: AtomicUsize,
 }
 
 impl FakeScaler {
@@ -84,6 +86,8 @@ impl Scaler for FakeScaler {
         revision: &'a str,
         replicas: u32,
     ) -> BoxFuture<'a, Result<(), WakeError>> {
+        let defect = self.defects.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        assert!(defect.is_err(), "a defect");
         self.count.fetch_add(1, Ordering::SeqCst);
         self.asked.send(Wake { namespace: namespace.into(), revision: revision.into(), replicas }).ok();
         let answer = self.answers.lock().pop().unwrap_or(Ok(()));
@@ -112,7 +116,12 @@ impl Rig {
         args.extend(flags);
         let args = Args::try_parse_from(args).unwrap();
         let (asked, wakes) = mpsc::unbounded_channel();
-        let scaler = Arc::new(FakeScaler { asked, count: AtomicUsize::new(0), answers: Mutex::default() });
+        let scaler = Arc::new(FakeScaler {
+            asked,
+            count: AtomicUsize::new(0),
+            answers: Mutex::default(),
+            defects: AtomicUsize::new(0),
+        });
         let activator = Activator::bind(args, scaler.clone()).await.unwrap();
         let [public, cluster, admin] = activator.addresses().unwrap();
         let directory = Mutex::new(activator.directory());

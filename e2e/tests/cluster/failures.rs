@@ -4,7 +4,18 @@ use std::time::Duration;
 
 use anyhow::Result;
 use http::StatusCode;
-use rouse_e2e::caller::Answer;
+use k8s_openapi::api::{
+    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
+    core::v1::{Pod, ResourceQuota},
+};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
+use rouse_e2e::{
+    caller::Answer,
+    world::{PATIENCE, until},
+};
 use serde_json::json;
 
 use crate::scene::Scene;
@@ -83,6 +94,100 @@ async fn a_container_that_never_listens() -> Result<()> {
     let (reason, _) = scene.condition("deaf", "RevisionReady", "False").await?;
     assert_eq!(reason, "NeverListened");
     scene.zero("deaf").await?;
+    scene.done().await
+}
+
+/// A call is told what stands in the way, long before the time for a cold start is over.
+async fn told(scene: &Scene, name: &str, reason: &str, words: &str) -> Result<()> {
+    let answer = scene.get(name, "/").await?;
+    assert_problem(&answer, 503, reason);
+    assert!(answer.text().contains(words), "{}", answer.text());
+    assert!(
+        answer.header("retry-after").is_some_and(|s| s.parse::<u64>().is_ok_and(|s| s > 0)),
+        "{:?}",
+        answer.headers
+    );
+    assert!(answer.took < Duration::from_secs(60), "told after {:?}, with a coldStart of 110 s", answer.took);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_fits_no_node() -> Result<()> {
+    let scene = Scene::new("node").await?;
+    let spec = json!({
+        "podTemplate": {"spec": {"nodeSelector": {"rouse.dev/no-such-node": "x"}}},
+        "scaling": {"initial": 0, "idleTimeout": "3s"}, "timeouts": {"coldStart": "110s"},
+    });
+    scene.ready("nowhere", spec).await?;
+    told(&scene, "nowhere", "Unschedulable", "node").await?;
+    let (reason, _) = scene.condition("nowhere", "RevisionReady", "False").await?;
+    assert_eq!(reason, "Unschedulable");
+    scene.zero("nowhere").await?;
+    scene.done().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_is_used_up() -> Result<()> {
+    let scene = Scene::new("quota").await?;
+    let spec = json!({"scaling": {"initial": 0, "idleTimeout": "3s"}, "timeouts": {"coldStart": "110s"}});
+    scene.ready("hello", spec).await?;
+    let quotas: Api<ResourceQuota> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    let quota = json!({"metadata": {"name": "no-pods"}, "spec": {"hard": {"pods": "0"}}});
+    quotas.create(&PostParams::default(), &serde_json::from_value(quota)?).await?;
+    until("the quota to hold", PATIENCE, || async {
+        Ok(quotas.get("no-pods").await?.status.and_then(|status| status.hard).map(|_| ()))
+    })
+    .await?;
+    told(&scene, "hello", "PodCreationFailed", "exceeded quota").await?;
+    scene.asleep("hello").await?;
+    // The second time the condition of the revision is the same as before, and the callers are told all the same.
+    until("another try", PATIENCE, || async {
+        let answer = scene.get("hello", "/").await?;
+        assert_problem(&answer, 503, "PodCreationFailed");
+        Ok((answer.took > Duration::from_millis(20)).then_some(()))
+    })
+    .await?;
+    scene.asleep("hello").await?;
+    // With room it starts.
+    quotas.delete("no-pods", &DeleteParams::default()).await?;
+    until("an answer", PATIENCE, || async {
+        Ok((scene.get("hello", "/").await?.status == StatusCode::OK).then_some(()))
+    })
+    .await?;
+    scene.done().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_denies_the_pods() -> Result<()> {
+    let scene = Scene::new("policy").await?;
+    let spec = json!({"scaling": {"initial": 0, "idleTimeout": "3s"}, "timeouts": {"coldStart": "110s"}});
+    scene.ready("hello", spec).await?;
+    let name = format!("no-pods-{}", scene.namespace);
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(scene.client.clone());
+    let policy = json!({"metadata": {"name": name}, "spec": {
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}]},
+        "validations": [{"expression": "false", "message": "pods are not welcome here"}],
+    }});
+    policies.create(&PostParams::default(), &serde_json::from_value(policy)?).await?;
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(scene.client.clone());
+    let binding = json!({"metadata": {"name": name}, "spec": {
+        "policyName": name, "validationActions": ["Deny"],
+        "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": scene.namespace}}},
+    }});
+    bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
+    let pods: Api<Pod> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    let try_one = json!({"metadata": {"name": "x"}, "spec": {"containers": [{"name": "x", "image": "localhost/x:1"}]}});
+    let try_one: Pod = serde_json::from_value(try_one)?;
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    until("the policy to hold", PATIENCE, || async {
+        Ok(pods.create(&dry, &try_one).await.is_err_and(|e| e.to_string().contains("not welcome")).then_some(()))
+    })
+    .await?;
+    told(&scene, "hello", "PodCreationFailed", "pods are not welcome here").await?;
+    scene.asleep("hello").await?;
+    bindings.delete(&name, &DeleteParams::default()).await?;
+    policies.delete(&name, &DeleteParams::default()).await?;
     scene.done().await
 }
 

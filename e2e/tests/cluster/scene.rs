@@ -3,7 +3,11 @@
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _, api::ListParams};
-use rouse_e2e::{Cluster, world::World};
+use rouse_crds::names::function_selector;
+use rouse_e2e::{
+    Cluster,
+    world::{PATIENCE, World, until},
+};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The namespace that Rouse is installed in.
@@ -86,6 +90,16 @@ impl Scene {
                 && labels.iter().all(|label| l.contains(label))
         });
         Ok(matching.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// Waits until no pod of a function is wanted, nor there.
+    pub(crate) async fn asleep(&self, name: &str) -> Result<()> {
+        until(&format!("{name} asleep"), PATIENCE, || async {
+            let list = self.deployments().list(&ListParams::default().labels(&function_selector(name))).await?;
+            let wanted = list.items.iter().filter_map(|d| d.spec.as_ref()?.replicas).sum::<i32>();
+            Ok((wanted == 0 && self.pods(name).await?.is_empty()).then_some(()))
+        })
+        .await
     }
 
     /// Ends the test: its namespace goes. A failed test does not come here, so that one can look at what it left.

@@ -7,6 +7,7 @@ use rouse_crds::{
         RUNNING, STARTING, Wanted,
     },
     function::FunctionStatus,
+    pod::PodFailure,
 };
 
 use super::{apply::Conflict, dereference::Kind, observe::RevisionState, traffic::Missing, validate::Invalid};
@@ -38,6 +39,8 @@ pub struct Inputs<'a> {
     pub unproven_is_fine: bool,
     /// Pods, over all revisions: wanted, and there.
     pub pods: u32,
+    /// Why pods that are wanted cannot be made now.
+    pub pods_refused: Option<&'a PodFailure>,
 }
 
 /// The four conditions, `Ready` first.
@@ -127,7 +130,10 @@ fn ready(inputs: &Inputs<'_>, routable: &Wanted, revision: &Wanted) -> Wanted {
 }
 
 fn active(inputs: &Inputs<'_>) -> Wanted {
-    if inputs.pods > 0 {
+    if let Some(refused) = inputs.pods_refused {
+        // Unlike what is said of the revision, this holds for the present try alone: at zero it is over. Activators read it.
+        wanted(ACTIVE, Some(false), &refused.reason, refused.message.clone())
+    } else if inputs.pods > 0 {
         wanted(ACTIVE, Some(true), RUNNING, "It has pods.")
     } else {
         wanted(ACTIVE, Some(false), IDLE, "Nobody calls it, so it has no pods.")

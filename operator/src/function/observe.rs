@@ -9,6 +9,7 @@ use rouse_crds::{
 };
 
 use super::dereference::Found;
+use crate::children::DeploymentObject;
 
 /// The state of one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,13 +46,24 @@ pub fn revision(found: &Found, revision: &str, cold_start: Duration, now: Timest
     }
     state.look_again = state.look_again.filter(|left| !left.is_zero());
     if state.failure.is_none() && pods.is_empty() && state.desired > 0 {
-        let failed = deployment.status.conditions.iter().find(|c| c.type_ == "ReplicaFailure" && c.status == "True");
-        state.failure = failed.map(|c| PodFailure {
-            reason: POD_CREATION_FAILED.to_owned(),
-            message: c.message.clone().unwrap_or_default(),
-        });
+        state.failure = not_made(deployment);
     }
     state
+}
+
+/// Why pods that are wanted cannot be made now, if that is so of any revision.
+pub fn pods_refused(found: &Found) -> Option<PodFailure> {
+    found.deployments.iter().find_map(|(revision, deployment)| {
+        let none = !found.pods.iter().any(|pod| pod.revision() == Some(revision));
+        (none && deployment.desired() > 0).then(|| not_made(deployment)).flatten()
+    })
+}
+
+/// What a Deployment says of pods that could not be made: a quota is used up, an admission policy or webhook said no.
+fn not_made(deployment: &DeploymentObject) -> Option<PodFailure> {
+    let failed = deployment.status.conditions.iter().find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    let message = failed.message.clone().unwrap_or_default();
+    Some(PodFailure { reason: POD_CREATION_FAILED.to_owned(), message })
 }
 
 /// For a pod whose containers all run: how much of the time is left in which it has to become ready.
@@ -77,6 +89,7 @@ fn never_listened(cold_start: Duration) -> PodFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
     use std::sync::Arc;
 
     use rouse_crds::names::REVISION_LABEL;
@@ -159,5 +172,28 @@ mod tests {
         let failure = look(status.clone(), &[]).failure.unwrap();
         assert_eq!((failure.reason.as_str(), failure.message.as_str()), (POD_CREATION_FAILED, "exceeded quota"));
         assert_eq!(look(status, &[waiting("ContainerCreating")]).failure, None, "there is one, so the word is old");
+    }
+
+    /// As the Deployment controller writes it, of each kind of refusal.
+    #[rstest]
+    #[case::quota(r#"pods "r-6d9f7c-x2x5z" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=0, limited: pods=0"#)]
+    #[case::webhook(r#"admission webhook "validate.example.org" denied the request: no"#)]
+    #[case::policy(r#"pods "r-6d9f7c-x2x5z" is forbidden: ValidatingAdmissionPolicy 'no-pods' with binding 'no-pods' denied request: no"#)]
+    #[case::pod_security(
+        r#"pods "r-6d9f7c-x2x5z" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true"#
+    )]
+    #[case::limits(r#"pods "r-6d9f7c-x2x5z" is forbidden: maximum cpu usage per Container is 1, but limit is 2"#)]
+    fn pods_that_are_refused_now(#[case] message: &str) {
+        let status = json!({"observedGeneration": 3, "unavailableReplicas": 1, "conditions": [
+            {"type": "Available", "status": "False", "reason": "MinimumReplicasUnavailable", "message": "Deployment does not have minimum availability."},
+            {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message},
+        ]});
+        let refused = pods_refused(&found(status.clone(), &[])).unwrap();
+        assert_eq!((refused.reason.as_str(), refused.message.as_str()), (POD_CREATION_FAILED, message));
+        assert_eq!(pods_refused(&found(status.clone(), &[waiting("ContainerCreating")])), None, "there is one");
+        let mut at_zero = found(status, &[]);
+        let deployment = json!({"metadata": {"name": "r"}, "spec": {"replicas": 0}});
+        at_zero.deployments.insert("r".into(), Arc::new(serde_json::from_value(deployment).unwrap()));
+        assert_eq!(pods_refused(&at_zero), None, "none is wanted");
     }
 }

@@ -137,6 +137,7 @@ fn compute(
     let others = found.deployments.iter().filter(|(name, _)| **name != latest).map(|(_, d)| (d.desired(), d.ready()));
     let (desired, ready) = others.fold((state.desired, state.ready), |sum, next| (sum.0 + next.0, sum.1 + next.1));
 
+    let pods_refused = observe::pods_refused(found);
     let mut conditions = former.conditions.clone();
     let wanted = conditions::decide(&Inputs {
         former,
@@ -148,6 +149,7 @@ fn compute(
         state: &state,
         unproven_is_fine: scaling.initial() == 0,
         pods: desired.max(u32::try_from(found.pods.iter().filter(|p| !p.ended()).count()).unwrap_or(u32::MAX)),
+        pods_refused: pods_refused.as_ref(),
     });
     let generation = function.metadata.generation.unwrap_or_default();
     for condition in &wanted {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     admit::Entered,
+    context::Bounds,
     demand::Ledger,
     endpoints::Dialer,
     metrics::Metrics,
@@ -26,9 +27,9 @@ impl Scaler for NoScaler {
 
 fn directory() -> Directory {
     let ledger = Ledger::new();
-    let context =
-        Context::new(Arc::new(NoScaler), Budget::new(1 << 20), Dialer::new(true), Metrics::new(ledger.clone()), ledger);
-    Directory::new(context, Arc::new(Table::new("cluster.local")), "example.com", 1 << 20)
+    let metrics = Metrics::new(ledger.clone());
+    let context = Context::new(Arc::new(NoScaler), Bounds::generous(), Dialer::new(true), metrics, ledger);
+    Directory::new(context, Arc::new(Table::new("cluster.local")), "example.com")
 }
 
 fn function(namespace: &str, name: &str, uid: &str, second: i64, spec: &Value) -> Function {

@@ -1,6 +1,9 @@
 use super::*;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use rouse_crds::{conditions::set, pod::PodFailure};
+use rouse_crds::{
+    conditions::{POD_CREATION_FAILED, set},
+    pod::PodFailure,
+};
 use rstest::rstest;
 
 const LATEST: &str = "f-00002";
@@ -28,6 +31,7 @@ fn decided(former: &FunctionStatus, state: &RevisionState, unproven_is_fine: boo
         state,
         unproven_is_fine,
         pods: state.desired,
+        pods_refused: None,
     };
     decide(&inputs).map(|c| (c.status, c.reason))
 }
@@ -110,6 +114,7 @@ fn a_lost_host_says_who_has_it() {
         state: &state(1, 1, None),
         unproven_is_fine: false,
         pods: 1,
+        pods_refused: None,
     };
     let [ready, routable, _, _] = decide(&inputs);
     assert_eq!((routable.status, routable.reason.as_str()), (Some(false), HOST_CONFLICT));
@@ -131,10 +136,37 @@ fn an_invalid_spec_is_named() {
         state: &state(1, 1, None),
         unproven_is_fine: false,
         pods: 1,
+        pods_refused: None,
     };
     let [ready, _, revision, active] = decide(&inputs);
     assert_eq!((ready.status, ready.reason.as_str()), (Some(false), INVALID));
     assert_eq!((revision.status, revision.reason.as_str()), (Some(false), INVALID));
     assert!(ready.message.contains("spec.podTemplate.spec.x"));
     assert_eq!(active.status, Some(true));
+}
+
+#[test]
+fn pods_that_cannot_be_made_are_told_as_long_as_they_are_wanted() {
+    let former = former(LATEST, Some(false), POD_CREATION_FAILED);
+    let refused = PodFailure { reason: POD_CREATION_FAILED.into(), message: "exceeded quota".into() };
+    let state = state(1, 0, Some(POD_CREATION_FAILED));
+    let mut inputs = Inputs {
+        former: &former,
+        invalid: None,
+        conflicts: &[],
+        lost_hosts: &[],
+        missing: None,
+        latest: LATEST,
+        state: &state,
+        unproven_is_fine: false,
+        pods: 1,
+        pods_refused: Some(&refused),
+    };
+    let [_, _, _, active] = decide(&inputs);
+    assert_eq!((active.status, active.reason.as_str()), (Some(false), POD_CREATION_FAILED));
+    assert_eq!(active.message, "exceeded quota");
+    // Woken again, it is not known yet whether they can be made now; the revision's word stands, this one does not.
+    inputs.pods_refused = None;
+    let [_, _, revision, active] = decide(&inputs);
+    assert_eq!((revision.status, active.reason.as_str()), (Some(false), RUNNING));
 }

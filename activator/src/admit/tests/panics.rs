@@ -1,0 +1,62 @@
+//! A defect in a task of a gate does not stop the gate.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+
+/// Panics at the first wakes, half of the time before it is asked to wait at all, and then wakes.
+#[derive(Debug)]
+struct Broken {
+    defects: AtomicU32,
+    woken: tokio::sync::watch::Sender<u32>,
+}
+
+impl Scaler for Broken {
+    fn wake<'a>(&'a self, _: &'a str, _: &'a str, _: u32) -> BoxFuture<'a, Result<(), WakeError>> {
+        let left = self.defects.load(Ordering::SeqCst);
+        self.defects.store(left.saturating_sub(1), Ordering::SeqCst);
+        assert!(left == 0 || left.is_multiple_of(2), "a defect");
+        Box::pin(async move {
+            assert!(left == 0, "another defect");
+            self.woken.send_modify(|n| *n += 1);
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keeper_that_panics_is_begun_anew() {
+    let ledger = Ledger::new();
+    let metrics = Metrics::new(ledger.clone());
+    let (woken, mut is_woken) = tokio::sync::watch::channel(0);
+    let scaler = Arc::new(Broken { defects: AtomicU32::new(4), woken });
+    let context = Context::new(scaler, Bounds::generous(), Dialer::new(true), metrics, ledger);
+    let namespace = Namespace::new(context.bounds.namespace, context.bounds.namespace_wakes);
+    let gate = gate_in(&context, &namespace, policy(None, 10));
+    let mut ticket = park(&gate);
+    is_woken.wait_for(|n| *n == 1).await.unwrap();
+    assert!(context.metrics.encode().unwrap().contains(r#"rouse_activator_panics_total{task="keeper"} 4"#));
+    serve(&gate, 1);
+    drop(ticket.wait().await.unwrap());
+    // The next time it falls asleep it is woken as ever.
+    gate.pod_gone(REVISION, "1");
+    let mut ticket = park(&gate);
+    is_woken.wait_for(|n| *n >= 2).await.unwrap();
+    serve(&gate, 2);
+    assert!(ticket.wait().await.is_ok());
+}
+
+#[tokio::test]
+async fn whoever_is_in_a_pod_when_its_task_panics_leaves_it() {
+    let gate = gate(Some(1), 10);
+    serve(&gate, 1);
+    let task = tokio::spawn({
+        let gate = gate.clone();
+        async move {
+            let _lease = gate.enter(1).unwrap();
+            panic!("a defect");
+        }
+    });
+    assert!(task.await.unwrap_err().is_panic());
+    assert!(matches!(gate.enter(1), Ok(Entered::Now(_))));
+}
