@@ -27,7 +27,7 @@ use crate::{
     metrics::Metrics,
     proxy::Proxy,
     route::{self, Directory, Side, Synced, Table},
-    serve::{Admin, Limits, Listener, admin_router},
+    serve::{Admin, Listener, admin_router},
     wake::{ApiScaler, Scaler},
 };
 
@@ -76,7 +76,7 @@ impl Activator {
     ///
     /// If one cannot be bound.
     pub async fn bind(args: Args, scaler: Arc<dyn Scaler>) -> anyhow::Result<Self> {
-        let limits = Limits { connections: args.max_connections };
+        let limits = args.limits();
         let bound = |what: &'static str, address| move || format!("cannot listen for {what} on {address}");
         let public = Listener::bind(args.public_addr, Side::Public, limits)
             .await

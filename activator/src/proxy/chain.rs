@@ -99,8 +99,7 @@ impl Proxy {
             Err(problem) => {
                 self.metrics.refused(problem.kind().name());
                 let mut response = problem.response(None, id_text());
-                if problem.kind() == Kind::BadRequest {
-                    // Where a message ends is not certain, so nothing more is read from there.
+                if problem.kind().closes() && parts.version <= http::Version::HTTP_11 {
                     response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
                 }
                 return Ok(response);
@@ -156,7 +155,7 @@ impl Proxy {
         loop {
             let mut lease = match entered.map_err(Problem::from)? {
                 Entered::Now(lease) => lease,
-                Entered::Later(ticket) => self.wait(ticket, deadline, peer, unreachable.as_deref()).await?,
+                Entered::Later(ticket) => self.wait(ticket, deadline, unreachable.as_deref()).await?,
             };
             // A request that goes to a second pod waited for both.
             cold = lease.cold_start().or(cold);
@@ -179,23 +178,20 @@ impl Proxy {
                     let detail = format!("the pod did not begin to answer within {:?}", policy.response);
                     return Err(Problem::new(Kind::ResponseTimeout, detail).into());
                 }
-                Forwarded::ClientLeft => return Err(Stop::Gone),
+                // It left, or what it sent of its body is malformed.
+                Forwarded::ClientLeft => {
+                    return Err(peer.heads.fault().map_or(Stop::Gone, |fault| Stop::Answer(fault.into())));
+                }
             }
         }
     }
 
-    async fn wait(
-        &self,
-        mut ticket: Ticket,
-        deadline: Instant,
-        peer: &Peer,
-        unreachable: Option<&str>,
-    ) -> Result<Lease, Stop> {
+    async fn wait(&self, mut ticket: Ticket, deadline: Instant, unreachable: Option<&str>) -> Result<Lease, Stop> {
+        // If the client leaves, this is dropped.
         let mut departure = Departure(Some(&self.metrics));
         let waited = tokio::select! {
             biased;
             lease = ticket.wait() => lease.map_err(|refusal| Stop::Answer(refusal.into())),
-            () = peer.gone() => Err(Stop::Gone),
             () = sleep_until(deadline) => Err(Stop::Answer(match unreachable {
                 Some(error) => Problem::new(Kind::PodUnreachable, error),
                 None => Problem::new(Kind::ColdStartTimeout, "no pod was ready within spec.timeouts.coldStart"),
@@ -205,9 +201,7 @@ impl Proxy {
                 Err(Stop::Answer(problem.retry_after(std::time::Duration::from_secs(1))))
             }
         };
-        if !matches!(waited, Err(Stop::Gone)) {
-            departure.0 = None;
-        }
+        departure.0 = None;
         waited
     }
 

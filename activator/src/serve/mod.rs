@@ -1,10 +1,18 @@
 //! The server's side: listeners, connections, and the admin endpoints.
 
 mod admin;
+mod connection;
+mod departure;
+mod fault;
+mod head;
 mod heads;
+mod limits;
 mod listener;
 mod socket;
 
 pub use admin::{Admin, router as admin_router};
-pub use heads::HeadVerdict;
-pub use listener::{Limits, Listener};
+pub(crate) use fault::REFUSED;
+pub use fault::{Fault, HeadVerdict};
+pub use heads::{HeadReader, Refused, Verdict};
+pub use limits::Limits;
+pub use listener::Listener;
