@@ -147,6 +147,7 @@ impl Activator {
         }
         let end = Instant::now() + grace;
         going.store(true, Ordering::Relaxed);
+        proxy.leave();
         tracing::info!(?delay, ?grace, "The activator shuts down");
         sleep_until(Instant::now() + delay).await;
         stop_accepting.cancel();

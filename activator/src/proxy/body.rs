@@ -84,6 +84,15 @@ impl Progress {
     }
 }
 
+/// Trailers pass without what is Rouse's own and what only a head may say.
+fn clean(frame: &mut Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
+    if let Poll::Ready(Some(Ok(frame))) = frame
+        && let Some(trailers) = frame.trailers_mut()
+    {
+        super::headers::trailers(trailers);
+    }
+}
+
 impl RequestBody {
     pub(super) fn new(inner: Incoming, progress: Option<Arc<Progress>>) -> Self {
         Self { inner, progress }
@@ -95,7 +104,8 @@ impl http_body::Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        let mut frame = Pin::new(&mut self.inner).poll_frame(cx);
+        clean(&mut frame);
         if frame.is_ready()
             && let Some(progress) = &self.progress
         {
@@ -167,7 +177,9 @@ impl http_body::Body for Body {
             Self::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Pod(body) => body,
         };
-        match Pin::new(&mut body.inner).poll_frame(cx) {
+        let mut frame = Pin::new(&mut body.inner).poll_frame(cx);
+        clean(&mut frame);
+        match frame {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(silence) = &body.silence {
                     silence.progress.touch();

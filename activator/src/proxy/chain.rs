@@ -1,6 +1,9 @@
 //! The chain: everything that happens to a request, in its order.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use http::{Request, Response, StatusCode, header};
 use http_body::Body as _;
@@ -31,6 +34,7 @@ pub struct Proxy {
     /// Cancelled when waiting any longer is of no use, because this process is about to end.
     closing: CancellationToken,
     tunnels: TaskTracker,
+    leaving: AtomicBool,
 }
 
 /// The client has left; there is nobody to answer. The server closes the connection.
@@ -71,7 +75,17 @@ impl Proxy {
     /// A proxy by this table. Requests that wait are turned away once `closing` is cancelled.
     #[must_use]
     pub fn new(table: Arc<Table>, metrics: Arc<Metrics>, closing: CancellationToken) -> Self {
-        Self { table, metrics, closing, tunnels: TaskTracker::new() }
+        Self { table, metrics, closing, tunnels: TaskTracker::new(), leaving: AtomicBool::new(false) }
+    }
+
+    /// From here on clients are told with every answer to close their connections.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether clients are to close their connections.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Tunnels that are open.
@@ -109,7 +123,7 @@ impl Proxy {
         // 2. Admit, wake, pick, forward.
         let bytes = held_bytes(&parts, &body);
         let client = parts.extensions.remove::<OnUpgrade>();
-        let wants_upgrade = headers::toward_pod(&mut parts, peer.address.ip(), &request_id);
+        let wants_upgrade = headers::toward_pod(&mut parts, peer);
         let client = client.filter(|_| wants_upgrade);
         let policy = gate.policy();
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
@@ -223,14 +237,14 @@ impl Proxy {
                     "the pod changed to another protocol without having been asked to",
                 ));
             };
+            bad(headers::toward_client(response.headers_mut()))?;
             peer.heads.tunnel();
-            upgrade::tunnel(&self.tunnels, client, hyper::upgrade::on(&mut response), lease);
-            headers::toward_client(response.headers_mut());
+            upgrade::tunnel(&self.tunnels, client, hyper::upgrade::on(&mut response), lease, policy.idle);
             response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("upgrade"));
             response.headers_mut().insert(header::UPGRADE, protocol);
             response.map(|_| Body::empty())
         } else {
-            headers::toward_client(response.headers_mut());
+            bad(headers::toward_client(response.headers_mut()))?;
             let silence = policy.idle.zip(progress);
             response.map(|body| Body::pod(body, connection, lease, silence))
         };
@@ -240,6 +254,10 @@ impl Proxy {
         }
         Ok(passed)
     }
+}
+
+fn bad(answer: Result<(), &'static str>) -> Result<(), Problem> {
+    answer.map_err(|fault| Problem::new(Kind::BadAnswer, fault))
 }
 
 /// What a request holds of memory while it waits: its head, and what was read of its body before anybody asked for it.

@@ -20,12 +20,18 @@ pub(super) fn inspect(parts: &Parts, peer: &Peer) -> Result<(), Problem> {
     if parts.method == Method::CONNECT {
         return Err(Problem::new(Kind::NotSupported, "CONNECT is not supported"));
     }
-    if parts.headers.len() > peer.headers {
-        return Err(Fault::TooLarge("the request has more headers than are taken here").into());
-    }
-    // The library refuses the other headers that speak of one connection, but lets this one through.
-    if parts.version == Version::HTTP_2 && parts.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(Problem::new(Kind::BadRequest, "the request has more than one Content-Length"));
+    if parts.version == Version::HTTP_2 {
+        // One is the id that every request has by now.
+        if parts.headers.len() > peer.headers + 1 {
+            return Err(Fault::TooLarge("the request has more headers than are taken here").into());
+        }
+        if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
+            return Err(Problem::new(Kind::BadRequest, "the path is not a path"));
+        }
+        // The library refuses the other headers that speak of one connection, but lets this one through.
+        if parts.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+            return Err(Problem::new(Kind::BadRequest, "the request has more than one Content-Length"));
+        }
     }
     Ok(())
 }

@@ -1,14 +1,48 @@
 //! The client's end of a connection.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use http::HeaderValue;
+
+use crate::serve::HeadVerdict;
 
 /// The client's end of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Its address.
-    pub address: SocketAddr,
     /// What the guard of the connection has found in the heads of its requests.
-    pub(crate) heads: Arc<crate::serve::HeadVerdict>,
+    pub(crate) heads: Arc<HeadVerdict>,
     /// Headers that a request may have.
     pub(crate) headers: usize,
+    /// Its IP address as headers say it; written once for all requests of the connection.
+    text: HeaderValue,
+    quoted: Box<str>,
+}
+
+impl Peer {
+    /// The client at this address.
+    #[must_use]
+    pub fn new(address: SocketAddr, heads: Arc<HeadVerdict>, headers: usize) -> Self {
+        let address = address.ip().to_canonical();
+        let text = address.to_string();
+        let quoted = match address {
+            IpAddr::V4(_) => text.clone(),
+            IpAddr::V6(_) => format!("\"[{text}]\""),
+        };
+        // Digits and colons: there is no address that a header cannot say.
+        let text = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"));
+        Self { heads, headers, text, quoted: quoted.into() }
+    }
+
+    /// Its IP address.
+    pub(super) fn text(&self) -> &HeaderValue {
+        &self.text
+    }
+
+    /// Its IP address as `Forwarded` wants it.
+    pub(super) fn quoted(&self) -> &[u8] {
+        self.quoted.as_bytes()
+    }
 }

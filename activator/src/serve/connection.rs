@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use http::{HeaderValue, StatusCode, header};
 use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
@@ -89,14 +90,22 @@ impl Server {
             Ok(None) => return,
             Err(error) => return tracing::debug!(%error, "A connection ended before it began"),
         };
-        let peer = Arc::new(Peer { address, heads: heads.clone(), headers: self.limits.headers });
-        let (proxy, side) = (self.proxy.clone(), self.side);
+        let peer = Arc::new(Peer::new(address, heads.clone(), self.limits.headers));
+        let (proxy, side, http2) = (self.proxy.clone(), self.side, version == Version::Http2);
         let service = service_fn(move |request| {
             let (proxy, peer) = (proxy.clone(), peer.clone());
             async move {
                 peer.heads.waiting(true);
-                let answer = proxy.serve(side, &peer, request).await;
+                let mut answer = proxy.serve(side, &peer, request).await;
                 peer.heads.waiting(false);
+                if !http2
+                    && proxy.is_leaving()
+                    && let Ok(answer) = &mut answer
+                    && answer.status() != StatusCode::SWITCHING_PROTOCOLS
+                {
+                    // A connection that ends by word of an answer loses no request, unlike one that is just closed.
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 answer
             }
         });

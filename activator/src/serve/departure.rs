@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// So many looks without a byte written, in the middle of an answer, are taken for a client that is gone. A stream that is
 /// silent for longer loses a client that only half-closed, and would keep its function awake for one that left.
-const SILENT_LOOKS: u32 = 10;
+const SILENT_LOOKS: u32 = 5;
 
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
