@@ -26,5 +26,6 @@ pub mod proxy;
 pub mod route;
 pub mod run;
 pub mod serve;
+mod tcp;
 pub mod timing;
 pub mod wake;

@@ -5,6 +5,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use futures::future::{Either, FutureExt as _};
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -16,7 +17,7 @@ use rouse_crds::function::Protocol;
 use tokio::time::Instant;
 
 use super::{DialError, Dialer, Endpoint};
-use crate::proxy::RequestBody;
+use crate::{proxy::RequestBody, tcp::PodSocket};
 
 /// How long an idle connection is kept. Servers close theirs after five seconds (Node, uvicorn) or later; reusing one in the
 /// moment in which it is closed would cost the request.
@@ -68,31 +69,33 @@ pub enum Sent {
 }
 
 impl Endpoint {
-    /// A connection: an idle one, or else a new one.
+    /// A connection that has carried requests before, if there is one.
+    pub(crate) fn pooled(&self) -> Option<Connection> {
+        let sender = match self.protocol {
+            Protocol::Http1 => Sender::Http1(self.pool.idle()?),
+            Protocol::H2c => Sender::Http2(self.pool.shared()?),
+        };
+        Some(Connection { sender, reused: true })
+    }
+
+    /// A new connection.
     ///
     /// # Errors
     ///
     /// If the pod cannot be connected to.
-    pub async fn connection(&self, dialer: &Dialer) -> Result<Connection, DialError> {
-        match self.protocol {
+    pub async fn connect(&self, dialer: &Dialer) -> Result<Connection, DialError> {
+        let io = TokioIo::new(PodSocket(dialer.connect(self.address, CONNECT).await?));
+        let sender = match self.protocol {
             Protocol::Http1 => {
-                if let Some(sender) = self.pool.idle() {
-                    return Ok(Connection { sender: Sender::Http1(sender), reused: true });
-                }
-                let io = TokioIo::new(dialer.connect(self.address, CONNECT).await?);
                 let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(std::io::Error::other)?;
                 tokio::spawn(async move {
                     if let Err(error) = connection.with_upgrades().await {
                         tracing::debug!(%error, "A connection to a pod ended");
                     }
                 });
-                Ok(Connection { sender: Sender::Http1(sender), reused: false })
+                Sender::Http1(sender)
             }
             Protocol::H2c => {
-                if let Some(sender) = self.pool.shared() {
-                    return Ok(Connection { sender: Sender::Http2(sender), reused: true });
-                }
-                let io = TokioIo::new(dialer.connect(self.address, CONNECT).await?);
                 let mut builder = http2::Builder::new(TokioExecutor::new());
                 // A pod that vanished without a word is noticed; a long silent stream stays.
                 builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20)).adaptive_window(true);
@@ -103,26 +106,29 @@ impl Endpoint {
                     }
                 });
                 self.pool.share(&sender);
-                Ok(Connection { sender: Sender::Http2(sender), reused: false })
+                Sender::Http2(sender)
             }
-        }
+        };
+        Ok(Connection { sender, reused: false })
     }
 }
 
 impl Connection {
-    /// Sends a request and waits for the head of the answer. Dropping the future ends the request.
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Sent {
-        let sent = match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::Http2(sender) => sender.try_send_request(request).await,
+    /// Sends a request; the future waits for the head of the answer. Dropping it ends the request.
+    ///
+    /// The request is handed over before the future is made, so that it is not moved with it.
+    pub fn send(&mut self, request: Request<RequestBody>) -> impl Future<Output = Sent> + use<> {
+        let sending = match &mut self.sender {
+            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
         };
-        match sent {
+        sending.map(|sent| match sent {
             Ok(response) => Sent::Answered(response),
             Err(mut error) => match error.take_message() {
                 Some(request) => Sent::Unsent(Box::new(request), error.into_error()),
                 None => Sent::Broken(error.into_error()),
             },
-        }
+        })
     }
 
     /// Gives the connection back once the answer was read to its end.

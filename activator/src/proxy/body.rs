@@ -27,7 +27,8 @@ pub(super) struct Progress {
 /// The body of a request on its way to a pod.
 #[derive(Debug)]
 pub struct RequestBody {
-    inner: Incoming,
+    /// None if there is no body.
+    inner: Option<Incoming>,
     progress: Option<Arc<Progress>>,
 }
 
@@ -95,7 +96,12 @@ fn clean(frame: &mut Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
 
 impl RequestBody {
     pub(super) fn new(inner: Incoming, progress: Option<Arc<Progress>>) -> Self {
-        Self { inner, progress }
+        Self { inner: Some(inner), progress }
+    }
+
+    /// No body at all.
+    pub(super) fn none() -> Self {
+        Self { inner: None, progress: None }
     }
 }
 
@@ -104,7 +110,8 @@ impl http_body::Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut frame = Pin::new(&mut self.inner).poll_frame(cx);
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        let mut frame = Pin::new(inner).poll_frame(cx);
         clean(&mut frame);
         if frame.is_ready()
             && let Some(progress) = &self.progress
@@ -115,11 +122,11 @@ impl http_body::Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
     }
 }
 

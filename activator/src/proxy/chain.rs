@@ -127,8 +127,8 @@ impl Proxy {
         let client = client.filter(|_| wants_upgrade);
         let policy = gate.policy();
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
-        let request = Request::from_parts(parts, RequestBody::new(body, progress.clone()));
-        let answered = self.call(&gate, &policy, peer, bytes, request, progress.as_ref()).await;
+        let mut request = Some(Request::from_parts(parts, RequestBody::new(body, progress.clone())));
+        let answered = self.call(&gate, &policy, peer, bytes, &mut request, progress.as_ref()).await;
 
         // 3. Answer.
         let response = match answered {
@@ -159,7 +159,7 @@ impl Proxy {
         policy: &Policy,
         peer: &Peer,
         bytes: u64,
-        mut request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
         progress: Option<&Arc<Progress>>,
     ) -> Result<Answer, Stop> {
         let deadline = Instant::now() + policy.cold_start;
@@ -169,16 +169,16 @@ impl Proxy {
         loop {
             let mut lease = match entered.map_err(Problem::from)? {
                 Entered::Now(lease) => lease,
-                Entered::Later(ticket) => self.wait(ticket, deadline, unreachable.as_deref()).await?,
+                // In a box, so that a request that does not wait is not larger for it.
+                Entered::Later(ticket) => Box::pin(self.wait(ticket, deadline, unreachable.as_deref())).await?,
             };
             // A request that goes to a second pod waited for both.
             cold = lease.cold_start().or(cold);
             lease.set_cold_start(cold);
-            match forward(lease, request, &gate.context().dialer, policy, progress).await {
+            match forward(lease, request, &gate.context().dialer, policy, progress, &peer.alarm).await {
                 Forwarded::Answered(response, connection, lease) => return Ok((response, connection, lease)),
-                Forwarded::Unsent(unsent, lease, error) => {
+                Forwarded::Unsent(lease, error) => {
                     self.metrics.retries.inc();
-                    request = *unsent;
                     let (sequence, arrived) = (lease.sequence(), lease.arrived());
                     lease.unreachable();
                     if Instant::now() >= deadline {

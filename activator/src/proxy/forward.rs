@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::{RequestBody, body::Progress, headers};
+use super::{RequestBody, alarm::Alarm, body::Progress, headers};
 use crate::{
     admit::{Lease, Policy},
     endpoints::{Connection, Dialer, Sent},
@@ -16,8 +17,8 @@ use crate::{
 pub(super) enum Forwarded {
     /// The pod answers.
     Answered(Response<Incoming>, Connection, Lease),
-    /// The pod cannot be connected to; not a byte was sent.
-    Unsent(Box<Request<RequestBody>>, Lease, String),
+    /// The pod cannot be connected to; not a byte was sent, and the request is where it was.
+    Unsent(Lease, String),
     /// It may have been sent, and there is no answer.
     Broken(String),
     /// The head of the answer did not come in time.
@@ -26,26 +27,38 @@ pub(super) enum Forwarded {
     ClientLeft,
 }
 
-/// Sends a request to the pod of its lease. A connection that turns out to be closed before anything was written is
-/// replaced; what may have been seen by the pod is never sent again.
+/// Sends a request to the pod of its lease, taking it out of `request`.
+///
+/// A connection that turns out to be closed before anything was written is replaced. What may have been seen by the pod is
+/// sent again only if it has no body, its method says that twice is as good as once, and the connection had been idle before:
+/// most likely the pod closed it in that very moment. Then it goes once more, on a new connection.
 pub(super) async fn forward(
     mut lease: Lease,
-    request: Request<RequestBody>,
+    request: &mut Option<Request<RequestBody>>,
     dialer: &Dialer,
     policy: &Policy,
     progress: Option<&Arc<Progress>>,
+    alarm: &Alarm,
 ) -> Forwarded {
     let endpoint = lease.endpoint().clone();
-    let (mut parts, body) = request.into_parts();
-    headers::target(&mut parts, endpoint.protocol);
-    let mut request = Box::new(Request::from_parts(parts, body));
+    if let Some(request) = request {
+        headers::target(request, endpoint.protocol);
+    }
+    let mut replayed = false;
     loop {
-        let mut connection = match endpoint.connection(dialer).await {
-            Ok(connection) => connection,
-            Err(error) => return Forwarded::Unsent(request, lease, error.to_string()),
+        let pooled = if replayed { None } else { endpoint.pooled() };
+        let mut connection = match pooled {
+            Some(connection) => connection,
+            // In a box, as it is rare and would make every request's state larger.
+            None => match Box::pin(endpoint.connect(dialer)).await {
+                Ok(connection) => connection,
+                Err(error) => return Forwarded::Unsent(lease, error.to_string()),
+            },
         };
-        let reused = connection.reused;
-        let Some(sent) = in_time(connection.send(*request), policy, progress).await else { return Forwarded::Late };
+        let Some(sent) = request.take() else { return Forwarded::Broken("the request was sent already".to_owned()) };
+        let again = if connection.reused { replay(&sent) } else { None };
+        let sending = connection.send(sent);
+        let Some(sent) = in_time(sending, policy, progress, alarm).await else { return Forwarded::Late };
         match sent {
             Sent::Answered(response) => {
                 lease.answered();
@@ -54,15 +67,36 @@ pub(super) async fn forward(
             // The pool has so many idle connections and no more, so this ends with a new one.
             Sent::Unsent(unsent, error) => {
                 tracing::debug!(%error, "A connection to a pod was closed before it was used");
-                if !reused {
-                    return Forwarded::Unsent(unsent, lease, error.to_string());
+                *request = Some(*unsent);
+                if !connection.reused {
+                    return Forwarded::Unsent(lease, error.to_string());
                 }
-                request = unsent;
             }
             Sent::Broken(error) if error.is_user() => return Forwarded::ClientLeft,
-            Sent::Broken(error) => return Forwarded::Broken(error.to_string()),
+            Sent::Broken(error) => match again {
+                // What the pod said was no answer: it did not just close.
+                Some(again) if !error.is_parse() => {
+                    tracing::debug!(%error, "A connection to a pod was closed in the moment in which it was used");
+                    replayed = true;
+                    *request = Some(again);
+                }
+                _ => return Forwarded::Broken(error.to_string()),
+            },
         }
     }
+}
+
+/// The same request again, if sending it twice does no harm (RFC 9110, section 9.2.2).
+fn replay(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    if !request.method().is_idempotent() || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut again = Request::new(RequestBody::none());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.version_mut() = request.version();
+    again.headers_mut().clone_from(request.headers());
+    Some(again)
 }
 
 /// Waits for the head as long as the Function allows, counted from the last byte of the request.
@@ -70,18 +104,9 @@ async fn in_time(
     sending: impl Future<Output = Sent>,
     policy: &Policy,
     progress: Option<&Arc<Progress>>,
+    alarm: &Alarm,
 ) -> Option<Sent> {
-    let mut sending = std::pin::pin!(sending);
     let limit = policy.idle.map_or(policy.response, |idle| idle.min(policy.response));
-    let mut until = Instant::now() + limit;
-    loop {
-        tokio::select! {
-            biased;
-            sent = &mut sending => return Some(sent),
-            () = sleep_until(until) => {
-                let moved = progress.map(|p| p.last() + limit).filter(|moved| *moved > Instant::now());
-                until = moved?;
-            }
-        }
-    }
+    let began = Instant::now();
+    alarm.limit(sending, || progress.map_or(began, |p| p.last().max(began)) + limit).await
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header,
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -77,38 +77,41 @@ pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer) -> bool {
 }
 
 /// Puts target, Host and version into the form of the pod's protocol.
-pub(super) fn target(parts: &mut Parts, protocol: Protocol) {
+pub(super) fn target<B>(request: &mut Request<B>, protocol: Protocol) {
     match protocol {
         Protocol::Http1 => {
-            parts.version = Version::HTTP_11;
-            if let Some(authority) = parts.uri.authority() {
-                if !parts.headers.contains_key(header::HOST)
-                    && let Ok(host) = HeaderValue::try_from(authority.as_str())
-                {
-                    parts.headers.insert(header::HOST, host);
-                }
-                parts.uri = Uri::from(path(&parts.uri));
+            *request.version_mut() = Version::HTTP_11;
+            let uri = request.uri();
+            if uri.authority().is_none() && uri.path_and_query().is_some() {
+                // Origin form already, as most are; then the host is in its header.
+                return;
+            }
+            let host = uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
+            *request.uri_mut() = Uri::from(path_of(uri));
+            if let (Some(host), false) = (host, request.headers().contains_key(header::HOST)) {
+                request.headers_mut().insert(header::HOST, host);
             }
         }
         Protocol::H2c => {
-            parts.version = Version::HTTP_2;
-            let host = parts.headers.remove(header::HOST);
-            if parts.uri.authority().is_none() || parts.uri.scheme() != Some(&Scheme::HTTP) {
-                let named = || Authority::try_from(host?.as_bytes()).ok();
-                let mut uri = http::uri::Parts::default();
-                uri.scheme = Some(Scheme::HTTP);
-                uri.authority = parts.uri.authority().cloned().or_else(named);
-                uri.path_and_query = Some(path(&parts.uri));
-                // The authority was accepted as a host before.
-                if let Ok(uri) = Uri::from_parts(uri) {
-                    parts.uri = uri;
+            *request.version_mut() = Version::HTTP_2;
+            let host = request.headers_mut().remove(header::HOST);
+            let uri = request.uri();
+            let named = || Authority::try_from(host?.as_bytes()).ok();
+            let uri = match uri.authority().cloned().or_else(named) {
+                Some(authority) => {
+                    Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path_of(uri)).build()
                 }
+                None => return,
+            };
+            // The authority was accepted as a host before.
+            if let Ok(uri) = uri {
+                *request.uri_mut() = uri;
             }
         }
     }
 }
 
-fn path(uri: &Uri) -> PathAndQuery {
+fn path_of(uri: &Uri) -> PathAndQuery {
     uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
@@ -257,7 +260,6 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, element: &[&[u8]], length:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
     use rstest::rstest;
     use std::sync::Arc;
 
@@ -362,11 +364,17 @@ mod tests {
 
     #[test]
     fn the_target_takes_the_form_of_the_protocol() {
-        let mut http1 = parts(&[]);
+        let mut http1 = Request::from_parts(parts(&[]), ());
         target(&mut http1, Protocol::Http1);
-        assert_eq!((http1.uri.to_string().as_str(), http1.headers["host"].to_str().unwrap()), ("/x?y", "a.example"));
-        let mut h2c = parts(&[("host", "a.example")]);
+        assert_eq!(
+            (http1.uri().to_string().as_str(), http1.headers()["host"].to_str().unwrap()),
+            ("/x?y", "a.example")
+        );
+        let mut h2c = Request::from_parts(parts(&[("host", "a.example")]), ());
         target(&mut h2c, Protocol::H2c);
-        assert_eq!((h2c.uri.to_string().as_str(), h2c.headers.contains_key("host")), ("http://a.example/x?y", false));
+        assert_eq!(
+            (h2c.uri().to_string().as_str(), h2c.headers().contains_key("host")),
+            ("http://a.example/x?y", false)
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! The way of a request: route, admit, wake, pick, forward.
 
+mod alarm;
 mod body;
 mod chain;
 mod forward;

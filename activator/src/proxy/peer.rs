@@ -7,10 +7,11 @@ use std::{
 
 use http::HeaderValue;
 
+use super::alarm::Alarm;
 use crate::serve::HeadVerdict;
 
 /// The client's end of a connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Peer {
     /// What the guard of the connection has found in the heads of its requests.
     pub(crate) heads: Arc<HeadVerdict>,
@@ -19,6 +20,8 @@ pub struct Peer {
     /// Its IP address as headers say it; written once for all requests of the connection.
     text: HeaderValue,
     quoted: Box<str>,
+    /// For time-outs of its requests.
+    pub(super) alarm: Alarm,
 }
 
 impl Peer {
@@ -33,7 +36,7 @@ impl Peer {
         };
         // Digits and colons: there is no address that a header cannot say.
         let text = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { heads, headers, text, quoted: quoted.into() }
+        Self { heads, headers, text, quoted: quoted.into(), alarm: Alarm::default() }
     }
 
     /// Its IP address.

@@ -27,6 +27,7 @@ use super::{
     heads::{HeadReader, Refused, Verdict},
     limits::Limits,
 };
+use crate::tcp;
 
 /// What a connection speaks, as its first bytes tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,12 +89,15 @@ impl Written {
         self.blocked.load(Ordering::Relaxed)
     }
 
-    fn note(&self, written: &io::Result<usize>, wanted: usize) {
-        if let Ok(count) = written {
-            // Only the connection's own task writes.
-            self.bytes.store(self.bytes().wrapping_add(*count as u64), Ordering::Relaxed);
-            self.blocked.store(*count < wanted, Ordering::Relaxed);
-        }
+    fn note(&self, written: &Poll<io::Result<usize>>, wanted: usize) {
+        let count = match written {
+            Poll::Ready(Ok(count)) => *count,
+            Poll::Ready(Err(_)) => return,
+            Poll::Pending => 0,
+        };
+        // Only the connection's own task writes.
+        self.bytes.store(self.bytes().wrapping_add(count as u64), Ordering::Relaxed);
+        self.blocked.store(count < wanted, Ordering::Relaxed);
     }
 }
 
@@ -232,12 +236,11 @@ impl Socket {
     /// Reads straight into the server's buffer, which is what nearly always happens.
     fn poll_into(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let stream = &self.stream;
-        let count = match poll_stream(stream, cx, || stream.try_read_buf(buffer)) {
-            Poll::Ready(count) => count?,
+        match tcp::poll_read(&self.stream, cx, buffer) {
+            Poll::Ready(read) => read?,
             Poll::Pending => return self.poll_patience(cx).map(Ok),
-        };
-        self.ended = count == 0;
+        }
+        self.ended = buffer.filled().len() == before;
         self.since = None;
         let verdict = self.heads.read(&buffer.filled()[before..], &self.shared);
         let passed = before + verdict.pass;
@@ -295,19 +298,9 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            if self.stream.poll_write_ready(cx)?.is_pending() {
-                self.written.blocked.store(true, Ordering::Relaxed);
-                return Poll::Pending;
-            }
-            match self.stream.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => {
-                    self.written.note(&result, bytes.len());
-                    return Poll::Ready(result);
-                }
-            }
-        }
+        let written = tcp::poll_write(&self.stream, cx, bytes);
+        self.written.note(&written, bytes.len());
+        written
     }
 
     fn poll_write_vectored(
@@ -315,19 +308,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            if self.stream.poll_write_ready(cx)?.is_pending() {
-                self.written.blocked.store(true, Ordering::Relaxed);
-                return Poll::Pending;
-            }
-            match self.stream.try_write_vectored(slices) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => {
-                    self.written.note(&result, slices.iter().map(|slice| slice.len()).sum());
-                    return Poll::Ready(result);
-                }
-            }
-        }
+        let written = tcp::poll_write_vectored(&self.stream, cx, slices);
+        self.written.note(&written, slices.iter().map(|slice| slice.len()).sum());
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,0 +1,97 @@
+//! One timer for all requests of a connection.
+
+use std::{future::poll_fn, pin::Pin, task::Poll};
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// One timer for all requests of a connection.
+///
+/// Setting a timer wakes the thread that sleeps until the next one is due, which is two system calls for each request. A timer
+/// that is set already and rings too early costs nothing: whoever uses it then looks at the time and sets it anew.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm(Mutex<Option<Pin<Box<Sleep>>>>);
+
+impl Alarm {
+    /// Does the work until it is done, or until the moment has come that `until` names. It is asked again at that moment, and
+    /// may then name a later one.
+    ///
+    /// Cancel-safe if the work is.
+    pub(crate) async fn limit<T>(&self, work: impl Future<Output = T>, until: impl Fn() -> Instant) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        let mut first = until();
+        // Another request of the same connection may have it, as HTTP/2 has many at once.
+        let set = self.0.lock().take().filter(|timer| timer.deadline() <= first);
+        let mut timer = set.unwrap_or_else(|| Box::pin(sleep_until(first)));
+        let done = poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
+            }
+            while timer.as_mut().poll(cx).is_ready() {
+                if first <= Instant::now() {
+                    first = until();
+                    if first <= Instant::now() {
+                        return Poll::Ready(None);
+                    }
+                }
+                timer.as_mut().reset(first);
+            }
+            Poll::Pending
+        })
+        .await;
+        *self.0.lock() = Some(timer);
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, future::pending, time::Duration};
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_rings_at_its_moment_however_it_was_set_before() {
+        let alarm = Alarm::default();
+        for seconds in [300, 10, 10, 1, 300, 2] {
+            let began = Instant::now();
+            let until = began + Duration::from_secs(seconds);
+            assert_eq!(alarm.limit(async { 7 }, || until).await, Some(7), "at once");
+            sleep(Duration::from_millis(1500)).await;
+            let began = began + Duration::from_millis(1500);
+            let until = began + Duration::from_secs(seconds);
+            assert_eq!(alarm.limit(pending::<()>(), || until).await, None);
+            let late = began.elapsed().saturating_sub(Duration::from_secs(seconds));
+            assert!(Instant::now() >= until && late <= Duration::from_millis(2), "{seconds} s: {late:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_moment_may_be_put_off() {
+        let alarm = Alarm::default();
+        let began = Instant::now();
+        let asked = Cell::new(0);
+        let until = || {
+            asked.set(asked.get() + 1);
+            began + Duration::from_secs(asked.get().min(3))
+        };
+        assert_eq!(alarm.limit(pending::<()>(), until).await, None);
+        assert_eq!(began.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn several_at_once_each_have_their_own() {
+        let alarm = Alarm::default();
+        let began = Instant::now();
+        let until = |seconds| move || began + Duration::from_secs(seconds);
+        let (a, b, c) = tokio::join!(
+            alarm.limit(sleep(Duration::from_secs(5)), until(4)),
+            alarm.limit(sleep(Duration::from_secs(5)), until(6)),
+            alarm.limit(pending::<()>(), until(9)),
+        );
+        assert_eq!((a, b, c), (None, Some(()), None));
+        assert_eq!(began.elapsed().as_secs(), 9);
+    }
+}
