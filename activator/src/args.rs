@@ -8,6 +8,7 @@ use rouse_crds::{duration::ParseDurationError, quantity};
 use crate::{
     admit::{Caps, Rate},
     context::Bounds,
+    serve::Limits,
 };
 
 /// The data path of Rouse: routes a request, wakes its function if it has no pod, and forwards it.
@@ -62,6 +63,28 @@ pub struct Args {
     /// Most connections of each listener at once.
     #[arg(long, env = "ROUSE_MAX_CONNECTIONS", default_value = "65536", value_parser = connections)]
     pub max_connections: usize,
+    /// Most bytes of a request's head, and of its trailers. More is answered with 431.
+    #[arg(long, env = "ROUSE_MAX_HEAD_BYTES", default_value = "64Ki", value_parser = head_bytes)]
+    pub max_head_bytes: usize,
+    /// Most headers of a request, and most trailers. More are answered with 431.
+    #[arg(long, env = "ROUSE_MAX_HEADERS", default_value = "100", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub max_headers: u16,
+    /// Most bytes of a request line. A longer one is answered with 414.
+    #[arg(long, env = "ROUSE_MAX_REQUEST_LINE", default_value = "16Ki", value_parser = head_bytes)]
+    pub max_request_line: usize,
+    /// How long the head of a request may take from its first byte on. A slower one is answered with 408.
+    #[arg(long, env = "ROUSE_HEAD_TIMEOUT", default_value = "10s", value_parser = duration)]
+    pub head_timeout: Duration,
+    /// How long an HTTP/1 connection may be without a request. Proxies in front keep theirs for up to an hour (Envoy's
+    /// default) and are to be the ones to close, since a request that crosses a close is lost.
+    #[arg(long, env = "ROUSE_IDLE_CONNECTION_TIMEOUT", default_value = "3605s", value_parser = duration)]
+    pub idle_connection_timeout: Duration,
+    /// Most requests at once on one HTTP/2 connection.
+    #[arg(long, env = "ROUSE_MAX_STREAMS", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: u32,
+    /// Most requests that an HTTP/2 client may begin and reset before they are looked at. More end the connection.
+    #[arg(long, env = "ROUSE_MAX_STREAM_RESETS", default_value = "50", value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_stream_resets: u16,
     /// Lets pods be on loopback addresses, for tests whose pods are local servers.
     #[arg(long, env = "ROUSE_ALLOW_LOCAL_PODS", hide = true)]
     pub allow_local_pods: bool,
@@ -104,6 +127,15 @@ impl Args {
         if self.max_queued_requests_per_namespace > self.max_queued_requests {
             return Err("--max-queued-requests-per-namespace must not be more than --max-queued-requests".to_owned());
         }
+        if self.max_request_line > self.max_head_bytes {
+            return Err(
+                "--max-request-line must not be more than --max-head-bytes: a request line is part of its head"
+                    .to_owned(),
+            );
+        }
+        if self.head_timeout.is_zero() || self.idle_connection_timeout.is_zero() {
+            return Err("--head-timeout and --idle-connection-timeout must be longer than nothing".to_owned());
+        }
         Ok(())
     }
 
@@ -119,6 +151,21 @@ impl Args {
             function_wakes: self.wakes,
             namespace_wakes: self.wakes_per_namespace,
             unschedulable_grace: self.unschedulable_grace,
+        }
+    }
+
+    /// What each listener allows.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            connections: self.max_connections,
+            head_bytes: self.max_head_bytes,
+            headers: self.max_headers.into(),
+            request_line: self.max_request_line,
+            head_time: self.head_timeout,
+            idle: self.idle_connection_timeout,
+            streams: self.max_streams,
+            resets: self.max_stream_resets.into(),
         }
     }
 }
@@ -144,6 +191,13 @@ fn duration(text: &str) -> Result<Duration, ParseDurationError> {
 
 fn bytes(text: &str) -> Result<u64, quantity::ParseBytesError> {
     text.parse().map(quantity::Bytes::get)
+}
+
+/// A size that the HTTP library can take: it knows no longer target than 64 KiB.
+fn head_bytes(text: &str) -> Result<usize, String> {
+    let count = bytes(text).map_err(|error| error.to_string())?;
+    let fits = usize::try_from(count).ok().filter(|n| (1 << 10..=1 << 20).contains(n));
+    fits.ok_or_else(|| "must be from 1Ki to 1Mi".to_owned())
 }
 
 fn connections(text: &str) -> Result<usize, String> {
@@ -181,6 +235,9 @@ mod tests {
     #[case(&["--shutdown-delay", "5"])]
     #[case(&["--max-queued-bytes", "1MB"])]
     #[case(&["--max-connections", "0"])]
+    #[case(&["--max-head-bytes", "100"])]
+    #[case(&["--max-headers", "0"])]
+    #[case(&["--max-streams", "0"])]
     #[case(&["--public-addr", "8080"])]
     #[case(&["--max-queued-requests", "0"])]
     #[case(&["--wakes", "10"])]
@@ -197,5 +254,9 @@ mod tests {
         assert!(args.check().unwrap_err().contains("--shutdown-grace"));
         let args = Args::try_parse_from(["rouse-activator", "--max-queued-requests", "10"]).unwrap();
         assert!(args.check().unwrap_err().contains("--max-queued-requests-per-namespace"));
+        let args = Args::try_parse_from(["rouse-activator", "--max-request-line", "128Ki"]).unwrap();
+        assert!(args.check().unwrap_err().contains("--max-head-bytes"));
+        let args = Args::try_parse_from(["rouse-activator", "--head-timeout", "0s"]).unwrap();
+        assert!(args.check().unwrap_err().contains("--head-timeout"));
     }
 }

@@ -28,6 +28,12 @@ pub struct Problem {
 pub enum Kind {
     /// The request is not one that HTTP allows.
     BadRequest,
+    /// The request's head is larger than is taken.
+    HeadTooLarge,
+    /// The request's line is longer than is taken.
+    TargetTooLong,
+    /// The request's head did not come in time.
+    HeadTimeout,
     /// No function answers to this host here.
     UnknownHost,
     /// The function was deleted while the request waited.
@@ -73,6 +79,9 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "bad-request",
+            Self::HeadTooLarge => "head-too-large",
+            Self::TargetTooLong => "target-too-long",
+            Self::HeadTimeout => "head-timeout",
             Self::UnknownHost => "unknown-host",
             Self::FunctionDeleted => "function-deleted",
             Self::QueueFull => "queue-full",
@@ -90,6 +99,9 @@ impl Kind {
     fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownHost | Self::FunctionDeleted => StatusCode::NOT_FOUND,
             Self::QueueFull | Self::WakeThrottled => StatusCode::TOO_MANY_REQUESTS,
             Self::FunctionFailing | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
@@ -99,9 +111,18 @@ impl Kind {
         }
     }
 
+    /// Whether the connection ends with this answer: where a message ends is not certain, or it has not been read.
+    #[must_use]
+    pub fn closes(self) -> bool {
+        matches!(self, Self::BadRequest | Self::HeadTooLarge | Self::TargetTooLong | Self::HeadTimeout)
+    }
+
     fn title(self) -> &'static str {
         match self {
             Self::BadRequest => "The request is malformed",
+            Self::HeadTooLarge => "The head of the request is too large",
+            Self::TargetTooLong => "The request line is too long",
+            Self::HeadTimeout => "The request did not come in time",
             Self::UnknownHost => "No function answers to this host",
             Self::FunctionDeleted => "The function was deleted",
             Self::QueueFull => "Too many requests wait",

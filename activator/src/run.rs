@@ -26,7 +26,7 @@ use crate::{
     metrics::Metrics,
     proxy::Proxy,
     route::{self, Directory, Side, Synced, Table},
-    serve::{Admin, Limits, Listener, admin_router},
+    serve::{Admin, Listener, admin_router},
     wake::{ApiScaler, Scaler},
 };
 
@@ -81,7 +81,7 @@ impl Activator {
     ///
     /// If one cannot be bound.
     pub async fn bind(args: Args, scaler: Arc<dyn Scaler>) -> anyhow::Result<Self> {
-        let limits = Limits { connections: args.max_connections };
+        let limits = args.limits();
         let bound = |what: &'static str, address| move || format!("cannot listen for {what} on {address}");
         let public = Listener::bind(args.public_addr, Side::Public, limits)
             .await
@@ -146,6 +146,7 @@ impl Activator {
         }
         let end = Instant::now() + grace;
         going.store(true, Ordering::Relaxed);
+        proxy.leave();
         tracing::info!(?delay, ?grace, "The activator shuts down");
         sleep_until(Instant::now() + delay).await;
         stop_accepting.cancel();

@@ -85,6 +85,15 @@ impl Progress {
     }
 }
 
+/// Trailers pass without what is Rouse's own and what only a head may say.
+fn clean(frame: &mut Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
+    if let Poll::Ready(Some(Ok(frame))) = frame
+        && let Some(trailers) = frame.trailers_mut()
+    {
+        super::headers::trailers(trailers);
+    }
+}
+
 impl RequestBody {
     pub(super) fn new(inner: Incoming, progress: Option<Arc<Progress>>) -> Self {
         Self { inner: Some(inner), progress }
@@ -102,7 +111,8 @@ impl http_body::Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
-        let frame = Pin::new(inner).poll_frame(cx);
+        let mut frame = Pin::new(inner).poll_frame(cx);
+        clean(&mut frame);
         if frame.is_ready()
             && let Some(progress) = &self.progress
         {
@@ -174,7 +184,9 @@ impl http_body::Body for Body {
             Self::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Pod(body) => body,
         };
-        match Pin::new(&mut body.inner).poll_frame(cx) {
+        let mut frame = Pin::new(&mut body.inner).poll_frame(cx);
+        clean(&mut frame);
+        match frame {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(silence) = &body.silence {
                     silence.progress.touch();

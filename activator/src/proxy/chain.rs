@@ -1,6 +1,9 @@
 //! The chain: everything that happens to a request, in its order.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
@@ -31,6 +34,7 @@ pub struct Proxy {
     /// Cancelled when waiting any longer is of no use, because this process is about to end.
     closing: CancellationToken,
     tunnels: TaskTracker,
+    leaving: AtomicBool,
 }
 
 /// The client has left; there is nobody to answer. The server closes the connection.
@@ -71,7 +75,17 @@ impl Proxy {
     /// A proxy by this table. Requests that wait are turned away once `closing` is cancelled.
     #[must_use]
     pub fn new(table: Arc<Table>, metrics: Arc<Metrics>, closing: CancellationToken) -> Self {
-        Self { table, metrics, closing, tunnels: TaskTracker::new() }
+        Self { table, metrics, closing, tunnels: TaskTracker::new(), leaving: AtomicBool::new(false) }
+    }
+
+    /// From here on clients are told with every answer to close their connections.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether clients are to close their connections.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Tunnels that are open.
@@ -100,8 +114,7 @@ impl Proxy {
             Err(problem) => {
                 self.metrics.refused(problem.kind().name());
                 let mut response = own(problem.response(None, id_text()), bodiless);
-                if problem.kind() == Kind::BadRequest {
-                    // Where a message ends is not certain, so nothing more is read from there.
+                if problem.kind().closes() && parts.version <= Version::HTTP_11 {
                     response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
                 }
                 return Ok(response);
@@ -111,7 +124,7 @@ impl Proxy {
         // 2. Admit, wake, pick, forward.
         let bytes = held_bytes(&parts, &body);
         let client = parts.extensions.remove::<OnUpgrade>();
-        let wants_upgrade = headers::toward_pod(&mut parts, peer.address.ip(), &request_id);
+        let wants_upgrade = headers::toward_pod(&mut parts, peer);
         let client = client.filter(|_| wants_upgrade);
         let policy = gate.policy();
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
@@ -158,7 +171,7 @@ impl Proxy {
             let mut lease = match entered.map_err(Problem::from)? {
                 Entered::Now(lease) => lease,
                 // In a box, so that a request that does not wait is not larger for it.
-                Entered::Later(ticket) => Box::pin(self.wait(ticket, deadline, peer, unreachable.as_deref())).await?,
+                Entered::Later(ticket) => Box::pin(self.wait(ticket, deadline, unreachable.as_deref())).await?,
             };
             // A request that goes to a second pod waited for both.
             cold = lease.cold_start().or(cold);
@@ -180,23 +193,20 @@ impl Proxy {
                     let detail = format!("the pod did not begin to answer within {:?}", policy.response);
                     return Err(Problem::new(Kind::ResponseTimeout, detail).into());
                 }
-                Forwarded::ClientLeft => return Err(Stop::Gone),
+                // It left, or what it sent of its body is malformed.
+                Forwarded::ClientLeft => {
+                    return Err(peer.heads.fault().map_or(Stop::Gone, |fault| Stop::Answer(fault.into())));
+                }
             }
         }
     }
 
-    async fn wait(
-        &self,
-        mut ticket: Ticket,
-        deadline: Instant,
-        peer: &Peer,
-        unreachable: Option<&str>,
-    ) -> Result<Lease, Stop> {
+    async fn wait(&self, mut ticket: Ticket, deadline: Instant, unreachable: Option<&str>) -> Result<Lease, Stop> {
+        // If the client leaves, this is dropped.
         let mut departure = Departure(Some(&self.metrics));
         let waited = tokio::select! {
             biased;
             lease = ticket.wait() => lease.map_err(|refusal| Stop::Answer(refusal.into())),
-            () = peer.gone() => Err(Stop::Gone),
             () = sleep_until(deadline) => Err(Stop::Answer(match unreachable {
                 Some(error) => Problem::new(Kind::PodUnreachable, error),
                 None => Problem::new(Kind::ColdStartTimeout, "no pod was ready within spec.timeouts.coldStart")
@@ -207,9 +217,7 @@ impl Proxy {
                 Err(Stop::Answer(problem.retry_after(std::time::Duration::from_secs(1))))
             }
         };
-        if !matches!(waited, Err(Stop::Gone)) {
-            departure.0 = None;
-        }
+        departure.0 = None;
         waited
     }
 
@@ -231,14 +239,14 @@ impl Proxy {
                     "the pod changed to another protocol without having been asked to",
                 ));
             };
+            bad(headers::toward_client(response.headers_mut()))?;
             peer.heads.tunnel();
-            upgrade::tunnel(&self.tunnels, client, hyper::upgrade::on(&mut response), lease);
-            headers::toward_client(response.headers_mut());
+            upgrade::tunnel(&self.tunnels, client, hyper::upgrade::on(&mut response), lease, policy.idle);
             response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("upgrade"));
             response.headers_mut().insert(header::UPGRADE, protocol);
             response.map(|_| Body::empty())
         } else {
-            headers::toward_client(response.headers_mut());
+            bad(headers::toward_client(response.headers_mut()))?;
             let silence = policy.idle.zip(progress);
             response.map(|body| Body::pod(body, connection, lease, silence))
         };
@@ -258,6 +266,10 @@ fn own(mut response: Response<Body>, bodiless: bool) -> Response<Body> {
         *response.body_mut() = Body::empty();
     }
     response
+}
+
+fn bad(answer: Result<(), &'static str>) -> Result<(), Problem> {
+    answer.map_err(|fault| Problem::new(Kind::BadAnswer, fault))
 }
 
 /// What a request holds of memory while it waits: its head, and what was read of its body before anybody asked for it.

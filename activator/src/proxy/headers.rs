@@ -1,7 +1,6 @@
 //! What is taken from and added to the headers of a request and its answer.
 
-use std::net::IpAddr;
-
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header,
     request::Parts,
@@ -9,7 +8,7 @@ use http::{
 };
 use rouse_crds::function::Protocol;
 
-use super::trace;
+use super::{Peer, trace};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -19,7 +18,8 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const INTERNAL: &str = "rouse-";
 
 /// Headers that speak of one connection only, whether or not `Connection` names them.
-const HOP_BY_HOP: [HeaderName; 8] = [
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHENTICATE,
@@ -30,18 +30,43 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("http2-settings"),
 ];
 
+/// Headers that `Connection` cannot take away: what frames and addresses a message, and what tells where it comes from.
+const END_TO_END: [HeaderName; 9] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::FORWARDED,
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_HOST,
+    trace::REQUEST_ID,
+    trace::TRACEPARENT,
+    trace::TRACESTATE,
+];
+
+/// What is to be taken from a head, as one look at it tells. Most have nothing of it.
+#[derive(Default)]
+struct Found {
+    /// One bit for each of `HOP_BY_HOP`.
+    hop_by_hop: u16,
+    internal: bool,
+    expect: bool,
+    /// `TE` has the token `trailers`.
+    trailers: bool,
+}
+
 /// Makes the head of a request what a function is to see. Tells whether the client wants to change to another protocol.
-pub(super) fn toward_pod(parts: &mut Parts, client: IpAddr, request_id: &HeaderValue) -> bool {
-    let upgrade = wanted_upgrade(parts);
-    let trailers = tokens(&parts.headers, &header::TE).any(|t| t.eq_ignore_ascii_case("trailers"));
-    strip(&mut parts.headers);
-    if trailers {
+pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer) -> bool {
+    let found = look(&parts.headers);
+    let upgrade = wanted_upgrade(parts, &found);
+    strip(&mut parts.headers, &found);
+    if found.trailers {
         parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    // Answered here, by asking for the body.
-    parts.headers.remove(header::EXPECT);
-    forwarded(parts, client);
-    parts.headers.insert(trace::REQUEST_ID, request_id.clone());
+    if found.expect {
+        // Answered here, by asking for the body.
+        parts.headers.remove(header::EXPECT);
+    }
+    forwarded(parts, peer);
     trace::continue_or_start(&mut parts.headers);
     let upgrades = upgrade.is_some();
     if let Some(protocol) = upgrade {
@@ -91,84 +116,143 @@ fn path_of(uri: &Uri) -> PathAndQuery {
 }
 
 /// Makes the head of an answer what a client is to see.
-pub(super) fn toward_client(headers: &mut HeaderMap) {
-    strip(headers);
+///
+/// # Errors
+///
+/// If it can be read in two ways: then nobody knows where it ends.
+pub(super) fn toward_client(headers: &mut HeaderMap) -> Result<(), &'static str> {
+    let found = look(headers);
+    let coded = found.hop_by_hop & (1 << 6) != 0;
+    if coded && headers.contains_key(header::CONTENT_LENGTH) {
+        return Err("the answer has both Transfer-Encoding and Content-Length");
+    }
+    strip(headers, &found);
+    Ok(())
+}
+
+/// Takes from trailers what is Rouse's own, and what only a head may say.
+pub(super) fn trailers(headers: &mut HeaderMap) {
+    let found = look(headers);
+    strip(headers, &found);
+    for name in &END_TO_END {
+        headers.remove(name);
+    }
 }
 
 /// Whether a request asks, in a way that HTTP/1.1 allows, for another protocol on its connection.
-fn wanted_upgrade(parts: &Parts) -> Option<HeaderValue> {
-    let asks = parts.version == Version::HTTP_11
-        && tokens(&parts.headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
-    let protocol = parts.headers.get(header::UPGRADE).filter(|_| asks)?;
+fn wanted_upgrade(parts: &Parts, found: &Found) -> Option<HeaderValue> {
+    if found.hop_by_hop == 0 || parts.version != Version::HTTP_11 {
+        return None;
+    }
+    let protocol = parts.headers.get(header::UPGRADE)?;
+    let asks = tokens(&parts.headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
     // HTTP/2 is offered by prior knowledge; an upgrade to it may be ignored, and then the request is answered as it is.
-    (!protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
+    (asks && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
 }
 
-fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        // What frames and addresses a message is not for `Connection` to take away.
-        let kept = [header::HOST, header::CONTENT_LENGTH];
+fn look(headers: &HeaderMap) -> Found {
+    let mut found = Found::default();
+    for (name, value) in headers {
+        found.hop_by_hop |= match name.as_str() {
+            "connection" => 1,
+            "keep-alive" => 1 << 1,
+            "proxy-connection" => 1 << 2,
+            "proxy-authenticate" => 1 << 3,
+            "proxy-authorization" => 1 << 4,
+            "te" => {
+                found.trailers |= value.to_str().is_ok_and(|te| list(te).any(|t| t.eq_ignore_ascii_case("trailers")));
+                1 << 5
+            }
+            "transfer-encoding" => 1 << 6,
+            "upgrade" => 1 << 7,
+            "http2-settings" => 1 << 8,
+            "expect" => {
+                found.expect = true;
+                0
+            }
+            other => {
+                found.internal |= other.starts_with(INTERNAL);
+                0
+            }
+        };
+    }
+    found
+}
+
+fn strip(headers: &mut HeaderMap, found: &Found) {
+    if found.hop_by_hop & 1 != 0 {
         let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
-            .filter_map(|t| t.parse().ok())
-            .filter(|name| !kept.contains(name))
+            // The usual ones need no look.
+            .filter(|token| !["keep-alive", "close", "upgrade"].iter().any(|usual| token.eq_ignore_ascii_case(usual)))
+            .filter_map(|token| token.parse().ok())
+            .filter(|name| !END_TO_END.contains(name))
             .collect();
         for name in named {
             headers.remove(name);
         }
-        headers.remove(header::CONNECTION);
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    if found.hop_by_hop != 0 {
+        for (bit, name) in HOP_BY_HOP.iter().enumerate() {
+            if found.hop_by_hop & (1 << bit) != 0 {
+                headers.remove(name);
+            }
+        }
     }
-    let internal: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(INTERNAL)).cloned().collect();
-    for name in internal {
-        headers.remove(name);
+    if found.internal {
+        let internal: Vec<HeaderName> =
+            headers.keys().filter(|name| name.as_str().starts_with(INTERNAL)).cloned().collect();
+        for name in internal {
+            headers.remove(name);
+        }
     }
 }
 
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
+    headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok()).flat_map(list)
 }
 
-fn forwarded(parts: &mut Parts, client: IpAddr) {
-    let client = client.to_canonical();
-    let host = parts.uri.authority().map(Authority::as_str).or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
-    let host = host.unwrap_or_default().to_owned();
+fn list(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim)
+}
+
+fn forwarded(parts: &mut Parts, peer: &Peer) {
     let headers = &mut parts.headers;
-    let proto = headers
-        .get(X_FORWARDED_PROTO)
-        .and_then(|p| p.to_str().ok())
-        .filter(|p| matches!(*p, "http" | "https"))
-        .unwrap_or("http");
-    let quoted = match client {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("\"[{v6}]\""),
+    // Both are known to be a host, with a port perhaps.
+    let host = match parts.uri.authority() {
+        Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
+        None => headers.get(header::HOST).cloned(),
     };
-    let element = format!("for={quoted};host=\"{host}\";proto={proto}");
-    if !headers.contains_key(X_FORWARDED_PROTO) {
+    let host = host.unwrap_or(HeaderValue::from_static(""));
+    let proto = headers.get(X_FORWARDED_PROTO);
+    let https = proto.is_some_and(|proto| proto.as_bytes() == b"https");
+    if proto.is_none() {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-    if !headers.contains_key(X_FORWARDED_HOST)
-        && let Ok(host) = HeaderValue::try_from(host)
-    {
+    let proto: &[u8] = if https { b"https" } else { b"http" };
+    let element = [b"for=", peer.quoted(), b";host=\"", host.as_bytes(), b"\";proto=", proto];
+    let length = element.iter().map(|part| part.len()).sum();
+    append(headers, &header::FORWARDED, &element, length);
+    if headers.contains_key(X_FORWARDED_FOR) {
+        append(headers, &X_FORWARDED_FOR, &[peer.text().as_bytes()], peer.text().len());
+    } else {
+        headers.insert(X_FORWARDED_FOR, peer.text().clone());
+    }
+    if !headers.contains_key(X_FORWARDED_HOST) {
         headers.insert(X_FORWARDED_HOST, host);
     }
-    append(headers, &header::FORWARDED, &element);
-    append(headers, &X_FORWARDED_FOR, &client.to_string());
 }
 
-/// Adds an element to a header that is a list.
-fn append(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
-    let former: Vec<&[u8]> =
-        headers.get_all(name).iter().map(HeaderValue::as_bytes).filter(|v| !v.is_empty()).collect();
-    let mut list = former.join(b", ".as_slice());
-    if !list.is_empty() {
+/// Adds an element of so many bytes to a header that is a list.
+fn append(headers: &mut HeaderMap, name: &HeaderName, element: &[&[u8]], length: usize) {
+    let former = || headers.get_all(name).iter().map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
+    let mut list = Vec::with_capacity(former().map(|value| value.len() + 2).sum::<usize>() + length);
+    for value in former() {
+        list.extend_from_slice(value);
         list.extend_from_slice(b", ");
     }
-    list.extend_from_slice(element.as_bytes());
-    if let Ok(list) = HeaderValue::from_bytes(&list) {
+    element.iter().for_each(|part| list.extend_from_slice(part));
+    // It is made of header values, so it is one.
+    if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
         headers.insert(name, list);
     }
 }
@@ -176,8 +260,8 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
     use rstest::rstest;
+    use std::sync::Arc;
 
     fn parts(headers: &[(&'static str, &'static str)]) -> Parts {
         let mut request = Request::get("http://a.example/x?y");
@@ -189,7 +273,7 @@ mod tests {
 
     fn cleaned(headers: &[(&'static str, &'static str)]) -> (Parts, bool) {
         let mut parts = parts(headers);
-        let upgrades = toward_pod(&mut parts, "::1".parse().unwrap(), &HeaderValue::from_static("id"));
+        let upgrades = toward_pod(&mut parts, &Peer::new("[::1]:80".parse().unwrap(), Arc::default(), 100));
         (parts, upgrades)
     }
 
@@ -199,7 +283,6 @@ mod tests {
         assert_eq!(parts.headers["forwarded"], r#"for="[::1]";host="a.example";proto=http"#);
         assert_eq!(parts.headers["x-forwarded-for"], "::1");
         assert_eq!(parts.headers["x-forwarded-host"], "a.example");
-        assert_eq!(parts.headers["x-request-id"], "id");
     }
 
     #[test]
@@ -209,6 +292,56 @@ mod tests {
         assert_eq!(parts.headers.get_all("x-forwarded-for").iter().count(), 1);
         assert_eq!(parts.headers["x-forwarded-for"], "1.1.1.1, 2.2.2.2, ::1");
         assert!(parts.headers["forwarded"].to_str().unwrap().ends_with("proto=http"));
+    }
+
+    #[test]
+    fn connection_takes_away_what_it_names_and_not_where_a_request_comes_from() {
+        let named = "x-secret, HOST, Content-Length, x-forwarded-for, X-Request-Id, traceparent, close, bad token";
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let (parts, _) = cleaned(&[
+            ("connection", named),
+            ("connection", "x-other"),
+            ("x-secret", "1"),
+            ("x-other", "1"),
+            ("host", "a.example"),
+            ("content-length", "3"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-request-id", "abc"),
+            ("traceparent", trace),
+            ("rouse-a", "1"),
+            ("rouse-b", "1"),
+            ("expect", "100-continue"),
+            ("proxy-authorization", "x"),
+        ]);
+        let mut left: Vec<_> = parts.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(
+            left,
+            [
+                "content-length",
+                "forwarded",
+                "host",
+                "traceparent",
+                "x-forwarded-for",
+                "x-forwarded-host",
+                "x-forwarded-proto",
+                "x-request-id"
+            ]
+        );
+        assert_eq!(
+            (&parts.headers["x-forwarded-for"], &parts.headers["traceparent"]),
+            (&HeaderValue::from_static("1.1.1.1, ::1"), &HeaderValue::from_static(trace))
+        );
+    }
+
+    #[test]
+    fn every_header_of_one_connection_is_found() {
+        for name in &HOP_BY_HOP {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static("x"));
+            toward_client(&mut headers).unwrap();
+            assert!(headers.is_empty(), "{name}");
+        }
     }
 
     #[rstest]

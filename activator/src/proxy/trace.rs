@@ -5,8 +5,8 @@ use rand::Rng;
 
 /// The id of a request, from the client or made here.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Longest id that is taken from a client.
 const LONGEST_ID: usize = 128;
@@ -19,7 +19,9 @@ pub(super) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
     if let Some(id) = headers.get(&REQUEST_ID).filter(fit) {
         return id.clone();
     }
-    let id = hex(rand::rng().random(), 32);
+    let mut text = [0; 32];
+    hex(&mut text, rand::rng().random());
+    let id = value(&text);
     headers.insert(REQUEST_ID, id.clone());
     id
 }
@@ -32,34 +34,38 @@ pub(super) fn continue_or_start(headers: &mut HeaderMap) {
     }
     headers.remove(&TRACESTATE);
     let mut random = rand::rng();
+    let mut text = *b"00-................................-................-00";
     // All zero would be invalid.
-    let (trace, span) = (random.random::<u128>().max(1), random.random::<u64>().max(1));
-    if let Ok(value) = HeaderValue::try_from(format!("00-{trace:032x}-{span:016x}-00")) {
-        headers.insert(TRACEPARENT, value);
-    }
+    hex(&mut text[3..35], random.random::<u128>().max(1));
+    hex(&mut text[36..52], random.random::<u64>().max(1).into());
+    headers.insert(TRACEPARENT, value(&text));
 }
 
-/// `version-trace-parent-flags`, in lower-case hexadecimal, the ids not zero.
+/// `version-trace-parent-flags`, in lower-case hexadecimal, the ids not zero. A later version may say more.
 fn is_traceparent(text: &[u8]) -> bool {
     let hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let not_zero = |part: &[u8]| part.iter().any(|b| *b != b'0');
-    let parts: Vec<&[u8]> = text.splitn(5, |b| *b == b'-').collect();
-    match parts.as_slice() {
-        [version, trace, parent, flags, rest @ ..] => {
-            let lengths = (version.len(), trace.len(), parent.len(), flags.len()) == (2, 32, 16, 2);
-            let known = *version == b"00" && rest.is_empty() || *version != b"00" && *version != b"ff";
-            lengths
-                && known
-                && [version, trace, parent, flags].into_iter().all(|p| hex(p))
-                && not_zero(trace)
-                && not_zero(parent)
-        }
-        _ => false,
+    let Some((first, rest)) = text.split_at_checked(55) else { return false };
+    let (version, trace, parent, flags) = (&first[..2], &first[3..35], &first[36..52], &first[53..]);
+    let known = if version == b"00" { rest.is_empty() } else { version != b"ff" && matches!(rest, [] | [b'-', ..]) };
+    known
+        && [2, 35, 52].into_iter().all(|at| first[at] == b'-')
+        && [version, trace, parent, flags].into_iter().all(hex)
+        && not_zero(trace)
+        && not_zero(parent)
+}
+
+/// Writes the last digits of a number.
+fn hex(text: &mut [u8], mut number: u128) {
+    for digit in text.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 0xf) as usize];
+        number >>= 4;
     }
 }
 
-fn hex(number: u128, digits: usize) -> HeaderValue {
-    HeaderValue::try_from(format!("{number:0digits$x}")).unwrap_or(HeaderValue::from_static("0"))
+/// Hexadecimal digits and dashes are fit for a header.
+fn value(text: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("0"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,12 @@
 //! Connections that change to another protocol: bytes both ways, from the 101 on and not before.
 
-use std::time::Duration;
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use http::{Response, StatusCode, header};
 use hyper::{
@@ -8,9 +14,13 @@ use hyper::{
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes},
+    time::{Instant, sleep_until},
+};
 use tokio_util::task::TaskTracker;
 
+use super::body::Progress;
 use crate::admit::Lease;
 
 /// Bytes of each direction that are under way in a tunnel.
@@ -24,12 +34,13 @@ pub(super) fn agreed(response: &Response<Incoming>) -> bool {
     response.status() == StatusCode::SWITCHING_PROTOCOLS && response.headers().contains_key(header::UPGRADE)
 }
 
-/// Connects both sides once the 101 has gone to the client. The request is in its pod until the tunnel ends.
-pub(super) fn tunnel(tunnels: &TaskTracker, client: OnUpgrade, pod: OnUpgrade, lease: Lease) {
+/// Connects both sides once the 101 has gone to the client, until they end it or no byte went either way for `idle`. The
+/// request is in its pod until then.
+pub(super) fn tunnel(tunnels: &TaskTracker, client: OnUpgrade, pod: OnUpgrade, lease: Lease, idle: Option<Duration>) {
     tunnels.spawn(async move {
         let both = tokio::time::timeout(CHANGE_LIMIT, async { tokio::try_join!(client, pod) });
         match both.await {
-            Ok(Ok((client, pod))) => carry(client, pod).await,
+            Ok(Ok((client, pod))) => carry(client, pod, idle).await,
             Ok(Err(error)) => tracing::debug!(%error, "A connection did not change its protocol"),
             Err(_) => tracing::debug!("A connection did not change its protocol in time"),
         }
@@ -37,11 +48,74 @@ pub(super) fn tunnel(tunnels: &TaskTracker, client: OnUpgrade, pod: OnUpgrade, l
     });
 }
 
-async fn carry(client: Upgraded, pod: Upgraded) {
-    let (mut client, mut pod) = (TokioIo::new(client), TokioIo::new(pod));
-    // Each direction is closed for itself, so that a side that has said all can still listen.
-    match copy_bidirectional_with_sizes(&mut client, &mut pod, BUFFER, BUFFER).await {
-        Ok((up, down)) => tracing::debug!(up, down, "A tunnel ended"),
-        Err(error) => tracing::debug!(%error, "A tunnel broke"),
+async fn carry(client: Upgraded, pod: Upgraded, idle: Option<Duration>) {
+    let progress = idle.map(|limit| (limit, Progress::new()));
+    let (client, mut pod) = (TokioIo::new(client), TokioIo::new(pod));
+    let mut client = Noted { io: client, progress: progress.as_ref().map(|(_, progress)| progress.clone()) };
+    tokio::select! {
+        // Each direction is closed for itself, so that a side that has said all can still listen.
+        ended = copy_bidirectional_with_sizes(&mut client, &mut pod, BUFFER, BUFFER) => match ended {
+            Ok((up, down)) => tracing::debug!(up, down, "A tunnel ended"),
+            Err(error) => tracing::debug!(%error, "A tunnel broke"),
+        },
+        limit = silence(progress) => {
+            tracing::debug!(?limit, "A tunnel was silent for too long");
+            // Both hear that it is over, as if the other had closed. There is nobody to tell of an error.
+            drop(tokio::join!(client.shutdown(), pod.shutdown()));
+        }
+    }
+}
+
+/// Completes when nothing has been noted for the limit.
+async fn silence(progress: Option<(Duration, Arc<Progress>)>) -> Duration {
+    let Some((limit, progress)) = progress else { return std::future::pending().await };
+    loop {
+        let until = progress.last() + limit;
+        if until <= Instant::now() {
+            return limit;
+        }
+        sleep_until(until).await;
+    }
+}
+
+/// One side of a tunnel, through which the bytes of both directions pass; notes when they do.
+struct Noted<T> {
+    io: T,
+    progress: Option<Arc<Progress>>,
+}
+
+impl<T> Noted<T> {
+    fn note(&self) {
+        if let Some(progress) = &self.progress {
+            progress.touch();
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Noted<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.note();
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Noted<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        if written.is_ready() {
+            self.note();
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

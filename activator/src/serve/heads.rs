@@ -1,251 +1,207 @@
-//! A second reader of the heads of requests, which only looks for what two servers may read in two ways.
+//! A guard that reads the heads of requests before the HTTP library does.
 //!
-//! The HTTP library is lenient in places (a line that ends in a bare line feed) and silent in others (it drops
-//! Content-Length where there is Transfer-Encoding). Neither is dangerous by itself, since every request is written anew
-//! towards the pod, but a client that sends such a thing is broken or up to something. This reader sees the bytes before the
-//! library does and follows them from message to message; what it finds is answered with 400.
+//! The library is lenient in places (a line that ends in a bare line feed), silent in others (it drops Content-Length where
+//! there is Transfer-Encoding), and has one limit for the size of a head and the size of its buffer. The guard follows a
+//! connection from message to message, lets a head through when the whole of it has come and is one that HTTP allows, and
+//! says where the bytes end that the library may see. What two servers may read in two ways is thereby never read at all.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, Ordering},
+use super::{
+    fault::{Fault, HeadVerdict},
+    head::{Head, Lines, Read},
+    limits::Limits,
 };
 
-/// What was found in the heads of a connection's requests.
-#[derive(Debug, Default)]
-pub struct HeadVerdict {
-    fault: OnceLock<&'static str>,
-    tunnel: AtomicBool,
-}
-
 /// Follows the bytes of one connection from message to message.
-#[derive(Debug, Default)]
-pub(crate) struct HeadReader {
+#[derive(Debug)]
+pub struct HeadReader {
+    limits: Limits,
     state: State,
-    /// The part of a line that has come so far.
-    line: Vec<u8>,
+    /// The message that is being read asks for another protocol after it.
+    upgrade: bool,
+    /// What the refusal of this head has to look like.
+    is_head: bool,
+    is_http_10: bool,
 }
 
 #[derive(Debug)]
 enum State {
     Head(Head),
     Fixed(u64),
-    ChunkSize,
-    /// With the line end after it.
+    ChunkSize(Lines),
     Chunk(u64),
-    Trailers,
-    /// HTTP/2, a tunnel, or something that was refused already.
+    ChunkEnd,
+    Trailers(Head),
+    /// A request is over that asked for another protocol; what comes next depends on its answer.
+    Undecided,
+    /// HTTP/2 or a tunnel.
     Off,
+    Refused,
 }
 
-#[derive(Debug, Default)]
-struct Head {
-    /// The request line has been read.
-    begun: bool,
-    http_10: bool,
-    length: Option<u64>,
-    coded: bool,
+/// What may be done with bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// So many of them, from the first on, are for the library. The others are to be kept, and to be shown again with more
+    /// behind them.
+    pub pass: usize,
+    /// The rest is not for anybody.
+    pub refused: Option<Refused>,
 }
 
-/// Longer lines are refused by the library with 431.
-const LONGEST_LINE: usize = 128 << 10;
-
-impl HeadVerdict {
-    /// What is wrong, if something is.
-    #[must_use]
-    pub fn fault(&self) -> Option<&'static str> {
-        self.fault.get().copied()
-    }
-
-    /// From here on the connection does not carry HTTP.
-    pub(crate) fn tunnel(&self) {
-        self.tunnel.store(true, Ordering::Relaxed);
-    }
+/// What is wrong, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// A head: its request has not begun for the library.
+    Head(Fault),
+    /// A body: its request may be in a pod already.
+    Body(Fault),
 }
 
-impl Default for State {
-    fn default() -> Self {
-        Self::Head(Head::default())
-    }
-}
+/// A chunk's size with its extensions.
+const LONGEST_CHUNK_LINE: usize = 4 << 10;
 
 impl HeadReader {
-    /// Takes the next bytes of the connection.
-    pub(crate) fn read(&mut self, mut bytes: &[u8], verdict: &HeadVerdict) {
-        while !bytes.is_empty() {
-            match &mut self.state {
-                State::Off => return,
-                State::Head(_) if verdict.tunnel.load(Ordering::Relaxed) => self.state = State::Off,
-                State::Fixed(left) | State::Chunk(left) => {
-                    let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
-                    *left -= taken as u64;
-                    bytes = &bytes[taken..];
-                    if *left == 0 {
-                        let chunked = matches!(self.state, State::Chunk(_));
-                        self.state = if chunked { State::ChunkSize } else { State::default() };
-                    }
+    /// A reader at the beginning of a connection.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let state = State::Head(Head::default());
+        Self { limits, state, upgrade: false, is_head: false, is_http_10: false }
+    }
+
+    /// Looks at bytes: those that were kept, and new ones behind them.
+    pub fn read(&mut self, bytes: &[u8], shared: &HeadVerdict) -> Verdict {
+        let mut pass = 0;
+        while pass < bytes.len() {
+            match self.step(&bytes[pass..], shared) {
+                Ok(0) => break,
+                Ok(read) => pass += read,
+                Err(refused) => {
+                    let (Refused::Head(fault) | Refused::Body(fault)) = refused;
+                    shared.refuse(fault);
+                    self.state = State::Refused;
+                    return Verdict { pass, refused: Some(refused) };
                 }
-                State::Head(_) | State::ChunkSize | State::Trailers => {
-                    let end = bytes.iter().position(|b| *b == b'\n');
-                    let (part, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
-                    bytes = rest;
-                    let done = if end.is_none() || !self.line.is_empty() {
-                        self.line.extend_from_slice(part);
-                        None
-                    } else {
-                        Some(part)
-                    };
-                    if end.is_some() {
-                        let line = std::mem::take(&mut self.line);
-                        if let Err(fault) = self.line(done.unwrap_or(&line)) {
-                            // The first fault is the one that is told.
-                            verdict.fault.get_or_init(|| fault);
-                            self.state = State::Off;
-                        }
-                    } else if self.line.len() > LONGEST_LINE {
+            }
+        }
+        Verdict { pass, refused: None }
+    }
+
+    /// Takes bytes for one state; tells how many, which is none if more have to come first.
+    fn step(&mut self, bytes: &[u8], shared: &HeadVerdict) -> Result<usize, Refused> {
+        match &mut self.state {
+            State::Off => Ok(bytes.len()),
+            State::Undecided | State::Refused => Ok(0),
+            State::Head(head) => {
+                let read = head.read(bytes, &self.limits);
+                (self.is_head, self.is_http_10) = (head.is_head, head.is_http_10);
+                match read.map_err(Refused::Head)? {
+                    Read::Partly => Ok(0),
+                    Read::Http2 => {
+                        shared.http2();
                         self.state = State::Off;
+                        Ok(bytes.len())
+                    }
+                    Read::Whole(read) => {
+                        shared.http_10(head.is_http_10);
+                        self.upgrade = head.upgrade && !head.is_http_10;
+                        self.state = match head.length() {
+                            _ if head.chunked => State::ChunkSize(Lines::default()),
+                            Some(length @ 1..) => State::Fixed(length),
+                            _ => self.over(),
+                        };
+                        Ok(read)
                     }
                 }
             }
+            State::Fixed(left) | State::Chunk(left) => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left -= taken as u64;
+                if *left == 0 {
+                    let chunk = matches!(self.state, State::Chunk(_));
+                    self.state = if chunk { State::ChunkEnd } else { self.over() };
+                }
+                Ok(taken)
+            }
+            State::ChunkSize(lines) => {
+                let line = lines.next(bytes).map_err(Refused::Body)?;
+                if line.map_or(bytes.len(), <[u8]>::len) > LONGEST_CHUNK_LINE {
+                    return Err(Refused::Body(Fault::TooLarge("the line of a chunk's size is too long")));
+                }
+                let Some(line) = line else { return Ok(0) };
+                let (read, size) = (lines.read(), chunk_size(line).map_err(Refused::Body)?);
+                self.state = if size == 0 { State::Trailers(Head::default()) } else { State::Chunk(size) };
+                Ok(read)
+            }
+            State::ChunkEnd => match bytes {
+                [b'\r', b'\n', ..] => {
+                    self.state = State::ChunkSize(Lines::default());
+                    Ok(2)
+                }
+                [b'\r'] => Ok(0),
+                _ => Err(Refused::Body(Fault::Malformed("a chunk has another size than it says"))),
+            },
+            State::Trailers(trailers) => match trailers.read_trailers(bytes, &self.limits).map_err(Refused::Body)? {
+                Read::Whole(read) => {
+                    self.state = self.over();
+                    Ok(read)
+                }
+                Read::Partly | Read::Http2 => Ok(0),
+            },
         }
     }
 
-    /// Takes a whole line with its end.
-    fn line(&mut self, line: &[u8]) -> Result<(), &'static str> {
-        let Some(line) = line.strip_suffix(b"\r\n") else {
-            return Err("a line of the request ends in a bare line feed");
-        };
-        if line.contains(&b'\r') {
-            return Err("a line of the request has a bare carriage return");
+    /// The state after the end of a message.
+    fn over(&self) -> State {
+        if self.upgrade { State::Undecided } else { State::Head(Head::default()) }
+    }
+
+    /// To be called when the library reads on after the end of a message, which it does when it has answered: with another
+    /// protocol from here on, or without.
+    pub(super) fn answered(&mut self, tunnel: bool) {
+        if matches!(self.state, State::Undecided) {
+            self.state = if tunnel { State::Off } else { State::Head(Head::default()) };
         }
-        match &mut self.state {
-            State::Head(head) => {
-                if let Some(next) = head.line(line)? {
-                    self.state = next;
-                }
-            }
-            State::ChunkSize => {
-                let size = line.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-                let size = std::str::from_utf8(size)
-                    .ok()
-                    .filter(|s| !s.is_empty() && s.bytes().all(|b| b.is_ascii_hexdigit()));
-                let size = size.and_then(|s| u64::from_str_radix(s, 16).ok()).filter(|n| *n < u64::MAX - 2);
-                let Some(size) = size else { return Err("a chunk has a malformed size") };
-                self.state = if size == 0 { State::Trailers } else { State::Chunk(size + 2) };
-            }
-            State::Trailers if line.is_empty() => self.state = State::default(),
-            _ => {}
-        }
-        Ok(())
+    }
+
+    /// Whether a head is to come, or has come in part.
+    pub(super) fn in_head(&self) -> bool {
+        matches!(self.state, State::Head(_))
+    }
+
+    /// Whether more than empty lines has come of a head of which these bytes are kept.
+    pub(super) fn begun(&self, kept: &[u8]) -> bool {
+        matches!(&self.state, State::Head(head) if head.begun(kept))
+    }
+
+    /// Whether the rest of a request may be under way: its client has to be listened to for a while before the connection
+    /// is closed, or it may not hear the answer.
+    pub(super) fn in_body(&self) -> bool {
+        !matches!(self.state, State::Head(_) | State::Undecided | State::Off)
+    }
+
+    /// Gives up on a head that does not come to its end.
+    pub(super) fn too_slow(&mut self, shared: &HeadVerdict) {
+        shared.refuse(Fault::Slow);
+        self.state = State::Refused;
+    }
+
+    /// The request that stands for the refused one.
+    pub(super) fn stand_in(&self) -> &'static [u8] {
+        super::fault::stand_in(self.is_head, self.is_http_10)
     }
 }
 
-impl Head {
-    /// Takes a line without its end; tells what comes after the head once it is over.
-    fn line(&mut self, line: &[u8]) -> Result<Option<State>, &'static str> {
-        if !self.begun {
-            // Empty lines before a request are to be ignored.
-            self.begun = !line.is_empty();
-            self.http_10 = line.ends_with(b"HTTP/1.0");
-            return Ok((line == b"PRI * HTTP/2.0").then_some(State::Off));
-        }
-        if line.is_empty() {
-            return self.end().map(Some);
-        }
-        if line.starts_with(b" ") || line.starts_with(b"\t") {
-            return Err("a header is continued on a second line");
-        }
-        let Some(colon) = line.iter().position(|b| *b == b':') else { return Err("a header has no colon") };
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.is_empty() || name.iter().any(u8::is_ascii_whitespace) {
-            return Err("a header has white space in or after its name");
-        }
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-            let length = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|v| v.parse().ok());
-            let Some(length) = length else { return Err("Content-Length is not a number") };
-            if self.length.is_some_and(|former| former != length) {
-                return Err("several Content-Lengths differ");
-            }
-            self.length = Some(length);
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            if self.coded || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err("Transfer-Encoding is something else than chunked");
-            }
-            self.coded = true;
-        }
-        Ok(None)
-    }
-
-    fn end(&self) -> Result<State, &'static str> {
-        match (self.coded, self.length) {
-            (true, Some(_)) => Err("the request has both Transfer-Encoding and Content-Length"),
-            (true, None) if self.http_10 => Err("HTTP/1.0 has no Transfer-Encoding"),
-            (true, None) => Ok(State::ChunkSize),
-            (false, Some(length)) if length > 0 => Ok(State::Fixed(length)),
-            (false, _) => Ok(State::default()),
-        }
-    }
+/// The size in the first line of a chunk.
+fn chunk_size(line: &[u8]) -> Result<u64, Fault> {
+    let digits = line.iter().position(|b| !b.is_ascii_hexdigit()).unwrap_or(line.len());
+    let (digits, rest) = line.split_at(digits);
+    let size = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    // White space before extensions, or in their place, is an old habit and does no harm.
+    let extended = matches!(rest.trim_ascii_start(), [] | [b';', ..]);
+    // Extensions are dropped; what could end the line for a careless reader must not be in them.
+    let clean = rest.iter().all(|b| *b >= b' ' && *b != 0x7f || *b == b'\t');
+    size.filter(|_| extended && clean).ok_or(Fault::Malformed("a chunk has a malformed size"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    fn verdict(text: &str, step: usize) -> Option<&'static str> {
-        let (mut reader, verdict) = (HeadReader::default(), HeadVerdict::default());
-        for part in text.as_bytes().chunks(step) {
-            reader.read(part, &verdict);
-        }
-        verdict.fault()
-    }
-
-    #[rstest]
-    #[case::plain("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")]
-    #[case::leading_lines("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")]
-    #[case::fixed("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n\nx: \nGET / HTTP/1.1\r\n\r\n")]
-    #[case::same_length_twice(
-        "POST / HTTP/1.1\r\nContent-Length: 2\r\ncontent-length: 2\r\n\r\nabGET / HTTP/1.1\r\n\r\n"
-    )]
-    #[case::chunked(
-        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\n\n\r\n\r\n0\r\nA: b\r\n\r\nGET / HTTP/1.1\r\n\r\n"
-    )]
-    #[case::http2("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\n\n: x\n")]
-    fn fine(#[case] text: &str) {
-        for step in 1..text.len() {
-            assert_eq!(verdict(text, step), None, "in steps of {step}");
-        }
-    }
-
-    #[rstest]
-    #[case("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n")]
-    #[case("POST / HTTP/1.1\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n")]
-    #[case("POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n")]
-    #[case("POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\n")]
-    #[case("POST / HTTP/1.1\r\nContent-Length: 3, 3\r\n\r\n")]
-    #[case("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n")]
-    #[case("POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n")]
-    #[case("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n")]
-    #[case("GET / HTTP/1.1\nHost: a\r\n\r\n")]
-    #[case("GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n")]
-    #[case("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n")]
-    #[case("GET / HTTP/1.1\r\nHost : a\r\n\r\n")]
-    #[case("GET / HTTP/1.1\r\nHost\r\n\r\n")]
-    #[case("GET / HTTP/1.1\r\n: a\r\n\r\n")]
-    #[case("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n")]
-    #[case("GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n")]
-    fn refused(#[case] text: &str) {
-        for step in 1..=text.len() {
-            assert!(verdict(text, step).is_some(), "in steps of {step}");
-        }
-    }
-
-    #[test]
-    fn nothing_is_read_in_a_tunnel() {
-        let (mut reader, verdict) = (HeadReader::default(), HeadVerdict::default());
-        reader.read(b"GET / HTTP/1.1\r\n\r\n", &verdict);
-        verdict.tunnel();
-        reader.read(b"anything\n: at all\n", &verdict);
-        assert_eq!(verdict.fault(), None);
-    }
-}
+mod tests;

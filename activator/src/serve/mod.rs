@@ -1,14 +1,18 @@
 //! The server's side: listeners, connections, and the admin endpoints.
 
 mod admin;
+mod connection;
+mod departure;
+mod fault;
+mod head;
 mod heads;
+mod limits;
 mod listener;
 mod socket;
 
 pub use admin::{Admin, router as admin_router};
-#[cfg(any(test, fuzzing))]
-pub(crate) use heads::HeadReader;
-pub use heads::HeadVerdict;
-#[cfg(any(test, fuzzing))]
-pub(crate) use listener::server;
-pub use listener::{Limits, Listener};
+pub(crate) use fault::REFUSED;
+pub use fault::{Fault, HeadVerdict};
+pub use heads::{HeadReader, Refused, Verdict};
+pub use limits::Limits;
+pub use listener::Listener;

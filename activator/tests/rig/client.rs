@@ -91,3 +91,23 @@ pub(crate) async fn raw_answer(to: SocketAddr, bytes: &str) -> String {
     timeout(GENEROUS, stream.read_to_end(&mut answer)).await.expect("the connection stays open").unwrap();
     String::from_utf8_lossy(&answer).into_owned()
 }
+
+/// Reads up to the end of a head.
+pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
+    read_until(stream, "\r\n\r\n").await
+}
+
+/// Reads up to these words and not a byte further.
+pub(crate) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = vec![];
+    timeout(GENEROUS, async {
+        while !text.ends_with(end.as_bytes()) {
+            text.push(
+                stream.read_u8().await.unwrap_or_else(|e| panic!("{e} behind {:?}", String::from_utf8_lossy(&text))),
+            );
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("no {end:?}"));
+    String::from_utf8(text).unwrap()
+}

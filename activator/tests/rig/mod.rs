@@ -5,10 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod client;
+pub(crate) mod frames;
 mod pod;
 
-pub(crate) use client::{Answer, Client, get, raw, raw_answer};
-pub(crate) use pod::{FakePod, Handler, PodBody, by_hand, ok};
+pub(crate) use client::{Answer, Client, get, raw, raw_answer, read_head, read_until};
+pub(crate) use frames::Frames;
+pub(crate) use pod::{FakePod, Handler, PodBody, by_hand, ok, raw_pod};
 
 use std::{
     net::SocketAddr,

@@ -19,7 +19,12 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinHandle,
+};
 
 pub(crate) type PodBody = BoxBody<Bytes, Infallible>;
 pub(crate) type Handler = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<PodBody>> + Send + Sync>;
@@ -110,4 +115,36 @@ pub(crate) fn by_hand() -> (mpsc::Sender<Frame<Bytes>>, BoxBody<Bytes, Infallibl
     let (sender, receiver) = mpsc::channel::<Frame<Bytes>>(1);
     let frames = futures::stream::unfold(receiver, |mut r| async { Some((Ok::<_, Infallible>(r.recv().await?), r)) });
     (sender, BodyExt::boxed(StreamBody::new(Box::pin(frames))))
+}
+
+/// A pod that speaks bytes: `answer` is given each head that comes, and the connection to write to. A probe, which sends
+/// nothing, is not an occasion.
+pub(crate) async fn raw_pod<F, R>(answer: F) -> u16
+where
+    F: Fn(String, TcpStream) -> R + Send + Sync + Clone + 'static,
+    R: Future<Output = Option<TcpStream>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                loop {
+                    let mut head = vec![];
+                    while !head.ends_with(b"\r\n\r\n") {
+                        match stream.read_u8().await {
+                            Ok(byte) => head.push(byte),
+                            Err(_) => return,
+                        }
+                    }
+                    match answer(String::from_utf8_lossy(&head).into_owned(), stream).await {
+                        Some(kept) => stream = kept,
+                        None => return,
+                    }
+                }
+            });
+        }
+    });
+    port
 }

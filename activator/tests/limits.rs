@@ -1,0 +1,278 @@
+//! What one client may take.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod rig;
+
+use std::sync::atomic::Ordering;
+
+use http_body_util::{BodyExt, Full};
+use rig::{Client, FakePod, Frames, GENEROUS, Rig, by_hand, frames, get, ok, raw, raw_answer, read_head};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+const HOST: &str = "hello.default.example.com";
+
+async fn started(flags: &[&str]) -> (Rig, FakePod) {
+    let rig = Rig::with(flags).await;
+    let pod = FakePod::saying("hi").await;
+    rig.function("hello", json!({}));
+    rig.start_pod("hello", &pod);
+    assert_eq!(get(rig.public, HOST, "/").await.status, 200);
+    (rig, pod)
+}
+
+#[tokio::test]
+async fn heads_are_bounded() {
+    let (rig, pod) = started(&["--max-head-bytes=8Ki", "--max-headers=10", "--max-request-line=4Ki"]).await;
+    let host = format!("Host: {HOST}\r\n");
+    let long = "x".repeat(9000);
+    for (head, status, kind) in [
+        (format!("GET / HTTP/1.1\r\n{host}X: {long}\r\n\r\n"), "HTTP/1.1 431", "head-too-large"),
+        // It need not come to its end.
+        (format!("GET / HTTP/1.1\r\n{host}X: {long}"), "HTTP/1.1 431", "head-too-large"),
+        (format!("GET / HTTP/1.0\r\n{host}X: {long}"), "HTTP/1.0 431", "head-too-large"),
+        (format!("GET / HTTP/1.1\r\n{host}{}\r\n", "X: y\r\n".repeat(10)), "HTTP/1.1 431", "head-too-large"),
+        (format!("GET /{long} HTTP/1.1\r\n{host}\r\n"), "HTTP/1.1 414", "target-too-long"),
+        (format!("GET /{long}"), "HTTP/1.1 414", "target-too-long"),
+        // An upload behind it does not hide the answer.
+        (
+            format!(
+                "POST / HTTP/1.1\r\n{host}{}Content-Length: 3000000\r\n\r\n{}",
+                "X: y\r\n".repeat(9),
+                long.repeat(300)
+            ),
+            "HTTP/1.1 431",
+            "head-too-large",
+        ),
+    ] {
+        let answer = raw_answer(rig.public, &head).await;
+        assert!(answer.starts_with(status) && answer.contains(kind), "{answer}");
+        assert!(
+            answer.to_ascii_lowercase().contains("connection: close") || answer.starts_with("HTTP/1.0"),
+            "{answer}"
+        );
+    }
+    assert_eq!(pod.requests.load(Ordering::SeqCst), 1);
+    let head = format!("GET /{} HTTP/1.1\r\n{host}Connection: close\r\n{}\r\n", &long[..4000], "X: y\r\n".repeat(8));
+    assert!(raw_answer(rig.public, &head).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn trailers_are_bounded() {
+    let (rig, _pod) = started(&["--max-head-bytes=8Ki", "--max-headers=10"]).await;
+    let head = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n");
+    for trailers in [format!("X: {}", "x".repeat(9000)), "X: y\r\n".repeat(11)] {
+        let mut stream = raw(rig.public, &head).await;
+        // The pod answers without having seen the end of the body, or the fault is told: either way the connection ends.
+        stream.write_all(trailers.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(GENEROUS, stream.read_to_string(&mut answer)).await.expect("the connection stays open").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    }
+    rig.in_flight("hello", 0).await;
+}
+
+#[tokio::test]
+async fn a_head_has_its_time_and_an_idle_connection_a_longer_one() {
+    let (rig, _pod) = started(&["--head-timeout=300ms", "--idle-connection-timeout=1h"]).await;
+    let mut kept = Client::connect(rig.public).await;
+    assert_eq!(kept.get(HOST, "/").await.status, 200);
+    let silent = TcpStream::connect(rig.public).await.unwrap();
+    for begun in ["G", "GET / HTTP/1.1\r\n", &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: y\r\n")] {
+        let answer = raw_answer(rig.public, begun).await;
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("head-timeout"), "{begun:?}: {answer}");
+    }
+    // Behind a request on the same connection it is the same.
+    let answer = raw_answer(rig.public, &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\nGET / HTT")).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("HTTP/1.1 408"), "{answer}");
+    // It is counted from the first byte, however the bytes come.
+    let mut slow = TcpStream::connect(rig.public).await.unwrap();
+    let (mut answer, mut sent) = (vec![], 0);
+    timeout(GENEROUS, async {
+        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(20));
+        loop {
+            tokio::select! {
+                read = slow.read_buf(&mut answer) => if read.is_err() || answer.ends_with(b"}") { break },
+                _ = ticks.tick() => { slow.write_all(b"x").await.ok(); sent += 1 }
+            }
+        }
+    })
+    .await
+    .expect("a head of one byte after the other is waited for without end");
+    assert!(answer.starts_with(b"HTTP/1.1 408") && sent < 200, "{sent}");
+    // All that took several times as long as a head may.
+    assert_eq!(kept.get(HOST, "/").await.status, 200);
+    let mut silent = silent;
+    silent.write_all(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes()).await.unwrap();
+    assert!(read_head(&mut silent).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn an_idle_connection_ends() {
+    let (rig, _pod) = started(&["--idle-connection-timeout=300ms"]).await;
+    let never = raw_answer(rig.public, "").await;
+    assert_eq!(never, "");
+    // Empty lines are not a request.
+    assert_eq!(raw_answer(rig.public, "\r\n").await, "");
+    let once = raw_answer(rig.public, &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    assert!(once.starts_with("HTTP/1.1 200") && once.matches("HTTP/1.1").count() == 1, "{once}");
+}
+
+#[tokio::test]
+async fn a_request_that_takes_long_does_not_make_its_connection_idle() {
+    let rig = Rig::with(&["--idle-connection-timeout=100ms", "--head-timeout=100ms"]).await;
+    rig.function("hello", json!({}));
+    let mut post = raw(rig.public, &format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 4\r\n\r\n")).await;
+    rig.queued("hello", 1).await;
+    // Longer than both.
+    assert_eq!(raw_answer(rig.public, "").await, "");
+    assert!(raw_answer(rig.public, "G").await.starts_with("HTTP/1.1 408"));
+    let pod = FakePod::start(|request| async { ok(request.into_body().collect().await.unwrap().to_bytes()) }).await;
+    rig.start_pod("hello", &pod);
+    rig.queued("hello", 0).await;
+    assert_eq!(raw_answer(rig.public, "").await, "");
+    post.write_all(b"body").await.unwrap();
+    let mut answer = String::new();
+    timeout(GENEROUS, post.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("body"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_tunnel_is_a_connection_and_the_next_ones_wait() {
+    let rig = Rig::with(&["--max-connections=1"]).await;
+    rig.function("hello", json!({}));
+    let pod = FakePod::start(|mut request| async move {
+        if !request.headers().contains_key("upgrade") {
+            return ok("hi");
+        }
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut io = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
+            io.write_all(b"here").await.unwrap();
+            io.read_to_end(&mut vec![]).await.ok();
+        });
+        let answer = http::Response::builder().status(101).header("connection", "upgrade").header("upgrade", "x");
+        answer.body(Full::default().boxed()).unwrap()
+    })
+    .await;
+    rig.start_pod("hello", &pod);
+    let mut tunnel =
+        raw(rig.public, &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")).await;
+    assert!(read_head(&mut tunnel).await.starts_with("HTTP/1.1 101"));
+    let mut here = [0; 4];
+    timeout(GENEROUS, tunnel.read_exact(&mut here)).await.unwrap().unwrap();
+    let next = tokio::spawn(get(rig.public, HOST, "/"));
+    for _ in 0..50 {
+        assert_eq!(get(rig.admin, "admin", "/livez").await.status, 200);
+    }
+    assert_eq!(pod.requests.load(Ordering::SeqCst), 1, "a tunnel does not count");
+    drop(tunnel);
+    assert_eq!(next.await.unwrap().status, 200);
+}
+
+fn get_block() -> Vec<u8> {
+    frames::block(&[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", HOST)])
+}
+
+#[tokio::test]
+async fn streams_are_bounded_and_said_so() {
+    let (rig, _pod) = started(&["--max-streams=3"]).await;
+    let mut client = Frames::connect(rig.public).await;
+    let settings = client.next_of(&[frames::SETTINGS]).await.unwrap();
+    let said: Vec<_> = settings.payload.chunks(6).filter(|s| s[..2] == [0, 3]).map(|s| s[2..].to_vec()).collect();
+    assert_eq!(said, [[0, 0, 0, 3]]);
+    // Who does not keep to it is refused what is too much.
+    let (_sender, _body) = by_hand();
+    rig.function("cold", json!({}));
+    let cold = frames::block(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", "/"),
+        (":authority", "cold.default.example.com"),
+    ]);
+    for stream in [1, 3, 5, 7] {
+        client.send(&frames::frame(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, stream, &cold)).await;
+    }
+    let refused = client.next_of(&[frames::RESET, frames::GOAWAY]).await.unwrap();
+    assert_eq!((refused.kind, refused.stream, refused.payload.as_slice()), (frames::RESET, 7, [0, 0, 0, 7].as_slice()));
+    rig.queued("cold", 3).await;
+}
+
+/// Sends until the other side has had enough; tells how many bytes that took.
+async fn flood(client: &mut Frames, bytes: &[u8], most: usize) -> usize {
+    let mut sent = 0;
+    let flooding = async {
+        while sent < most {
+            // The other side reads nothing more, or has closed.
+            match timeout(std::time::Duration::from_secs(1), client.stream.write_all(bytes)).await {
+                Ok(Ok(())) => sent += bytes.len(),
+                _ => break,
+            }
+        }
+    };
+    timeout(GENEROUS * 2, flooding).await.expect("the flood is taken");
+    sent
+}
+
+#[tokio::test]
+async fn a_flood_of_resets_ends_the_connection() {
+    let (rig, pod) = started(&[]).await;
+    let mut client = Frames::connect(rig.public).await;
+    let pairs: Vec<u8> = (0..20_000_u32)
+        .flat_map(|n| {
+            let stream = 2 * n + 1;
+            let head = frames::frame(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, stream, &get_block());
+            [head, frames::frame(frames::RESET, 0, stream, &[0, 0, 0, 8])].concat()
+        })
+        .collect();
+    client.stream.write_all(&pairs).await.ok();
+    let told = client.next_of(&[frames::GOAWAY]).await;
+    if let Some(told) = told {
+        // ENHANCE_YOUR_CALM
+        assert_eq!(told.payload[4..8], [0, 0, 0, 11]);
+    }
+    assert!(pod.requests.load(Ordering::SeqCst) < 5000, "the flood reaches the pod");
+    rig.in_flight("hello", 0).await;
+    assert_eq!(get(rig.public, HOST, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_flood_of_continuations_ends_the_connection() {
+    let (rig, pod) = started(&[]).await;
+    for (name, block) in [("empty", vec![]), ("full", frames::literal("x", &"y".repeat(100)).repeat(100))] {
+        let mut client = Frames::connect(rig.public).await;
+        client.send(&frames::frame(frames::HEADERS, frames::END_STREAM, 1, &get_block())).await;
+        let more = frames::frame(frames::CONTINUATION, 0, 1, &block).repeat(if block.is_empty() { 1000 } else { 1 });
+        let sent = flood(&mut client, &more, 64 << 20).await;
+        assert!(sent < 32 << 20, "{name}: {sent} bytes were taken");
+        let told = client.next_of(&[frames::GOAWAY, frames::HEADERS]).await;
+        assert!(told.is_none_or(|told| told.kind == frames::GOAWAY), "{name}: it is answered");
+    }
+    assert_eq!(pod.requests.load(Ordering::SeqCst), 1);
+    assert_eq!(get(rig.public, HOST, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn heads_of_http_2_are_bounded() {
+    let (rig, pod) = started(&["--max-head-bytes=8Ki", "--max-request-line=4Ki", "--max-headers=10"]).await;
+    let stream = TcpStream::connect(rig.public).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    for (count, size) in [(11, 1), (1, 8000), (5, 4000)] {
+        let mut request = http::Request::get(format!("http://{HOST}/"));
+        for n in 0..count {
+            request = request.header(format!("x-{n}"), "y".repeat(size));
+        }
+        let request = request.body(Full::<bytes::Bytes>::default()).unwrap();
+        let answer = timeout(GENEROUS, sender.send_request(request)).await.unwrap();
+        // The client may know the limit and not even send it.
+        assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status() == 431), "{count} of {size}");
+    }
+    assert_eq!(pod.requests.load(Ordering::SeqCst), 1);
+}
