@@ -60,7 +60,7 @@ impl Context {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Bounds {
     /// More than a test ever needs.
     pub(crate) fn generous() -> Self {

@@ -10,7 +10,7 @@ mod strict;
 use std::{
     convert::Infallible,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
     pin::Pin,
     sync::Arc,
     task::{Context as Poller, Poll},
@@ -28,7 +28,6 @@ use rouse_crds::function::Protocol;
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
     runtime::Runtime,
     time::timeout,
 };
@@ -36,24 +35,20 @@ use tokio::{
 use self::strict::{End, Message};
 use super::{Peer, headers, hygiene, trace};
 use crate::{
-    admit::Budget,
-    context::Context,
+    context::{Bounds, Context},
     demand::Ledger,
     endpoints::Dialer,
     metrics::Metrics,
     route::{Directory, Host, Side, Table},
-    serve::{HeadReader, HeadVerdict, server},
+    serve::{HeadReader, HeadVerdict, Limits, REFUSED, Refused, builders},
     wake::{Scaler, WakeError},
 };
 
-/// What is needed to read connections; made once, since it has a runtime and a socket.
+/// What is needed to read connections; made once, since it has a runtime.
 #[derive(Debug)]
 pub struct Bench {
     runtime: Runtime,
     table: Arc<Table>,
-    /// A peer needs one; nothing goes over it.
-    socket: Arc<TcpStream>,
-    _other_end: TcpStream,
 }
 
 /// A request that the HTTP server handed on.
@@ -76,6 +71,17 @@ enum Outcome {
 
 /// Longer input is not looked at: the limits of the server come into play and are tested elsewhere.
 const LONGEST: usize = 16 << 10;
+/// Those of the size are above [`LONGEST`].
+const LIMITS: Limits = Limits {
+    connections: 1,
+    head_bytes: 64 << 10,
+    headers: 128,
+    request_line: 32 << 10,
+    head_time: STUCK,
+    idle: STUCK,
+    streams: 100,
+    resets: 20,
+};
 /// Far longer than one connection takes.
 const STUCK: Duration = Duration::from_secs(20);
 
@@ -99,21 +105,15 @@ impl Bench {
     ///
     /// # Panics
     ///
-    /// If there is no loopback network.
+    /// If the system gives no runtime.
     #[must_use]
     pub fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (socket, other_end) = runtime.block_on(async {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let (one, other) = tokio::join!(TcpStream::connect(address), listener.accept());
-            (one.unwrap(), other.unwrap().0)
-        });
         let table = Arc::new(Table::new("cluster.local"));
         let ledger = Ledger::new();
         let metrics = Metrics::new(ledger.clone());
-        let context = Context::new(Arc::new(NoScaler), Budget::new(1), Dialer::new(false), metrics, ledger);
-        let mut directory = Directory::new(context, table.clone(), "example.com", 1);
+        let context = Context::new(Arc::new(NoScaler), Bounds::generous(), Dialer::new(false), metrics, ledger);
+        let mut directory = Directory::new(context, table.clone(), "example.com");
         for (name, visibility, hosts) in [("f", "Public", vec!["a.example"]), ("g", "Cluster", vec![])] {
             let function = serde_json::from_value(json!({
                 "apiVersion": "rouse.dev/v1alpha1", "kind": "Function",
@@ -122,7 +122,7 @@ impl Bench {
             }));
             directory.function_seen(&function.unwrap());
         }
-        Self { runtime, table, socket: Arc::new(socket), _other_end: other_end }
+        Self { runtime, table }
     }
 
     /// Reads `bytes` as one connection, whole and byte by byte, and checks every promise about what comes of it.
@@ -133,37 +133,22 @@ impl Bench {
     pub fn check(&self, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(LONGEST)];
         let _shown = Shown(bytes);
-        let fault = fault(bytes, bytes.len().max(1));
-        for step in [1, 2, 7] {
-            assert_eq!(self::fault(bytes, step), fault, "the guard reads pieces of {step} otherwise than the whole");
-        }
         let whole = self.read(bytes, bytes.len().max(1));
         if bytes.starts_with(b"PRI ") {
             // HTTP/2 has no order of requests to compare.
             return;
         }
         let by_one = self.read(bytes, 1);
+        for (step, other) in [(1, &by_one), (7, &self.read(bytes, 7))] {
+            assert_eq!(&whole, other, "reads of {step} make a difference");
+        }
         let accepted = |seen: &[Seen]| -> Vec<Seen> {
             seen.iter().filter(|s| matches!(s.outcome, Outcome::Accepted(..))).cloned().collect()
         };
-        if fault.is_none() {
-            assert_eq!(whole, by_one, "the size of the reads makes a difference");
-        } else {
-            // A fault that was read already refuses the requests before it that have not been handed on.
-            let (whole, by_one) = (accepted(&whole), accepted(&by_one));
-            assert!(by_one.starts_with(&whole), "{whole:?} is not how this begins: {by_one:?}");
-        }
         let (messages, end) = strict::read(bytes);
-        if end == End::Head {
-            assert_eq!(fault, None, "nothing is wrong with {messages:?}");
-        }
         for (n, message) in messages.iter().enumerate() {
-            match by_one.get(n) {
-                Some(seen) if fault.is_none() || seen.outcome != Outcome::Refused => agree(message, seen),
-                // The server reads a little ahead, so this one may be refused for what comes after it.
-                Some(_) | None if fault.is_some() => break,
-                _ => panic!("{message:?} is a request and was not seen: {by_one:?}"),
-            }
+            let Some(seen) = by_one.get(n) else { panic!("{message:?} is a request and was not seen: {by_one:?}") };
+            agree(message, seen);
         }
         let after = accepted(by_one.get(messages.len()..).unwrap_or_default());
         match end {
@@ -180,16 +165,23 @@ impl Bench {
     fn read(&self, bytes: &[u8], step: usize) -> Vec<Seen> {
         let verdict = Arc::new(HeadVerdict::default());
         let address = (Ipv4Addr::new(192, 0, 2, 1), 1).into();
-        let peer = Peer { address, socket: self.socket.clone(), heads: verdict.clone() };
+        let peer = Arc::new(Peer::new(address, verdict.clone(), LIMITS.headers));
         let seen = Arc::new(Mutex::new(vec![]));
         let service = service_fn({
             let (seen, table) = (seen.clone(), self.table.clone());
             move |request| answer(request, peer.clone(), table.clone(), seen.clone())
         });
-        let wire = Wire { bytes: bytes.to_vec(), at: 0, step, heads: HeadReader::default(), verdict, patience: 32 };
+        let heads = HeadReader::new(LIMITS);
+        let coming = bytes.to_vec();
+        let wire =
+            Wire { coming, at: 0, step, heads, verdict, kept: vec![], ready: vec![], refused: None, patience: 32 };
         let ended = self.runtime.block_on(async {
-            let server = server();
-            timeout(STUCK, server.serve_connection_with_upgrades(TokioIo::new(wire), service)).await
+            let (http1, http2) = builders(&LIMITS);
+            if bytes.starts_with(b"PRI ") {
+                timeout(STUCK, http2.serve_connection(TokioIo::new(wire), service)).await
+            } else {
+                timeout(STUCK, http1.serve_connection(TokioIo::new(wire), service).with_upgrades()).await
+            }
         });
         // That it ends in an error is what most of these bytes are for.
         drop(ended.expect("a connection whose client has hung up does not end"));
@@ -208,27 +200,19 @@ impl Drop for Shown<'_> {
     }
 }
 
-/// What the guard says of bytes that come in pieces of `step`.
-fn fault(bytes: &[u8], step: usize) -> Option<&'static str> {
-    let (mut reader, verdict) = (HeadReader::default(), HeadVerdict::default());
-    for part in bytes.chunks(step) {
-        reader.read(part, &verdict);
-    }
-    verdict.fault()
-}
-
 /// What the proxy does with a request, up to the router and, where that has found something, past it.
 async fn answer(
     request: Request<Incoming>,
-    peer: Peer,
+    peer: Arc<Peer>,
     table: Arc<Table>,
     seen: Arc<Mutex<Vec<Seen>>>,
 ) -> Result<Response<Empty<Bytes>>, Infallible> {
     let (mut parts, body) = request.into_parts();
-    let request_id = trace::request_id(&mut parts.headers);
+    trace::request_id(&mut parts.headers);
     let (method, target) = (parts.method.to_string(), parts.uri.to_string());
     let host = hygiene::inspect(&parts, &peer).ok().and_then(|()| Some(Host::of(&parts).ok()?.as_str().to_owned()));
-    assert!(host.is_none() || peer.heads.fault().is_none(), "accepted although {:?}", peer.heads.fault());
+    let stands_in = host.is_some() && parts.headers.contains_key(REFUSED) && peer.heads.fault().is_some();
+    assert!(!stands_in, "what stands for a refused request was accepted");
     let Some(host) = host else {
         seen.lock().push(Seen { method, target, outcome: Outcome::Refused, body: None });
         let mut response = Response::new(Empty::new());
@@ -243,7 +227,7 @@ async fn answer(
         Some(gate.id().to_string())
     });
     assert_ne!(public.as_deref(), Some("ns/g"), "the ingress reaches what only the cluster may call");
-    toward_pod(parts, peer.address.ip(), &request_id, &host);
+    toward_pod(parts, &peer, &host);
     let index = {
         let mut seen = seen.lock();
         seen.push(Seen { method, target, outcome: Outcome::Accepted(host, public.or(inside)), body: None });
@@ -255,9 +239,11 @@ async fn answer(
 }
 
 /// What a pod would get says one host, the one by which it was routed, and nothing of the connection.
-fn toward_pod(mut parts: Parts, client: IpAddr, request_id: &HeaderValue, host: &str) {
-    let upgrades = headers::toward_pod(&mut parts, client, request_id);
-    headers::target(&mut parts, Protocol::Http1);
+fn toward_pod(mut parts: Parts, peer: &Peer, host: &str) {
+    let upgrades = headers::toward_pod(&mut parts, peer);
+    let mut request = Request::from_parts(parts, ());
+    headers::target(&mut request, Protocol::Http1);
+    let (parts, ()) = request.into_parts();
     let named: Vec<_> = parts.headers.get_all(header::HOST).iter().map(|h| h.to_str().unwrap()).collect();
     assert_eq!(named.len(), 1, "{named:?}");
     assert_eq!(Host::normalise(named[0]).unwrap().as_str(), host, "the pod is told of another host");
@@ -282,13 +268,16 @@ fn agree(message: &Message, seen: &Seen) {
     assert_eq!(Some(&message.body), seen.body.as_ref(), "{message:?}");
 }
 
-/// A connection whose bytes are all there.
+/// A connection whose bytes are all there. It is to the guard and the server what the socket of a client is.
 struct Wire {
-    bytes: Vec<u8>,
+    coming: Vec<u8>,
     at: usize,
     step: usize,
     heads: HeadReader,
     verdict: Arc<HeadVerdict>,
+    kept: Vec<u8>,
+    ready: Vec<u8>,
+    refused: Option<Refused>,
     /// Turns that are left to the server between the last byte and the end.
     patience: u32,
 }
@@ -296,18 +285,48 @@ struct Wire {
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Poller<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.at == this.bytes.len() && this.patience > 0 {
-            // A client that hangs up gets no answer any more, so it waits a little.
-            this.patience -= 1;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        if this.ready.is_empty() {
+            this.heads.answered(false);
         }
-        let end = this.bytes.len().min(this.at + this.step.min(buffer.remaining()));
-        let part = &this.bytes[this.at..end];
-        this.at = end;
-        buffer.put_slice(part);
-        this.heads.read(part, &this.verdict);
-        Poll::Ready(Ok(()))
+        loop {
+            if !this.ready.is_empty() {
+                let count = this.ready.len().min(buffer.remaining());
+                buffer.put_slice(&this.ready[..count]);
+                this.ready.drain(..count);
+                return Poll::Ready(Ok(()));
+            }
+            match this.refused {
+                Some(Refused::Body(fault)) => return Poll::Ready(Err(io::Error::other(fault.detail()))),
+                // The answer to what stands in for it ends the connection.
+                Some(Refused::Head(_)) => return this.wait(cx),
+                None => {}
+            }
+            let end = this.coming.len().min(this.at + this.step);
+            this.kept.extend_from_slice(&this.coming[this.at..end]);
+            let more = end > this.at;
+            this.at = end;
+            let judged = this.heads.read(&this.kept, &this.verdict);
+            this.ready.extend(this.kept.drain(..judged.pass));
+            this.refused = judged.refused;
+            if let Some(Refused::Head(_)) = judged.refused {
+                this.ready.extend_from_slice(this.heads.stand_in());
+            }
+            if !more && this.ready.is_empty() && this.refused.is_none() {
+                return this.wait(cx);
+            }
+        }
+    }
+}
+
+impl Wire {
+    /// Nothing more comes. A client that hangs up gets no answer any more, so it does that after some turns only.
+    fn wait(&mut self, cx: &Poller<'_>) -> Poll<io::Result<()>> {
+        if self.patience == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        self.patience -= 1;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -56,28 +56,34 @@ const USUAL_HEADERS: usize = 100;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_LIMIT: Duration = Duration::from_secs(20);
 
+/// The HTTP servers that connections have with these limits.
+pub(crate) fn builders(limits: &Limits) -> (http1::Builder, http2::Builder<TokioExecutor>) {
+    let mut http1 = http1::Builder::new();
+    http1
+        .max_buf_size((limits.head_bytes + 1).max(SMALLEST_BUFFER))
+        // The socket knows how long to wait, and for what.
+        .header_read_timeout(None)
+        // Who leaves is noticed elsewhere, and told from those who only have no more to say.
+        .half_close(true);
+    if limits.headers > USUAL_HEADERS {
+        http1.max_headers(limits.headers);
+    }
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(limits.resets)
+        .max_local_error_reset_streams(limits.resets)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_LIMIT)
+        .adaptive_window(true);
+    (http1, http2)
+}
+
 impl Server {
     pub(super) fn new(limits: Limits, side: Side, proxy: Arc<Proxy>, stop: CancellationToken) -> Self {
-        let mut http1 = http1::Builder::new();
-        http1
-            .max_buf_size((limits.head_bytes + 1).max(SMALLEST_BUFFER))
-            // The socket knows how long to wait, and for what.
-            .header_read_timeout(None)
-            // Who leaves is noticed elsewhere, and told from those who only have no more to say.
-            .half_close(true);
-        if limits.headers > USUAL_HEADERS {
-            http1.max_headers(limits.headers);
-        }
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        http2
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.streams)
-            .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
-            .max_pending_accept_reset_streams(limits.resets)
-            .max_local_error_reset_streams(limits.resets)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_LIMIT)
-            .adaptive_window(true);
+        let (http1, http2) = builders(&limits);
         Self { http1, http2, limits, side, proxy, stop }
     }
 

@@ -157,7 +157,7 @@ impl HeadReader {
 
     /// To be called when the library reads on after the end of a message, which it does when it has answered: with another
     /// protocol from here on, or without.
-    pub(super) fn answered(&mut self, tunnel: bool) {
+    pub(crate) fn answered(&mut self, tunnel: bool) {
         if matches!(self.state, State::Undecided) {
             self.state = if tunnel { State::Off } else { State::Head(Head::default()) };
         }
@@ -186,7 +186,7 @@ impl HeadReader {
     }
 
     /// The request that stands for the refused one.
-    pub(super) fn stand_in(&self) -> &'static [u8] {
+    pub(crate) fn stand_in(&self) -> &'static [u8] {
         super::fault::stand_in(self.is_head, self.is_http_10)
     }
 }

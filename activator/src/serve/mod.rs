@@ -11,6 +11,8 @@ mod listener;
 mod socket;
 
 pub use admin::{Admin, router as admin_router};
+#[cfg(any(test, fuzzing))]
+pub(crate) use connection::builders;
 pub(crate) use fault::REFUSED;
 pub use fault::{Fault, HeadVerdict};
 pub use heads::{HeadReader, Refused, Verdict};

@@ -208,6 +208,6 @@ proptest! {
         }
         both.check();
         prop_assert!(both.directory.claims.is_empty(), "{:?}", both.directory.claims);
-        prop_assert!(both.directory.budgets.values().all(|b| b.strong_count() > 0), "a budget without a function is kept");
+        prop_assert!(both.directory.namespaces.values().all(|n| n.strong_count() > 0), "a namespace without a function is kept");
     }
 }
