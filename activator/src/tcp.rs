@@ -2,10 +2,12 @@
 
 use std::{
     io::{self, ErrorKind, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
@@ -81,6 +83,26 @@ pub(crate) fn poll_write_vectored(
 #[derive(Debug)]
 pub(crate) struct PodSocket(pub(crate) TcpStream);
 
+impl PodSocket {
+    /// A pod that answers before it has read the whole request, and closes, makes the next write fail while its answer is
+    /// still to be read. What is written then is for nobody, and the answer is heard first.
+    fn unless_it_has_said_something(
+        &self,
+        written: Poll<io::Result<usize>>,
+        length: impl FnOnce() -> usize,
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(Err(error)) = &written else { return written };
+        if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) {
+            return written;
+        }
+        // The socket itself is asked: its event may not have been seen yet.
+        match SockRef::from(&self.0).peek(&mut [MaybeUninit::uninit()]) {
+            Ok(1..) => Poll::Ready(Ok(length())),
+            _ => written,
+        }
+    }
+}
+
 impl AsyncRead for PodSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buffer)
@@ -89,7 +111,8 @@ impl AsyncRead for PodSocket {
 
 impl AsyncWrite for PodSocket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        poll_write(&self.0, cx, bytes)
+        let written = poll_write(&self.0, cx, bytes);
+        self.unless_it_has_said_something(written, || bytes.len())
     }
 
     fn poll_write_vectored(
@@ -97,7 +120,8 @@ impl AsyncWrite for PodSocket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        poll_write_vectored(&self.0, cx, slices)
+        let written = poll_write_vectored(&self.0, cx, slices);
+        self.unless_it_has_said_something(written, || slices.iter().map(|slice| slice.len()).sum())
     }
 
     fn is_write_vectored(&self) -> bool {

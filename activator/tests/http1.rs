@@ -272,7 +272,7 @@ async fn a_body_that_is_not_wanted_is_not_asked_for() {
 #[tokio::test]
 async fn an_early_answer_reaches_a_client_that_still_sends() {
     // A pod that says no as soon as it has seen the head, and closes or goes on listening.
-    for close in [false] {
+    for close in [true, false] {
         let port = raw_pod(move |_, mut stream| async move {
             let head = "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 6\r\nConnection: close\r\n\r\nenough";
             stream.write_all(head.as_bytes()).await.ok();

@@ -5,9 +5,18 @@ mod rig;
 
 use std::{sync::Arc, time::Duration};
 
-use rig::{Client, FakePod, GENEROUS, Rig, get, ok};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rig::{Client, FakePod, Frames, GENEROUS, Rig, frames, get, ok, raw, read_head};
 use serde_json::json;
-use tokio::{net::TcpStream, sync::Notify, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+    time::timeout,
+};
 
 const HOST: &str = "hello.default.example.com";
 
@@ -92,4 +101,127 @@ async fn the_grace_bounds_it_all() {
     rig.stop();
     timeout(Duration::from_secs(10), rig.ended.take().unwrap()).await.expect("it does not end").unwrap().unwrap();
     call.abort();
+}
+
+async fn until_leaving(rig: &Rig) {
+    timeout(GENEROUS, async { while get(rig.admin, "admin", "/readyz").await.status != 503 {} }).await.unwrap();
+}
+
+#[tokio::test]
+async fn kept_connections_end_by_word_of_an_answer() {
+    let mut rig = Rig::with(&["--shutdown-delay=1s"]).await;
+    rig.function("hello", json!({}));
+    let pod = FakePod::saying("hi").await;
+    rig.start_pod("hello", &pod);
+    let mut kept = Client::connect(rig.public).await;
+    assert_eq!(kept.get(HOST, "/").await.header("connection"), "");
+    rig.stop();
+    until_leaving(&rig).await;
+    let last = kept.get(HOST, "/").await;
+    assert_eq!((last.status.as_u16(), last.header("connection")), (200, "close"));
+    // New ones are still served.
+    assert_eq!(get(rig.public, HOST, "/").await.status, 200);
+    timeout(GENEROUS, rig.ended.take().unwrap()).await.expect("it does not end").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_has_begun_to_come_is_answered() {
+    let mut rig = Rig::with(&["--shutdown-delay=0s"]).await;
+    rig.function("hello", json!({}));
+    let pod = FakePod::saying("hi").await;
+    rig.start_pod("hello", &pod);
+    assert_eq!(get(rig.public, HOST, "/").await.status, 200);
+    let silent = TcpStream::connect(rig.public).await.unwrap();
+    let mut begun = raw(rig.public, "GET / HTTP/1.1\r\nHost: ").await;
+    // Both are accepted when a later one is served.
+    assert_eq!(get(rig.public, HOST, "/").await.status, 200);
+    rig.stop();
+    until_refused(&rig).await;
+    begun.write_all(format!("{HOST}\r\n\r\n").as_bytes()).await.unwrap();
+    let head = read_head(&mut begun).await.to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
+    drop(silent);
+    timeout(GENEROUS, rig.ended.take().unwrap()).await.expect("it does not end").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn http_2_is_told_and_what_it_carries_ends() {
+    let mut rig = Rig::with(&["--shutdown-delay=0s"]).await;
+    rig.function("hello", json!({}));
+    rig.function("cold", json!({}));
+    let go = Arc::new(Notify::new());
+    let pod = FakePod::start({
+        let go = go.clone();
+        move |_| {
+            let go = go.clone();
+            async move {
+                go.notified().await;
+                ok("hi")
+            }
+        }
+    })
+    .await;
+    rig.start_pod("hello", &pod);
+    let io = TokioIo::new(TcpStream::connect(rig.public).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut call = |host: &str| {
+        let request = Request::get(format!("http://{host}/")).body(Full::<Bytes>::default()).unwrap();
+        tokio::spawn(sender.send_request(request))
+    };
+    let (slow, parked) = (call(HOST), call("cold.default.example.com"));
+    rig.in_flight("hello", 1).await;
+    rig.queued("cold", 1).await;
+    let mut told = Frames::connect(rig.public).await;
+    assert!(told.next_of(&[frames::SETTINGS]).await.is_some());
+    rig.stop();
+    // No stream is cut: the last one that counts is any.
+    let goaway = told.next_of(&[frames::GOAWAY]).await.unwrap();
+    assert_eq!(goaway.payload[4..8], [0, 0, 0, 0]);
+    until_refused(&rig).await;
+    let cold = FakePod::saying("woken").await;
+    rig.start_pod("cold", &cold);
+    assert_eq!(
+        timeout(GENEROUS, parked).await.unwrap().unwrap().unwrap().into_body().collect().await.unwrap().to_bytes(),
+        "woken"
+    );
+    go.notify_one();
+    assert_eq!(
+        timeout(GENEROUS, slow).await.unwrap().unwrap().unwrap().into_body().collect().await.unwrap().to_bytes(),
+        "hi"
+    );
+    timeout(GENEROUS, connection).await.expect("the connection stays").unwrap().unwrap();
+    drop(told);
+    timeout(GENEROUS, rig.ended.take().unwrap()).await.expect("it does not end").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_tunnel_goes_on_through_the_grace() {
+    let mut rig = Rig::with(&["--shutdown-delay=0s"]).await;
+    rig.function("hello", json!({}));
+    let pod = FakePod::start(|mut request| async move {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut io = TokioIo::new(upgrade.await.unwrap());
+            let mut buffer = [0; 16];
+            while let Ok(n @ 1..) = io.read(&mut buffer).await {
+                io.write_all(&buffer[..n]).await.unwrap();
+            }
+        });
+        let response = Response::builder().status(101).header("connection", "upgrade").header("upgrade", "x");
+        response.body(Full::default().boxed()).unwrap()
+    })
+    .await;
+    rig.start_pod("hello", &pod);
+    let wish = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+    let mut tunnel = raw(rig.public, &wish).await;
+    assert!(read_head(&mut tunnel).await.starts_with("HTTP/1.1 101"));
+    rig.stop();
+    until_refused(&rig).await;
+    tunnel.write_all(b"still").await.unwrap();
+    let mut echo = [0; 5];
+    timeout(GENEROUS, tunnel.read_exact(&mut echo)).await.unwrap().unwrap();
+    assert!(!rig.ended.as_ref().unwrap().is_finished());
+    drop(tunnel);
+    timeout(GENEROUS, rig.ended.take().unwrap()).await.expect("it does not end").unwrap().unwrap();
 }

@@ -8,8 +8,9 @@ use std::{
 };
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{
+    body::Incoming,
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -24,7 +25,7 @@ use super::{
     socket::{Socket, Version, Written},
 };
 use crate::{
-    proxy::{Peer, Proxy},
+    proxy::{Body, Gone, Peer, Proxy},
     route::Side,
 };
 
@@ -89,6 +90,30 @@ impl Server {
 
     /// Serves a connection until its end.
     pub(super) async fn serve(&self, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
+        let (proxy, side) = (self.proxy.clone(), self.side);
+        let answer = move |request, peer: Arc<Peer>| {
+            let proxy = proxy.clone();
+            async move {
+                let mut answer = proxy.serve(side, &peer, request).await;
+                if proxy.is_leaving()
+                    && !peer.heads.is_http2()
+                    && let Ok(answer) = &mut answer
+                    && answer.status() != StatusCode::SWITCHING_PROTOCOLS
+                {
+                    // A connection that ends by word of an answer loses no request, unlike one that is just closed.
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer
+            }
+        };
+        self.serve_by(stream, address, place, answer).await;
+    }
+
+    async fn serve_by<A, F>(&self, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit, answer: A)
+    where
+        A: Fn(Request<Incoming>, Arc<Peer>) -> F,
+        F: Future<Output = Result<Response<Body>, Gone>> + Send + 'static,
+    {
         let (stream, heads, written) = (Arc::new(stream), Arc::<HeadVerdict>::default(), Arc::<Written>::default());
         let mut socket = Socket::new(stream.clone(), heads.clone(), written.clone(), self.limits, place);
         let version = match self.version(&mut socket).await {
@@ -97,21 +122,12 @@ impl Server {
             Err(error) => return tracing::debug!(%error, "A connection ended before it began"),
         };
         let peer = Arc::new(Peer::new(address, heads.clone(), self.limits.headers));
-        let (proxy, side, http2) = (self.proxy.clone(), self.side, version == Version::Http2);
-        let service = service_fn(move |request| {
-            let (proxy, peer) = (proxy.clone(), peer.clone());
+        let service = service_fn(|request| {
+            let (peer, answering) = (peer.clone(), answer(request, peer.clone()));
             async move {
                 peer.heads.waiting(true);
-                let mut answer = proxy.serve(side, &peer, request).await;
+                let answer = answering.await;
                 peer.heads.waiting(false);
-                if !http2
-                    && proxy.is_leaving()
-                    && let Ok(answer) = &mut answer
-                    && answer.status() != StatusCode::SWITCHING_PROTOCOLS
-                {
-                    // A connection that ends by word of an answer loses no request, unlike one that is just closed.
-                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
                 answer
             }
         });
@@ -178,5 +194,84 @@ impl Server {
         }
         // What has begun to come before the end is still answered.
         if socket.is_silent() { Ok(None) } else { socket.version().await }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Empty};
+    use hyper::client::conn;
+    use tokio::{net::TcpListener, sync::Semaphore};
+
+    use super::*;
+    use crate::{demand::Ledger, metrics::Metrics, route::Table};
+
+    /// Serves connections whose requests to `/panic` panic.
+    async fn serving() -> SocketAddr {
+        let limits = Limits {
+            connections: 10,
+            head_bytes: 8 << 10,
+            headers: 100,
+            request_line: 4 << 10,
+            head_time: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
+            streams: 100,
+            resets: 10,
+        };
+        let (table, metrics) = (Arc::new(Table::new("cluster.local")), Metrics::new(Ledger::new()));
+        let proxy = Arc::new(Proxy::new(table, metrics, CancellationToken::new()));
+        let server = Arc::new(Server::new(limits, Side::Public, proxy, CancellationToken::new()));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let places = Arc::new(Semaphore::new(limits.connections));
+        tokio::spawn(async move {
+            while let Ok((stream, address)) = listener.accept().await {
+                let (server, place) = (server.clone(), places.clone().acquire_owned().await.unwrap());
+                let answer = |request: Request<Incoming>, _| async move {
+                    assert_ne!(request.uri().path(), "/panic", "as it is told to");
+                    Ok(Response::new(Body::full("fine".into())))
+                };
+                tokio::spawn(async move { server.serve_by(stream, address, place, answer).await });
+            }
+        });
+        address
+    }
+
+    fn get(path: &str) -> Request<Empty<bytes::Bytes>> {
+        Request::get(format!("http://a.example{path}")).header("host", "a.example").body(Empty::new()).unwrap()
+    }
+
+    async fn is_fine(answer: hyper::Result<Response<Incoming>>) -> bool {
+        match answer {
+            Ok(answer) => answer.into_body().collect().await.is_ok_and(|body| body.to_bytes() == "fine"),
+            Err(_) => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_one_connection() {
+        let address = serving().await;
+        let connect = || async {
+            let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+            let (sender, connection) = conn::http1::handshake(io).await.unwrap();
+            tokio::spawn(connection);
+            sender
+        };
+        let (mut one, mut other) = (connect().await, connect().await);
+        assert!(is_fine(one.send_request(get("/")).await).await && is_fine(other.send_request(get("/")).await).await);
+        assert!(!is_fine(one.send_request(get("/panic")).await).await);
+        assert!(is_fine(other.send_request(get("/")).await).await);
+        assert!(is_fine(connect().await.send_request(get("/")).await).await);
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_one_stream() {
+        let io = TokioIo::new(TcpStream::connect(serving().await).await.unwrap());
+        let (mut sender, connection) = conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        let (before, panics) = (sender.send_request(get("/")), sender.send_request(get("/panic")));
+        let (before, panics) = tokio::join!(before, panics);
+        assert!(is_fine(before).await && !is_fine(panics).await);
+        assert!(is_fine(sender.send_request(get("/")).await).await);
     }
 }

@@ -58,7 +58,8 @@ impl Departure {
                 () = sleep(LOOK) => {}
             }
             let now = self.written.bytes();
-            silent = if waiting || now != before { 0 } else { silent + 1 };
+            // What the client is slow to take is under way, and the system itself asks for it.
+            silent = if waiting || now != before || self.written.is_blocked() { 0 } else { silent + 1 };
             before = now;
             if silent >= SILENT_LOOKS {
                 return;
