@@ -262,3 +262,54 @@ async fn our_own_answers_are_fit_for_http_2() {
     let request = Request::get(format!("http://{HOST}/")).body(Full::default().boxed()).unwrap();
     assert_eq!(timeout(GENEROUS, client.send_request(request)).await.unwrap().unwrap().status(), 200);
 }
+
+/// Bodies that nobody reads yet must not keep those from coming that somebody reads, or a queue never gets shorter: the last
+/// streams of a connection are let in last.
+#[tokio::test]
+async fn bodies_that_wait_do_not_stop_those_that_are_read() {
+    const STREAMS: usize = 64;
+    const BODY: usize = 200_000;
+    for protocol in ["http1", "h2c"] {
+        let rig = Rig::start().await;
+        rig.function(
+            "hello",
+            json!({"protocol": protocol, "scaling": {"concurrencyLimit": 1}, "queue": {"maxBytes": "64Mi"}}),
+        );
+        let sender = connect(rig.public).await;
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..STREAMS {
+            let mut sender = sender.clone();
+            calls.spawn(async move {
+                let body = Full::from(vec![b'x'; BODY]).boxed();
+                let request = Request::post(format!("http://{HOST}/")).body(body).unwrap();
+                let answer = timeout(GENEROUS, sender.send_request(request)).await.expect("stuck").unwrap();
+                timeout(GENEROUS, answer.into_body().collect()).await.expect("stuck").unwrap().to_bytes().len()
+            });
+        }
+        rig.queued("hello", STREAMS as u64).await;
+        let pod = FakePod::start(echo).await;
+        rig.start_pod("hello", &pod);
+        let lengths = calls.join_all().await;
+        assert_eq!(lengths, [BODY; STREAMS], "{protocol}");
+    }
+}
+
+/// Whoever reads a long answer slowly must not keep others from reading theirs, which come on the same connection of the pod.
+#[tokio::test]
+async fn an_answer_that_nobody_reads_does_not_stop_others() {
+    const LENGTH: usize = 8 << 20;
+    let pod = FakePod::start(|_| async { Response::new(Full::from(vec![b'x'; LENGTH]).boxed()) }).await;
+    let rig = warm(&pod, json!({"protocol": "h2c"})).await;
+    let mut slow = vec![];
+    for _ in 0..8 {
+        let mut client = Client::connect(rig.public).await;
+        let request = Request::get("/").header("host", HOST).body(Full::default().boxed()).unwrap();
+        slow.push((client.begin(request).await, client));
+    }
+    let quick = Client::connect(rig.public).await.get(HOST, "/").await;
+    assert_eq!(quick.body.len(), LENGTH);
+    for (answer, _) in slow {
+        let body = timeout(GENEROUS, answer.into_body().collect()).await.expect("stuck").unwrap();
+        assert_eq!(body.to_bytes().len(), LENGTH);
+    }
+}

@@ -22,12 +22,12 @@ struct Arrival {
 }
 
 impl Gate {
-    /// A request comes that would hold `bytes` while it waits.
+    /// A request comes that would hold `bytes` while it waits, which is asked only if it has to.
     ///
     /// # Errors
     ///
     /// If it is turned away.
-    pub fn enter(self: &Arc<Self>, bytes: u64) -> Result<Entered, Refusal> {
+    pub fn enter(self: &Arc<Self>, bytes: impl FnOnce() -> u64) -> Result<Entered, Refusal> {
         self.arrive(bytes, None)
     }
 
@@ -36,11 +36,16 @@ impl Gate {
     /// # Errors
     ///
     /// If it is turned away.
-    pub fn enter_again(self: &Arc<Self>, bytes: u64, sequence: u64, arrived: Instant) -> Result<Entered, Refusal> {
+    pub fn enter_again(
+        self: &Arc<Self>,
+        bytes: impl FnOnce() -> u64,
+        sequence: u64,
+        arrived: Instant,
+    ) -> Result<Entered, Refusal> {
         self.arrive(bytes, Some((sequence, arrived)))
     }
 
-    fn arrive(self: &Arc<Self>, bytes: u64, back: Option<(u64, Instant)>) -> Result<Entered, Refusal> {
+    fn arrive(self: &Arc<Self>, bytes: impl FnOnce() -> u64, back: Option<(u64, Instant)>) -> Result<Entered, Refusal> {
         let entered = self.with(|inner, effects| {
             // Read under the lock: once a lower limit was set, nobody is let in by the former.
             let policy = self.policy.load();
@@ -66,7 +71,7 @@ impl Gate {
                     Lease { gate: self.clone(), account, endpoint, sequence, arrived, cold: None, answered: false };
                 return Ok(Entered::Now(lease));
             }
-            let arrival = Arrival { bytes, sequence, since, back: back.is_some() };
+            let arrival = Arrival { bytes: bytes(), sequence, since, back: back.is_some() };
             self.wait_in_line(inner, effects, chosen, &policy, now, &arrival).map(Entered::Later)
         });
         if let Err(refusal) = &entered {

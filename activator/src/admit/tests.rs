@@ -140,7 +140,7 @@ impl Callers {
 
 /// Somebody comes, and waits.
 fn park(gate: &Arc<Gate>) -> Ticket {
-    match gate.enter(1) {
+    match gate.enter(|| 1) {
         Ok(Entered::Later(ticket)) => ticket,
         other => panic!("{other:?}"),
     }

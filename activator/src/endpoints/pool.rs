@@ -29,6 +29,13 @@ const MOST_IDLE: usize = 128;
 /// How long a connection for a request may take. Long enough for a lost SYN to be sent again.
 const CONNECT: Duration = Duration::from_secs(3);
 
+/// What a pod may send of an answer that its client does not read, by HTTP/2.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// The same for all answers of a connection: a thousand slow clients do not keep others from reading.
+const CONNECTION_WINDOW: u32 = 1000 * STREAM_WINDOW;
+/// What is kept of a request's body for a pod that does not read it, by HTTP/2.
+const SEND_BUFFER: usize = 64 << 10;
+
 /// The idle connections of one pod.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
@@ -97,8 +104,13 @@ impl Endpoint {
             }
             Protocol::H2c => {
                 let mut builder = http2::Builder::new(TokioExecutor::new());
-                // A pod that vanished without a word is noticed; a long silent stream stays.
-                builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20)).adaptive_window(true);
+                builder
+                    .timer(TokioTimer::new())
+                    // A pod that vanished without a word is noticed; a long silent stream stays.
+                    .keep_alive_interval(Duration::from_secs(20))
+                    .initial_stream_window_size(STREAM_WINDOW)
+                    .initial_connection_window_size(CONNECTION_WINDOW)
+                    .max_send_buf_size(SEND_BUFFER);
                 let (sender, connection) = builder.handshake(io).await.map_err(std::io::Error::other)?;
                 tokio::spawn(async move {
                     if let Err(error) = connection.await {

@@ -23,6 +23,7 @@ use crate::{
     metrics::Metrics,
     problem::{Kind, Problem},
     route::{Host, Side, Table},
+    serve::STREAM_WINDOW,
     timing,
 };
 
@@ -68,7 +69,7 @@ impl Drop for Departure<'_> {
     }
 }
 
-/// What hyper reads ahead of a body before anybody asks for it.
+/// What hyper reads ahead of a body before anybody asks for it, by HTTP/1.
 const READ_AHEAD: u64 = 8 << 10;
 
 impl Proxy {
@@ -122,14 +123,13 @@ impl Proxy {
         };
 
         // 2. Admit, wake, pick, forward.
-        let bytes = held_bytes(&parts, &body);
         let client = parts.extensions.remove::<OnUpgrade>();
         let wants_upgrade = headers::toward_pod(&mut parts, peer);
         let client = client.filter(|_| wants_upgrade);
         let policy = gate.policy();
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
         let mut request = Some(Request::from_parts(parts, RequestBody::new(body, progress.clone())));
-        let answered = self.call(&gate, &policy, peer, bytes, &mut request, progress.as_ref()).await;
+        let answered = self.call(&gate, &policy, peer, &mut request, progress.as_ref()).await;
 
         // 3. Answer.
         let response = match answered {
@@ -159,12 +159,11 @@ impl Proxy {
         gate: &Arc<Gate>,
         policy: &Policy,
         peer: &Peer,
-        bytes: u64,
         request: &mut Option<Request<RequestBody>>,
         progress: Option<&Arc<Progress>>,
     ) -> Result<Answer, Stop> {
         let deadline = Instant::now() + policy.cold_start;
-        let mut entered = gate.enter(bytes);
+        let mut entered = gate.enter(|| request.as_ref().map_or(0, held_bytes));
         let mut unreachable = None;
         let mut cold = None;
         loop {
@@ -186,7 +185,7 @@ impl Proxy {
                         return Err(Problem::new(Kind::PodUnreachable, error).into());
                     }
                     unreachable = Some(error);
-                    entered = gate.enter_again(bytes, sequence, arrived);
+                    entered = gate.enter_again(|| request.as_ref().map_or(0, held_bytes), sequence, arrived);
                 }
                 Forwarded::Broken(error) => return Err(Problem::new(Kind::BadAnswer, error).into()),
                 Forwarded::Late => {
@@ -272,10 +271,11 @@ fn bad(answer: Result<(), &'static str>) -> Result<(), Problem> {
     answer.map_err(|fault| Problem::new(Kind::BadAnswer, fault))
 }
 
-/// What a request holds of memory while it waits: its head, and what was read of its body before anybody asked for it.
-fn held_bytes(parts: &http::request::Parts, body: &Incoming) -> u64 {
-    let headers: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    let target = parts.uri.path_and_query().map_or(0, |p| p.as_str().len());
-    let ahead = body.size_hint().upper().unwrap_or(READ_AHEAD).min(READ_AHEAD);
+/// What a request holds of memory while it waits: its head, and what comes of its body before anybody asks for it.
+fn held_bytes(request: &Request<RequestBody>) -> u64 {
+    let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let target = request.uri().path_and_query().map_or(0, |p| p.as_str().len());
+    let most = if request.version() == Version::HTTP_2 { STREAM_WINDOW.into() } else { READ_AHEAD };
+    let ahead = request.body().size_hint().upper().unwrap_or(most).min(most);
     (headers + target) as u64 + ahead
 }

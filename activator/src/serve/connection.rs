@@ -53,6 +53,14 @@ enum Aside {
 const SMALLEST_BUFFER: usize = 8 << 10;
 /// Headers for which the library needs no allocation.
 const USUAL_HEADERS: usize = 100;
+/// What a client may send of a body that nobody reads yet, by HTTP/2. It is what such a request counts for in the caps on what
+/// waits.
+pub(crate) const STREAM_WINDOW: u32 = 16 << 10;
+/// What HTTP/2 begins with, and the most that it allows.
+const SMALLEST_WINDOW: u32 = (1 << 16) - 1;
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
+/// What is kept of an answer for a client that does not read it.
+const SEND_BUFFER: usize = 64 << 10;
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_LIMIT: Duration = Duration::from_secs(20);
@@ -78,8 +86,16 @@ pub(crate) fn builders(limits: &Limits) -> (http1::Builder, http2::Builder<Tokio
         .max_local_error_reset_streams(limits.resets)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_LIMIT)
-        .adaptive_window(true);
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(connection_window(limits.streams))
+        .max_send_buf_size(SEND_BUFFER);
     (http1, http2)
+}
+
+/// So much that all streams may fill their windows: bodies that wait for a pod must not use up what those need that are read,
+/// for the ones that wait may be waiting for just these.
+fn connection_window(streams: u32) -> u32 {
+    streams.saturating_mul(STREAM_WINDOW).clamp(SMALLEST_WINDOW, LARGEST_WINDOW)
 }
 
 impl Server {

@@ -11,6 +11,7 @@ mod listener;
 mod socket;
 
 pub use admin::{Admin, router as admin_router};
+pub(crate) use connection::STREAM_WINDOW;
 #[cfg(any(test, fuzzing))]
 pub(crate) use connection::builders;
 pub(crate) use fault::REFUSED;

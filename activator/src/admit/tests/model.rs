@@ -79,7 +79,7 @@ impl Model {
     fn act(&mut self, act: &Act) {
         let Self { gate, callers, limit } = self;
         match act {
-            Act::Come => callers.enter(gate.enter(1)),
+            Act::Come => callers.enter(gate.enter(|| 1)),
             Act::Leave(n) if !callers.waiting.is_empty() => {
                 let n = n % callers.waiting.len();
                 drop(callers.waiting.remove(n));
@@ -96,7 +96,7 @@ impl Model {
                 let (sequence, arrived) = (lease.sequence(), lease.arrived());
                 lease.unreachable();
                 callers.collect();
-                callers.enter(gate.enter_again(1, sequence, arrived));
+                callers.enter(gate.enter_again(|| 1, sequence, arrived));
             }
             Act::Leave(_) | Act::End(_) | Act::Unreachable(_) => {}
             Act::Seen(number) => gate.pod_seen(&PodFacts { ip: None, ..pod(*number) }),
