@@ -67,11 +67,18 @@ impl Connection {
     }
 
     /// Expects a close with one of these codes, and the end of the connection.
-    async fn closes(&mut self, codes: &[Option<u16>]) -> Result<()> {
+    async fn closes(&mut self, codes: &[Option<u16>], way: &Way) -> Result<()> {
         let Some((opcode, payload)) = self.message().await? else { bail!("the connection ended without a close") };
         ensure!(opcode == CLOSE, "not a close, but kind {opcode} with {} bytes", payload.len());
         let code = payload.get(..2).map(|b| u16::from_be_bytes([b[0], b[1]]));
         ensure!(codes.contains(&code), "closed with {code:?} and not one of {codes:?}");
+        // The answer to a close that the server began; one that answers ours does not ask for another.
+        self.writer.write_all(&frame(true, 0, CLOSE, &payload)).await.ok();
+        if way.name == "ingress" {
+            // It is the server that ends the connection, and an activator passes that on at once. Envoy gives the client
+            // another second before it does, unless the client does its part.
+            self.writer.shutdown().await.ok();
+        }
         ensure!(self.message().await?.is_none(), "a frame after the close");
         Ok(())
     }
@@ -101,9 +108,9 @@ async fn run(case: &Case, way: &Way, host: &str) -> Result<()> {
     match &case.end {
         End::Ours => {
             connection.writer.write_all(&frame(true, 0, CLOSE, &1000u16.to_be_bytes())).await?;
-            connection.closes(&[Some(1000)]).await
+            connection.closes(&[Some(1000)], way).await
         }
-        End::Theirs(codes) => connection.closes(codes).await,
+        End::Theirs(codes) => connection.closes(codes, way).await,
     }
 }
 
