@@ -44,7 +44,8 @@ async fn upload(scene: &Scene, name: &str, bytes: u64) -> Result<()> {
     let io = TokioIo::new(TcpStream::connect(scene.caller.address()).await?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
     let request = Request::post("/upload").header(HOST, scene.host(name)).body(body)?;
-    let answer = async {
+    // The sender goes with the answer, and the connection, which would be kept for another request, with the sender.
+    let answer = async move {
         let response = sender.send_request(request).await?;
         anyhow::Ok((response.status(), response.into_body().collect().await?.to_bytes()))
     };
