@@ -1,6 +1,10 @@
 //! One timer for all requests of a connection.
 
-use std::{future::poll_fn, pin::Pin, task::Poll};
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::Poll,
+};
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -17,8 +21,11 @@ impl Alarm {
     /// may then name a later one.
     ///
     /// Cancel-safe if the work is.
-    pub(crate) async fn limit<T>(&self, work: impl Future<Output = T>, until: impl Fn() -> Instant) -> Option<T> {
-        let mut work = std::pin::pin!(work);
+    pub(crate) async fn limit<W: Future>(
+        &self,
+        mut work: Pin<&mut W>,
+        until: impl Fn() -> Instant,
+    ) -> Option<W::Output> {
         let mut first = until();
         // Another request of the same connection may have it, as HTTP/2 has many at once.
         let set = self.0.lock().take().filter(|timer| timer.deadline() <= first);
@@ -46,7 +53,7 @@ impl Alarm {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, future::pending, time::Duration};
+    use std::{cell::Cell, future::pending, pin::pin, time::Duration};
 
     use tokio::time::sleep;
 
@@ -58,11 +65,11 @@ mod tests {
         for seconds in [300, 10, 10, 1, 300, 2] {
             let began = Instant::now();
             let until = began + Duration::from_secs(seconds);
-            assert_eq!(alarm.limit(async { 7 }, || until).await, Some(7), "at once");
+            assert_eq!(alarm.limit(pin!(async { 7 }), || until).await, Some(7), "at once");
             sleep(Duration::from_millis(1500)).await;
             let began = began + Duration::from_millis(1500);
             let until = began + Duration::from_secs(seconds);
-            assert_eq!(alarm.limit(pending::<()>(), || until).await, None);
+            assert_eq!(alarm.limit(pin!(pending::<()>()), || until).await, None);
             let late = began.elapsed().saturating_sub(Duration::from_secs(seconds));
             assert!(Instant::now() >= until && late <= Duration::from_millis(2), "{seconds} s: {late:?}");
         }
@@ -77,7 +84,7 @@ mod tests {
             asked.set(asked.get() + 1);
             began + Duration::from_secs(asked.get().min(3))
         };
-        assert_eq!(alarm.limit(pending::<()>(), until).await, None);
+        assert_eq!(alarm.limit(pin!(pending::<()>()), until).await, None);
         assert_eq!(began.elapsed().as_secs(), 3);
     }
 
@@ -87,9 +94,9 @@ mod tests {
         let began = Instant::now();
         let until = |seconds| move || began + Duration::from_secs(seconds);
         let (a, b, c) = tokio::join!(
-            alarm.limit(sleep(Duration::from_secs(5)), until(4)),
-            alarm.limit(sleep(Duration::from_secs(5)), until(6)),
-            alarm.limit(pending::<()>(), until(9)),
+            alarm.limit(pin!(sleep(Duration::from_secs(5))), until(4)),
+            alarm.limit(pin!(sleep(Duration::from_secs(5))), until(6)),
+            alarm.limit(pin!(pending::<()>()), until(9)),
         );
         assert_eq!((a, b, c), (None, Some(()), None));
         assert_eq!(began.elapsed().as_secs(), 9);

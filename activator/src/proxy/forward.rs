@@ -1,6 +1,9 @@
 //! Sending a request to its pod, and waiting for the head of the answer.
 
-use std::sync::Arc;
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body as _;
@@ -66,7 +69,7 @@ pub(super) async fn forward(
         };
         let Some(sent) = request.take() else { return Forwarded::Broken("the request was sent already".to_owned()) };
         let again = if connection.reused { replay(&sent) } else { None };
-        let sending = connection.send(sent);
+        let sending = pin!(connection.send(sent));
         let Some(sent) = in_time(sending, policy, progress, alarm).await else { return Forwarded::Late };
         match sent {
             Sent::Answered(response) => {
@@ -110,7 +113,7 @@ fn replay(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
 
 /// Waits for the head as long as the Function allows, counted from the last byte of the request.
 async fn in_time(
-    sending: impl Future<Output = Sent>,
+    sending: Pin<&mut impl Future<Output = Sent>>,
     policy: &Policy,
     progress: Option<&Arc<Progress>>,
     alarm: &Alarm,

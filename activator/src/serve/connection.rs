@@ -109,8 +109,11 @@ impl Server {
         let (proxy, side) = (self.proxy.clone(), self.side);
         let answer = move |request, peer: Arc<Peer>| {
             let proxy = proxy.clone();
+            // The library moves this future before it runs it, so what it holds is held once: nothing is awaited that was
+            // made outside.
             async move {
                 let mut answer = proxy.serve(side, &peer, request).await;
+                peer.heads.waiting(false);
                 if proxy.is_leaving()
                     && !peer.heads.is_http2()
                     && let Ok(answer) = &mut answer
@@ -139,13 +142,8 @@ impl Server {
         };
         let peer = Arc::new(Peer::new(address, heads.clone(), self.limits.headers));
         let service = service_fn(|request| {
-            let (peer, answering) = (peer.clone(), answer(request, peer.clone()));
-            async move {
-                peer.heads.waiting(true);
-                let answer = answering.await;
-                peer.heads.waiting(false);
-                answer
-            }
+            peer.heads.waiting(true);
+            answer(request, peer.clone())
         });
         let io = TokioIo::new(socket);
         let departure = Departure { stream, shared: heads, written };
