@@ -93,11 +93,10 @@ mod tests {
         let alarm = Alarm::default();
         let began = Instant::now();
         let until = |seconds| move || began + Duration::from_secs(seconds);
-        let (a, b, c) = tokio::join!(
-            alarm.limit(pin!(sleep(Duration::from_secs(5))), until(4)),
-            alarm.limit(pin!(sleep(Duration::from_secs(5))), until(6)),
-            alarm.limit(pin!(pending::<()>()), until(9)),
-        );
+        let (late, early, never) =
+            (pin!(sleep(Duration::from_secs(5))), pin!(sleep(Duration::from_secs(5))), pin!(pending::<()>()));
+        let (a, b, c) =
+            tokio::join!(alarm.limit(late, until(4)), alarm.limit(early, until(6)), alarm.limit(never, until(9)));
         assert_eq!((a, b, c), (None, Some(()), None));
         assert_eq!(began.elapsed().as_secs(), 9);
     }
