@@ -84,11 +84,6 @@ impl Proxy {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
-    /// Whether clients are to close their connections.
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
-    }
-
     /// Tunnels that are open.
     #[must_use]
     pub fn tunnels(&self) -> &TaskTracker {
@@ -97,19 +92,28 @@ impl Proxy {
 
     /// Answers a request.
     ///
+    /// The HTTP library moves the future of this before it runs it, and keeps it while the request waits, so it is to be small: it
+    /// owns what it is given, and what is rare is in boxes.
+    ///
     /// Dropping the future ends the request wherever it is: its place in the queue or in its pod is given up.
     ///
     /// # Errors
     ///
     /// If the client has left.
-    pub async fn serve(&self, side: Side, peer: &Peer, request: Request<Incoming>) -> Result<Response<Body>, Gone> {
+    pub async fn serve(
+        self: Arc<Self>,
+        side: Side,
+        peer: Arc<Peer>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Gone> {
+        peer.heads.waiting(true);
         let (mut parts, body) = request.into_parts();
         let bodiless = parts.method == Method::HEAD && parts.version == Version::HTTP_2;
         let request_id = trace::request_id(&mut parts.headers);
         let id_text = || request_id.to_str().unwrap_or_default();
 
         // 1. Hygiene and route: is it a request, and whose?
-        let routed = hygiene::inspect(&parts, peer).and_then(|()| self.route(side, &parts));
+        let routed = hygiene::inspect(&parts, &peer).and_then(|()| self.route(side, &parts));
         let gate = match routed {
             Ok(gate) => gate,
             Err(problem) => {
@@ -118,28 +122,43 @@ impl Proxy {
                 if problem.kind().closes() && parts.version <= Version::HTTP_11 {
                     response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
                 }
+                self.part(&peer, &mut response);
                 return Ok(response);
             }
         };
 
         // 2. Admit, wake, pick, forward.
         let client = parts.extensions.remove::<OnUpgrade>();
-        let wants_upgrade = headers::toward_pod(&mut parts, peer);
+        let wants_upgrade = headers::toward_pod(&mut parts, &peer);
         let client = client.filter(|_| wants_upgrade);
         let policy = gate.policy();
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
         let mut request = Some(Request::from_parts(parts, RequestBody::new(body, progress.clone())));
-        let answered = self.call(&gate, &policy, peer, &mut request, progress.as_ref()).await;
+        let answered = self.call(&gate, &policy, &peer, &mut request, progress.as_ref()).await;
 
         // 3. Answer.
         let response = match answered {
-            Ok(answer) => self.pass(answer, peer, client, &policy, progress),
+            Ok(answer) => self.pass(answer, &peer, client, &policy, progress),
             Err(Stop::Answer(problem)) => Err(problem),
             Err(Stop::Gone) => return Err(Gone),
         };
-        let response = response.unwrap_or_else(|problem| own(problem.response(Some(gate.id()), id_text()), bodiless));
+        let mut response =
+            response.unwrap_or_else(|problem| own(problem.response(Some(gate.id()), id_text()), bodiless));
         gate.metrics().answered(response.status());
+        self.part(&peer, &mut response);
         Ok(response)
+    }
+
+    /// The last that is done for an answer before it goes.
+    fn part(&self, peer: &Peer, response: &mut Response<Body>) {
+        peer.heads.waiting(false);
+        if self.leaving.load(Ordering::Relaxed)
+            && !peer.heads.is_http2()
+            && response.status() != StatusCode::SWITCHING_PROTOCOLS
+        {
+            // A connection that ends by word of an answer loses no request, unlike one that is just closed.
+            response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+        }
     }
 
     fn route(&self, side: Side, parts: &http::request::Parts) -> Result<Arc<Gate>, Problem> {

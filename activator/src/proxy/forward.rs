@@ -90,7 +90,7 @@ pub(super) async fn forward(
                 Some(again) if !error.is_parse() => {
                     tracing::debug!(%error, "A connection to a pod was closed in the moment in which it was used");
                     replayed = true;
-                    *request = Some(again);
+                    *request = Some(*again);
                 }
                 _ => return Forwarded::Broken(error.to_string()),
             },
@@ -99,11 +99,11 @@ pub(super) async fn forward(
 }
 
 /// The same request again, if sending it twice does no harm (RFC 9110, section 9.2.2).
-fn replay(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn replay(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     if !request.method().is_idempotent() || !request.body().is_end_stream() {
         return None;
     }
-    let mut again = Request::new(RequestBody::none());
+    let mut again = Box::new(Request::new(RequestBody::none()));
     *again.method_mut() = request.method().clone();
     *again.uri_mut() = request.uri().clone();
     *again.version_mut() = request.version();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -107,25 +107,7 @@ impl Server {
     /// Serves a connection until its end.
     pub(super) async fn serve(&self, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
         let (proxy, side) = (self.proxy.clone(), self.side);
-        let answer = move |request, peer: Arc<Peer>| {
-            let proxy = proxy.clone();
-            // The library moves this future before it runs it, so what it holds is held once: nothing is awaited that was
-            // made outside.
-            async move {
-                let mut answer = proxy.serve(side, &peer, request).await;
-                peer.heads.waiting(false);
-                if proxy.is_leaving()
-                    && !peer.heads.is_http2()
-                    && let Ok(answer) = &mut answer
-                    && answer.status() != StatusCode::SWITCHING_PROTOCOLS
-                {
-                    // A connection that ends by word of an answer loses no request, unlike one that is just closed.
-                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                answer
-            }
-        };
-        self.serve_by(stream, address, place, answer).await;
+        self.serve_by(stream, address, place, move |request, peer| proxy.clone().serve(side, peer, request)).await;
     }
 
     async fn serve_by<A, F>(&self, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit, answer: A)
@@ -141,20 +123,18 @@ impl Server {
             Err(error) => return tracing::debug!(%error, "A connection ended before it began"),
         };
         let peer = Arc::new(Peer::new(address, heads.clone(), self.limits.headers));
-        let service = service_fn(|request| {
-            peer.heads.waiting(true);
-            answer(request, peer.clone())
-        });
+        let service = service_fn(|request| answer(request, peer.clone()));
         let io = TokioIo::new(socket);
         let departure = Departure { stream, shared: heads, written };
         let ended = match version {
             Version::Http1 => {
-                let connection = self.http1.serve_connection(io, service).with_upgrades();
+                let connection = pin!(self.http1.serve_connection(io, service).with_upgrades());
                 self.run(connection, http1::UpgradeableConnection::graceful_shutdown, &departure).await
             }
             Version::Http2 => {
-                let connection = self.http2.serve_connection(io, service);
-                self.run(connection, http2::Connection::graceful_shutdown, &departure).await
+                // In a box, so that the other connections, of which there are many more, are not larger for it.
+                let mut connection = Box::pin(self.http2.serve_connection(io, service));
+                self.run(connection.as_mut(), http2::Connection::graceful_shutdown, &departure).await
             }
         };
         if let Err(error) = ended {
@@ -165,16 +145,15 @@ impl Server {
     /// Runs a connection to its end, or to that of its client.
     async fn run<C: Future<Output = hyper::Result<()>>>(
         &self,
-        connection: C,
+        mut connection: Pin<&mut C>,
         shut_down: fn(Pin<&mut C>),
         departure: &Departure,
     ) -> hyper::Result<()> {
-        let mut connection = pin!(connection);
         let mut asides = self.asides(departure);
         loop {
             tokio::select! {
                 biased;
-                ended = &mut connection => return ended,
+                ended = connection.as_mut() => return ended,
                 Some(aside) = asides.next() => match aside {
                     Aside::Stop => shut_down(connection.as_mut()),
                     // Dropping the connection drops what is done for it.

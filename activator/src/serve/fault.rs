@@ -72,7 +72,7 @@ impl HeadVerdict {
         self.http2.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_http2(&self) -> bool {
+    pub(crate) fn is_http2(&self) -> bool {
         self.http2.load(Ordering::Relaxed)
     }
 
@@ -86,7 +86,7 @@ impl HeadVerdict {
     }
 
     /// Whether a request waits for the head of its answer.
-    pub(super) fn waiting(&self, is: bool) {
+    pub(crate) fn waiting(&self, is: bool) {
         self.waiting.store(is, Ordering::Relaxed);
     }
 
