@@ -1,4 +1,4 @@
-//! How many pods should a revision have? [`decide`] answers from what is known now and what was known before.
+//! How many pods should a revision have? [`decide()`] answers from what is known now and what was known before.
 //!
 //! Nothing here knows Kubernetes, a runtime or a clock. Time is a [`Duration`] since any fixed origin and comes in as an
 //! argument, so that a test, a simulator and the operator run the same code.
@@ -11,6 +11,7 @@
 //! [`schedule`] says what a schedule wants at a wall-clock time; [`Habits`] learn when a function is called.
 
 pub mod kpa;
+pub mod schedule;
 
 mod decide;
 mod habits;
