@@ -1,8 +1,10 @@
-//! The Knative pod autoscaler as it is published (`autoscaler.go` and the comments of `config-autoscaler`), with its
-//! defaults: 70 % of the container's concurrency, a stable window of 60 s, a panic window of a tenth of it at 200 %, a look
-//! every 2 s, at most a thousandfold up and by half down, and a look at once when a revision without pods is called.
+//! The Knative pod autoscaler as it is published, with its defaults. The algorithm is the product's baseline,
+//! `rouse_autoscaler::kpa::scale`. Around it is what Knative puts there: windows that begin anew with the first call after
+//! a pause, a look every 2 s, one at once when a revision without pods is called, and the grace before the last pod goes.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
+
+use rouse_autoscaler::kpa::{Averages, Config, State, scale};
 
 use crate::{
     Micros,
@@ -14,26 +16,24 @@ const SECOND: Micros = 1_000_000;
 const TICK: Micros = 2 * SECOND;
 const STABLE: Micros = 60 * SECOND;
 const PANIC: Micros = 6 * SECOND;
+/// Wanted in a pod, of the container's concurrency.
 const TARGET: f64 = 0.7;
-const PANIC_THRESHOLD: f64 = 2.0;
-const MAX_SCALE_UP: f64 = 1_000.0;
-const MAX_SCALE_DOWN: f64 = 2.0;
 
 pub(super) struct Kpa {
-    target: f64,
+    config: Config,
+    state: State,
     grace: Micros,
     /// The integral of concurrency at each look, over the stable window.
     looks: VecDeque<(Micros, u64)>,
-    /// When it was last over the panic threshold, while it panics, and the most that was wanted since.
-    panic: Option<(Micros, u32)>,
     /// Since when nothing was wanted.
     inactive: Option<Micros>,
 }
 
 impl Kpa {
     pub(super) fn new(function: &Function, grace: Micros) -> Self {
-        let target = f64::from(function.limit) * TARGET;
-        Self { target, grace, looks: VecDeque::new(), panic: None, inactive: None }
+        let config = Config { target: f64::from(function.limit) * TARGET, ..Config::default() };
+        let state = State::new(Duration::ZERO, 0);
+        Self { config, state, grace, looks: VecDeque::new(), inactive: None }
     }
 
     /// Average concurrency over a window, or over what there is of it.
@@ -48,23 +48,10 @@ impl Kpa {
         ((total - before) as f64 / (now - at) as f64 * 1e6).round() / 1e6
     }
 
-    fn scale(&mut self, now: Micros, ready: u32, stable: f64, panic: f64) -> u32 {
-        let ready = f64::from(ready.max(1));
-        let most = (MAX_SCALE_UP * ready).ceil();
-        let least = (ready / MAX_SCALE_DOWN).floor();
-        let (stable, panic) = ((stable / self.target).ceil(), (panic / self.target).ceil());
-        let bounded = |wanted: f64| wanted.max(least).min(most) as u32;
-        let mut wanted = bounded(stable);
-        if panic / ready >= PANIC_THRESHOLD {
-            self.panic = Some((now, self.panic.map_or(0, |(_, most)| most)));
-        } else if self.panic.is_some_and(|(last, _)| last + STABLE < now) {
-            self.panic = None;
-        }
-        if let Some((_, most)) = &mut self.panic {
-            *most = (*most).max(wanted).max(bounded(panic));
-            wanted = *most;
-        }
-        wanted
+    fn scale(&mut self, view: &View<'_>, stable: f64, panic: f64) -> Order {
+        let now = Duration::from_micros(view.now);
+        let wanted = scale(now, Averages { stable, panic }, view.pods.ready(), &self.config, &mut self.state);
+        self.order(view.now, view.desired, wanted)
     }
 
     fn order(&mut self, now: Micros, desired: u32, wanted: u32) -> Order {
@@ -95,8 +82,7 @@ impl Scaler for Kpa {
         self.looks.push_back((view.now, view.request_us));
         // The activator says how many wait at this moment.
         let waiting = view.concurrency() as f64;
-        let wanted = self.scale(view.now, view.pods.ready(), waiting, waiting);
-        self.order(view.now, view.desired, wanted)
+        self.scale(view, waiting, waiting)
     }
 
     fn decide(&mut self, view: &View<'_>) -> Order {
@@ -105,8 +91,7 @@ impl Scaler for Kpa {
             self.looks.pop_front();
         }
         let (stable, panic) = (self.average(STABLE), self.average(PANIC));
-        let wanted = self.scale(view.now, view.pods.ready(), stable, panic);
-        self.order(view.now, view.desired, wanted)
+        self.scale(view, stable, panic)
     }
 }
 
@@ -124,25 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn a_load_is_divided_by_the_target() {
-        // Of a hundred at once, seventy are wanted in a pod.
-        assert_eq!(kpa(100).scale(0, 1, 70.0, 70.0), 1);
-        assert_eq!(kpa(100).scale(0, 1, 70.1, 70.1), 2);
-        // Down by no more than half at a time.
-        assert_eq!(kpa(100).scale(0, 10, 70.0, 70.0), 5);
-        assert_eq!(kpa(100).scale(0, 1, 0.0, 0.0), 0);
-        // Up by no more than a thousandfold.
-        assert_eq!(kpa(1).scale(0, 1, 5_000.0, 0.0), 1_000);
-    }
-
-    #[test]
-    fn in_panic_pods_are_only_added() {
-        let mut kpa = kpa(10);
-        assert_eq!(kpa.scale(0, 2, 14.0, 28.0), 4);
-        assert_eq!(kpa.scale(2 * SECOND, 4, 14.0, 70.0), 10);
-        assert_eq!(kpa.scale(4 * SECOND, 10, 14.0, 7.0), 10);
-        assert_eq!(kpa.scale(62 * SECOND, 10, 14.0, 7.0), 10);
-        assert_eq!(kpa.scale(64 * SECOND, 10, 14.0, 7.0), 5);
+    fn averages_begin_with_the_first_call_after_a_pause() {
+        // One call at once for four seconds, an hour after another: over four seconds and not over sixty.
+        let calls = [Call { at: 0, service: 1_000_000 }, Call { at: 3_600 * SECOND, service: 10_000_000 }];
+        let mut kpa = kpa(1);
+        run(&function(1), &calls, 3_605 * SECOND, 1, &mut kpa);
+        assert!((kpa.average(STABLE) - 1.0).abs() < 1e-6, "{}", kpa.average(STABLE));
     }
 
     #[test]

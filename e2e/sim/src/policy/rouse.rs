@@ -18,12 +18,13 @@ pub(super) struct Rouse {
 }
 
 impl Rouse {
-    /// A Function whose spec says `concurrencyLimit` and `idleTimeout` and leaves the rest to the defaults.
-    pub(super) fn new(function: &Function, idle: Micros) -> Self {
+    /// A Function whose spec says `concurrencyLimit`, `idleTimeout` and `prewarm` and leaves the rest to the defaults.
+    pub(super) fn new(function: &Function, idle: Micros, prewarm: bool) -> Self {
         let policy = Policy {
             max: MOST_PODS,
             target: (f64::from(function.limit) * 0.7).max(1.0),
             idle_timeout: Duration::from_micros(idle),
+            prewarm,
             ..Policy::default()
         };
         Self { policy, state: State::new(Duration::ZERO) }
@@ -51,6 +52,10 @@ impl Scaler for Rouse {
         let observed = Observed { desired: view.desired, ready: view.pods.ready() };
         let now = Duration::from_micros(view.now);
         let decision = decide(now, &demand, &observed, &self.policy, &mut self.state);
+        // A write never fails here, and is seen at once.
+        if decision.replicas != view.desired {
+            self.state.wrote(decision.replicas);
+        }
         let again = decision.wake_at.and_then(|at| Micros::try_from(at.as_micros()).ok());
         Order { pods: decision.replicas, again }
     }
