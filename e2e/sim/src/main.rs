@@ -34,6 +34,7 @@ mod report;
 mod scaler;
 mod step;
 mod svg;
+mod threads;
 mod trace;
 mod world;
 
@@ -91,9 +92,11 @@ fn main() -> Result<()> {
 
 fn run(cli: &Cli) -> Result<Report> {
     let trace = Trace::open(&cli.trace, cli.functions as usize, cli.hours, cli.seed)?;
-    let summaries = compare::compare(&trace, &cli.policy, cli.hours, cli.seed, cli.threads as usize)?;
-    let steps = cli.policy.iter().flat_map(|policy| step::LIMITS.map(|limit| (*policy, limit)));
-    let answers = steps.filter_map(|(policy, limit)| step::answer(policy, limit, cli.seed)).collect();
+    let threads = cli.threads as usize;
+    let summaries = compare::compare(&trace, &cli.policy, cli.hours, cli.seed, threads)?;
+    let steps: Vec<_> = cli.policy.iter().flat_map(|policy| step::LIMITS.map(|limit| (*policy, limit))).collect();
+    let answers = threads::each(&steps, threads, |(policy, limit)| step::answer(*policy, *limit, cli.seed))?;
+    let answers = answers.into_iter().flatten().collect();
     let setting = Setting {
         trace: match &cli.trace {
             Source::Generated => "generated".to_owned(),

@@ -106,6 +106,9 @@ impl Report {
         for ours in self.summaries.iter().filter(|s| s.ours) {
             for other in self.summaries.iter().filter(|s| !s.ours && !s.is_bound()) {
                 let how = match (ours.dominates(other), other.dominates(ours)) {
+                    (true, _) if ours.cold_ratio_calls > other.cold_ratio_calls => {
+                        "dominates, though more of all calls are cold,"
+                    }
                     (true, _) => "dominates",
                     (_, true) => "is dominated by",
                     _ => "neither dominates nor is dominated by",

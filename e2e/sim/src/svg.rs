@@ -9,6 +9,7 @@ const WIDTH: f64 = 1180.0;
 const HEIGHT: f64 = 560.0;
 const TOP: f64 = 90.0;
 const BOTTOM: f64 = 480.0;
+const HEADROOM: f64 = 24.0;
 
 /// One of the two plots: its left and right end, and what it shows of cold starts.
 #[derive(Clone, Copy)]
@@ -83,9 +84,19 @@ fn panel(svg: &mut String, points: &[Summary], field: Field) {
             svg,
             "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"6\" fill=\"{fill}\" stroke=\"{colour}\" stroke-width=\"2\"/>"
         );
+        // A name that found no room beside its point is tied to it.
+        if (label.1 - y).abs() > 30.0 {
+            let end = label.1 + if label.1 > y { -12.0 } else { 4.0 };
+            element!(
+                svg,
+                "<line x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{end:.1}\" stroke=\"{colour}\" stroke-width=\"0.8\"/>",
+                label.0
+            );
+        }
         element!(
             svg,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\" font-weight=\"bold\">{}</text>",
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\" font-weight=\"bold\" stroke=\"#ffffff\" \
+             stroke-width=\"4\" paint-order=\"stroke\">{}</text>",
             label.0,
             label.1,
             escape(&point.policy)
@@ -126,7 +137,8 @@ impl Scale {
     }
 
     fn y(&self, cold: f64) -> f64 {
-        BOTTOM - (BOTTOM - TOP) * (cold / self.most_cold).clamp(0.0, 1.0)
+        // Room above the highest tick, for the names of those that stand on it.
+        BOTTOM - (BOTTOM - TOP - HEADROOM) * (cold / self.most_cold).clamp(0.0, 1.0)
     }
 
     fn place(&self, point: &Summary) -> (f64, f64) {
@@ -204,18 +216,16 @@ fn labels(points: &[Summary], scale: &Scale) -> Vec<((f64, f64), &'static str)> 
     for point in points {
         let (x, y) = scale.place(point);
         let wide = 8.6 * point.policy.len() as f64;
-        let tries = [
+        let mut tries = vec![
             (x + 11.0, y + 4.5, "start"),
             (x - 11.0, y + 4.5, "end"),
             (x, y - 12.0, "middle"),
             (x, y + 21.0, "middle"),
-            (x + 9.0, y - 12.0, "start"),
-            (x + 9.0, y + 21.0, "start"),
-            (x - 9.0, y - 12.0, "end"),
-            (x - 9.0, y + 21.0, "end"),
-            (x + 9.0, y - 28.0, "start"),
-            (x + 9.0, y + 37.0, "start"),
         ];
+        for step in 0..8 {
+            let below = y + 37.0 + 18.0 * f64::from(step);
+            tries.extend([(x, below, "middle"), (x + 14.0, below, "start"), (x - 14.0, below, "end")]);
+        }
         let room = |(x, y, anchor): &(f64, f64, &str)| {
             let left = match *anchor {
                 "start" => *x,
@@ -226,8 +236,7 @@ fn labels(points: &[Summary], scale: &Scale) -> Vec<((f64, f64), &'static str)> 
         };
         let free = |place: &&(f64, f64, &'static str)| {
             let (left, right, top, bottom) = room(place);
-            let inside =
-                left > scale.field.left && right < scale.field.right + 20.0 && top > TOP - 12.0 && bottom < BOTTOM;
+            let inside = left > scale.field.left && right < scale.field.right + 8.0 && top > TOP && bottom < BOTTOM;
             inside && taken.iter().all(|t| right < t.0 || left > t.1 || bottom < t.2 || top > t.3)
         };
         let place = *tries.iter().find(free).unwrap_or(&tries[0]);
