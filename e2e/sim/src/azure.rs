@@ -246,6 +246,20 @@ mod tests {
     }
 
     #[test]
+    fn policies_run_over_it() {
+        let every_minute: Vec<_> = (0..MINUTES).map(|minute| (minute, 1)).collect();
+        let folder = folder(&[(FIRST, day(&[("often", "http", &every_minute), ("once", "queue", &[(700, 1)])]))]);
+        let trace = crate::trace::Trace::Azure(Azure::read(folder.path(), 10, 24, 1).unwrap());
+        let policies = crate::compare::tests::policies("keep:1m,keep:20m");
+        let summaries = crate::compare::compare(&trace, &policies, 24, 1, 2).unwrap();
+        assert_eq!((summaries[0].calls, summaries[1].calls), (1_441, 1_441));
+        // Gaps of a minute, and no longer than two, are bridged by twenty and not by one.
+        assert!(summaries[0].cold_ratio_p50 > 0.1, "{summaries:?}");
+        assert!(summaries[1].cold_ratio_p50 < 0.1, "{summaries:?}");
+        assert!(summaries[0].wasted_pod_s < summaries[1].wasted_pod_s);
+    }
+
+    #[test]
     fn hours_end_within_a_day() {
         let folder = folder(&[(FIRST, day(&[("f", "http", &[(59, 1), (60, 1)])]))]);
         let trace = Azure::read(folder.path(), 10, 1, 1).unwrap();
