@@ -30,6 +30,7 @@ pub mod process;
 pub mod progress;
 pub mod provider;
 pub mod requirements;
+pub mod sim;
 pub mod state;
 pub mod test;
 pub mod up;

@@ -71,6 +71,13 @@ enum Verb {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Simulate: the autoscaler's own decisions and those of others over a day of calls. Needs no cluster.
+    #[command(disable_help_flag = true)]
+    Sim {
+        /// What the simulator is told; `--help` says what it takes.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Write the files that are made from code.
     Generate,
     /// Compile and pack everything that `up` needs.
@@ -139,6 +146,7 @@ async fn run(verb: Verb) -> Result<()> {
             let wanted = rouse_e2e::bench::Wanted { names, rounds, only };
             rouse_e2e::bench::bench(&places, &which.options(false), &wanted, json.as_deref(), &progress).await?;
         }
+        Verb::Sim { arguments } => rouse_e2e::sim::sim(&places, arguments).await?,
         Verb::Generate => {
             for file in rouse_e2e::generate::generate(&places.repo)? {
                 println!("wrote {file}");

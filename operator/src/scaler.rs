@@ -63,8 +63,6 @@ struct Memory {
     /// `uid` of its Deployment.
     uid: Option<String>,
     state: State,
-    /// The count that was last seen or written.
-    desired: u32,
     /// The `resourceVersion` that the last write was decided from, until the cache has a newer one or has had its time.
     written: Option<(Option<String>, Instant)>,
     /// Writes that failed in a row.
@@ -206,7 +204,6 @@ impl Scaler {
             let memory = memory_of(memories, &name, || Memory {
                 uid: deployment.metadata.uid.clone(),
                 state: State::new(now),
-                desired: deployment.desired(),
                 written: None,
                 failures: 0,
             });
@@ -214,7 +211,6 @@ impl Scaler {
                 plan.again = sooner(plan.again, at);
                 continue;
             }
-            memory.see(deployment.desired(), now);
             // Not before the cache has what was written: by an old count, the pods that were just marked would be spared.
             plan.spared.extend(victims::spared(&pods, deployment.desired()));
             let seen = observe::revision(&found, &name, cold_start, wall);
@@ -254,7 +250,7 @@ impl Scaler {
         match outcome {
             Ok(()) => {
                 memory.failures = 0;
-                memory.desired = change.to;
+                memory.state.wrote(change.to);
                 memory.written = Some((change.deployment.resource_version(), Instant::now()));
                 None
             }
@@ -292,15 +288,6 @@ impl Memory {
         }
         self.written = None;
         None
-    }
-
-    /// Sees a count. One that left zero by another's hand (an activator's wake) means a call, whose frame may still be on
-    /// its way: the idle time-out begins anew, lest the pod goes before it was of use.
-    fn see(&mut self, desired: u32, now: Duration) {
-        if self.desired == 0 && desired > 0 {
-            self.state = State::new(now);
-        }
-        self.desired = desired;
     }
 }
 

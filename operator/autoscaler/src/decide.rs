@@ -1,173 +1,240 @@
 //! The decision.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use crate::{Demand, Metric, Observed, Policy, State, history::Average, state::Panic};
-
-/// A rise is sudden when the panic window wants at least this many times the pods that are ready.
-const PANIC_THRESHOLD: f64 = 2.0;
+use crate::{Decision, Demand, Habits, Metric, Observed, Policy, Reason, Seen, State, history::Average};
 
 /// A hundredth of a pod is no pod. Frames are late by some milliseconds, and at a target of 1 that alone would ask for one
 /// more now and then.
 const SLACK: f64 = 0.01;
 
+/// The shortest window: what is at once has to last so long to be a rise.
+const SWIFT: Duration = Duration::from_secs(1);
+
 /// While pods are there and demand is in the windows, averages fall by the mere passing of time, so they are looked at
 /// again this often.
 const REVIEW: Duration = Duration::from_secs(1);
 
-/// How many pods, why, and when to ask again.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Decision {
-    /// Pods wanted.
-    pub replicas: u32,
-    /// What decided it.
-    pub reason: Reason,
-    /// Ask again at this time even if nothing has changed. `None`: nothing will change by itself.
-    pub wake_at: Option<Duration>,
-}
+/// The same while there is more at once than the pods are for.
+const HURRY: Duration = Duration::from_millis(250);
 
-/// What decided a count.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Reason {
-    /// No request for the whole idle time-out.
-    Idle,
-    /// No load, but the idle time-out is not over.
-    KeptWarm,
-    /// The average over the stable window.
-    Load,
-    /// The average over the panic window, in a sudden rise.
-    Panic,
-    /// Too little is known since the start to go below the count that there is.
-    Learning,
-    /// The revision is being proven.
-    Initial,
-    /// More was wanted within the scale-down delay.
-    Delayed,
-    /// `scaling.min`.
-    Min,
-    /// `scaling.max`.
-    Max,
-}
+/// What a start that a caller has to wait for is worth, in the time of a pod that waits for nobody: the idle time that the
+/// published autoscaler spends on avoiding one.
+const PRICE: Duration = Duration::from_secs(60);
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Idle => "idle for the whole idleTimeout",
-            Self::KeptWarm => "idleTimeout is not over",
-            Self::Load => "load over the stable window",
-            Self::Panic => "sudden rise over the panic window",
-            Self::Learning => "kept until a whole window has been seen",
-            Self::Initial => "being proven",
-            Self::Delayed => "more was wanted within scaleDownDelay",
-            Self::Min => "scaling.min",
-            Self::Max => "scaling.max",
-        })
-    }
-}
-
-/// Decides how many pods a revision should have at `now`.
+/// Decides how many pods a revision should have at `now`. Meant to be called for everything that changes and at
+/// [`Decision::wake_at`].
 ///
 /// - While anything is in flight or queued, and until `idle_timeout` after the last request, there is at least one pod.
-/// - After `idle_timeout` without a request there are `min` (or `initial`, while it is being proven).
-/// - In between, demand averaged over the windows and divided by the target.
-/// - After a restart, the present count is the floor until a whole stable window has been seen (or the idle time-out is
-///   over, which is a whole window of its own).
+/// - After `idle_timeout` without a request there are none, but for `min`, a schedule, `initial` while the revision is being
+///   proven, and (with `prewarm`) a time in which a call is likely.
+/// - While requests wait and no pod is ready: as many as are for all of them.
+/// - In between, demand averaged over the windows and divided by the target; see the modules `rise` and `steady`.
+/// - After a restart, or when nobody has watched for a while, the present count is the floor until a whole stable window
+///   has been seen (or the idle time-out is over, which is a whole window of its own).
 ///
-/// `max` wins over all of this.
+/// `max` wins over all of this, and `paused` over that.
 pub fn decide(now: Duration, demand: &Demand, observed: &Observed, policy: &Policy, state: &mut State) -> Decision {
+    state.advance(now);
+    let at = state.clock;
+    let busy = demand.concurrency() > 0;
+    let called = notice(demand, observed, policy, state);
+    state.history.record(at, demand, policy.stable_window, policy.panic_window);
+    let loads = Loads::of(demand, policy, state);
+
+    let idle = !busy && state.idle() >= policy.idle_timeout;
+    let mut likely = None;
+    let (mut replicas, mut reason) = if policy.paused {
+        (observed.desired, Reason::Paused)
+    } else if idle {
+        state.rest();
+        likely = Likely::of(policy, state);
+        if likely.is_some_and(|likely| likely.now) { (1, Reason::Prewarmed) } else { (0, Reason::Idle) }
+    } else {
+        serve(demand, observed, policy, state, &loads)
+    };
+    if !policy.paused {
+        // Whether there is to be a pod at all is not for an average to say. From zero, only a request that is there now (or
+        // was since the decision before) starts one; with a pod there, the idle time-out keeps the last one.
+        if !idle && replicas <= 1 && !busy {
+            let kept = called || observed.desired > 0;
+            (replicas, reason) = if kept { (1, Reason::KeptWarm) } else { (0, Reason::Idle) };
+        }
+        if replicas == 0 && called {
+            (replicas, reason) = (1, Reason::Load);
+        }
+        let floors =
+            [(policy.initial, Reason::Initial), (policy.scheduled, Reason::Scheduled), (policy.min, Reason::Min)];
+        for (floor, why) in floors {
+            if floor > replicas {
+                (replicas, reason) = (floor, why);
+            }
+        }
+        if replicas > policy.max {
+            (replicas, reason) = (policy.max, Reason::Max);
+        }
+    }
+
+    let idle_at = state.last_active.saturating_add(policy.idle_timeout);
+    let review = if policy.paused || idle || (!busy && quiet(observed, state, &loads)) {
+        None
+    } else {
+        let short = busy && loads.at_once > f64::from(observed.desired) && replicas < policy.max;
+        Some(at.saturating_add(if short { HURRY } else { REVIEW }))
+    };
+    let due = if policy.paused || busy {
+        // The idle time-out is not running: the review is all that time brings.
+        review
+    } else if idle {
+        likely.map(|likely| likely.changes)
+    } else {
+        Some(review.map_or(idle_at, |review| review.min(idle_at)))
+    };
+    state.review = review;
+    state.desired = Some((observed.desired, replicas));
+    Decision { replicas, reason, wake_at: due.map(|due| state.by_caller(due)), seen: loads.seen(demand, policy, state) }
+}
+
+/// Takes in what says that somebody calls. Yields whether a request is there or was since the decision before.
+fn notice(demand: &Demand, observed: &Observed, policy: &Policy, state: &mut State) -> bool {
+    let at = state.clock;
     let called = demand.concurrency() > 0 || state.arrivals.is_some_and(|before| before != demand.arrivals);
-    if called {
-        state.last_active = state.last_active.max(now);
+    // A count that left zero by another's hand (an activator's wake) means a call whose frame may still be on its way: the
+    // idle time-out begins anew, lest the pods go before they were of use.
+    let woken = observed.desired > 0 && state.desired == Some((0, 0));
+    if called || woken {
+        if policy.prewarm && state.active_known && state.idle() >= policy.idle_timeout {
+            let idle = state.idle();
+            state.habits.get_or_insert_with(Box::default).record(idle);
+        }
+        state.last_active = at;
+        state.active_known = true;
+    }
+    if woken {
+        state.rise = Some(at);
+        state.peaks.note(at, observed.desired, hold(policy));
     }
     state.arrivals = Some(demand.arrivals);
-    state.history.record(now, demand, policy.stable_window, policy.panic_window);
-
-    let idle_at = state.last_active + policy.idle_timeout;
-    let idle = demand.concurrency() == 0 && now >= idle_at;
-    let (mut replicas, mut reason) = if idle { rest(state) } else { serve(now, observed, policy, state) };
-    // Whether there is to be a pod at all is not for an average to say. From zero, only a request that is there now (or
-    // was since the decision before) starts one; with a pod there, the idle time-out keeps the last one.
-    if !idle && replicas <= 1 && demand.concurrency() == 0 {
-        let kept = called || observed.desired > 0;
-        (replicas, reason) = if kept { (1, Reason::KeptWarm) } else { (0, Reason::Idle) };
-    }
-    if replicas == 0 && called {
-        (replicas, reason) = (1, Reason::Load);
-    }
-    let raise = |floor: u32, why: Reason, replicas: &mut u32, reason: &mut Reason| {
-        if floor > *replicas {
-            (*replicas, *reason) = (floor, why);
-        }
-    };
-    raise(policy.initial, Reason::Initial, &mut replicas, &mut reason);
-    raise(policy.min, Reason::Min, &mut replicas, &mut reason);
-    if replicas > policy.max {
-        (replicas, reason) = (policy.max, Reason::Max);
-    }
-    let wake_at = if demand.concurrency() > 0 {
-        // The idle time-out is not running: the review is all that time brings.
-        Some(now + REVIEW)
-    } else if idle {
-        None
-    } else if quiet(policy, state) {
-        Some(idle_at)
+    if demand.queued > 0 {
+        state.queued_since.get_or_insert(at);
     } else {
-        Some(idle_at.min(now + REVIEW))
-    };
-    Decision { replicas, reason, wake_at }
-}
-
-/// Nobody has called for the whole idle time-out.
-fn rest(state: &mut State) -> (u32, Reason) {
-    state.panic = None;
-    state.wanted.clear();
-    (0, Reason::Idle)
-}
-
-fn serve(now: Duration, observed: &Observed, policy: &Policy, state: &mut State) -> (u32, Reason) {
-    let stable = wanted(state.history.average(policy.stable_window), policy);
-    let panic = wanted(state.history.average(policy.panic_window), policy);
-
-    if f64::from(panic) >= PANIC_THRESHOLD * f64::from(observed.ready.max(1)) {
-        let most = state.panic.map_or(0, |p| p.most).max(panic);
-        state.panic = Some(Panic { last_over: now, most });
-    } else if state.panic.is_some_and(|p| now.saturating_sub(p.last_over) >= policy.stable_window) {
-        state.panic = None;
+        state.queued_since = None;
     }
-    let (mut replicas, mut reason) = match &mut state.panic {
-        Some(rise) => {
-            // Pods are only added while a rise is on.
-            rise.most = rise.most.max(panic).max(stable);
-            (rise.most, Reason::Panic)
+    called
+}
+
+/// Demand in pods: averages and what is at once, divided by the target.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loads {
+    /// Over the part of the stable window that says something about now.
+    pub(crate) stable: f64,
+    /// Over the panic window.
+    pub(crate) panic: f64,
+    /// Over [`SWIFT`].
+    pub(crate) swift: f64,
+    /// Requests at this moment, whatever the target counts.
+    pub(crate) at_once: f64,
+}
+
+impl Loads {
+    fn of(demand: &Demand, policy: &Policy, state: &State) -> Self {
+        let telling = state.clock.saturating_sub(state.evidence_from).max(policy.panic_window);
+        let over = |window| load(state.history.average(window), policy) / target(policy);
+        Self {
+            stable: over(policy.stable_window.min(telling)),
+            panic: over(policy.panic_window),
+            swift: over(SWIFT.min(policy.panic_window)),
+            at_once: demand.concurrency() as f64 / target(policy),
         }
-        None => (stable, Reason::Load),
-    };
-    let delayed = state.most_wanted(now, replicas, policy.scale_down_delay);
+    }
+
+    fn seen(&self, demand: &Demand, policy: &Policy, state: &State) -> Seen {
+        let target = target(policy);
+        Seen {
+            concurrency: demand.concurrency(),
+            stable: self.stable * target,
+            panic: self.panic * target,
+            swift: self.swift * target,
+            target,
+            idle: state.idle(),
+        }
+    }
+}
+
+fn load(average: Average, policy: &Policy) -> f64 {
+    match policy.metric {
+        Metric::Concurrency => average.concurrency,
+        Metric::Rps => average.rps,
+    }
+}
+
+/// A target of 0 cannot be written in a Function; were it to come here, one pod for each request is the least harm.
+fn target(policy: &Policy) -> f64 {
+    if policy.target > 0.0 && policy.target.is_finite() { policy.target } else { 1.0 }
+}
+
+/// Whole pods for a load.
+pub(crate) fn pods(load: f64) -> u32 {
+    // From outside of the range, and from what is no number, a cast yields the end of the range or zero.
+    (load - SLACK).ceil() as u32
+}
+
+fn serve(demand: &Demand, observed: &Observed, policy: &Policy, state: &mut State, loads: &Loads) -> (u32, Reason) {
+    let at = state.clock;
+    let (mut replicas, mut reason) = (steady::wanted(observed, policy, state, loads), Reason::Load);
+    if let Some((count, why)) =
+        rise::wanted(demand, observed, replicas, policy, state, loads).filter(|(n, _)| *n >= replicas)
+    {
+        (replicas, reason) = (count, why);
+    }
+    let delayed = state.delayed.note(at, replicas, policy.scale_down_delay);
     if delayed > replicas {
         (replicas, reason) = (delayed, Reason::Delayed);
     }
-    if now.saturating_sub(state.since) < policy.stable_window && observed.desired > replicas {
+    if at.saturating_sub(state.since) < policy.stable_window && observed.desired > replicas {
         (replicas, reason) = (observed.desired, Reason::Learning);
     }
     (replicas, reason)
 }
 
-/// Pods for an average.
-fn wanted(average: Average, policy: &Policy) -> u32 {
-    let load = match policy.metric {
-        Metric::Concurrency => average.concurrency,
-        Metric::Rps => average.rps,
-    };
-    // A target of 0 cannot be written in a Function; were it to come here, one pod for each request is the least harm.
-    let target = if policy.target > 0.0 { policy.target } else { 1.0 };
-    (load / target - SLACK).ceil().clamp(0.0, f64::from(u32::MAX)) as u32
+/// How long what a rise wanted is kept: a pod that nobody has needed for the idle time-out goes, be it the last one or not.
+pub(crate) fn hold(policy: &Policy) -> Duration {
+    policy.idle_timeout.min(policy.stable_window).max(policy.panic_window)
 }
 
 /// Whether nothing but the idle time-out will change the count: no demand in the windows and no rise under way.
-fn quiet(policy: &Policy, state: &State) -> bool {
-    let average = state.history.average(policy.stable_window);
-    state.panic.is_none() && wanted(average, policy) <= 1 && state.wanted.iter().all(|(_, c)| *c <= 1)
+fn quiet(observed: &Observed, state: &State, loads: &Loads) -> bool {
+    observed.desired <= 1 && state.rise.is_none() && pods(loads.stable) <= 1 && state.delayed.most() <= 1
 }
 
+/// What habits say of an idle function.
+#[derive(Clone, Copy, Debug)]
+struct Likely {
+    /// Whether a call is likely now.
+    now: bool,
+    /// When that changes.
+    changes: Duration,
+}
+
+impl Likely {
+    fn of(policy: &Policy, state: &State) -> Option<Self> {
+        let habits = state.habits.as_deref().filter(|_| policy.prewarm)?;
+        let window = Habits::paying(habits, PRICE, policy.idle_timeout)?;
+        let idle = state.idle();
+        // How long it has been idle is not known after a restart, so what is due at a certain time of it is not either.
+        if idle >= window.until || (window.from > policy.idle_timeout && !state.active_known) {
+            return None;
+        }
+        let now = idle >= window.from;
+        let changes = state.last_active.saturating_add(if now { window.until } else { window.from });
+        Some(Self { now, changes })
+    }
+}
+
+mod rise;
+mod steady;
+
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

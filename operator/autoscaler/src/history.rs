@@ -12,15 +12,18 @@ struct Point {
     arrivals: u64,
 }
 
-/// Points no closer together than a sixteenth of the shortest window, over the longest window. With the widest bounds
-/// that a Function can state (an hour and a second) points would number 57,600, so the count is capped as well: past
-/// [`MAX_POINTS`] every second point goes.
+/// Points no closer together than a sixteenth of the panic window or a quarter of a second, over the stable window. With
+/// the widest bounds that a Function can state points would number tens of thousands, so the count is capped as well: past
+/// [`MAX_POINTS`] every second point goes, so that what is long ago is known in less detail.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     points: VecDeque<Point>,
 }
 
 const MAX_POINTS: usize = 512;
+
+/// Frames come no more often.
+const CLOSEST: Duration = Duration::from_millis(250);
 
 /// Average rates over a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -35,7 +38,7 @@ impl History {
     /// Notes the counters as of `now`. A moment before the latest one is taken as the latest one.
     pub(crate) fn record(&mut self, now: Duration, demand: &Demand, stable: Duration, panic: Duration) {
         let point = Point { at: now, request_us: demand.request_us, arrivals: demand.arrivals };
-        let closest = panic / 16;
+        let closest = (panic / 16).min(CLOSEST);
         match self.points.len() {
             0 => self.points.push_back(point),
             n => {
@@ -62,6 +65,13 @@ impl History {
                 index += 1;
                 index % 2 == 1 || index > newest
             });
+        }
+    }
+
+    /// Forgets all but the newest point.
+    pub(crate) fn keep_newest(&mut self) {
+        if self.points.len() > 1 {
+            self.points = self.points.pop_back().into_iter().collect();
         }
     }
 

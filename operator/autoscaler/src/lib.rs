@@ -1,17 +1,28 @@
-//! How many pods should a revision have? [`decide`] answers from what is known now and what was known before.
+//! How many pods should a revision have? [`decide()`] answers from what is known now and what was known before.
 //!
 //! Nothing here knows Kubernetes, a runtime or a clock. Time is a [`Duration`] since any fixed origin and comes in as an
 //! argument, so that a test, a simulator and the operator run the same code.
 //!
-//! The algorithm follows the published Knative pod autoscaler: demand averaged over a long *stable* window sizes a steady
-//! load, a short *panic* window sees a sudden rise, and while a rise is on, pods are only added. It differs where a
-//! function can be at zero: going there is a matter of the idle time-out alone and not of an average.
+//! The algorithm grew from the published Knative pod autoscaler, which is in [`kpa`] as it is published, to be measured
+//! against: demand averaged over a long *stable* window sizes a steady load, and a short *panic* window sees a sudden rise.
+//! It differs where a function can be at zero (going there is a matter of the idle time-out alone and not of an average),
+//! in how soon it believes a rise, and in how it lets go of one.
+//!
+//! [`schedule`] says what a schedule wants at a wall-clock time; [`Habits`] learn when a function is called.
+
+pub mod kpa;
+pub mod schedule;
 
 mod decide;
+mod habits;
 mod history;
+mod peaks;
+mod reason;
 mod state;
 
-pub use decide::{Decision, Reason, decide};
+pub use decide::decide;
+pub use habits::{Habits, NotHabits, Window};
+pub use reason::{Decision, Reason, Seen};
 pub use state::State;
 
 use std::time::Duration;
@@ -35,6 +46,8 @@ pub struct Policy {
     pub max: u32,
     /// Never fewer pods while the revision is being proven. The caller sets it to 0 once it is proven, or has failed.
     pub initial: u32,
+    /// Never fewer pods while a schedule is on; see [`schedule::active`]. 0 while none is.
+    pub scheduled: u32,
     /// What `target` counts.
     pub metric: Metric,
     /// Wanted per pod, more than 0.
@@ -47,6 +60,10 @@ pub struct Policy {
     pub panic_window: Duration,
     /// How long a lower count has to be wanted before pods go.
     pub scale_down_delay: Duration,
+    /// Whether idle times are learned, and a pod is started or kept when a call is likely soon.
+    pub prewarm: bool,
+    /// Whether the count is left alone, whatever it is.
+    pub paused: bool,
 }
 
 impl Default for Policy {
@@ -55,12 +72,15 @@ impl Default for Policy {
             min: 0,
             max: 100,
             initial: 0,
+            scheduled: 0,
             metric: Metric::Concurrency,
             target: 70.0,
             idle_timeout: Duration::from_secs(30),
             stable_window: Duration::from_secs(60),
             panic_window: Duration::from_secs(6),
             scale_down_delay: Duration::ZERO,
+            prewarm: false,
+            paused: false,
         }
     }
 }

@@ -1,34 +1,55 @@
 //! What is remembered of a revision between two decisions.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
-use crate::history::History;
+use crate::{habits::Habits, history::History, peaks::Peaks};
+
+/// A review of a load that comes so much later than it was asked for was not made by somebody who watched: the machine
+/// slept, or a clock jumped. How long the load was there meanwhile is not known.
+const LATE: Duration = Duration::from_secs(10);
+
+/// Where time begins in here, so that there is a past to put a last request into.
+const BEGINNING: Duration = Duration::from_secs(366 * 86_400);
 
 /// What is remembered of a revision between two decisions. Kept by the caller, one for each revision; a fresh one means
 /// that nothing is known yet, as after a restart.
+///
+/// Time in here is its own and only goes forward, by what the caller's clock has moved on. All other moments are of this
+/// time.
 #[derive(Clone, Debug)]
 pub struct State {
+    /// What the caller's clock said last.
+    heard: Duration,
+    /// The time in here.
+    pub(crate) clock: Duration,
+    /// When a load is to be looked at again. None while there is none: of a time without a call, however long, all is known.
+    pub(crate) review: Option<Duration>,
     /// When this memory began.
     pub(crate) since: Duration,
     /// When a request was last there, waiting, in a pod, or come and gone since the decision before. At the beginning it
     /// is not known, so the beginning counts.
     pub(crate) last_active: Duration,
+    /// Whether `last_active` is a request's and not a beginning's.
+    pub(crate) active_known: bool,
     /// Arrivals at the decision before; none before the first.
     pub(crate) arrivals: Option<u64>,
+    /// Since when requests have been waiting at each decision.
+    pub(crate) queued_since: Option<Duration>,
+    /// Pods that were asked for at the decision before, and that it decided.
+    pub(crate) desired: Option<(u32, u32)>,
     pub(crate) history: History,
-    /// While a sudden rise is on.
-    pub(crate) panic: Option<Panic>,
-    /// What was wanted within the last `scale_down_delay`: moments with falling counts, so that the front is the most.
-    pub(crate) wanted: VecDeque<(Duration, u32)>,
-}
-
-/// A sudden rise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Panic {
-    /// When demand was last above the threshold.
-    pub(crate) last_over: Duration,
-    /// The most that was wanted in it.
-    pub(crate) most: u32,
+    /// What was before this moment says nothing about now: demand has left it behind.
+    pub(crate) evidence_from: Duration,
+    /// While a sudden rise is on: when demand was last above the threshold.
+    pub(crate) rise: Option<Duration>,
+    /// What the rise wanted.
+    pub(crate) peaks: Peaks,
+    /// What the average over the stable window wanted within the last such window.
+    pub(crate) lasting: Peaks,
+    /// What was wanted within the last `scale_down_delay`.
+    pub(crate) delayed: Peaks,
+    /// How long idle times were, if they are learned.
+    pub(crate) habits: Option<Box<Habits>>,
 }
 
 impl State {
@@ -36,34 +57,85 @@ impl State {
     #[must_use]
     pub fn new(now: Duration) -> Self {
         Self {
-            since: now,
-            last_active: now,
+            heard: now,
+            clock: BEGINNING,
+            review: None,
+            since: BEGINNING,
+            last_active: BEGINNING,
+            active_known: false,
             arrivals: None,
+            queued_since: None,
+            desired: None,
             history: History::default(),
-            panic: None,
-            wanted: VecDeque::new(),
+            evidence_from: Duration::ZERO,
+            rise: None,
+            peaks: Peaks::default(),
+            lasting: Peaks::default(),
+            delayed: Peaks::default(),
+            habits: None,
         }
     }
 
-    /// When a request was last there.
+    /// As [`State::new`], with what was kept over a restart: the habits, and how long ago the last request was, where that
+    /// is known.
     #[must_use]
-    pub fn last_active(&self) -> Duration {
-        self.last_active
+    pub fn restored(now: Duration, habits: Habits, idle: Option<Duration>) -> Self {
+        let mut state = Self { habits: Some(Box::new(habits)), ..Self::new(now) };
+        if let Some(idle) = idle {
+            state.last_active = state.clock.saturating_sub(idle);
+            state.active_known = true;
+        }
+        state
     }
 
-    /// The most that was wanted within the last `delay`, `count` now among it.
-    ///
-    /// Counts that a later, higher one covers are dropped, so the queue holds falling counts only and is bounded by
-    /// `max`, or by the decisions in `delay` where those are fewer.
-    pub(crate) fn most_wanted(&mut self, now: Duration, count: u32, delay: Duration) -> u32 {
-        while self.wanted.back().is_some_and(|(_, c)| *c <= count) {
-            self.wanted.pop_back();
+    /// How long ago a request was last there, as of the last decision.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        self.clock.saturating_sub(self.last_active)
+    }
+
+    /// What was learned of idle times, to be kept over a restart.
+    #[must_use]
+    pub fn habits(&self) -> Option<&Habits> {
+        self.habits.as_deref()
+    }
+
+    /// Takes in that `replicas` were written as they were decided. A count that is observed to differ from it afterwards is
+    /// another's doing: one above zero after a zero is an activator's wake.
+    pub fn wrote(&mut self, replicas: u32) {
+        self.desired = Some((replicas, replicas));
+    }
+
+    /// Moves time on to what the caller's clock says `now`. A clock that goes back does not move it.
+    pub(crate) fn advance(&mut self, now: Duration) {
+        self.clock = self.clock.saturating_add(now.saturating_sub(self.heard));
+        self.heard = now;
+        if self.review.is_some_and(|due| self.clock > due.saturating_add(LATE)) {
+            // As after a restart: the present count is the floor until a window has been seen again.
+            self.since = self.clock;
+            self.last_active = self.clock;
+            self.active_known = false;
+            self.queued_since = None;
+            self.rise = None;
+            self.history = History::default();
+            self.rest();
         }
-        self.wanted.push_back((now, count));
-        while self.wanted.len() > 1 && now.saturating_sub(self.wanted[0].0) > delay {
-            self.wanted.pop_front();
-        }
-        self.wanted[0].1
+    }
+
+    /// A moment of the time in here, by the caller's clock.
+    pub(crate) fn by_caller(&self, moment: Duration) -> Duration {
+        self.heard.saturating_add(moment.saturating_sub(self.clock))
+    }
+
+    /// Nobody calls: what was wanted is of no use any more, and takes no room. Of the counters the newest stays, so that it
+    /// is known that there was nothing.
+    pub(crate) fn rest(&mut self) {
+        self.rise = None;
+        self.evidence_from = Duration::ZERO;
+        self.peaks.forget();
+        self.lasting.forget();
+        self.delayed.forget();
+        self.history.keep_newest();
     }
 }
 
@@ -71,18 +143,44 @@ impl State {
 mod tests {
     use super::*;
 
+    const fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
     #[test]
-    fn a_lower_count_has_to_last() {
-        let mut state = State::new(Duration::ZERO);
-        let at = Duration::from_secs;
-        let delay = at(10);
-        assert_eq!(state.most_wanted(at(0), 5, delay), 5);
-        assert_eq!(state.most_wanted(at(5), 2, delay), 5);
-        assert_eq!(state.most_wanted(at(6), 3, delay), 5);
-        assert_eq!(state.most_wanted(at(10), 1, delay), 5);
-        assert_eq!(state.most_wanted(at(11), 1, delay), 3);
-        assert_eq!(state.most_wanted(at(17), 1, delay), 1);
-        assert_eq!(state.most_wanted(at(18), 9, Duration::ZERO), 9);
-        assert_eq!(state.most_wanted(at(19), 1, Duration::ZERO), 1);
+    fn time_in_here_never_goes_back() {
+        let mut state = State::new(at(100));
+        state.advance(at(103));
+        state.advance(at(3));
+        assert_eq!(state.clock, BEGINNING + at(3));
+        state.advance(at(5));
+        assert_eq!(state.clock, BEGINNING + at(5));
+        assert_eq!(state.by_caller(state.clock + at(7)), at(12));
+        assert_eq!(state.by_caller(BEGINNING), at(5), "what is over is now");
+        state.advance(Duration::MAX);
+        assert_eq!(state.by_caller(Duration::MAX), Duration::MAX);
+    }
+
+    #[test]
+    fn who_comes_much_too_late_begins_anew() {
+        let mut state = State::new(at(0));
+        state.review = Some(BEGINNING + at(1));
+        state.advance(at(11));
+        assert_eq!((state.since, state.last_active), (BEGINNING, BEGINNING));
+        state.advance(Duration::from_millis(11_001));
+        assert_eq!((state.since, state.last_active), (state.clock, state.clock));
+        let mut state = State::new(at(0));
+        state.advance(at(100_000));
+        assert_eq!(state.since, BEGINNING, "nobody asked it to come earlier");
+    }
+
+    #[test]
+    fn what_was_kept_over_a_restart() {
+        let state = State::restored(at(1), Habits::default(), Some(at(4000)));
+        assert_eq!((state.idle(), state.active_known), (at(4000), true));
+        assert!(state.habits().is_some());
+        let state = State::restored(at(1), Habits::default(), None);
+        assert_eq!((state.idle(), state.active_known), (at(0), false));
+        assert!(State::new(at(1)).habits().is_none());
     }
 }

@@ -52,6 +52,7 @@ pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Opt
         stable_window: scaling.stable_window(),
         panic_window: scaling.panic_window(),
         scale_down_delay: scaling.scale_down_delay(),
+        ..Policy::default()
     };
     (policy, proving.then_some(left))
 }

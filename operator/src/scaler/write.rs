@@ -4,7 +4,6 @@ use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},
 };
-use rouse_autoscaler::Reason;
 use rouse_crds::{
     Function,
     names::{OPERATOR_FIELD_MANAGER, POD_DELETION_COST_ANNOTATION},
@@ -38,7 +37,7 @@ pub(super) async fn scale(
     let api: Api<DeploymentObject> = Api::namespaced(scaler.client.clone(), &key.namespace);
     api.patch_scale(&name, &params(), &Patch::Merge(patch)).await?;
     tracing::info!(function = %key, revision = name, from, to, %reason, "Scaled a revision");
-    scaler.metrics.scaled(if to > from { "up" } else { "down" }, word(*reason));
+    scaler.metrics.scaled(if to > from { "up" } else { "down" }, reason.word());
     if *to == 0 {
         let note = format!("{name} has no pods: {reason}");
         scaler.events.normal(&function.object_ref(&()), "ScaledToZero", &note).await;
@@ -70,19 +69,4 @@ pub(super) fn is_race(error: &kube::Error) -> bool {
 
 fn params() -> PatchParams {
     PatchParams { field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()), ..PatchParams::default() }
-}
-
-/// For a metric's label.
-fn word(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Idle => "idle",
-        Reason::KeptWarm => "kept_warm",
-        Reason::Load => "load",
-        Reason::Panic => "panic",
-        Reason::Learning => "learning",
-        Reason::Initial => "initial",
-        Reason::Delayed => "delayed",
-        Reason::Min => "min",
-        Reason::Max => "max",
-    }
 }

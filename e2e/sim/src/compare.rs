@@ -1,0 +1,203 @@
+//! Runs every policy over every function of a trace and sums up.
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::{
+    MICROS_PER_SECOND, Micros, oracle,
+    outcome::{Outcome, Sketch, percentile, slowdown},
+    policy::{Policy, REFERENCE},
+    threads,
+    trace::{Function, Trace},
+    world::run,
+};
+
+/// What came of one policy on a whole trace.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) policy: String,
+    #[serde(skip)]
+    pub(crate) ours: bool,
+    /// Cold calls of a function over its calls: percentiles over the functions that were called.
+    pub(crate) cold_ratio_p50: f64,
+    pub(crate) cold_ratio_p75: f64,
+    pub(crate) cold_ratio_p95: f64,
+    /// Cold calls over all calls.
+    pub(crate) cold_ratio_calls: f64,
+    /// Response time over service time: percentiles over all calls.
+    pub(crate) slowdown_p50: f64,
+    pub(crate) slowdown_p99: f64,
+    /// The 99th percentile of each function's calls: the median over functions.
+    pub(crate) slowdown_p99_median_function: f64,
+    /// Wait for a pod, over all calls.
+    pub(crate) queue_p99_ms: f64,
+    /// Pod-seconds in which a pod was there, or starting, and did nothing.
+    pub(crate) wasted_pod_s: f64,
+    /// The same over that of a keep-alive of ten minutes.
+    pub(crate) wasted_relative: f64,
+    pub(crate) pod_s: f64,
+    /// Pods started an hour, of all functions.
+    pub(crate) starts_per_hour: f64,
+    pub(crate) calls: u64,
+}
+
+/// Every policy over every function, on so many threads. What comes out does not depend on how many.
+pub(crate) fn compare(
+    trace: &Trace,
+    policies: &[Policy],
+    hours: u32,
+    seed: u64,
+    threads: usize,
+) -> Result<Vec<Summary>> {
+    let end = Micros::from(hours) * 3_600 * MICROS_PER_SECOND as Micros;
+    let mut functions = trace.functions();
+    // The long work first, so that no thread is left with it at the end.
+    functions.sort_by(|a, b| b.expected.total_cmp(&a.expected).then(a.index.cmp(&b.index)));
+    let mut all = policies.to_vec();
+    if !all.contains(&REFERENCE) {
+        all.push(REFERENCE);
+    }
+    let outcomes = threads::each(&functions, threads, |function| one(trace, function, &all, end, seed))?;
+    let of = |nth: usize| outcomes.iter().map(move |outcomes| &outcomes[nth]);
+    let wasted = |nth: usize| of(nth).map(Outcome::wasted).sum::<Micros>();
+    let reference = all.iter().position(|p| *p == REFERENCE).context("the reference was not run")?;
+    let reference = wasted(reference) as f64;
+    Ok((0..policies.len()).map(|nth| summary(policies[nth], of(nth), hours, reference)).collect())
+}
+
+fn one(trace: &Trace, function: &Function, policies: &[Policy], end: Micros, seed: u64) -> Vec<Outcome> {
+    let calls = trace.calls(function);
+    let run = |policy: &Policy| match policy.scaler(function) {
+        Some(mut scaler) => {
+            let mut outcome = run(function, &calls, end, seed, &mut *scaler);
+            // Nobody asks for them here, and over a day they add up.
+            outcome.wanted = Vec::new();
+            outcome
+        }
+        None => oracle::run(function, &calls, end),
+    };
+    policies.iter().map(run).collect()
+}
+
+fn summary<'a>(
+    policy: Policy,
+    outcomes: impl Iterator<Item = &'a Outcome> + Clone,
+    hours: u32,
+    reference: f64,
+) -> Summary {
+    let (mut waits, mut slowdowns) = (Sketch::default(), Sketch::default());
+    let (mut calls, mut cold, mut wasted, mut time, mut starts) = (0, 0, 0, 0, 0);
+    for outcome in outcomes.clone() {
+        waits.merge(&outcome.waits);
+        outcome.merge_slowdowns(&mut slowdowns);
+        calls += outcome.calls;
+        cold += outcome.cold;
+        wasted += outcome.wasted();
+        time += outcome.pods.all;
+        starts += outcome.pods.starts;
+    }
+    let mut ratios: Vec<_> = outcomes.clone().filter_map(Outcome::cold_ratio).collect();
+    let mut slow: Vec<_> = outcomes.filter(|o| o.calls > 0).map(|o| o.slowdown(0.99)).collect();
+    let mut ratio = |part| percentile(&mut ratios, part).unwrap_or(0.0);
+    let seconds = |micros: Micros| micros as f64 / MICROS_PER_SECOND;
+    let over = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
+    Summary {
+        policy: policy.to_string(),
+        ours: policy.is_ours(),
+        cold_ratio_p50: ratio(0.5),
+        cold_ratio_p75: ratio(0.75),
+        cold_ratio_p95: ratio(0.95),
+        cold_ratio_calls: over(cold as f64, calls as f64),
+        slowdown_p50: slowdown(&slowdowns, 0.5),
+        slowdown_p99: slowdown(&slowdowns, 0.99),
+        slowdown_p99_median_function: percentile(&mut slow, 0.5).unwrap_or(1.0),
+        queue_p99_ms: waits.percentile(0.99) / 1_000.0,
+        wasted_pod_s: seconds(wasted),
+        wasted_relative: over(wasted as f64, reference),
+        pod_s: seconds(time),
+        starts_per_hour: starts as f64 / f64::from(hours),
+        calls,
+    }
+}
+
+impl Summary {
+    /// Better in something and worse in nothing, of waste and the part of cold calls of a function: neither in the median
+    /// nor in the percentiles above. One percentile alone would call two policies equal that both leave a quarter of the
+    /// functions cold.
+    pub(crate) fn dominates(&self, other: &Self) -> bool {
+        let (mine, theirs) = (self.costs(), other.costs());
+        mine.iter().zip(&theirs).all(|(m, t)| m <= t) && mine != theirs
+    }
+
+    fn costs(&self) -> [f64; 4] {
+        [self.wasted_relative, self.cold_ratio_p50, self.cold_ratio_p75, self.cold_ratio_p95]
+    }
+
+    /// What knows the future is not to be compared with.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.policy == Policy::Oracle.to_string()
+    }
+}
+
+/// Those of which no other is better in waste and in a measure of cold starts, the oracle aside; from the least waste on.
+pub(crate) fn front(summaries: &[Summary], cold: impl Fn(&Summary) -> f64) -> Vec<&Summary> {
+    let rivals = || summaries.iter().filter(|s| !s.is_bound());
+    let point = |s: &Summary| (s.wasted_relative, cold(s));
+    let beats = |a: (f64, f64), b: (f64, f64)| a.0 <= b.0 && a.1 <= b.1 && a != b;
+    let mut front: Vec<_> = rivals().filter(|s| !rivals().any(|other| beats(point(other), point(s)))).collect();
+    front.sort_by(|a, b| a.wasted_relative.total_cmp(&b.wasted_relative));
+    front
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::trace::Source;
+
+    pub(crate) fn policies(names: &str) -> Vec<Policy> {
+        names.split(',').map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn summaries(threads: usize, seed: u64) -> Vec<Summary> {
+        let trace = Trace::open(&Source::Generated, 60, 2, seed).unwrap();
+        compare(&trace, &policies("rouse,kpa,keep:1m,oracle"), 2, seed, threads).unwrap()
+    }
+
+    #[test]
+    fn a_run_is_the_same_every_time_on_any_number_of_threads() {
+        let text = |threads, seed| serde_json::to_string(&summaries(threads, seed)).unwrap();
+        let first = text(1, 4);
+        assert_eq!(first, text(1, 4));
+        assert_eq!(first, text(3, 4));
+        assert_ne!(first, text(1, 5));
+    }
+
+    #[test]
+    fn every_policy_answers_every_call_and_none_beats_the_oracle() {
+        let summaries = summaries(2, 1);
+        let oracle = &summaries[3];
+        assert_eq!(oracle.cold_ratio_p95.to_bits(), 0);
+        for summary in &summaries {
+            assert_eq!(summary.calls, oracle.calls);
+            assert!(summary.calls > 1_000 && summary.wasted_pod_s > 0.0);
+            assert!(summary.wasted_pod_s >= oracle.wasted_pod_s, "{summary:?}");
+        }
+        // A minute wastes less than the ten that all is relative to.
+        assert!(summaries[2].wasted_relative < 1.0);
+    }
+
+    #[test]
+    fn the_front_is_what_none_dominates() {
+        let of = |name: &str, waste, cold| Summary {
+            policy: name.to_owned(),
+            wasted_relative: waste,
+            cold_ratio_p75: cold,
+            ..summaries(1, 1)[0].clone()
+        };
+        let all = [of("a", 1.0, 0.2), of("b", 0.5, 0.5), of("c", 1.0, 0.3), of("d", 0.6, 0.6), of("oracle", 0.0, 0.0)];
+        assert_eq!(front(&all, |s| s.cold_ratio_p75).iter().map(|s| s.policy.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+        assert!(all[0].dominates(&all[2]) && !all[0].dominates(&all[0].clone()) && !all[0].dominates(&all[1]));
+        let rarer = Summary { cold_ratio_p50: 0.0, ..all[2].clone() };
+        assert!(!all[0].dominates(&rarer), "it is worse in the median");
+    }
+}

@@ -1,0 +1,111 @@
+//! Scale to zero, simulated: the product's own decisions and those of others, over a day of calls of a thousand functions.
+//!
+//! ```text
+//! trace ──► world (one for each function and policy) ──► outcome ──► compare ──► report · svg
+//! (generate,   ▲ │
+//!  azure)      │ ▼
+//!           scaler: policy/{rouse, kpa, keep_alive}; the oracle needs no world
+//! ```
+//!
+//! Time is whole microseconds since the trace began. Nothing here knows a clock, a thread or a random number that is not
+//! drawn from the seed, so that a run can be had again.
+#![allow(clippy::disallowed_types, reason = "no runtime is used here whose time could be paused")]
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+
+use policy::Policy;
+use report::{Report, Setting};
+use trace::{Source, Trace};
+
+mod azure;
+mod compare;
+mod generate;
+mod nature;
+mod oracle;
+mod outcome;
+mod pods;
+mod policy;
+mod queue;
+mod random;
+mod report;
+mod scaler;
+mod step;
+mod svg;
+mod threads;
+mod trace;
+mod world;
+
+/// Microseconds since the trace began, or between two moments of it.
+type Micros = u64;
+
+const MICROS_PER_SECOND: f64 = 1e6;
+
+/// Runs policies over a trace and says what calls waited and what pods idled.
+#[derive(Debug, Parser)]
+#[command(name = "cargo e2e sim", version)]
+struct Cli {
+    /// How many functions.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    functions: u32,
+    /// How much time of theirs.
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=336))]
+    hours: u32,
+    /// Where random numbers come from. The same seed gives the same report.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// `generated`, or `azure:DIR` with the files of the public Azure Functions trace of 2019.
+    #[arg(long, default_value = "generated")]
+    trace: Source,
+    /// What is compared: rouse[:IDLE], prewarm[:IDLE], kpa[:GRACE], keep:IDLE, oracle; times as 30s or 10m.
+    #[arg(long, value_delimiter = ',', default_value = Policy::DEFAULT)]
+    policy: Vec<Policy>,
+    /// Threads. They change nothing but the time that it takes.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
+    threads: u32,
+    /// Write all figures into this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Draw cold starts against waste into this file.
+    #[arg(long)]
+    svg: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let began = Instant::now();
+    let report = run(&cli)?;
+    print!("{}", report.text());
+    // Not a part of the report, which is the same every time.
+    eprintln!("\nsimulated in {:.1} s", began.elapsed().as_secs_f64());
+    if let Some(path) = &cli.json {
+        let text = serde_json::to_string_pretty(&report.json())? + "\n";
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &cli.svg {
+        std::fs::write(path, svg::plot(&report)).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn run(cli: &Cli) -> Result<Report> {
+    let trace = Trace::open(&cli.trace, cli.functions as usize, cli.hours, cli.seed)?;
+    let threads = cli.threads as usize;
+    let summaries = compare::compare(&trace, &cli.policy, cli.hours, cli.seed, threads)?;
+    let steps: Vec<_> = cli.policy.iter().flat_map(|policy| step::LIMITS.map(|limit| (*policy, limit))).collect();
+    let answers = threads::each(&steps, threads, |(policy, limit)| step::answer(*policy, *limit, cli.seed))?;
+    let answers = answers.into_iter().flatten().collect();
+    let setting = Setting {
+        trace: match &cli.trace {
+            Source::Generated => "generated".to_owned(),
+            Source::Azure(folder) => format!("azure:{}", folder.display()),
+        },
+        functions: trace.functions().len(),
+        hours: cli.hours,
+        seed: cli.seed,
+        note: trace.note(),
+    };
+    Ok(Report { setting, summaries, answers })
+}

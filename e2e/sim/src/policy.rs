@@ -1,0 +1,118 @@
+//! The policies that are compared.
+
+use std::{fmt, str::FromStr};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{MICROS_PER_SECOND, Micros, scaler::Scaler, trace::Function};
+
+mod keep_alive;
+mod kpa;
+mod rouse;
+
+/// How long the last pod stays by default, in seconds.
+const IDLE: u32 = 30;
+
+/// A policy with its setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// The product's own, with so many seconds of `scaling.idleTimeout`, and with `scaling.prewarm` or without.
+    Rouse { idle: u32, prewarm: bool },
+    /// The Knative pod autoscaler with its defaults. `grace`: seconds that a revision without load is left running beyond
+    /// its window. With the defaults the activator is in the path of all but big revisions and none is needed.
+    Kpa { grace: u32 },
+    /// A pod for each call that finds none free, kept for so many seconds after its last call.
+    KeepAlive { idle: u32 },
+    /// Knows all calls before they come.
+    Oracle,
+}
+
+/// What everything is measured against.
+pub(crate) const REFERENCE: Policy = Policy::KeepAlive { idle: 600 };
+
+impl Policy {
+    /// What is compared if nothing else is said.
+    pub(crate) const DEFAULT: &'static str =
+        "rouse,rouse:60s,rouse:10m,prewarm,kpa,kpa:30s,keep:1m,keep:10m,keep:20m,oracle";
+
+    /// The policy at work on a function; none for the oracle, which decides nothing as it goes.
+    pub(crate) fn scaler(self, function: &Function) -> Option<Box<dyn Scaler>> {
+        let micros = |seconds: u32| Micros::from(seconds) * MICROS_PER_SECOND as Micros;
+        match self {
+            Self::Rouse { idle, prewarm } => Some(Box::new(rouse::Rouse::new(function, micros(idle), prewarm))),
+            Self::Kpa { grace } => Some(Box::new(kpa::Kpa::new(function, micros(grace)))),
+            Self::KeepAlive { idle } => Some(Box::new(keep_alive::KeepAlive::new(micros(idle)))),
+            Self::Oracle => None,
+        }
+    }
+
+    /// Whether it is the product's, with any setting.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Self::Rouse { .. })
+    }
+}
+
+impl FromStr for Policy {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, setting) = text.split_once(':').map_or((text, None), |(name, setting)| (name, Some(setting)));
+        Ok(match (name, setting.map(seconds).transpose()?) {
+            ("rouse", idle) => Self::Rouse { idle: idle.unwrap_or(IDLE), prewarm: false },
+            ("prewarm", idle) => Self::Rouse { idle: idle.unwrap_or(IDLE), prewarm: true },
+            ("kpa", grace) => Self::Kpa { grace: grace.unwrap_or(0) },
+            ("keep", Some(idle)) => Self::KeepAlive { idle },
+            ("oracle", None) => Self::Oracle,
+            _ => bail!(
+                "`{text}` is no policy; write rouse, rouse:60s, prewarm, prewarm:60s, kpa, kpa:30s, keep:10m or oracle"
+            ),
+        })
+    }
+}
+
+/// `30s`, `10m`.
+fn seconds(text: &str) -> Result<u32> {
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(number) => (number, 60),
+        None => (text.strip_suffix('s').with_context(|| format!("`{text}` is no time; write 30s or 10m"))?, 1),
+    };
+    let number: u32 = number.parse().with_context(|| format!("`{text}` is no time; write 30s or 10m"))?;
+    number.checked_mul(unit).filter(|s| *s <= 86_400).with_context(|| format!("`{text}` is longer than a day"))
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = |f: &mut fmt::Formatter<'_>, name: &str, seconds: u32| match seconds % 60 {
+            0 if seconds > 60 => write!(f, "{name}:{}m", seconds / 60),
+            0 if seconds == 60 && name == "keep" => write!(f, "keep:1m"),
+            _ => write!(f, "{name}:{seconds}s"),
+        };
+        match *self {
+            Self::Rouse { idle, prewarm } => match (if prewarm { "prewarm" } else { "rouse" }, idle) {
+                (name, IDLE) => f.write_str(name),
+                (name, idle) => time(f, name, idle),
+            },
+            Self::Kpa { grace: 0 } => f.write_str("kpa"),
+            Self::Kpa { grace } => time(f, "kpa", grace),
+            Self::KeepAlive { idle } => time(f, "keep", idle),
+            Self::Oracle => f.write_str("oracle"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_written() {
+        for name in Policy::DEFAULT.split(',') {
+            assert_eq!(name.parse::<Policy>().unwrap().to_string(), name);
+        }
+        assert_eq!("prewarm:60s".parse::<Policy>().unwrap().to_string(), "prewarm:60s");
+        assert_eq!("rouse:30s".parse::<Policy>().unwrap().to_string(), "rouse");
+        for wrong in ["", "keep", "keep:", "keep:10", "keep:-1m", "oracle:1s", "kpa:2d", "keep:5000m"] {
+            assert!(wrong.parse::<Policy>().is_err(), "{wrong}");
+        }
+    }
+}

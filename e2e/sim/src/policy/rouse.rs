@@ -1,0 +1,62 @@
+//! The product's own policy: `rouse_autoscaler::decide` on each frame, and the activator's wake from zero. Everything that
+//! the simulator needs of that crate is in this file.
+
+use std::time::Duration;
+
+use rouse_autoscaler::{Demand, Observed, Policy, State, decide};
+
+use crate::{
+    Micros,
+    scaler::{Hears, Order, Scaler, View},
+    trace::Function,
+    world::MOST_PODS,
+};
+
+pub(super) struct Rouse {
+    policy: Policy,
+    state: State,
+}
+
+impl Rouse {
+    /// A Function whose spec says `concurrencyLimit`, `idleTimeout` and `prewarm` and leaves the rest to the defaults.
+    pub(super) fn new(function: &Function, idle: Micros, prewarm: bool) -> Self {
+        let policy = Policy {
+            max: MOST_PODS,
+            target: (f64::from(function.limit) * 0.7).max(1.0),
+            idle_timeout: Duration::from_micros(idle),
+            prewarm,
+            ..Policy::default()
+        };
+        Self { policy, state: State::new(Duration::ZERO) }
+    }
+}
+
+impl Scaler for Rouse {
+    fn hears(&self) -> Hears {
+        Hears::Frames
+    }
+
+    /// The activator's patch from zero; the frame that goes out at the same time is decided on after it.
+    fn wake(&mut self, view: &View<'_>) -> Order {
+        let pods = (view.queued as f64 / self.policy.target).ceil().max(1.0) as u32;
+        Order { pods, again: None }
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Order {
+        let demand = Demand {
+            in_flight: view.in_flight,
+            queued: view.queued,
+            arrivals: view.arrivals,
+            request_us: view.request_us,
+        };
+        let observed = Observed { desired: view.desired, ready: view.pods.ready() };
+        let now = Duration::from_micros(view.now);
+        let decision = decide(now, &demand, &observed, &self.policy, &mut self.state);
+        // A write never fails here, and is seen at once.
+        if decision.replicas != view.desired {
+            self.state.wrote(decision.replicas);
+        }
+        let again = decision.wake_at.and_then(|at| Micros::try_from(at.as_micros()).ok());
+        Order { pods: decision.replicas, again }
+    }
+}

@@ -1,0 +1,284 @@
+//! One function, its callers, its pods, and a policy that decides how many there are.
+//!
+//! Calls wait in the order in which they came. A demand frame goes out at once when nothing was said for 250 ms, and
+//! else when they are over. A new pod takes as long as it takes; what starts pods takes no time of its own here, since it
+//! is the same for all policies. Functions do not know of one another, so each has a world to itself.
+
+use std::collections::VecDeque;
+
+use rand_chacha::ChaCha8Rng;
+
+use crate::{
+    MICROS_PER_SECOND, Micros,
+    outcome::{Outcome, Samples},
+    pods::{PodId, Pods},
+    queue::EventQueue,
+    random::{Purpose, log_normal, stream},
+    scaler::{Hears, Order, Scaler, View},
+    trace::{Call, Function},
+};
+
+/// Least time between two frames of demand, as in the product.
+const FRAME: Micros = 250_000;
+
+/// Most pods of a function, as in the product.
+pub(crate) const MOST_PODS: u32 = 100;
+
+#[derive(Debug)]
+enum Event {
+    Ready(PodId),
+    Done(PodId),
+}
+
+/// Runs a policy on one function for so long. Calls that came are answered beyond the end, but time counts only up to it.
+pub(crate) fn run(function: &Function, calls: &[Call], end: Micros, seed: u64, scaler: &mut dyn Scaler) -> Outcome {
+    let mut world = World {
+        scaler,
+        start: function.start,
+        starts: stream(seed, function.index, Purpose::Starts),
+        now: 0,
+        pods: Pods::new(function.limit, end),
+        waiting: VecDeque::new(),
+        in_flight: 0,
+        arrivals: 0,
+        request_us: 0,
+        desired: 0,
+        events: EventQueue::default(),
+        frame_at: None,
+        last_frame: None,
+        look_at: None,
+        samples: Samples::default(),
+        wanted: vec![(0, 0)],
+    };
+    let mut calls = calls.iter().copied().peekable();
+    loop {
+        let event = world.events.next_at().unwrap_or(Micros::MAX);
+        let call = calls.peek().map_or(Micros::MAX, |call| call.at);
+        let frame = world.frame_at.unwrap_or(Micros::MAX);
+        let look = world.look_at.unwrap_or(Micros::MAX);
+        let next = event.min(call).min(frame).min(look);
+        if next == Micros::MAX || (next >= end && world.in_flight == 0 && world.waiting.is_empty()) {
+            break;
+        }
+        world.pass(next);
+        if event == next {
+            world.event();
+        } else if call == next {
+            if let Some(call) = calls.next() {
+                world.call(call);
+            }
+        } else if frame == next {
+            world.frame_at = None;
+            world.last_frame = Some(next);
+            world.decide();
+        } else {
+            world.decide();
+        }
+    }
+    let now = world.now.max(end);
+    let World { pods, samples, wanted, .. } = world;
+    Outcome::new(samples, pods.time(now), wanted)
+}
+
+/// A call that waits.
+struct Waiting {
+    call: Call,
+    /// When it came there was no pod.
+    alone: bool,
+}
+
+struct World<'a> {
+    scaler: &'a mut dyn Scaler,
+    /// Median of a pod's start, in seconds.
+    start: f64,
+    starts: ChaCha8Rng,
+    now: Micros,
+    pods: Pods,
+    waiting: VecDeque<Waiting>,
+    in_flight: u64,
+    arrivals: u64,
+    request_us: u64,
+    desired: u32,
+    events: EventQueue<Event>,
+    frame_at: Option<Micros>,
+    last_frame: Option<Micros>,
+    look_at: Option<Micros>,
+    samples: Samples,
+    /// When how many pods were wanted.
+    wanted: Vec<(Micros, u32)>,
+}
+
+impl World<'_> {
+    fn pass(&mut self, to: Micros) {
+        self.request_us += (self.in_flight + self.waiting.len() as u64) * (to - self.now);
+        self.now = to;
+    }
+
+    fn call(&mut self, call: Call) {
+        self.arrivals += 1;
+        self.changed();
+        // Who waits goes first, so only an empty queue lets one pass.
+        if self.waiting.is_empty()
+            && let Some(pod) = self.pods.begin(self.now)
+        {
+            self.begin(call, pod, false);
+            return;
+        }
+        self.waiting.push_back(Waiting { call, alone: self.pods.ready() == 0 });
+        if self.desired == 0 {
+            let order = self.ask(|scaler, view| scaler.wake(view));
+            self.obey(order);
+        } else if self.scaler.hears() == Hears::Waiting {
+            self.decide();
+        }
+    }
+
+    fn event(&mut self) {
+        match self.events.take() {
+            Some((_, Event::Ready(pod))) => {
+                // Unless it was taken away while it started.
+                if !self.pods.is_ready(pod, self.now) {
+                    return;
+                }
+                self.changed();
+                self.hand_out(true);
+            }
+            Some((_, Event::Done(pod))) => {
+                self.in_flight -= 1;
+                self.pods.finish(pod, self.now);
+                self.changed();
+                self.hand_out(false);
+            }
+            None => {}
+        }
+    }
+
+    /// Gives waiting calls to pods. Cold is who came when there was no pod, and who gets a `new` one.
+    fn hand_out(&mut self, new: bool) {
+        while !self.waiting.is_empty() {
+            let Some(pod) = self.pods.begin(self.now) else { return };
+            if let Some(Waiting { call, alone }) = self.waiting.pop_front() {
+                self.begin(call, pod, new || alone);
+            }
+        }
+    }
+
+    fn begin(&mut self, call: Call, pod: PodId, cold: bool) {
+        self.in_flight += 1;
+        self.samples.note(self.now - call.at, call.service, cold);
+        self.events.put(self.now + Micros::from(call.service), Event::Done(pod));
+    }
+
+    /// Demand has changed, so there will be a frame.
+    fn changed(&mut self) {
+        if self.scaler.hears() == Hears::Frames && self.frame_at.is_none() {
+            self.frame_at = Some(self.last_frame.map_or(self.now, |last| self.now.max(last + FRAME)));
+        }
+    }
+
+    fn decide(&mut self) {
+        let order = self.ask(|scaler, view| scaler.decide(view));
+        self.obey(order);
+    }
+
+    fn ask(&mut self, ask: impl FnOnce(&mut dyn Scaler, &View<'_>) -> Order) -> Order {
+        let view = View {
+            now: self.now,
+            in_flight: self.in_flight,
+            queued: self.waiting.len() as u64,
+            arrivals: self.arrivals,
+            request_us: self.request_us,
+            desired: self.desired,
+            pods: &self.pods,
+        };
+        ask(self.scaler, &view)
+    }
+
+    fn obey(&mut self, order: Order) {
+        self.look_at = order.again.map(|at| at.max(self.now + 1));
+        let wanted = order.pods.min(MOST_PODS);
+        if wanted == self.desired {
+            return;
+        }
+        self.wanted.push((self.now, wanted));
+        self.desired = wanted;
+        let live = self.pods.live();
+        for _ in live..wanted {
+            let pod = self.pods.start(self.now);
+            let seconds = log_normal(&mut self.starts, self.start, 0.2).clamp(0.05, 120.0);
+            self.events.put(self.now + (seconds * MICROS_PER_SECOND) as Micros, Event::Ready(pod));
+        }
+        if wanted < live {
+            self.pods.stop(live - wanted, self.now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Micros = 1_000_000;
+
+    /// Wants one pod from the first call on, and none from a time on.
+    struct One {
+        until: Micros,
+    }
+
+    impl Scaler for One {
+        fn hears(&self) -> Hears {
+            Hears::Nothing
+        }
+
+        fn wake(&mut self, view: &View<'_>) -> Order {
+            Order { pods: 1, again: Some(self.until).filter(|at| *at > view.now) }
+        }
+
+        fn decide(&mut self, view: &View<'_>) -> Order {
+            Order { pods: u32::from(view.now < self.until), again: None }
+        }
+    }
+
+    fn function(limit: u32) -> Function {
+        Function { index: 0, kind: "test", limit, start: 0.4, expected: 0.0 }
+    }
+
+    fn call(at: Micros, service: u32) -> Call {
+        Call { at, service }
+    }
+
+    #[test]
+    fn calls_wait_for_the_pod_and_then_for_one_another() {
+        let calls = [call(SECOND, 500_000), call(SECOND, 500_000), call(60 * SECOND, 500_000)];
+        let outcome = run(&function(1), &calls, 100 * SECOND, 1, &mut One { until: 50 * SECOND });
+        assert_eq!((outcome.calls, outcome.cold), (3, 3));
+        // The second waited for the same pod as the first; the third came when it was gone.
+        assert_eq!(outcome.pods.starts, 2);
+        assert_eq!(outcome.pods.busy, 1_500_000);
+        assert!((49 * SECOND..90 * SECOND).contains(&outcome.pods.all), "{}", outcome.pods.all);
+        let wanted: Vec<_> = outcome.wanted.iter().map(|(at, count)| (at / SECOND, *count)).collect();
+        assert_eq!(wanted, [(0, 0), (1, 1), (50, 0), (60, 1)]);
+    }
+
+    #[test]
+    fn a_pod_with_two_places_takes_both_at_once() {
+        let calls = [call(0, 500_000), call(0, 500_000)];
+        let outcome = run(&function(2), &calls, 100 * SECOND, 1, &mut One { until: 50 * SECOND });
+        assert_eq!((outcome.cold, outcome.pods.busy), (2, 500_000));
+    }
+
+    #[test]
+    fn what_has_come_is_answered_beyond_the_end() {
+        let calls = [call(9 * SECOND, 20_000_000), call(9 * SECOND, 20_000_000)];
+        let outcome = run(&function(1), &calls, 10 * SECOND, 1, &mut One { until: 1_000 * SECOND });
+        assert_eq!(outcome.calls, 2);
+        assert_eq!(outcome.pods.all, SECOND);
+        assert!(outcome.pods.busy < SECOND);
+    }
+
+    #[test]
+    fn nothing_happens_without_calls() {
+        let outcome = run(&function(1), &[], 10 * SECOND, 1, &mut One { until: SECOND });
+        assert_eq!((outcome.calls, outcome.pods.all, outcome.pods.starts), (0, 0, 0));
+    }
+}
