@@ -24,8 +24,8 @@ const SWIFT_THRESHOLD: (f64, f64) = (2.0, 3.0);
 /// The same for a panic window: at the usual target of 70 % pods are full by then.
 const PANIC_THRESHOLD: (f64, f64) = (1.4, 1.0);
 
-/// How long the last second is followed after a rise was over a threshold: pods come, so it soon is not, and the panic
-/// window has not caught up with it.
+/// How long the last second is followed after a rise was over a threshold: pods come, so it soon is not, though it goes on.
+/// After that the stable window, which begins anew with a rise, knows best.
 const FOLLOW: Duration = SWIFT.saturating_mul(2);
 
 /// A queue that stays adds one pod, or one for so many.
@@ -47,27 +47,19 @@ pub(super) fn wanted(
     let chance = (ready / target(policy)).sqrt();
     let beyond = |load: f64, (times, chances): (f64, f64)| load >= times * ready && load >= ready + chances * chance;
     let over = waiting || beyond(loads.swift, SWIFT_THRESHOLD) || beyond(loads.panic, PANIC_THRESHOLD);
-    let new = state.rise.is_none();
     if over {
         state.rise = Some(at);
     }
-    let past = state.rise.map(|last| at.saturating_sub(last));
-
     let mut count = 0;
-    if past.is_some_and(|past| past <= policy.panic_window) {
-        count = pods(loads.panic.max(loads.stable));
-    }
-    if past.is_some_and(|past| past <= FOLLOW) {
-        count = count.max(pods(loads.swift));
-    }
-    if waiting {
-        count = count.max(pods(loads.at_once));
-    }
-    if over && (new || count > state.peaks.most()) {
-        state.evidence_from = at.saturating_sub(SWIFT);
+    if state.rise.is_some_and(|last| at.saturating_sub(last) <= FOLLOW) {
+        let at_once = if waiting { loads.at_once } else { 0.0 };
+        count = pods(loads.swift.max(loads.panic).max(at_once));
+        if over && count > state.peaks.most() {
+            state.evidence_from = at.saturating_sub(SWIFT);
+        }
     }
     count = count.max(queue(observed, steady, state, loads));
-    if count == 0 && past.is_none() {
+    if count == 0 && state.rise.is_none() {
         return None;
     }
     // What a queue adds was never over a threshold: it is not followed but only held.
