@@ -54,7 +54,7 @@ pub(super) fn wanted(
     if state.rise.is_some_and(|last| at.saturating_sub(last) <= FOLLOW) {
         let at_once = if waiting { loads.at_once } else { 0.0 };
         count = pods(loads.swift.max(loads.panic).max(at_once));
-        if over && count > state.peaks.most() {
+        if count > state.peaks.most() {
             state.evidence_from = at.saturating_sub(SWIFT);
         }
     }

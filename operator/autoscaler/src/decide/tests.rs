@@ -70,7 +70,9 @@ fn a_step_of_ten_times_is_answered_within_a_second_and_a_half() {
     assert_eq!(world.observed.desired, 2);
     let decision = world.load(50, 1.25);
     assert_eq!((decision.replicas, decision.reason), (15, Reason::Panic));
-    assert_eq!(world.load(50, 300.0).replicas, 15, "and it stays there");
+    for second in 0..300 {
+        assert_eq!(world.load(50, 1.0).replicas, 15, "and it stays there: {second} seconds later");
+    }
 }
 
 #[test]
@@ -482,6 +484,20 @@ fn max_lowered_below_the_count_wins() {
     let mut world = World::new(policy(), 8);
     world.policy.max = 3;
     assert_eq!(world.load(80, 1.0).replicas, 3);
+}
+
+#[test]
+fn min_raised_above_the_count_in_the_middle_of_a_fall_wins() {
+    let mut world = World::new(policy(), 1);
+    world.load(100, 120.0);
+    let falling = world.load(10, 30.0).replicas;
+    assert!(falling < 10 && falling > 1, "{falling}");
+    world.policy.min = falling + 3;
+    let decision = world.decide();
+    assert_eq!((decision.replicas, decision.reason), (falling + 3, Reason::Min));
+    assert_eq!(world.load(10, 200.0).replicas, falling + 3);
+    world.policy.min = 0;
+    assert_eq!(world.decide().replicas, 1);
 }
 
 #[test]
