@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rouse_autoscaler::{Demand, Observed, Policy, State, decide};
+use rouse_autoscaler::{Demand, Observed, PRICE, Policy, State, decide};
 
 use crate::{
     Micros,
@@ -24,7 +24,7 @@ impl Rouse {
             max: MOST_PODS,
             target: (f64::from(function.limit) * 0.7).max(1.0),
             idle_timeout: Duration::from_micros(idle),
-            prewarm,
+            prewarm: prewarm.then_some(PRICE),
             ..Policy::default()
         };
         Self { policy, state: State::new(Duration::ZERO) }
