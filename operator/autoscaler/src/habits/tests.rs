@@ -64,7 +64,12 @@ fn the_idle_timeout_costs_nothing_more() {
 #[test]
 fn published_only_when_representative() {
     assert_eq!(of(&[(600, 4)]).published(), None, "too few");
+    assert!(of(&[(600, 5)]).published().is_some());
     assert_eq!(of(&[(600, 5), (90_000, 5)]).published(), None, "half are beyond");
+    // Evenly in so many of 240 bins, the coefficient of variation is the root of 240 / bins - 1.
+    let in_bins = |bins: u64| of(&(0..bins).map(|minute| (60 * minute, 4)).collect::<Vec<_>>()).published();
+    assert!(in_bins(47).is_some());
+    assert_eq!([in_bins(48), in_bins(49)], [None, None]);
     assert!(of(&[(600, 6), (90_000, 5)]).published().is_some());
     let even: Vec<_> = (0..240).map(|minute| (60 * minute, 2)).collect();
     assert_eq!(of(&even).published(), None, "spread evenly");
@@ -80,6 +85,12 @@ fn a_new_habit_replaces_an_old_one() {
     }
     assert!(habits.total() <= MOST);
     assert_eq!(habits.paying(PRICE, TIMEOUT).unwrap().until, minutes(31));
+}
+
+#[test]
+fn a_thousand_count_in_full() {
+    assert_eq!(of(&[(600, 1000)]).total(), 1000);
+    assert_eq!(of(&[(600, 1000), (20_000, 1)]).total(), 500);
 }
 
 #[test]

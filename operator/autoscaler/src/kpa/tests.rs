@@ -30,6 +30,7 @@ fn published_single_ticks() {
         ("a small rate down still takes some", rate(10.0, 1.1), calm(), averages(1.0, 1.0), 100, 90),
         ("no traffic, no rate", Config { reachable: false, ..rate(10.0, 1.1) }, calm(), averages(1.0, 1.0), 100, 1),
         ("panic takes precedence", config(10.0), calm(), averages(50.0, 100.0), 1, 10),
+        ("whole pods are over the threshold", config(10.0), calm(), averages(10.0, 11.0), 1, 2),
         ("up is limited", config(10.0), calm(), averages(1000.0, 1001.0), 1, 10),
         ("up is limited from ten", config(10.0), calm(), averages(1000.0, 1001.0), 10, 100),
         ("down is limited", config(10.0), calm(), averages(1.0, 1.0), 100, 10),
