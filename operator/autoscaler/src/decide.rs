@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Decision, Demand, Habits, Metric, Observed, Policy, Reason, Seen, State, history::Average};
+use crate::{Decision, Demand, Metric, Observed, Policy, Reason, Seen, State, history::Average};
 
 /// A hundredth of a pod is no pod. Frames are late by some milliseconds, and at a target of 1 that alone would ask for one
 /// more now and then.
@@ -17,10 +17,6 @@ const REVIEW: Duration = Duration::from_secs(1);
 
 /// The same while there is more at once than the pods are for.
 const HURRY: Duration = Duration::from_millis(250);
-
-/// What a start that a caller has to wait for is worth, in the time of a pod that waits for nobody: the idle time that the
-/// published autoscaler spends on avoiding one.
-const PRICE: Duration = Duration::from_secs(60);
 
 /// Decides how many pods a revision should have at `now`. Meant to be called for everything that changes and at
 /// [`Decision::wake_at`].
@@ -103,7 +99,7 @@ fn notice(demand: &Demand, observed: &Observed, policy: &Policy, state: &mut Sta
     // idle time-out begins anew, lest the pods go before they were of use.
     let woken = observed.desired > 0 && state.desired == Some((0, 0));
     if called || woken {
-        if policy.prewarm && state.active_known && state.idle() >= policy.idle_timeout {
+        if policy.prewarm.is_some() && state.active_known && state.idle() >= policy.idle_timeout {
             let idle = state.idle();
             state.habits.get_or_insert_with(Box::default).record(idle);
         }
@@ -218,8 +214,7 @@ struct Likely {
 
 impl Likely {
     fn of(policy: &Policy, state: &State) -> Option<Self> {
-        let habits = state.habits.as_deref().filter(|_| policy.prewarm)?;
-        let window = Habits::paying(habits, PRICE, policy.idle_timeout)?;
+        let window = state.habits.as_deref()?.paying(policy.prewarm?, policy.idle_timeout)?;
         let idle = state.idle();
         // How long it has been idle is not known after a restart, so what is due at a certain time of it is not either.
         if idle >= window.until || (window.from > policy.idle_timeout && !state.active_known) {

@@ -27,6 +27,9 @@ pub use state::State;
 
 use std::time::Duration;
 
+/// The idle time that the published autoscaler spends on avoiding a start.
+pub const PRICE: Duration = Duration::from_secs(60);
+
 /// What the target counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Metric {
@@ -60,8 +63,9 @@ pub struct Policy {
     pub panic_window: Duration,
     /// How long a lower count has to be wanted before pods go.
     pub scale_down_delay: Duration,
-    /// Whether idle times are learned, and a pod is started or kept when a call is likely soon.
-    pub prewarm: bool,
+    /// Whether idle times are learned, and a pod is started or kept when a call is likely soon: what a start that a caller
+    /// has to wait for is worth, in the time of a pod that waits for nobody. [`PRICE`] is a fair one.
+    pub prewarm: Option<Duration>,
     /// Whether the count is left alone, whatever it is.
     pub paused: bool,
 }
@@ -79,7 +83,7 @@ impl Default for Policy {
             stable_window: Duration::from_secs(60),
             panic_window: Duration::from_secs(6),
             scale_down_delay: Duration::ZERO,
-            prewarm: false,
+            prewarm: None,
             paused: false,
         }
     }

@@ -12,6 +12,10 @@ use crate::{
     world::MOST_PODS,
 };
 
+/// What a start that a caller waits for is worth, in the time of a pod that does nothing: the idle time that the published
+/// autoscaler spends on avoiding one.
+const PRICE: Duration = Duration::from_secs(60);
+
 pub(super) struct Rouse {
     policy: Policy,
     state: State,
@@ -24,7 +28,7 @@ impl Rouse {
             max: MOST_PODS,
             target: (f64::from(function.limit) * 0.7).max(1.0),
             idle_timeout: Duration::from_micros(idle),
-            prewarm,
+            prewarm: prewarm.then_some(PRICE),
             ..Policy::default()
         };
         Self { policy, state: State::new(Duration::ZERO) }

@@ -31,7 +31,7 @@ fn policies() -> impl Strategy<Value = Policy> {
             stable_window: Duration::from_secs(stable),
             panic_window: Duration::from_secs(panic.min(stable)),
             scale_down_delay: Duration::from_secs(delay),
-            prewarm,
+            prewarm: prewarm.then_some(crate::PRICE),
             paused: false,
         }
     })
@@ -127,7 +127,7 @@ proptest! {
     fn any_world_without_calls_comes_to_its_floor(steps in steps(40), policy in policies()) {
         let (mut state, mut now, mut demand, mut observed) = run(&steps, &policy, |_, _, _, _, _| Ok(()))?;
         (demand.in_flight, demand.queued) = (0, 0);
-        let policy = Policy { prewarm: false, ..policy };
+        let policy = Policy { prewarm: None, ..policy };
         for _ in 0..10_000 {
             let decision = decide(now, &demand, &observed, &policy, &mut state);
             observed = Observed { desired: decision.replicas, ready: decision.replicas };

@@ -21,3 +21,25 @@ pub(super) fn wanted(observed: &Observed, policy: &Policy, state: &mut State, lo
     let clear = pods(loads.stable + MARGIN * loads.stable.max(1.0).sqrt());
     clear.min(lasting).min(observed.desired).max(plain)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn clearly_less_is_a_tenth_of_the_root() {
+        let wanted = |stable: f64, desired: u32, before: u32| {
+            let (mut state, policy) = (State::new(Duration::ZERO), Policy::default());
+            state.lasting.note(state.clock, before, policy.stable_window);
+            let loads = Loads { stable, panic: 0.0, swift: 0.0, at_once: 0.0 };
+            wanted(&Observed { desired, ready: desired }, &policy, &mut state, &loads)
+        };
+        assert_eq!([wanted(0.95, 2, 9), wanted(0.85, 2, 9)], [2, 1]);
+        assert_eq!([wanted(24.6, 30, 99), wanted(24.4, 30, 99)], [26, 25]);
+        assert_eq!(wanted(24.6, 25, 99), 25, "and never more than there are");
+        assert_eq!(wanted(24.6, 30, 0), 25, "what has never been more is enough");
+        assert_eq!(wanted(24.6, 24, 0), 25, "up, it is followed at once");
+    }
+}

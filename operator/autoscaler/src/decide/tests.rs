@@ -1,4 +1,5 @@
 use super::*;
+use crate::{Habits, PRICE};
 
 /// A world of one revision: a clock, the counters, and pods that are ready as soon as they are wanted.
 struct World {
@@ -69,7 +70,9 @@ fn a_step_of_ten_times_is_answered_within_a_second_and_a_half() {
     assert_eq!(world.observed.desired, 2);
     let decision = world.load(50, 1.25);
     assert_eq!((decision.replicas, decision.reason), (15, Reason::Panic));
-    assert_eq!(world.load(50, 300.0).replicas, 15, "and it stays there");
+    for second in 0..300 {
+        assert_eq!(world.load(50, 1.0).replicas, 15, "and it stays there: {second} seconds later");
+    }
 }
 
 #[test]
@@ -108,22 +111,49 @@ fn a_load_that_fills_the_pods_does_not_wait_for_the_stable_window() {
 }
 
 #[test]
-fn a_queue_that_does_not_go_away_is_a_rise_however_small() {
-    let steady = |queued| {
+fn a_queue_that_stays_adds_pods_each_second() {
+    let after = |seconds: u64, queued| {
         let mut world = World::new(Policy { target: 1.0, ..policy() }, 1);
         world.load(10, 120.0);
         assert_eq!(world.observed.desired, 10);
-        world.demand.queued = queued;
-        world.demand.in_flight = 12 - queued;
-        for _ in 0..5 {
+        (world.demand.queued, world.demand.in_flight) = (queued, 16 - queued);
+        // From the first decision that sees it.
+        world.decide();
+        for _ in 0..4 * seconds {
             world.now += HURRY;
-            world.demand.request_us += 12 * 250_000;
+            world.demand.request_us += 16 * 250_000;
             world.decide();
         }
         world.observed.desired
     };
-    assert_eq!(steady(2), 12);
-    assert!(steady(0) < 12, "without a queue there is time");
+    assert_eq!([1, 2, 3, 9].map(|seconds| after(seconds, 6)), [12, 13, 14, 16]);
+    assert_eq!(after(2, 0), 11, "without a queue there is time");
+}
+
+#[test]
+fn a_large_count_is_raised_by_an_eighth() {
+    let mut world = World::new(Policy { target: 1.0, ..policy() }, 1);
+    world.load(40, 120.0);
+    (world.demand.queued, world.demand.in_flight) = (15, 40);
+    world.decide();
+    for _ in 0..4 {
+        world.now += HURRY;
+        world.demand.request_us += 55 * 250_000;
+        world.decide();
+    }
+    assert_eq!(world.observed.desired, 45 + 1, "an eighth of the 41 that the average wants by then");
+}
+
+#[test]
+fn two_at_once_by_chance_are_no_rise() {
+    let mut world = World::new(Policy { target: 1.0, ..policy() }, 1);
+    world.load(0, 10.0);
+    world.load(1, 1.0);
+    assert_eq!(world.load(3, 1.0).replicas, 1, "three times the pod, but by chance");
+    let mut world = World::new(Policy { target: 1.0, ..policy() }, 1);
+    world.load(0, 10.0);
+    world.load(1, 1.0);
+    assert_eq!(world.load(5, 1.0).replicas, 5);
 }
 
 #[test]
@@ -307,7 +337,7 @@ fn an_idle_function_is_left_alone_and_remembers_little() {
 
 #[test]
 fn a_call_every_ten_minutes_finds_a_pod_once_that_is_known() {
-    let mut world = World::new(Policy { prewarm: true, ..policy() }, 0);
+    let mut world = World::new(Policy { prewarm: Some(PRICE), ..policy() }, 0);
     let (mut warm, mut pod_seconds) = (0, 0);
     for round in 0..20 {
         if round >= 10 {
@@ -330,9 +360,9 @@ fn an_idle_function_with_habits_is_asked_when_they_say_so() {
         habits.record(Duration::from_secs(601));
     }
     let start = Duration::from_secs(7);
-    let decide_after = |idle, prewarm| {
+    let decide_after = |idle, prewarm: bool| {
         let mut state = State::restored(start, habits.clone(), idle);
-        let policy = Policy { prewarm, ..policy() };
+        let policy = Policy { prewarm: prewarm.then_some(PRICE), ..policy() };
         let decision = decide(start, &Demand::default(), &Observed::default(), &policy, &mut state);
         (decision.replicas, decision.wake_at.map(|at| (at - start).as_secs()))
     };
@@ -454,6 +484,20 @@ fn max_lowered_below_the_count_wins() {
     let mut world = World::new(policy(), 8);
     world.policy.max = 3;
     assert_eq!(world.load(80, 1.0).replicas, 3);
+}
+
+#[test]
+fn min_raised_above_the_count_in_the_middle_of_a_fall_wins() {
+    let mut world = World::new(policy(), 1);
+    world.load(100, 120.0);
+    let falling = world.load(10, 30.0).replicas;
+    assert!(falling < 10 && falling > 1, "{falling}");
+    world.policy.min = falling + 3;
+    let decision = world.decide();
+    assert_eq!((decision.replicas, decision.reason), (falling + 3, Reason::Min));
+    assert_eq!(world.load(10, 200.0).replicas, falling + 3);
+    world.policy.min = 0;
+    assert_eq!(world.decide().replicas, 1);
 }
 
 #[test]
