@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rouse_autoscaler::{Demand, Observed, Policy, State, decide};
+use rouse_autoscaler::{Demand, Observed, PRICE, Policy, State, decide};
 
 use crate::{
     Micros,
@@ -11,10 +11,6 @@ use crate::{
     trace::Function,
     world::MOST_PODS,
 };
-
-/// What a start that a caller waits for is worth, in the time of a pod that does nothing: the idle time that the published
-/// autoscaler spends on avoiding one.
-const PRICE: Duration = Duration::from_secs(60);
 
 pub(super) struct Rouse {
     policy: Policy,
