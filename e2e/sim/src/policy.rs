@@ -33,7 +33,7 @@ pub(crate) const REFERENCE: Policy = Policy::KeepAlive { idle: 600 };
 impl Policy {
     /// What is compared if nothing else is said.
     pub(crate) const DEFAULT: &'static str =
-        "rouse,rouse:60s,rouse:10m,prewarm,kpa,kpa:30s,keep:1m,keep:10m,keep:20m,oracle";
+        "rouse,rouse:60s,rouse:75s,rouse:10m,prewarm,kpa,kpa:30s,keep:1m,keep:10m,keep:20m,oracle";
 
     /// The policy at work on a function; none for the oracle, which decides nothing as it goes.
     pub(crate) fn scaler(self, function: &Function) -> Option<Box<dyn Scaler>> {
