@@ -16,7 +16,7 @@ const IDLE: u32 = 30;
 /// A policy with its setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
-    /// The product's own, with so many seconds of `scaling.idleTimeout`, and with `scaling.prewarm` or without.
+    /// The product's own, with so many seconds of `scaling.idleTimeout`, and with learning of idle times or without.
     Rouse { idle: u32, prewarm: bool },
     /// The Knative pod autoscaler with its defaults. `grace`: seconds that a revision without load is left running beyond
     /// its window. With the defaults the activator is in the path of all but big revisions and none is needed.
