@@ -16,7 +16,7 @@ const IDLE: u32 = 30;
 /// A policy with its setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
-    /// The product's own, with so many seconds of `scaling.idleTimeout`, and with `scaling.prewarm` or without.
+    /// The product's own, with so many seconds of `scaling.idleTimeout`, and with learning of idle times or without.
     Rouse { idle: u32, prewarm: bool },
     /// The Knative pod autoscaler with its defaults. `grace`: seconds that a revision without load is left running beyond
     /// its window. With the defaults the activator is in the path of all but big revisions and none is needed.
@@ -33,7 +33,7 @@ pub(crate) const REFERENCE: Policy = Policy::KeepAlive { idle: 600 };
 impl Policy {
     /// What is compared if nothing else is said.
     pub(crate) const DEFAULT: &'static str =
-        "rouse,rouse:60s,rouse:10m,prewarm,kpa,kpa:30s,keep:1m,keep:10m,keep:20m,oracle";
+        "rouse,rouse:60s,rouse:75s,rouse:10m,prewarm,kpa,kpa:30s,keep:1m,keep:10m,keep:20m,oracle";
 
     /// The policy at work on a function; none for the oracle, which decides nothing as it goes.
     pub(crate) fn scaler(self, function: &Function) -> Option<Box<dyn Scaler>> {

@@ -281,4 +281,30 @@ mod tests {
         let outcome = run(&function(1), &[], 10 * SECOND, 1, &mut One { until: SECOND });
         assert_eq!((outcome.calls, outcome.pods.all, outcome.pods.starts), (0, 0, 0));
     }
+
+    /// Waits in a queue before one server have a known distribution if calls and their lengths are memoryless: what is
+    /// longer than t is a part of `load * exp(-(1 - load) * t / service)`.
+    #[test]
+    fn a_queue_waits_as_long_as_theory_says() {
+        use rand_distr::{Distribution as _, Exp1};
+        let random = &mut stream(1, 0, Purpose::Calls);
+        let (load, service) = (0.7, 0.1);
+        let mut at = 0.0;
+        let mut calls = Vec::new();
+        for _ in 0..400_000 {
+            let (gap, long): (f64, f64) = (Exp1.sample(random), Exp1.sample(random));
+            at += gap * service / load;
+            calls.push(call((at * 1e6) as Micros, (long * service * 1e6) as u32));
+        }
+        let end = (at * 1e6) as Micros + SECOND;
+        let outcome = run(&function(1), &calls, end, 1, &mut One { until: Micros::MAX });
+        assert_eq!(outcome.waits.percentile(0.29).to_bits(), 0);
+        for part in [0.5, 0.9, 0.99] {
+            let expected = (load / (1.0 - part)).ln() * service / (1.0 - load) * 1e6;
+            let seen = outcome.waits.percentile(part);
+            assert!((seen / expected - 1.0).abs() < 0.05, "{part}: {seen} and not {expected}");
+        }
+        let busy = outcome.pods.busy as f64 / outcome.pods.all as f64;
+        assert!((busy - load).abs() < 0.01, "{busy}");
+    }
 }

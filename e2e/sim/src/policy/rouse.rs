@@ -18,7 +18,7 @@ pub(super) struct Rouse {
 }
 
 impl Rouse {
-    /// A Function whose spec says `concurrencyLimit`, `idleTimeout` and `prewarm` and leaves the rest to the defaults.
+    /// A Function whose spec says `concurrencyLimit` and `idleTimeout` and leaves the rest to the defaults.
     pub(super) fn new(function: &Function, idle: Micros, prewarm: bool) -> Self {
         let policy = Policy {
             max: MOST_PODS,
