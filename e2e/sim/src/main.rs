@@ -59,7 +59,7 @@ struct Cli {
     /// `generated`, or `azure:DIR` with the files of the public Azure Functions trace of 2019.
     #[arg(long, default_value = "generated")]
     trace: Source,
-    /// What is compared: rouse[:IDLE], prewarm[:IDLE], kpa[:GRACE], keep:IDLE, oracle; times as 30s or 10m.
+    /// What is compared: `rouse[:IDLE]`, `prewarm[:IDLE]`, `kpa[:GRACE]`, `keep:IDLE`, `oracle`; times as 30s or 10m.
     #[arg(long, value_delimiter = ',', default_value = Policy::DEFAULT)]
     policy: Vec<Policy>,
     /// Threads. They change nothing but the time that it takes.
