@@ -67,6 +67,8 @@ impl Scene {
         let line = lines.next_line().await?.context("kubectl port-forward ended")?;
         // Forwarding from 127.0.0.1:40001 -> 8080
         let address = line.split_whitespace().nth(2).and_then(|word| word.parse().ok());
+        // It says a word of each connection, and would end where nobody takes it.
+        tokio::spawn(async move { while lines.next_line().await.is_ok_and(|line| line.is_some()) {} });
         Ok((address.with_context(|| format!("kubectl port-forward says: {line}"))?, child))
     }
 }
