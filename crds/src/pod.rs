@@ -1,7 +1,11 @@
-//! The small part of a Pod that Rouse reads, and what is wrong with a pod that does not start.
+//! The small part of a Pod that Rouse reads.
 //!
 //! A watch of all function pods decodes into [`FunctionPod`] and not into the whole Pod, so that the cache of a process that
 //! follows thousands of pods stays small.
+
+mod failure;
+
+pub use failure::{Ended, PodFailure, UNSCHEDULABLE};
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -173,44 +177,6 @@ pub struct Terminated {
     pub message: Option<String>,
 }
 
-/// Why a pod will not serve, in the kubelet's or the scheduler's own word.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodFailure {
-    /// A word in PascalCase such as `ErrImagePull` or `CrashLoopBackOff`.
-    pub reason: String,
-    /// A sentence for people.
-    pub message: String,
-}
-
-/// Whether a container of a pod has ended that was not meant to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Ended {
-    /// None has.
-    #[default]
-    Never,
-    /// One has, and runs again or is held back.
-    Before,
-    /// One has, and was not started again yet.
-    Now,
-}
-
-/// Reason of a [`PodFailure`]: the scheduler finds no node.
-pub const UNSCHEDULABLE: &str = "Unschedulable";
-
-/// Reasons of a waiting container that will not pass by themselves soon. `ContainerCreating` and `PodInitializing` are
-/// not among them.
-const FATAL_WAITING: [&str; 9] = [
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "ErrImageNeverPull",
-    "InvalidImageName",
-    "ImageInspectError",
-    "RegistryUnavailable",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "RunContainerError",
-];
-
 impl FunctionPod {
     /// Value of a label.
     #[must_use]
@@ -305,85 +271,6 @@ impl FunctionPod {
             .collect();
         starts?.into_iter().max_by_key(|t| t.0)
     }
-
-    /// Why it will not serve, if that is known: its image cannot be had, its container cannot be made or has exited, the
-    /// scheduler finds no node, or it was evicted.
-    #[must_use]
-    pub fn failure(&self) -> Option<PodFailure> {
-        let status = &self.status;
-        if status.phase.as_deref() == Some("Failed") {
-            let reason = status.reason.clone().unwrap_or_else(|| "PodFailed".to_owned());
-            return Some(PodFailure { reason, message: status.message.clone().unwrap_or_default() });
-        }
-        let containers = status.init_container_statuses.iter().chain(&status.container_statuses);
-        if let Some(failure) = containers.filter_map(ContainerStatus::failure).next() {
-            return Some(failure);
-        }
-        let unscheduled = status.conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
-        let nominated = status.nominated_node_name.as_ref().is_some_and(|node| !node.is_empty());
-        (unscheduled.reason.as_deref() == Some(UNSCHEDULABLE) && !nominated).then(|| PodFailure {
-            reason: UNSCHEDULABLE.to_owned(),
-            message: unscheduled.message.clone().unwrap_or_default(),
-        })
-    }
-
-    /// Whether a container has ended that was not meant to.
-    #[must_use]
-    pub fn container_ended(&self) -> Ended {
-        let containers = self.status.init_container_statuses.iter().chain(&self.status.container_statuses);
-        containers.map(ContainerStatus::ended).max().unwrap_or_default()
-    }
-}
-
-impl ContainerStatus {
-    fn failure(&self) -> Option<PodFailure> {
-        if let Some(waiting) = &self.state.waiting {
-            let reason = waiting.reason.as_deref().unwrap_or_default();
-            if reason == "CrashLoopBackOff" {
-                let end = self.last_state.terminated.as_ref().map(Terminated::sentence).unwrap_or_default();
-                return Some(PodFailure { reason: reason.to_owned(), message: self.sentence(&end) });
-            }
-            return FATAL_WAITING.contains(&reason).then(|| PodFailure {
-                reason: reason.to_owned(),
-                message: self.sentence(waiting.message.as_deref().unwrap_or_default()),
-            });
-        }
-        let terminated = self.state.terminated.as_ref().filter(|end| self.unmeant(end))?;
-        let reason = terminated.reason.clone().unwrap_or_else(|| "Error".to_owned());
-        Some(PodFailure { reason, message: self.sentence(&terminated.sentence()) })
-    }
-
-    /// An init container that is done, or a sidecar-like container that ended well, is not a failure; the function's own
-    /// container is not meant to end at all.
-    fn unmeant(&self, end: &Terminated) -> bool {
-        end.exit_code != 0 || self.name == CONTAINER
-    }
-
-    fn ended(&self) -> Ended {
-        let unmeant = |state: &ContainerState| state.terminated.as_ref().is_some_and(|end| self.unmeant(end));
-        match (unmeant(&self.state), unmeant(&self.last_state)) {
-            (true, _) => Ended::Now,
-            (false, true) => Ended::Before,
-            (false, false) => Ended::Never,
-        }
-    }
-
-    fn sentence(&self, detail: &str) -> String {
-        format!("container {}: {detail}", self.name)
-    }
-}
-
-impl Terminated {
-    fn sentence(&self) -> String {
-        let mut text = format!("exited with status {}", self.exit_code);
-        if let Some(reason) = self.reason.as_deref().filter(|r| *r != "Error") {
-            text.push_str(&format!(" ({reason})"));
-        }
-        if let Some(message) = self.message.as_deref().filter(|m| !m.is_empty()) {
-            text.push_str(&format!(": {message}"));
-        }
-        text
-    }
 }
 
 impl Resource for FunctionPod {
@@ -437,69 +324,6 @@ mod tests {
     use super::*;
     use rstest::rstest;
     use serde_json::json;
-
-    fn pod(status: &serde_json::Value) -> FunctionPod {
-        serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap()
-    }
-
-    #[rstest]
-    #[case::creating(json!({"waiting": {"reason": "ContainerCreating"}}), None)]
-    #[case::pull(json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}}), Some(("ErrImagePull", "container function: not found")))]
-    #[case::bad_config(json!({"waiting": {"reason": "CreateContainerConfigError", "message": "secret \"x\" not found"}}), Some(("CreateContainerConfigError", "container function: secret \"x\" not found")))]
-    #[case::exited(json!({"terminated": {"exitCode": 3, "reason": "Error"}}), Some(("Error", "container function: exited with status 3")))]
-    #[case::killed(json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}), Some(("OOMKilled", "container function: exited with status 137 (OOMKilled)")))]
-    #[case::done(json!({"terminated": {"exitCode": 0, "reason": "Completed"}}), Some(("Completed", "container function: exited with status 0 (Completed)")))]
-    #[case::running(json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}), None)]
-    fn of_a_container(#[case] state: serde_json::Value, #[case] expected: Option<(&str, &str)>) {
-        let pod = pod(
-            &json!({"phase": "Pending", "containerStatuses": [{"name": "function", "restartCount": 0, "state": state}]}),
-        );
-        assert_eq!(pod.failure().map(|f| (f.reason, f.message)), expected.map(|(r, m)| (r.to_owned(), m.to_owned())));
-    }
-
-    #[test]
-    fn a_crash_loop_says_how_it_ended() {
-        let pod = pod(&json!({"phase": "Running", "containerStatuses": [{
-            "name": "function", "restartCount": 2,
-            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 20s"}},
-            "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}},
-        }]}));
-        let failure = pod.failure().unwrap();
-        assert_eq!(
-            (failure.reason.as_str(), failure.message.as_str()),
-            ("CrashLoopBackOff", "container function: exited with status 1")
-        );
-    }
-
-    #[test]
-    fn an_unschedulable_pod_says_why() {
-        let pod = pod(
-            &json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}),
-        );
-        assert_eq!(pod.failure().unwrap(), PodFailure { reason: "Unschedulable".into(), message: "0/1 nodes".into() });
-    }
-
-    #[test]
-    fn a_pod_that_is_to_get_a_node_is_waited_for() {
-        let pod = pod(
-            &json!({"phase": "Pending", "nominatedNodeName": "node-7", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}),
-        );
-        assert_eq!(pod.failure(), None);
-    }
-
-    #[rstest]
-    #[case::runs(json!({"state": {"running": {}}}), Ended::Never)]
-    #[case::ended(json!({"state": {"terminated": {"exitCode": 1}}}), Ended::Now)]
-    #[case::ended_again(json!({"state": {"terminated": {"exitCode": 1}}, "lastState": {"terminated": {"exitCode": 1}}}), Ended::Now)]
-    #[case::held_back(json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1}}}), Ended::Before)]
-    #[case::runs_again(json!({"state": {"running": {}}, "lastState": {"terminated": {"exitCode": 0}}}), Ended::Before)]
-    fn whether_a_container_has_ended(#[case] status: serde_json::Value, #[case] expected: Ended) {
-        let mut function = json!({"name": "function", "restartCount": 1});
-        function.as_object_mut().unwrap().extend(status.as_object().unwrap().clone());
-        let done = json!({"name": "migrate", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
-        let pod = pod(&json!({"initContainerStatuses": [done], "containerStatuses": [function]}));
-        assert_eq!(pod.container_ended(), expected);
-    }
 
     #[rstest]
     #[case(json!({}), json!({}), false)]
