@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::{Parser, ValueEnum};
-use rouse_crds::{duration::ParseDurationError, quantity};
+use rouse_crds::{
+    duration::ParseDurationError,
+    hosts::{BadTemplate, DEFAULT_TEMPLATE, HostTemplate},
+    quantity,
+};
 
 use crate::{
     admit::{Caps, Rate},
@@ -18,6 +22,9 @@ pub struct Args {
     /// Domain of the public hosts: `{name}.{namespace}.{domain}`.
     #[arg(long, env = "ROUSE_DOMAIN", default_value = "example.com", value_parser = domain)]
     pub domain: String,
+    /// How default hosts are made, such as `{name}-{namespace}.{domain}`.
+    #[arg(long, env = "ROUSE_HOST_TEMPLATE", default_value = DEFAULT_TEMPLATE)]
+    pub host_template: String,
     /// Domain of the cluster's own DNS.
     #[arg(long, env = "ROUSE_CLUSTER_DOMAIN", default_value = "cluster.local", value_parser = domain)]
     pub cluster_domain: String,
@@ -121,6 +128,7 @@ impl Args {
                 self.shutdown_delay, self.shutdown_grace
             ));
         }
+        self.hosts().map_err(|error| format!("--host-template: {error}"))?;
         if self.max_queued_bytes_per_namespace > self.max_queued_bytes {
             return Err("--max-queued-bytes-per-namespace must not be more than --max-queued-bytes".to_owned());
         }
@@ -137,6 +145,15 @@ impl Args {
             return Err("--head-timeout and --idle-connection-timeout must be longer than nothing".to_owned());
         }
         Ok(())
+    }
+
+    /// Default hosts.
+    ///
+    /// # Errors
+    ///
+    /// If `--host-template` is no template, which [`Args::check`] refuses.
+    pub fn hosts(&self) -> Result<HostTemplate, BadTemplate> {
+        HostTemplate::new(&self.host_template, &self.domain)
     }
 
     /// What the process allows.

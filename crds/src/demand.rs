@@ -61,6 +61,63 @@ pub struct RevisionDemand {
     pub completions: u64,
     /// Integral of `in_flight + queued` over time, in request-microseconds.
     pub request_us: u64,
+    /// Pods of this revision with requests, and those that get nothing new. A pod that is not here has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<PodDemand>,
+    /// How its answers were. Told while the Function's spec asks for it to be judged (`rollout.abortOn`), else absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcomes: Option<Outcomes>,
+}
+
+/// What one pod has of one activator's requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodDemand {
+    /// Name of the pod.
+    pub pod: String,
+    /// Requests in it now.
+    pub in_flight: u64,
+    /// Whether this activator sends it nothing new, because it is to go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
+}
+
+/// How requests ended, ever: monotonic from the start of the process, as all counters are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcomes {
+    /// Requests that were given to a pod and ended there: with the head of an answer, or without one.
+    pub answered: u64,
+    /// Those among them that were answered with a status of 500 or more, or not at all.
+    pub failed: u64,
+    /// Times from the moment a request was given to a pod to the head of its answer: counts by bucket, and only the
+    /// buckets that have some. See [`latency_bucket`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub latencies: Vec<(u16, u64)>,
+}
+
+/// Number of latency buckets.
+pub const LATENCY_BUCKETS: u16 = 128;
+
+/// Each bucket ends an eighth of a doubling above the one before it: nine percent.
+const BUCKETS_PER_DOUBLING: f64 = 8.0;
+
+/// The bucket of a time to the head of an answer: 0 holds all up to a millisecond, the last one all from a minute on.
+#[must_use]
+pub fn latency_bucket(latency: Duration) -> u16 {
+    let millis = latency.as_secs_f64() * 1e3;
+    if millis <= 1.0 {
+        return 0;
+    }
+    // A float that does not fit saturates.
+    ((millis.log2() * BUCKETS_PER_DOUBLING).ceil() as u16).min(LATENCY_BUCKETS - 1)
+}
+
+/// The longest time that is counted in a bucket (the last one has no end; what is given is where it begins).
+#[must_use]
+pub fn latency_bound(bucket: u16) -> Duration {
+    let bucket = bucket.min(LATENCY_BUCKETS - 1);
+    Duration::from_secs_f64((f64::from(bucket) / BUCKETS_PER_DOUBLING).exp2() / 1e3)
 }
 
 impl RevisionDemand {
@@ -91,6 +148,8 @@ mod tests {
                 arrivals: 5,
                 completions: 2,
                 request_us: 42,
+                pods: vec![],
+                outcomes: None,
             }],
         };
         let line = serde_json::to_string(&frame).unwrap();
@@ -99,6 +158,37 @@ mod tests {
             r#"{"version":1,"process":"rouse-activator-abc/1","sequence":7,"atUs":1000000,"revisions":[{"namespace":"default","function":"hello","revision":"hello-00001","inFlight":1,"queued":2,"arrivals":5,"completions":2,"requestUs":42}]}"#
         );
         assert_eq!(serde_json::from_str::<Frame>(&line).unwrap(), frame);
+    }
+
+    #[test]
+    fn pods_and_outcomes_have_a_form_too() {
+        let revision = RevisionDemand {
+            pods: vec![
+                PodDemand { pod: "a".into(), in_flight: 3, draining: false },
+                PodDemand { pod: "b".into(), in_flight: 0, draining: true },
+            ],
+            outcomes: Some(Outcomes { answered: 9, failed: 1, latencies: vec![(0, 8), (40, 1)] }),
+            ..RevisionDemand::default()
+        };
+        let value = serde_json::to_value(&revision).unwrap();
+        assert_eq!(
+            value["pods"],
+            serde_json::json!([{"pod": "a", "inFlight": 3}, {"pod": "b", "inFlight": 0, "draining": true}])
+        );
+        assert_eq!(value["outcomes"], serde_json::json!({"answered": 9, "failed": 1, "latencies": [[0, 8], [40, 1]]}));
+        assert_eq!(serde_json::from_value::<RevisionDemand>(value).unwrap(), revision);
+    }
+
+    #[test]
+    fn buckets_hold_what_they_say() {
+        let bounds: Vec<_> = (0..LATENCY_BUCKETS).map(latency_bound).collect();
+        assert!(bounds.is_sorted() && bounds[0] == Duration::from_millis(1) && bounds[127] > Duration::from_secs(59));
+        for bucket in 1..LATENCY_BUCKETS - 1 {
+            let bound = latency_bound(bucket);
+            assert_eq!(latency_bucket(bound.mul_f64(0.999)), bucket);
+            assert_eq!(latency_bucket(bound.mul_f64(1.001)), bucket + 1);
+        }
+        assert_eq!((latency_bucket(Duration::ZERO), latency_bucket(Duration::MAX)), (0, LATENCY_BUCKETS - 1));
     }
 
     #[test]

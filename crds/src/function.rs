@@ -5,13 +5,17 @@
 //! only what its author said.
 
 mod container;
+mod rollout;
+mod routes;
 mod scaling;
 mod status;
 mod traffic;
 
 pub use container::{Protocol, ReadinessSpec};
-pub use scaling::{Metric, QueueSpec, ScalingSpec, Schedule, TimeoutsSpec};
-pub use status::{Address, FunctionStatus, ReplicaStatus, TrafficStatus};
+pub use rollout::{AbortOn, Affinity, Mirror, OnConfigChange, RolloutSpec};
+pub use routes::{Cors, Route};
+pub use scaling::{Metric, Prewarm, QueueSpec, ScalingSpec, Schedule, TimeoutsSpec};
+pub use status::{Address, FunctionStatus, ReplicaStatus, RevisionStatus, RolloutPhase, RolloutStatus, TrafficStatus};
 pub use traffic::{TrafficTarget, Visibility};
 
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
@@ -40,6 +44,8 @@ use container::pod_template_schema;
     printcolumn(name = "REVISION", type_ = "string", json_path = ".status.latestRevision"),
     printcolumn(name = "REASON", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", priority = 1),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("!has(self.spec.mirror) || (has(self.spec.traffic) && self.spec.traffic.exists(t, has(t.tag) && t.tag == self.spec.mirror.tag))")
+        .message("spec.mirror.tag must be a tag of spec.traffic"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 45")
         .message("metadata.name must be a DNS label that starts with a letter (lower-case letters, digits and dashes), at most 45 long: it becomes part of a host name"),
 )]
@@ -108,6 +114,21 @@ pub struct FunctionSpec {
         validation = Rule::new("self.all(t, !has(t.tag) || self.exists_one(u, has(u.tag) && u.tag == t.tag))").message("each tag of spec.traffic may stand once"),
     )]
     pub traffic: Option<Vec<TrafficTarget>>,
+    /// How a new revision takes over the calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutSpec>,
+    /// Copies of calls that go to a tag of `spec.traffic` as well; what is answered to them is thrown away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
+    /// Paths, methods and origins. Default: every path and method of its hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.all(r, self.exists_one(o, (has(o.host) ? o.host : '') == (has(r.host) ? r.host : '') && (has(o.path) ? o.path : '/') == (has(r.path) ? r.path : '/')))").message("each host and path of spec.routes may stand once"))]
+    pub routes: Option<Vec<Route>>,
+    /// How many revisions are kept that get no calls. Default 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub revision_history_limit: Option<i32>,
 }
 
 impl FunctionSpec {
@@ -145,6 +166,18 @@ impl FunctionSpec {
     #[must_use]
     pub fn queue(&self) -> QueueSpec {
         self.queue.clone().unwrap_or_default()
+    }
+
+    /// How a new revision takes over the calls; with nothing said, every default.
+    #[must_use]
+    pub fn rollout(&self) -> RolloutSpec {
+        self.rollout.clone().unwrap_or_default()
+    }
+
+    /// How many revisions are kept that get no calls.
+    #[must_use]
+    pub fn revision_history_limit(&self) -> usize {
+        self.revision_history_limit.map_or(10, |n| usize::try_from(n).unwrap_or(0))
     }
 
     /// Path of the HTTP readiness check, if it is one.

@@ -11,8 +11,10 @@ pub mod duration;
 pub mod function;
 pub mod hosts;
 pub mod names;
+pub mod percent;
 pub mod pod;
 pub mod quantity;
 
 pub use duration::Duration;
 pub use function::{Function, FunctionSpec};
+pub use percent::Percent;

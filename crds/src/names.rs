@@ -38,6 +38,9 @@ pub const CONTAINER_PORT: &str = "function";
 /// Field manager of the operator's server-side apply.
 pub const OPERATOR_FIELD_MANAGER: &str = "rouse-operator";
 
+/// Field manager of the autoscaler's part of a Function's status.
+pub const AUTOSCALER_FIELD_MANAGER: &str = "rouse-autoscaler";
+
 /// Field manager of the activator's scale patch.
 pub const ACTIVATOR_FIELD_MANAGER: &str = "rouse-activator";
 

@@ -10,7 +10,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use rouse_crds::{Function, FunctionSpec, hosts::default_host, names, pod::FunctionPod};
+use rouse_crds::{Function, FunctionSpec, names, pod::FunctionPod};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -112,7 +112,7 @@ impl World {
 
     /// The function's host on the ingress.
     pub fn host(&self, name: &str) -> String {
-        default_host(name, &self.namespace, &self.domain)
+        format!("{name}.{}.{}", self.namespace, self.domain)
     }
 
     /// Creates or replaces a Function with the fields of `spec` over the hello image.

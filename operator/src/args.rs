@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
+use rouse_crds::hosts::{BadTemplate, DEFAULT_TEMPLATE, HostTemplate};
+
 use crate::{function::Names, ingress::Mode};
 
 /// Turns Functions into Deployments, Services and an Ingress, and demand into replicas.
@@ -13,6 +15,9 @@ pub struct Args {
     /// Domain of the default hosts, `{name}.{namespace}.{domain}`.
     #[arg(long, env = "ROUSE_DOMAIN", default_value = "example.com", value_parser = dns_name)]
     pub domain: String,
+    /// How default hosts are made, such as `{name}-{namespace}.{domain}`.
+    #[arg(long, env = "ROUSE_HOST_TEMPLATE", default_value = DEFAULT_TEMPLATE)]
+    pub host_template: String,
     /// Domain of the cluster's own names.
     #[arg(long, env = "ROUSE_CLUSTER_DOMAIN", default_value = "cluster.local", value_parser = dns_name)]
     pub cluster_domain: String,
@@ -99,17 +104,33 @@ impl Args {
             let message = "--ingress-mode gateway is not there yet: use `ingress`, or `none` and an HTTPRoute of your own to the Service's port `public`";
             return Err(Self::command().error(ValueValidation, message));
         }
+        if let Err(error) = self.hosts() {
+            return Err(Self::command().error(ValueValidation, format!("--host-template: {error}")));
+        }
         Ok(self)
     }
 
+    /// Default hosts.
+    ///
+    /// # Errors
+    ///
+    /// If `--host-template` is no template, which [`Args::read`] refuses.
+    pub fn hosts(&self) -> Result<HostTemplate, BadTemplate> {
+        HostTemplate::new(&self.host_template, &self.domain)
+    }
+
     /// The names that everything is built with.
-    pub fn names(&self) -> Names {
-        Names {
-            domain: self.domain.clone(),
+    ///
+    /// # Errors
+    ///
+    /// As of [`Args::hosts`].
+    pub fn names(&self) -> Result<Names, BadTemplate> {
+        Ok(Names {
+            hosts: self.hosts()?,
             cluster_domain: self.cluster_domain.clone(),
             namespace: self.namespace.clone(),
             activator_service: self.activator_service.clone(),
-        }
+        })
     }
 
     /// How the cluster's ingress is used.
@@ -184,7 +205,7 @@ mod tests {
             "500ms",
         ])
         .unwrap();
-        assert_eq!(args.names().domain, "fn.example.org");
+        assert_eq!(args.hosts().unwrap().host("f", "ns"), "f.ns.fn.example.org");
         assert_eq!(args.shutdown_grace, Duration::from_millis(500));
         let with_c = |c: &str| [("a/b", "1"), ("c", c)].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let (annotations, h2c_annotations) = (with_c("2"), with_c("3"));
@@ -197,6 +218,7 @@ mod tests {
     #[case(&["--ingress-annotations", r#"{"a": 1}"#], "JSON object of strings")]
     #[case(&["--domain", "Example.com"], "DNS name")]
     #[case(&["--domain", "a..b"], "DNS name")]
+    #[case(&["--host-template", "{name}.{domain}"], "no host template")]
     #[case(&["--shutdown-grace", "10"], "not a duration")]
     #[case(&["--admin-addr", "9090"], "admin-addr")]
     fn refuses(#[case] flags: &[&str], #[case] message: &str) {

@@ -17,7 +17,7 @@ pub mod validate;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use rouse_crds::{Function, conditions::INVALID};
+use rouse_crds::{Function, conditions::INVALID, hosts::HostTemplate};
 use tokio::time::Instant;
 
 use crate::{
@@ -31,8 +31,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// What the five steps need beside the Function.
 #[derive(Clone, Debug)]
 pub struct Names {
-    /// Domain of the default hosts.
-    pub domain: String,
+    /// Default hosts.
+    pub hosts: HostTemplate,
     /// Domain of the cluster's own names.
     pub cluster_domain: String,
     /// Where the activators' Service is.

@@ -9,7 +9,7 @@ use std::{
 use parking_lot::RwLock;
 use rouse_crds::{
     Function,
-    hosts::{claim_order, default_host_of},
+    hosts::{DefaultHost, HostTemplate, claim_order},
 };
 
 use crate::key::FunctionKey;
@@ -36,9 +36,12 @@ impl fmt::Display for LostHost {
     }
 }
 
-/// The owner of each custom host: the oldest Function that claims it. A host of the form `{name}.{namespace}.{domain}` is
-/// the default host of that Function and nobody else's, whether that Function exists or not.
-pub fn owners<'a>(functions: impl Iterator<Item = &'a Function>, domain: &str) -> HashMap<String, FunctionKey> {
+/// The owner of each custom host: the oldest Function that claims it. A host that has the form of a default host is that of
+/// the Function which it names and nobody else's, whether that Function exists or not.
+pub fn owners<'a>(
+    functions: impl Iterator<Item = &'a Function>,
+    template: &HostTemplate,
+) -> HashMap<String, FunctionKey> {
     let mut claims: HashMap<&str, Vec<_>> = HashMap::new();
     for function in functions {
         for host in function.spec.hosts.iter().flatten() {
@@ -48,9 +51,11 @@ pub fn owners<'a>(functions: impl Iterator<Item = &'a Function>, domain: &str) -
     let mut owners = HashMap::with_capacity(claims.len());
     for (host, claimants) in claims {
         let oldest = claimants.into_iter().min().map(|(_, namespace, name)| FunctionKey { namespace, name });
-        if let Some(owner) =
-            default_host_of(host, domain).map(|(name, namespace)| FunctionKey::new(namespace, name)).or(oldest)
-        {
+        let owner = match template.read(host) {
+            DefaultHost::Of(name, namespace) => Some(FunctionKey::new(namespace, name)),
+            DefaultHost::No | DefaultHost::Ambiguous => oldest,
+        };
+        if let Some(owner) = owner {
             owners.insert(host.to_owned(), owner);
         }
     }
@@ -99,6 +104,10 @@ mod tests {
         .unwrap()
     }
 
+    fn template() -> HostTemplate {
+        HostTemplate::new(rouse_crds::hosts::DEFAULT_TEMPLATE, "example.com").unwrap()
+    }
+
     #[test]
     fn the_oldest_has_it() {
         let (old, young) = (
@@ -108,12 +117,12 @@ mod tests {
         let claims = Claims::default();
         let key = FunctionKey::new("ns", "young");
         assert!(claims.lost(&key, &young).is_empty(), "nothing is known yet");
-        let changed = claims.replace(owners([&young, &old].into_iter(), "example.com"));
+        let changed = claims.replace(owners([&young, &old].into_iter(), &template()));
         assert_eq!(changed, BTreeSet::from(["a.example.org".to_owned(), "b.example.org".to_owned()]));
         let lost = claims.lost(&key, &young);
         assert_eq!(lost, [LostHost { host: "a.example.org".into(), owner: FunctionKey::new("ns", "old") }]);
         assert!(claims.lost(&FunctionKey::new("ns", "old"), &old).is_empty());
-        let changed = claims.replace(owners([&young].into_iter(), "example.com"));
+        let changed = claims.replace(owners([&young].into_iter(), &template()));
         assert_eq!(changed, BTreeSet::from(["a.example.org".to_owned()]));
         assert!(claims.lost(&key, &young).is_empty());
     }
@@ -121,7 +130,7 @@ mod tests {
     #[test]
     fn a_default_host_cannot_be_taken() {
         let thief = function("thief", "2026-01-01T00:00:00Z", &["pay.shop.example.com", "x.y.z.example.com"]);
-        let owners = owners([&thief].into_iter(), "example.com");
+        let owners = owners([&thief].into_iter(), &template());
         assert_eq!(owners["pay.shop.example.com"], FunctionKey::new("shop", "pay"));
         assert_eq!(owners["x.y.z.example.com"], FunctionKey::new("ns", "thief"));
     }

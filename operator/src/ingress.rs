@@ -124,7 +124,7 @@ impl Keeper {
         let wanted = {
             let all = self.caches.functions.all();
             let functions = || all.iter().filter_map(|f| f.0.as_ref().ok()).filter(|f| alive(f));
-            let owners = hosts::owners(functions(), &self.names.domain);
+            let owners = hosts::owners(functions(), &self.names.hosts);
             let changed = self.claims.replace(owners);
             if !changed.is_empty() {
                 let touched = functions().filter(|f| f.spec.hosts.iter().flatten().any(|h| changed.contains(h)));

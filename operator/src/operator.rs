@@ -102,7 +102,7 @@ async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationTo
         ready = startup::wait_for_crd(&client) => ready?,
     }
     let queues = Arc::new(Queues::default());
-    let mode = args.mode();
+    let (mode, names) = (args.mode(), args.names()?);
     let scope = Scope {
         namespace: args.namespace.clone(),
         activator_service: args.activator_service.clone(),
@@ -131,7 +131,7 @@ async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationTo
             () = stop.cancelled() => {}
             () = elected => {
                 metrics.leading(true);
-                lead(&args, mode, owner, &client, &metrics, &caches, &progress, &queues, &stop).await;
+                lead(&args, names, mode, owner, &client, &metrics, &caches, &progress, &queues, &stop).await;
             }
         }
         resign.cancel();
@@ -151,6 +151,7 @@ async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationTo
 #[allow(clippy::too_many_arguments, reason = "it is the one place where everything meets")]
 async fn lead(
     args: &Args,
+    names: function::Names,
     mode: Mode,
     owner: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference>,
     client: &Client,
@@ -160,7 +161,7 @@ async fn lead(
     queues: &Queues,
     stop: &CancellationToken,
 ) {
-    let (claims, names) = (Claims::default(), args.names());
+    let claims = Claims::default();
     let events = Events::new(client.clone(), &args.pod_name);
     let keeper = Keeper {
         client: client.clone(),

@@ -219,6 +219,7 @@ impl Account {
             arrivals: counters.arrivals,
             completions: counters.completions,
             request_us: counters.request_us,
+            ..RevisionDemand::default()
         }
     }
 }

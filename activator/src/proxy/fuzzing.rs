@@ -25,6 +25,7 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rouse_crds::function::Protocol;
+use rouse_crds::hosts::{DEFAULT_TEMPLATE, HostTemplate};
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -113,7 +114,8 @@ impl Bench {
         let ledger = Ledger::new();
         let metrics = Metrics::new(ledger.clone());
         let context = Context::new(Arc::new(NoScaler), Bounds::generous(), Dialer::new(false), metrics, ledger);
-        let mut directory = Directory::new(context, table.clone(), "example.com");
+        let mut directory =
+            Directory::new(context, table.clone(), HostTemplate::new(DEFAULT_TEMPLATE, "example.com").unwrap());
         for (name, visibility, hosts) in [("f", "Public", vec!["a.example"]), ("g", "Cluster", vec![])] {
             let function = serde_json::from_value(json!({
                 "apiVersion": "rouse.dev/v1alpha1", "kind": "Function",

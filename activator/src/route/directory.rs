@@ -11,7 +11,7 @@ use std::{
 use rouse_crds::{
     Function, conditions,
     function::Visibility,
-    hosts,
+    hosts::{DefaultHost, HostTemplate, claim_order},
     pod::{FunctionPod, PodFailure},
 };
 
@@ -34,7 +34,7 @@ type Claim = (i64, String, String);
 pub struct Directory {
     context: Arc<Context>,
     table: Arc<Table>,
-    domain: String,
+    hosts: HostTemplate,
     functions: HashMap<Key, Known>,
     /// Pods by the Function that they name, whether or not it is known.
     pods: HashMap<Key, HashMap<Box<str>, KnownPod>>,
@@ -61,13 +61,13 @@ struct KnownPod {
 }
 
 impl Directory {
-    /// A directory that keeps `table`. Public hosts end in `domain`.
+    /// A directory that keeps `table`.
     #[must_use]
-    pub fn new(context: Arc<Context>, table: Arc<Table>, domain: &str) -> Self {
+    pub fn new(context: Arc<Context>, table: Arc<Table>, hosts: HostTemplate) -> Self {
         Self {
             context,
             table,
-            domain: domain.trim_end_matches('.').to_ascii_lowercase(),
+            hosts,
             functions: HashMap::new(),
             pods: HashMap::new(),
             claims: HashMap::new(),
@@ -97,7 +97,7 @@ impl Directory {
                 known.gate.set_policy(policy);
                 known.gate.clone()
             }
-            None => self.open(&key, uid, policy, hosts::claim_order(function)),
+            None => self.open(&key, uid, policy, claim_order(function)),
         };
         self.set_hosts(&key, function);
         if let Some(status) = &function.status {
@@ -207,14 +207,12 @@ impl Directory {
     fn set_hosts(&mut self, key: &Key, function: &Function) {
         let mut wanted: BTreeSet<Box<str>> = BTreeSet::new();
         if function.spec.visibility() == Visibility::Public {
-            let own = hosts::default_host(&key.1, &key.0, &self.domain);
+            let own = self.hosts.host(&key.1, &key.0);
             for host in std::iter::once(&own).chain(function.spec.hosts.iter().flatten()) {
                 match Host::normalise(host) {
                     // The default host of another Function is that one's, even before it exists: or else whoever claims
                     // it first would get its calls.
-                    Ok(host)
-                        if hosts::default_host_of(host.as_str(), &self.domain)
-                            .is_some_and(|(name, namespace)| (name, namespace) != (&*key.1, &*key.0)) =>
+                    Ok(host) if matches!(self.hosts.read(host.as_str()), DefaultHost::Of(name, namespace) if (name, namespace) != (&*key.1, &*key.0)) =>
                     {
                         tracing::warn!(namespace = %key.0, function = %key.1, host = host.as_str(), "A host is another function's and is left out");
                     }

@@ -54,6 +54,8 @@ readinessProbe:
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 - name: ROUSE_DOMAIN
   value: {{ .root.Values.domain | quote }}
+- name: ROUSE_HOST_TEMPLATE
+  value: {{ .root.Values.hostTemplate | quote }}
 - name: ROUSE_CLUSTER_DOMAIN
   value: {{ .root.Values.clusterDomain | quote }}
 - name: ROUSE_LOG_FORMAT

@@ -69,6 +69,23 @@ pub struct ScalingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub schedules: Option<Vec<Schedule>>,
+    /// Whether pods are started, or kept, when a call is likely soon, going by when it was called before. Default `Off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prewarm: Option<Prewarm>,
+    /// Whether the count of pods is left alone, whatever it is: for somebody who scales by hand. A call still wakes a
+    /// function that has none. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+}
+
+/// Whether pods are started, or kept, when a call is likely soon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Prewarm {
+    /// Nothing is learned.
+    #[default]
+    Off,
+    /// Idle times are learned, and pods are there when the next call is likely and that pays.
+    Auto,
 }
 
 /// A time in which at least `min` pods are kept.
@@ -147,6 +164,18 @@ impl ScalingSpec {
     #[must_use]
     pub fn panic_window(&self) -> std::time::Duration {
         self.panic_window.unwrap_or(Duration::from_secs(6)).get()
+    }
+
+    /// Whether idle times are learned.
+    #[must_use]
+    pub fn prewarm(&self) -> Prewarm {
+        self.prewarm.unwrap_or_default()
+    }
+
+    /// Whether the count of pods is left alone.
+    #[must_use]
+    pub fn paused(&self) -> bool {
+        self.paused.unwrap_or(false)
     }
 
     /// How long a lower count has to be wanted before pods go.

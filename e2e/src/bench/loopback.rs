@@ -20,7 +20,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
     runtime::{conditions::is_crd_established, wait::await_condition},
 };
-use rouse_crds::{Function, hosts::default_host, names};
+use rouse_crds::{Function, names};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -96,7 +96,7 @@ impl Loopback {
 
     /// The host that the function answers by.
     pub(super) fn host(&self, function: &str) -> String {
-        default_host(function, NAMESPACE, DOMAIN)
+        format!("{function}.{NAMESPACE}.{DOMAIN}")
     }
 
     /// Makes a Function whose first revision has all traffic and a Deployment at zero.

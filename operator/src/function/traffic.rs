@@ -34,7 +34,10 @@ pub struct Missing {
 pub fn resolve(inputs: &Inputs<'_>) -> (Vec<TrafficStatus>, Option<Missing>) {
     let serving = serving(inputs);
     if inputs.wanted.is_empty() {
-        return (vec![TrafficStatus { revision: serving, percent: 100, latest: true, tag: None }], None);
+        return (
+            vec![TrafficStatus { revision: serving, percent: 100, latest: true, ..TrafficStatus::default() }],
+            None,
+        );
     }
     let mut shares = Vec::with_capacity(inputs.wanted.len());
     for target in inputs.wanted {
@@ -43,7 +46,7 @@ pub fn resolve(inputs: &Inputs<'_>) -> (Vec<TrafficStatus>, Option<Missing>) {
             Some(revision) => {
                 let missing = Missing { revision: revision.clone(), existing: inputs.existing.join(", ") };
                 let held = if inputs.former.is_empty() {
-                    vec![TrafficStatus { revision: serving, percent: 100, latest: true, tag: None }]
+                    vec![TrafficStatus { revision: serving, percent: 100, latest: true, ..TrafficStatus::default() }]
                 } else {
                     inputs.former.to_vec()
                 };
@@ -56,6 +59,7 @@ pub fn resolve(inputs: &Inputs<'_>) -> (Vec<TrafficStatus>, Option<Missing>) {
             percent: target.percent.unwrap_or(0),
             latest: target.revision.is_none(),
             tag: target.tag.clone(),
+            url: None,
         });
     }
     (shares, None)
@@ -78,7 +82,7 @@ mod tests {
     use rstest::rstest;
 
     fn share(revision: &str, percent: i32, latest: bool) -> TrafficStatus {
-        TrafficStatus { revision: revision.into(), percent, latest, tag: None }
+        TrafficStatus { revision: revision.into(), percent, latest, ..TrafficStatus::default() }
     }
 
     fn run(

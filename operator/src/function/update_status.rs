@@ -14,7 +14,6 @@ use rouse_crds::{
     Function,
     conditions::{ACTIVE, NOT_STARTED, READY, REVISION_READY, ROUTABLE, set},
     function::{Address, FunctionStatus, ReplicaStatus, Visibility},
-    hosts::default_host,
     names::OPERATOR_FIELD_MANAGER,
 };
 use serde_json::json;
@@ -159,12 +158,13 @@ fn compute(
     let count = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
     let status = FunctionStatus {
         observed_generation: Some(generation),
-        url: public.then(|| format!("http://{}", default_host(&name, &namespace, &names.domain))),
+        url: public.then(|| format!("http://{}", names.hosts.host(&name, &namespace))),
         address: Some(Address { url: format!("http://{name}.{namespace}.svc.{}", names.cluster_domain) }),
         replicas: Some(ReplicaStatus { desired: count(desired), ready: count(ready) }),
         latest_revision: Some(latest).filter(|l| !l.is_empty()),
         traffic: shares,
         conditions,
+        ..FunctionStatus::default()
     };
     (status, state)
 }

@@ -8,7 +8,6 @@ use k8s_openapi::api::networking::v1::{
 use rouse_crds::{
     Function,
     function::{Protocol, Visibility},
-    hosts::default_host,
 };
 
 use crate::function::Names;
@@ -42,15 +41,16 @@ pub fn build<'a>(
             Protocol::Http1 => http1.extend(custom),
             Protocol::H2c => {
                 let name = function.metadata.name.as_deref().unwrap_or_default();
-                h2c.extend(custom.chain([default_host(name, namespace, &names.domain)]));
+                h2c.extend(custom.chain([names.hosts.host(name, namespace)]));
             }
         }
     }
-    let wildcards = namespaces.into_iter().map(|namespace| format!("*.{namespace}.{}", names.domain));
+    // By some templates all namespaces have one wildcard.
+    let wildcards: BTreeSet<_> = namespaces.into_iter().map(|namespace| names.hosts.wildcard(namespace)).collect();
     let rules = |hosts: BTreeSet<String>, service: &str| -> Vec<_> {
         hosts.into_iter().filter(|host| fits(host)).map(|host| rule(host, service)).collect()
     };
-    let mut led: Vec<_> = wildcards.map(|host| rule(host, &names.activator_service)).collect();
+    let mut led: Vec<_> = wildcards.into_iter().map(|host| rule(host, &names.activator_service)).collect();
     led.extend(rules(http1, &names.activator_service));
     Rules { http1: led, h2c: rules(h2c, &names.h2c_service()) }
 }
@@ -77,6 +77,7 @@ fn rule(host: String, service: &str) -> IngressRule {
 mod tests {
     use super::*;
     use crate::function::build::fixtures::names;
+    use rouse_crds::hosts::{DEFAULT_TEMPLATE, HostTemplate};
     use serde_json::{Value, json};
 
     fn function(namespace: &str, spec: Value) -> Function {
@@ -124,7 +125,8 @@ mod tests {
         let address = function("app", json!({"hosts": ["10.0.0.1", "a.example.org"]}));
         let mut long = function(&"n".repeat(63), json!({"protocol": "h2c"}));
         long.metadata.name = Some("f".repeat(45));
-        let far = Names { domain: format!("{}.example", ["d"; 80].join(".")), ..names() };
+        let domain = format!("{}.example", ["d"; 80].join("."));
+        let far = Names { hosts: HostTemplate::new(DEFAULT_TEMPLATE, &domain).unwrap(), ..names() };
         let rules = build([&address, &long].into_iter(), |_, _| true, &far);
         assert_eq!(rules.http1.len(), 3, "{:?}", rules.http1);
         assert_eq!(rules.h2c, []);

@@ -145,6 +145,8 @@ impl Aggregate {
                 arrivals,
                 completions: _,
                 request_us,
+                pods: _,
+                outcomes: _,
             } = revision;
             let key = Key { function: FunctionKey { namespace, name: function }, revision };
             touched.push(key.function.clone());
@@ -223,6 +225,7 @@ mod tests {
             arrivals,
             completions: 0,
             request_us,
+            ..RevisionDemand::default()
         };
         Frame {
             version: VERSION,

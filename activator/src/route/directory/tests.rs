@@ -29,7 +29,11 @@ fn directory() -> Directory {
     let ledger = Ledger::new();
     let metrics = Metrics::new(ledger.clone());
     let context = Context::new(Arc::new(NoScaler), Bounds::generous(), Dialer::new(true), metrics, ledger);
-    Directory::new(context, Arc::new(Table::new("cluster.local")), "example.com")
+    Directory::new(
+        context,
+        Arc::new(Table::new("cluster.local")),
+        HostTemplate::new(rouse_crds::hosts::DEFAULT_TEMPLATE, "example.com").unwrap(),
+    )
 }
 
 fn function(namespace: &str, name: &str, uid: &str, second: i64, spec: &Value) -> Function {

@@ -1,6 +1,9 @@
 //! Functions for tests, as the API server would hand them out.
 
-use rouse_crds::Function;
+use rouse_crds::{
+    Function,
+    hosts::{DEFAULT_TEMPLATE, HostTemplate},
+};
 use serde_json::{Value, json};
 
 use crate::function::Names;
@@ -24,7 +27,7 @@ pub(crate) fn hello() -> Function {
 
 pub(crate) fn names() -> Names {
     Names {
-        domain: "example.com".into(),
+        hosts: HostTemplate::new(DEFAULT_TEMPLATE, "example.com").unwrap(),
         cluster_domain: "cluster.local".into(),
         namespace: "rouse-system".into(),
         activator_service: "rouse-activator".into(),
