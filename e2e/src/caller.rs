@@ -109,6 +109,22 @@ impl Caller {
         timeout(LIMIT, call).await.with_context(|| format!("no answer from {host}{path} within {LIMIT:?}"))?
     }
 
+    /// A request of one's own, which names the address of this in its URI.
+    ///
+    /// # Errors
+    ///
+    /// If it is no request, or no answer comes.
+    pub async fn request(&self, request: http::request::Builder) -> Result<Answer> {
+        let begun = Instant::now();
+        let call = async {
+            let request = request.body(Full::new(Bytes::new())).context("not a request")?;
+            let (parts, body) = self.client.request(request).await.context("no answer")?.into_parts();
+            let body = body.collect().await.context("the answer broke off")?.to_bytes();
+            anyhow::Ok(Answer { status: parts.status, headers: parts.headers, body, took: begun.elapsed() })
+        };
+        timeout(LIMIT, call).await.with_context(|| format!("no answer within {LIMIT:?}"))?
+    }
+
     /// Any method with a body; the answer's body is still to come.
     ///
     /// # Errors

@@ -1,16 +1,11 @@
 //! The activator is replaced while calls go through it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
-
 use anyhow::Result;
 use http::StatusCode;
 use serde_json::json;
 
 use crate::{
-    revisions::load,
+    load::Load,
     scene::{RELEASE, Scene},
 };
 
@@ -18,8 +13,7 @@ use crate::{
 async fn a_new_activator_takes_over_under_load() -> Result<()> {
     let scene = Scene::alone("restart").await?;
     scene.ready("hello", json!({"scaling": {"min": 1}})).await?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let calls = load(&scene.world, "hello", &stop);
+    let load = Load::begin(&scene.world, "hello", 100, "/");
     // This one is in the old activator all the time that it goes.
     let long = tokio::spawn({
         let world = scene.world.clone();
@@ -33,9 +27,6 @@ async fn a_new_activator_takes_over_under_load() -> Result<()> {
     assert!(done, "{said}");
     let long = long.await??;
     assert_eq!(long.status, StatusCode::OK, "{}", long.text());
-    stop.store(true, Ordering::Relaxed);
-    let (count, failures) = calls.await?;
-    assert!(count > 20, "only {count} calls were made");
-    assert!(failures.is_empty(), "{} of {count} calls failed, the first with {}", failures.len(), failures[0]);
+    load.end_well().await?;
     scene.done().await
 }

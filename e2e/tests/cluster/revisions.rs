@@ -1,47 +1,18 @@
 //! A change of the container is a new revision; nobody waits for it and nothing is lost by it.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
-
 use anyhow::Result;
 use http::StatusCode;
-use rouse_e2e::world::{PATIENCE, World, until};
+use rouse_e2e::world::{PATIENCE, until};
 use serde_json::json;
-use tokio::task::JoinHandle;
 
-use crate::scene::Scene;
-
-/// Calls all the time, twenty a second, until told to stop; gives how many calls there were and every failure.
-pub(crate) fn load(world: &World, name: &str, stop: &Arc<AtomicBool>) -> JoinHandle<(u32, Vec<String>)> {
-    let (world, name, stop) = (world.clone(), name.to_owned(), Arc::clone(stop));
-    tokio::spawn(async move {
-        let (mut calls, mut failures) = (0, vec![]);
-        // Bounded, should a test never stop it.
-        while !stop.load(Ordering::Relaxed) && calls < 20_000 {
-            calls += 1;
-            match world.get(&name, "/").await {
-                Ok(answer) if answer.status == StatusCode::OK => {}
-                Ok(answer) => failures.push(format!("{} {}", answer.status, answer.text())),
-                Err(error) => failures.push(format!("{error:#}")),
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        (calls, failures)
-    })
-}
+use crate::{load::Load, scene::Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_image_takes_over_under_load() -> Result<()> {
     let scene = Scene::new("rollout").await?;
     let spec = |greeting: &str| json!({"env": [{"name": "HELLO_GREETING", "value": greeting}], "scaling": {"idleTimeout": "5s"}});
     scene.ready("hello", spec("one")).await?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let calls = load(&scene.world, "hello", &stop);
+    let load = Load::begin(&scene.world, "hello", 200, "/");
     for (revision, greeting) in [("hello-00002", "two"), ("hello-00003", "three")] {
         scene.apply("hello", spec(greeting)).await?;
         until(&format!("{revision} to answer"), PATIENCE, || async {
@@ -53,9 +24,7 @@ async fn a_new_image_takes_over_under_load() -> Result<()> {
         Ok(scene.pods("hello").await?.iter().all(|p| p.revision() == Some("hello-00003")).then_some(()))
     })
     .await?;
-    stop.store(true, Ordering::Relaxed);
-    let (count, failures) = calls.await?;
-    assert!(failures.is_empty(), "{} of {count} calls failed, the first with {}", failures.len(), failures[0]);
+    load.end_well().await?;
     // A change that is not about the container makes no revision.
     scene
         .apply(

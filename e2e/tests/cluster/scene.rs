@@ -70,14 +70,24 @@ impl Scene {
 
     /// What the activators' admin port answers to `GET path`, one text for each activator, through the API server.
     pub(crate) async fn of_activators(&self, path: &str) -> Result<Vec<String>> {
+        self.of_component("activator", path).await
+    }
+
+    /// The same of the operators. What a replica that does not lead refuses to tell is left out.
+    pub(crate) async fn of_operators(&self, path: &str) -> Result<Vec<String>> {
+        self.of_component("operator", path).await
+    }
+
+    async fn of_component(&self, component: &str, path: &str) -> Result<Vec<String>> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), RELEASE);
-        let list = pods.list(&ListParams::default().labels("app.kubernetes.io/component=activator")).await?;
+        let labels = format!("app.kubernetes.io/component={component}");
+        let list = pods.list(&ListParams::default().labels(&labels)).await?;
         let mut texts = vec![];
         for pod in list.items.iter().filter(|p| p.metadata.deletion_timestamp.is_none()) {
             let uri = format!("/api/v1/namespaces/{RELEASE}/pods/{}:9090/proxy{path}", pod.name_any());
             texts.push(self.client.request_text(http::Request::get(uri).body(vec![])?).await?);
         }
-        anyhow::ensure!(!texts.is_empty(), "no activator is running");
+        anyhow::ensure!(!texts.is_empty(), "no {component} is running");
         Ok(texts)
     }
 

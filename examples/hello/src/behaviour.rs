@@ -94,8 +94,8 @@ impl Function {
     async fn behave(&self, request: Request<Incoming>, in_flight: &Arc<InFlight>) -> Result<Response<Answer>, Refused> {
         let uri = request.uri().clone();
         let query = Query::new(uri.query());
-        let sleep = query.sleep()?;
-        let status = match query.number("status", 0)? {
+        let sleep = Some(query.sleep()?).filter(|sleep| !sleep.is_zero()).unwrap_or(self.settings.sleep);
+        let status = match query.number("status", self.settings.status.unwrap_or(0))? {
             0 => None,
             status => Some(asked_status(status)?),
         };

@@ -12,6 +12,10 @@ pub(crate) struct Settings {
     pub(crate) ready_delay: Duration,
     pub(crate) exit_at_start: Option<u8>,
     pub(crate) never_listen: bool,
+    /// Status of the answers that ask for none.
+    pub(crate) status: Option<u16>,
+    /// How long an answer takes where the call does not say it.
+    pub(crate) sleep: Duration,
 }
 
 impl Settings {
@@ -24,6 +28,8 @@ impl Settings {
             start_delay: Duration::from_millis(number(&get, "HELLO_START_DELAY_MS")?.unwrap_or(0)),
             ready_delay: Duration::from_millis(number(&get, "HELLO_READY_DELAY_MS")?.unwrap_or(0)),
             exit_at_start: number(&get, "HELLO_EXIT_AT_START")?,
+            status: number(&get, "HELLO_STATUS")?,
+            sleep: Duration::from_millis(number(&get, "HELLO_SLEEP_MS")?.unwrap_or(0)),
             never_listen: match get("HELLO_NEVER_LISTEN").as_deref() {
                 None | Some("" | "0" | "false") => false,
                 Some("1" | "true") => true,
@@ -60,6 +66,7 @@ mod tests {
         assert_eq!(settings.start_delay, Duration::ZERO);
         assert_eq!(settings.exit_at_start, None);
         assert!(!settings.never_listen);
+        assert_eq!((settings.status, settings.sleep), (None, Duration::ZERO));
     }
 
     #[test]
@@ -73,6 +80,8 @@ mod tests {
             ("HELLO_READY_DELAY_MS", "500"),
             ("HELLO_EXIT_AT_START", "3"),
             ("HELLO_NEVER_LISTEN", "1"),
+            ("HELLO_STATUS", "503"),
+            ("HELLO_SLEEP_MS", "40"),
         ])
         .unwrap();
         let expected = Settings {
@@ -83,6 +92,8 @@ mod tests {
             ready_delay: Duration::from_millis(500),
             exit_at_start: Some(3),
             never_listen: true,
+            status: Some(503),
+            sleep: Duration::from_millis(40),
         };
         assert_eq!(settings, expected);
     }
