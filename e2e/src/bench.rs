@@ -10,6 +10,7 @@ mod figures;
 mod hop;
 mod loopback;
 mod park;
+mod step;
 mod wake;
 
 pub use figures::Figures;
@@ -36,12 +37,13 @@ enum Needs {
 }
 
 /// The benchmarks, in the order that they run in: a cluster takes time from what else is measured, so it comes last.
-const BENCHMARKS: [(&str, Needs); 5] = [
+const BENCHMARKS: [(&str, Needs); 6] = [
     ("hop", Needs::Loopback),
     ("park", Needs::Loopback),
     ("cold", Needs::Cluster),
     ("wake", Needs::Cluster),
     ("crowd1000", Needs::Cluster),
+    ("step", Needs::Cluster),
 ];
 
 /// What is to be measured.
@@ -90,6 +92,7 @@ pub async fn bench(
             ("cold", Some(cluster), _) => cold::run(cluster, &mut figures).await,
             ("wake", Some(cluster), _) => wake::run(cluster, &mut figures).await,
             ("crowd1000", Some(cluster), _) => crowd::run(cluster, &mut figures).await,
+            ("step", Some(cluster), _) => step::run(cluster, &mut figures).await,
             (other, ..) => bail!("{other} has no code"),
         }
         .with_context(|| format!("benchmark {name}"))?;

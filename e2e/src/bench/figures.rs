@@ -85,7 +85,7 @@ impl Figures {
 }
 
 /// The smallest sample that `percent` of all are not above; zero if there is none.
-fn percentile(samples: &[Duration], percent: u32) -> Duration {
+pub(super) fn percentile(samples: &[Duration], percent: u32) -> Duration {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable();
     let rank = (sorted.len() * percent as usize).div_ceil(100);
