@@ -32,6 +32,12 @@ pub const INVALID: &str = "Invalid";
 pub const ROUTED: &str = "Routed";
 /// Reason of [`ROUTABLE`]`=False`: another, older Function has claimed the host.
 pub const HOST_CONFLICT: &str = "HostConflict";
+/// Reason of [`ROUTABLE`]`=False`: the platform's rules give the host to other namespaces.
+pub const HOST_NOT_ALLOWED: &str = "HostNotAllowed";
+/// Reason of [`ROUTABLE`]`=False`: the IngressClass that the platform names does not exist.
+pub const INGRESS_CLASS_MISSING: &str = "IngressClassMissing";
+/// Reason of [`ROUTABLE`]`=False`: the Gateway that the platform names does not exist, or does not serve what leads here.
+pub const GATEWAY_NOT_READY: &str = "GatewayNotReady";
 /// Reason of [`READY`]`=True`.
 pub const ALL_GOOD: &str = "Ready";
 

@@ -1,6 +1,7 @@
 //! What a cluster has before Rouse comes: DNS (where the provider brings none) and an ingress, Contour with Envoy.
 //!
-//! Contour's manifests are those of its own Go module, `examples/contour`; [`adapt`] says what is changed in them.
+//! Contour's manifests are those of its own Go module, `examples/contour`; [`adapt`] says what is changed in them. The same
+//! Contour and Envoy serve Ingresses and the routes of one Gateway, by plain HTTP and with TLS.
 
 use std::path::Path;
 
@@ -17,13 +18,23 @@ use crate::provider::Node;
 use crate::state::State;
 
 /// Goes up when the same images are to be deployed differently.
-const LAYOUT: &str = "1";
+const LAYOUT: &str = "2";
 /// Cluster DNS; the image's name is filled in.
 const DNS: &str = include_str!("../manifests/coredns.yaml");
 /// The module that holds Contour's manifests.
 const CONTOUR_MODULE: &str = "github.com/projectcontour/contour";
-/// The class of the Ingresses that Contour serves.
+/// The module that holds the resources of the Gateway API, of the version that Contour is built with.
+const GATEWAY_API_MODULE: &str = "sigs.k8s.io/gateway-api";
+/// The class of the Ingresses that Contour serves, and of the Gateway.
 pub const INGRESS_CLASS: &str = "contour";
+/// Namespace of Contour and of its Gateway.
+pub const CONTOUR_NAMESPACE: &str = "projectcontour";
+/// The Gateway whose routes Contour serves, with listeners `http` and `https`.
+pub const GATEWAY: &str = "contour";
+/// The Secret with the certificate of the listener `https`.
+const GATEWAY_SECRET: &str = "rouse-e2e-gateway";
+/// Contour would wait for these, which the standard channel of the Gateway API lacks.
+const ABSENT: [&str; 3] = ["tcproutes", "tlsroutes", "backendtlspolicies"];
 
 /// The images of the add-ons.
 #[derive(Clone, Debug)]
@@ -60,7 +71,12 @@ pub async fn deploy(places: &Places, kubectl: &Path, node: &Node, images: &Image
         manifests.push_str("---\n");
     }
     let examples = CONTOUR.dependency(places, CONTOUR_MODULE).await?.join("examples/contour");
-    manifests.push_str(&serde_json::to_string(&contour(&examples, node, images)?)?);
+    let gateway_api = CONTOUR.dependency(places, GATEWAY_API_MODULE).await?.join("config/crd/standard");
+    // Resources come first, and Contour ends if one that it is to watch is not there.
+    let mut items: Vec<Value> = all_documents(&gateway_api)?;
+    items.extend(gateway()?);
+    items.extend(contour(&examples, node, images)?);
+    manifests.push_str(&serde_json::to_string(&json!({"apiVersion": "v1", "kind": "List", "items": items}))?);
     apply(kubectl, &node.kubeconfig, &manifests).await?;
     state.addons = Some(hash);
     Ok(true)
@@ -75,34 +91,75 @@ pub async fn wait(kubectl: &Path, node: &Node, images: &Images, progress: &Progr
     }
     for what in ["deployment/contour", "daemonset/envoy"] {
         step.detail(what);
-        rolled_out(kubectl, &node.kubeconfig, "projectcontour", what).await?;
+        rolled_out(kubectl, &node.kubeconfig, CONTOUR_NAMESPACE, what).await?;
     }
     step.done();
     Ok(())
 }
 
-/// Contour's manifests as one List.
-fn contour(examples: &Path, node: &Node, images: &Images) -> Result<Value> {
-    let mut files: Vec<_> = std::fs::read_dir(examples)
-        .with_context(|| format!("Cannot read {}", examples.display()))?
+/// Everything in the YAML files of a folder, in their order.
+fn all_documents(folder: &Path) -> Result<Vec<Value>> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .with_context(|| format!("Cannot read {}", folder.display()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .collect();
     files.sort();
+    let mut all = vec![];
+    for file in files {
+        let text = std::fs::read_to_string(&file)?;
+        all.extend(documents(&text).with_context(|| format!("Cannot read {}", file.display()))?);
+    }
+    Ok(all)
+}
+
+/// The Gateway, with a certificate that signs itself. Ingresses with TLS need its listener `https`, too: a Contour that has a
+/// Gateway has no other listeners.
+fn gateway() -> Result<[Value; 4]> {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["*.gateway.rouse.test".to_owned()])?;
+    let allowed = json!({"namespaces": {"from": "All"}});
+    let tls = json!({"mode": "Terminate", "certificateRefs": [{"kind": "Secret", "name": GATEWAY_SECRET}]});
+    Ok([
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": CONTOUR_NAMESPACE}}),
+        json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/tls",
+            "metadata": {"name": GATEWAY_SECRET, "namespace": CONTOUR_NAMESPACE},
+            "stringData": {"tls.crt": cert.pem(), "tls.key": signing_key.serialize_pem()},
+        }),
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "GatewayClass",
+            "metadata": {"name": INGRESS_CLASS},
+            "spec": {"controllerName": "projectcontour.io/gateway-controller"},
+        }),
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": GATEWAY, "namespace": CONTOUR_NAMESPACE},
+            "spec": {"gatewayClassName": INGRESS_CLASS, "listeners": [
+                {"name": "http", "protocol": "HTTP", "port": 80, "allowedRoutes": allowed},
+                {"name": "https", "protocol": "HTTPS", "port": 443, "allowedRoutes": allowed, "tls": tls},
+            ]},
+        }),
+    ])
+}
+
+/// Contour's manifests.
+fn contour(examples: &Path, node: &Node, images: &Images) -> Result<Vec<Value>> {
     let mut items = vec![json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "IngressClass",
         "metadata": {"name": INGRESS_CLASS},
         "spec": {"controller": "projectcontour.io/ingress-controller"},
     })];
-    for file in files {
-        let text = std::fs::read_to_string(&file)?;
-        for mut document in documents(&text).with_context(|| format!("Cannot read {}", file.display()))? {
-            adapt(&mut document, node, images);
-            items.push(document);
-        }
+    for mut document in all_documents(examples)? {
+        adapt(&mut document, node, images);
+        items.push(document);
     }
-    Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}))
+    Ok(items)
 }
 
 fn documents(text: &str) -> Result<Vec<Value>> {
@@ -124,6 +181,14 @@ fn adapt(document: &mut Value, node: &Node, images: &Images) {
             document["spec"]["type"] = json!("ClusterIP");
             if let Some(spec) = document["spec"].as_object_mut() {
                 spec.remove("externalTrafficPolicy");
+            }
+            return;
+        }
+        "ConfigMap" => {
+            if let Some(Value::String(config)) = document["data"].get_mut("contour.yaml") {
+                let gateway =
+                    format!("gateway:\n  gatewayRef:\n    name: {GATEWAY}\n    namespace: {CONTOUR_NAMESPACE}\n");
+                config.insert_str(0, &gateway);
             }
             return;
         }
@@ -152,6 +217,7 @@ fn adapt_pod(pod: &mut Value, node: &Node, images: &Images) {
                 && let Some(args) = container["args"].as_array_mut()
             {
                 args.push(json!(format!("--ingress-status-address={}", node.ingress.ip())));
+                args.extend(ABSENT.map(|kind| json!(format!("--disable-feature={kind}"))));
             }
             if let Some(probe) = container["readinessProbe"].as_object_mut() {
                 probe.remove("initialDelaySeconds");
@@ -197,6 +263,29 @@ mod tests {
         assert_eq!(pod["containers"][0]["image"], "localhost/rouse-e2e/envoy:k-1");
         assert_eq!(pod["containers"][0]["readinessProbe"], json!({"periodSeconds": 1}));
         assert_eq!(pod["terminationGracePeriodSeconds"], 10);
+    }
+
+    #[test]
+    fn contour_is_told_of_the_gateway() {
+        let mut config = json!({"kind": "ConfigMap", "data": {"contour.yaml": "# words\ntls: {}\n"}});
+        adapt(&mut config, &node([10, 0, 0, 1]), &images());
+        let said: Value = serde_saphyr::from_str(config["data"]["contour.yaml"].as_str().unwrap()).unwrap();
+        assert_eq!(said["gateway"]["gatewayRef"], json!({"name": GATEWAY, "namespace": CONTOUR_NAMESPACE}));
+        assert_eq!(said["tls"], json!({}));
+        let mut serve = json!({"kind": "Deployment", "spec": {"template": {"spec": {"containers": [
+            {"image": "ghcr.io/projectcontour/contour:v1", "command": ["contour"], "args": ["serve"]},
+        ]}}}});
+        adapt(&mut serve, &node([10, 0, 0, 1]), &images());
+        let args = serve["spec"]["template"]["spec"]["containers"][0]["args"].clone();
+        assert_eq!(args.as_array().unwrap().iter().filter(|arg| arg.as_str().unwrap().contains("disable")).count(), 3);
+    }
+
+    #[test]
+    fn the_gateway_has_a_certificate() {
+        let [_, secret, _, gateway] = gateway().unwrap();
+        let listener = &gateway["spec"]["listeners"][1];
+        assert_eq!(listener["tls"]["certificateRefs"][0]["name"], secret["metadata"]["name"]);
+        assert!(secret["stringData"]["tls.key"].as_str().unwrap().contains("PRIVATE KEY"));
     }
 
     #[test]

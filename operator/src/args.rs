@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
-use rouse_crds::hosts::{BadTemplate, DEFAULT_TEMPLATE, HostTemplate};
+use rouse_crds::hosts::{AllowedHosts, BadTemplate, DEFAULT_TEMPLATE, HostTemplate};
 
-use crate::{function::Names, ingress::Mode};
+use crate::{
+    function::{Names, Scheme},
+    ingress::{Gateway, Mode, Tls},
+};
 
 /// Turns Functions into Deployments, Services and an Ingress, and demand into replicas.
 #[derive(Clone, Debug, Parser)]
@@ -18,6 +21,13 @@ pub struct Args {
     /// How default hosts are made, such as `{name}-{namespace}.{domain}`.
     #[arg(long, env = "ROUSE_HOST_TEMPLATE", default_value = DEFAULT_TEMPLATE)]
     pub host_template: String,
+    /// Which namespaces may claim which custom hosts: a JSON list such as
+    /// `[{"domains": ["*.shop.example.org"], "namespaces": ["shop", "shop-*"]}]`. Empty: every namespace every host.
+    #[arg(long, env = "ROUSE_ALLOWED_HOSTS", default_value = "")]
+    pub allowed_hosts: AllowedHosts,
+    /// By what the ingress answers, for the URLs in a status.
+    #[arg(long, env = "ROUSE_URL_SCHEME", default_value = "http")]
+    pub url_scheme: Scheme,
     /// Domain of the cluster's own names.
     #[arg(long, env = "ROUSE_CLUSTER_DOMAIN", default_value = "cluster.local", value_parser = dns_name)]
     pub cluster_domain: String,
@@ -36,7 +46,7 @@ pub struct Args {
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env = "ROUSE_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     pub admin_addr: SocketAddr,
-    /// How calls reach the activators from outside: by Ingresses of Rouse's, or by nothing of Rouse's.
+    /// How calls reach the activators from outside: by Ingresses or HTTPRoutes of Rouse's, or by nothing of Rouse's.
     #[arg(long, env = "ROUSE_INGRESS_MODE", default_value = "ingress")]
     pub ingress_mode: IngressMode,
     /// Class of the Ingresses; empty for the cluster's default class.
@@ -48,6 +58,22 @@ pub struct Args {
     /// Annotations of the Ingress of functions that speak h2c, beside or in place of the others: a JSON object of strings.
     #[arg(long, env = "ROUSE_INGRESS_H2C_ANNOTATIONS", default_value = "{}", value_parser = annotations)]
     pub ingress_h2c_annotations: Annotations,
+    /// Where the certificates of the Ingresses are: a JSON object with `secretName`, `perHost` and `secretNameTemplate`, each
+    /// of them optional. Empty: no TLS.
+    #[arg(long, env = "ROUSE_INGRESS_TLS", default_value = "", value_parser = Tls::parse)]
+    pub ingress_tls: Tls,
+    /// The Gateway that HTTPRoutes hang on. Needed in mode `gateway`.
+    #[arg(long, env = "ROUSE_GATEWAY_NAME", default_value = "")]
+    pub gateway_name: String,
+    /// Its namespace; empty for that of the operator.
+    #[arg(long, env = "ROUSE_GATEWAY_NAMESPACE", default_value = "")]
+    pub gateway_namespace: String,
+    /// Names of its listeners by which functions are called, with commas between; empty for all of them.
+    #[arg(long, env = "ROUSE_GATEWAY_SECTIONS", default_value = "")]
+    pub gateway_sections: String,
+    /// Name of its listener whose callers are sent to https; empty for none.
+    #[arg(long, env = "ROUSE_GATEWAY_REDIRECT_SECTION", default_value = "")]
+    pub gateway_redirect_section: String,
     /// Name of the Lease that decides who leads.
     #[arg(long, env = "ROUSE_LEASE_NAME", default_value = "rouse-operator")]
     pub lease_name: String,
@@ -64,7 +90,7 @@ pub struct Args {
 pub enum IngressMode {
     /// Shared Ingresses: one, and another where a function speaks h2c.
     Ingress,
-    /// HTTPRoutes of the Gateway API; not there yet.
+    /// Shared HTTPRoutes of the Gateway API.
     Gateway,
     /// Nothing: somebody else routes hosts to the activators.
     None,
@@ -100,8 +126,12 @@ impl Args {
 
     fn check(self) -> Result<Self, clap::Error> {
         use clap::{CommandFactory as _, error::ErrorKind::ValueValidation};
-        if self.ingress_mode == IngressMode::Gateway {
-            let message = "--ingress-mode gateway is not there yet: use `ingress`, or `none` and an HTTPRoute of your own to the Service's port `public`";
+        if self.ingress_mode == IngressMode::Gateway && self.gateway_name.is_empty() {
+            let message = "--ingress-mode gateway needs --gateway-name: the Gateway that the HTTPRoutes hang on";
+            return Err(Self::command().error(ValueValidation, message));
+        }
+        if self.sections().is_empty() && !self.gateway_redirect_section.is_empty() {
+            let message = "--gateway-redirect-section needs --gateway-sections: or else functions would hang on the listener that redirects, too";
             return Err(Self::command().error(ValueValidation, message));
         }
         if let Err(error) = self.hosts() {
@@ -127,17 +157,30 @@ impl Args {
     pub fn names(&self) -> Result<Names, BadTemplate> {
         Ok(Names {
             hosts: self.hosts()?,
+            scheme: self.url_scheme,
             cluster_domain: self.cluster_domain.clone(),
             namespace: self.namespace.clone(),
             activator_service: self.activator_service.clone(),
         })
     }
 
+    fn sections(&self) -> Vec<String> {
+        let names = self.gateway_sections.split(',').map(str::trim);
+        names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+
     /// How the cluster's ingress is used.
     pub fn mode(&self) -> Mode {
+        let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         match self.ingress_mode {
-            IngressMode::Ingress | IngressMode::Gateway => Mode::Ingress {
-                class: Some(self.ingress_class.clone()).filter(|class| !class.is_empty()),
+            IngressMode::Gateway => Mode::Gateway(Gateway {
+                name: self.gateway_name.clone(),
+                namespace: said(&self.gateway_namespace).unwrap_or_else(|| self.namespace.clone()),
+                sections: self.sections(),
+                redirect_section: said(&self.gateway_redirect_section),
+            }),
+            IngressMode::Ingress => Mode::Ingress {
+                class: said(&self.ingress_class),
                 annotations: self.ingress_annotations.0.clone(),
                 h2c_annotations: self
                     .ingress_annotations
@@ -146,6 +189,7 @@ impl Args {
                     .chain(&self.ingress_h2c_annotations.0)
                     .map(|(name, value)| (name.clone(), value.clone()))
                     .collect(),
+                tls: self.ingress_tls.clone(),
             },
             IngressMode::None => Mode::None,
         }
@@ -201,6 +245,12 @@ mod tests {
             r#"{"a/b":"1","c":"2"}"#,
             "--ingress-h2c-annotations",
             r#"{"c":"3"}"#,
+            "--ingress-tls",
+            r#"{"secretName":"w"}"#,
+            "--url-scheme",
+            "https",
+            "--allowed-hosts",
+            r#"[{"domains":["*"],"namespaces":["shop"]}]"#,
             "--shutdown-grace",
             "500ms",
         ])
@@ -209,12 +259,32 @@ mod tests {
         assert_eq!(args.shutdown_grace, Duration::from_millis(500));
         let with_c = |c: &str| [("a/b", "1"), ("c", c)].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let (annotations, h2c_annotations) = (with_c("2"), with_c("3"));
-        assert_eq!(args.mode(), Mode::Ingress { class: Some("contour".into()), annotations, h2c_annotations });
+        let tls = Tls { secret_name: "w".into(), ..Tls::default() };
+        assert_eq!(args.mode(), Mode::Ingress { class: Some("contour".into()), annotations, h2c_annotations, tls });
+        assert_eq!(args.names().unwrap().url("a.b"), "https://a.b");
+        assert!(args.allowed_hosts.check("a.b", "shop").is_ok() && args.allowed_hosts.check("a.b", "other").is_err());
         assert_eq!(parse(&["--ingress-mode", "none"]).unwrap().mode(), Mode::None);
     }
 
+    #[test]
+    fn a_gateway_is_named() {
+        let flags = ["--ingress-mode", "gateway", "--gateway-name", "edge", "--namespace", "rouse"];
+        let mut gateway = Gateway { name: "edge".into(), namespace: "rouse".into(), ..Gateway::default() };
+        assert_eq!(parse(&flags).unwrap().mode(), Mode::Gateway(gateway.clone()));
+        let more = ["--gateway-namespace", "infra", "--gateway-sections", "https, https-0"];
+        let redirect = ["--gateway-redirect-section", "http"];
+        gateway.namespace = "infra".into();
+        gateway.sections = vec!["https".into(), "https-0".into()];
+        gateway.redirect_section = Some("http".into());
+        assert_eq!(parse(&[&flags[..], &more, &redirect].concat()).unwrap().mode(), Mode::Gateway(gateway));
+    }
+
     #[rstest]
-    #[case(&["--ingress-mode", "gateway"], "not there yet")]
+    #[case(&["--ingress-mode", "gateway"], "needs --gateway-name")]
+    #[case(&["--ingress-mode", "gateway", "--gateway-name", "g", "--gateway-redirect-section", "http"], "needs --gateway-sections")]
+    #[case(&["--ingress-tls", "{\"secret\": \"x\"}"], "unknown field `secret`")]
+    #[case(&["--allowed-hosts", "[{\"domains\": [\"A\"], \"namespaces\": [\"b\"]}]"], "rule 1: `A`")]
+    #[case(&["--url-scheme", "ftp"], "url-scheme")]
     #[case(&["--ingress-annotations", r#"{"a": 1}"#], "JSON object of strings")]
     #[case(&["--domain", "Example.com"], "DNS name")]
     #[case(&["--domain", "a..b"], "DNS name")]

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::{
     cache::{Cache, Cached, follow},
     children::{DeploymentObject, RevisionObject, ServiceObject},
+    ingress::httproute::HTTPRoute,
     key::FunctionKey,
 };
 
@@ -34,6 +35,8 @@ pub struct Caches {
     pub slices: Arc<Cache<EndpointSlice>>,
     /// The shared Ingresses, each filed under its own name; nothing if there is to be none.
     pub ingresses: Arc<Cache<Ingress>>,
+    /// The shared HTTPRoutes, filed likewise. Nothing waits for them: a cluster may lack the Gateway API.
+    pub httproutes: Arc<Cache<HTTPRoute>>,
 }
 
 /// Where and what to follow beside the Functions.
@@ -45,6 +48,8 @@ pub struct Scope {
     pub activator_service: String,
     /// Whether shared Ingresses are kept.
     pub ingress: bool,
+    /// Whether shared HTTPRoutes are kept.
+    pub gateway: bool,
 }
 
 /// Who wants to know of changes.
@@ -55,7 +60,7 @@ pub trait Listener: Send + Sync + 'static {
     fn function_changed(&self);
     /// The set of activators changed.
     fn activators_changed(&self);
-    /// A shared Ingress changed.
+    /// A shared Ingress or HTTPRoute changed.
     fn ingress_changed(&self);
 }
 
@@ -63,7 +68,7 @@ impl Caches {
     /// Begins to fill the caches; they are kept up to date until the returned set is dropped.
     pub fn follow(&self, client: &Client, scope: &Scope, listener: &Arc<impl Listener>) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        let Self { functions, revisions, deployments, services, pods, slices, ingresses } = self.clone();
+        let Self { functions, revisions, deployments, services, pods, slices, ingresses, httproutes } = self.clone();
         let all = || watcher::Config::default().page_size(PAGE);
         let managed = || all().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY},{FUNCTION_LABEL}"));
         let touch = || {
@@ -79,16 +84,22 @@ impl Caches {
         tasks.spawn(follow(Api::all(client.clone()), managed(), deployments, touch()));
         tasks.spawn(follow(Api::all(client.clone()), managed(), services, touch()));
         tasks.spawn(follow(Api::all(client.clone()), all().labels(FUNCTION_LABEL), pods, touch()));
-        let Scope { namespace, activator_service, ingress } = scope;
+        let Scope { namespace, activator_service, ingress, gateway } = scope;
         let of_service = all().labels(&format!("{SERVICE_NAME_LABEL}={activator_service}"));
         let to = Arc::clone(listener);
         tasks.spawn(follow(Api::namespaced(client.clone(), namespace), of_service, slices, move |_| {
             to.activators_changed();
         }));
-        if *ingress {
-            let ours = all().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
+        let ours = || all().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
+        if *gateway {
             let to = Arc::clone(listener);
-            tasks.spawn(follow(Api::namespaced(client.clone(), namespace), ours, ingresses, move |_| {
+            tasks.spawn(follow(Api::namespaced(client.clone(), namespace), ours(), httproutes, move |_| {
+                to.ingress_changed();
+            }));
+        }
+        if *ingress {
+            let to = Arc::clone(listener);
+            tasks.spawn(follow(Api::namespaced(client.clone(), namespace), ours(), ingresses, move |_| {
                 to.ingress_changed();
             }));
         } else {
@@ -100,7 +111,7 @@ impl Caches {
 
     /// Waits until every cache has had its first list.
     pub async fn synced(&self) {
-        let Self { functions, revisions, deployments, services, pods, slices, ingresses } = self;
+        let Self { functions, revisions, deployments, services, pods, slices, ingresses, httproutes: _ } = self;
         tokio::join!(
             functions.synced(),
             revisions.synced(),
@@ -114,7 +125,7 @@ impl Caches {
 
     /// Names of the caches that have not had their first list.
     pub fn unsynced(&self) -> Vec<&'static str> {
-        let Self { functions, revisions, deployments, services, pods, slices, ingresses } = self;
+        let Self { functions, revisions, deployments, services, pods, slices, ingresses, httproutes: _ } = self;
         let synced = [
             ("functions", functions.is_synced()),
             ("controllerrevisions", revisions.is_synced()),
@@ -152,6 +163,15 @@ impl Cached for EndpointSlice {
 }
 
 impl Cached for Ingress {
+    fn function_key(&self) -> Option<FunctionKey> {
+        Some(FunctionKey::new(self.metadata.namespace.clone()?, self.metadata.name.clone()?))
+    }
+
+    /// There are two at most, and who wrote an annotation is read.
+    fn prune(&mut self) {}
+}
+
+impl Cached for HTTPRoute {
     fn function_key(&self) -> Option<FunctionKey> {
         Some(FunctionKey::new(self.metadata.namespace.clone()?, self.metadata.name.clone()?))
     }

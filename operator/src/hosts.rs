@@ -1,4 +1,6 @@
-//! Who owns a custom host that several Functions claim.
+//! Which Function has which host and path, and what is to be said to those that do not have what they claim.
+//!
+//! The rules are in `rouse_crds::hosts::ownership`; activators follow the same ones.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -9,129 +11,287 @@ use std::{
 use parking_lot::RwLock;
 use rouse_crds::{
     Function,
-    hosts::{DefaultHost, HostTemplate, claim_order},
+    conditions::{HOST_CONFLICT, HOST_NOT_ALLOWED},
+    function::Visibility,
+    hosts::ownership::{Claim, Claimant, Form, Loss, Rules, claims},
 };
 
 use crate::key::FunctionKey;
 
-/// The owner of every claimed custom host, kept by the ingress loop and read by the reconciler.
-#[derive(Clone, Debug, Default)]
-pub struct Claims(Arc<RwLock<Owners>>);
+/// Every claim to a host, kept by the ingress loop and read by the reconciler.
+#[derive(Clone, Debug)]
+pub struct Claims {
+    rules: Arc<Rules>,
+    known: Arc<RwLock<Known>>,
+}
 
-type Owners = HashMap<String, FunctionKey>;
+#[derive(Debug, Default)]
+struct Known {
+    /// What the rest was made from; `None` where that cannot be told.
+    seen: Option<HashMap<FunctionKey, (String, i64)>>,
+    by_host: HashMap<Box<str>, Vec<Claim>>,
+    lost: HashMap<FunctionKey, Vec<LostHost>>,
+    won: Arc<Won>,
+    way_in: Option<LostHost>,
+}
 
-/// A host that a Function claims and another one has.
+/// The claims of each Function that have won.
+pub type Won = HashMap<FunctionKey, Vec<Claim>>;
+
+/// Why a host does not lead to a Function that claims it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostHost {
-    /// The host.
-    pub host: String,
-    /// Whose it is.
-    pub owner: FunctionKey,
+    /// Reason of the condition `Routable=False`.
+    pub reason: &'static str,
+    /// What is wrong and how to mend it.
+    pub message: String,
 }
 
 impl fmt::Display for LostHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, owner } = self;
-        write!(f, "the host {host} belongs to the Function {owner}; remove it from spec.hosts here or there")
+        f.write_str(&self.message)
     }
 }
 
-/// The owner of each custom host: the oldest Function that claims it. A host that has the form of a default host is that of
-/// the Function which it names and nobody else's, whether that Function exists or not.
-pub fn owners<'a>(
-    functions: impl Iterator<Item = &'a Function>,
-    template: &HostTemplate,
-) -> HashMap<String, FunctionKey> {
-    let mut claims: HashMap<&str, Vec<_>> = HashMap::new();
-    for function in functions {
-        for host in function.spec.hosts.iter().flatten() {
-            claims.entry(host).or_default().push(claim_order(function));
-        }
-    }
-    let mut owners = HashMap::with_capacity(claims.len());
-    for (host, claimants) in claims {
-        let oldest = claimants.into_iter().min().map(|(_, namespace, name)| FunctionKey { namespace, name });
-        let owner = match template.read(host) {
-            DefaultHost::Of(name, namespace) => Some(FunctionKey::new(namespace, name)),
-            DefaultHost::No | DefaultHost::Ambiguous => oldest,
+impl LostHost {
+    fn new(claim: &Claim, loss: &Loss) -> Self {
+        let Claim { host, path, claimant: Claimant { namespace, .. }, .. } = claim;
+        let (reason, message) = match loss {
+            Loss::Taken { owner: (owner_namespace, name), whole_host } => {
+                let owner = format!("the Function {owner_namespace}/{name}");
+                let message = match (claim.form, whole_host) {
+                    (Form::Default, _) => format!(
+                        "the default host {host} is also that of {owner}, which is older; give one of them another name"
+                    ),
+                    (Form::Tag, _) => {
+                        let tag = claim.tag.as_deref().unwrap_or_default();
+                        format!("the host {host} of the tag {tag} belongs to {owner}; choose another tag")
+                    }
+                    (Form::Custom, true) => format!(
+                        "the host {host} belongs to {owner}; remove it from spec.hosts and spec.routes here or there"
+                    ),
+                    (Form::Custom, false) => format!(
+                        "the path {path} of the host {host} belongs to {owner}; remove it from spec.routes, or the host from spec.hosts, here or there"
+                    ),
+                };
+                (HOST_CONFLICT, message)
+            }
+            Loss::Reserved => (
+                HOST_CONFLICT,
+                format!(
+                    "the host {host} has the form of a default host and is kept for the Function of that name; remove it from spec.hosts and spec.routes"
+                ),
+            ),
+            Loss::NotAllowed(why) => {
+                (HOST_NOT_ALLOWED, format!("the namespace {namespace} may not claim the host {host}: {why}"))
+            }
         };
-        if let Some(owner) = owner {
-            owners.insert(host.to_owned(), owner);
-        }
+        Self { reason, message }
     }
-    owners
 }
 
 impl Claims {
-    /// Takes in the owners as they are now, and returns the hosts whose owner is another than before.
-    pub fn replace(&self, owners: HashMap<String, FunctionKey>) -> BTreeSet<String> {
-        let mut held = self.0.write();
-        let changed =
-            held.keys().chain(owners.keys()).filter(|host| held.get(*host) != owners.get(*host)).cloned().collect();
-        *held = owners;
+    /// Nothing is claimed yet.
+    pub fn new(rules: Rules) -> Self {
+        Self { rules: Arc::new(rules), known: Arc::default() }
+    }
+
+    /// Takes in the Functions as they are now. Yields what each has won, and the Functions that are to be told something
+    /// else than before.
+    pub fn replace<'a>(
+        &self,
+        functions: impl Iterator<Item = &'a Function> + Clone,
+    ) -> (Arc<Won>, BTreeSet<FunctionKey>) {
+        // A status is written far more often than a spec, and says nothing about hosts.
+        let seen = functions
+            .clone()
+            .map(|f| Some((key(f)?, (f.metadata.uid.clone()?, f.metadata.generation?))))
+            .collect::<Option<HashMap<_, _>>>();
+        let mut held = self.known.write();
+        if seen.is_some() && held.seen == seen {
+            return (Arc::clone(&held.won), BTreeSet::new());
+        }
+        let mut by_host: HashMap<Box<str>, Vec<Claim>> = HashMap::new();
+        for claim in functions.flat_map(|f| claims(f, &self.rules.template)) {
+            by_host.entry(claim.host.clone()).or_default().push(claim);
+        }
+        let (mut won, mut lost): (Won, HashMap<_, Vec<_>>) = (HashMap::new(), HashMap::new());
+        for here in by_host.values() {
+            let settled = self.rules.settle(here);
+            for claim in settled.paths.into_values() {
+                won.entry(claimant(claim)).or_default().push(claim.clone());
+            }
+            for (claim, loss) in settled.lost {
+                lost.entry(claimant(claim)).or_default().push((claim.clone(), loss));
+            }
+        }
+        let lost: HashMap<_, _> = lost.into_iter().map(|(key, losses)| (key, told(losses))).collect();
+        let changed = held.lost.keys().chain(lost.keys()).filter(|key| held.lost.get(*key) != lost.get(*key));
+        let changed = changed.cloned().collect();
+        let won = Arc::new(won);
+        *held = Known { seen, by_host, lost, won: Arc::clone(&won), way_in: held.way_in.take() };
+        (won, changed)
+    }
+
+    /// Sets what keeps every public host from leading to the activators; tells whether that is another than before.
+    pub fn set_way_in(&self, trouble: Option<LostHost>) -> bool {
+        let mut held = self.known.write();
+        let changed = held.way_in != trouble;
+        held.way_in = trouble;
         changed
     }
 
-    /// Who owns a custom host.
-    pub fn owner(&self, host: &str) -> Option<FunctionKey> {
-        self.0.read().get(host).cloned()
-    }
-
-    /// Hosts that a Function claims and another one has. A host that nobody is known to own yet counts as its own.
+    /// What keeps hosts of a Function, as it is now, from leading to it.
     pub fn lost(&self, key: &FunctionKey, function: &Function) -> Vec<LostHost> {
-        let owners = self.0.read();
-        let claimed = function.spec.hosts.iter().flatten();
-        claimed
-            .filter_map(|host| {
-                let owner = owners.get(host).filter(|owner| *owner != key)?;
-                Some(LostHost { host: host.clone(), owner: owner.clone() })
-            })
-            .collect()
+        let known = self.known.read();
+        let own = claims(function, &self.rules.template);
+        let hosts: BTreeSet<&str> = own.iter().map(|claim| &*claim.host).collect();
+        let mut lost = Vec::new();
+        for host in hosts {
+            let others = known.by_host.get(host).into_iter().flatten().filter(|claim| claimant(claim) != *key);
+            let settled = self.rules.settle(others.chain(own.iter().filter(|claim| &*claim.host == host)));
+            let mine = settled.lost.into_iter().filter(|(claim, _)| claimant(claim) == *key);
+            lost.extend(mine.map(|(claim, loss)| (claim.clone(), loss)));
+        }
+        let mut lost = told(lost);
+        if function.spec.visibility() == Visibility::Public {
+            lost.extend(known.way_in.clone());
+        }
+        lost
     }
+}
+
+/// In an order that does not depend on that of a map.
+fn told(mut losses: Vec<(Claim, Loss)>) -> Vec<LostHost> {
+    losses.sort_by(|(a, _), (b, _)| a.cmp(b));
+    losses.iter().map(|(claim, loss)| LostHost::new(claim, loss)).collect()
+}
+
+fn claimant(claim: &Claim) -> FunctionKey {
+    FunctionKey::new(&*claim.claimant.namespace, &*claim.claimant.name)
+}
+
+fn key(function: &Function) -> Option<FunctionKey> {
+    Some(FunctionKey::new(function.metadata.namespace.as_deref()?, function.metadata.name.as_deref()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use rouse_crds::hosts::{DEFAULT_TEMPLATE, HostTemplate};
+    use serde_json::{Value, json};
 
-    fn function(name: &str, created: &str, hosts: &[&str]) -> Function {
-        serde_json::from_value(json!({
+    fn function(id: &str, created: &str, generation: Option<i64>, spec: Value) -> Function {
+        let (namespace, name) = id.split_once('/').unwrap();
+        let mut whole = json!({
             "apiVersion": "rouse.dev/v1alpha1", "kind": "Function",
-            "metadata": {"name": name, "namespace": "ns", "creationTimestamp": created},
-            "spec": {"image": "i", "hosts": hosts},
-        }))
-        .unwrap()
+            "metadata": {
+                "name": name, "namespace": namespace, "uid": id, "generation": generation, "creationTimestamp": created,
+            },
+        });
+        whole["spec"] = spec;
+        whole["spec"]["image"] = json!("i");
+        serde_json::from_value(whole).unwrap()
     }
 
-    fn template() -> HostTemplate {
-        HostTemplate::new(rouse_crds::hosts::DEFAULT_TEMPLATE, "example.com").unwrap()
+    fn hosts(id: &str, created: &str, hosts: &[&str]) -> Function {
+        function(id, created, None, json!({"hosts": hosts}))
     }
+
+    fn new(template: &str, allowed: &str) -> Claims {
+        let template = HostTemplate::new(template, "example.com").unwrap();
+        Claims::new(Rules { template, allowed: allowed.parse().unwrap() })
+    }
+
+    fn key_of(id: &str) -> FunctionKey {
+        let (namespace, name) = id.split_once('/').unwrap();
+        FunctionKey::new(namespace, name)
+    }
+
+    const FIRST: &str = "2026-01-01T00:00:00Z";
+    const SECOND: &str = "2026-01-02T00:00:00Z";
 
     #[test]
-    fn the_oldest_has_it() {
-        let (old, young) = (
-            function("old", "2026-01-01T00:00:00Z", &["a.example.org"]),
-            function("young", "2026-01-02T00:00:00Z", &["a.example.org", "b.example.org"]),
-        );
-        let claims = Claims::default();
-        let key = FunctionKey::new("ns", "young");
-        assert!(claims.lost(&key, &young).is_empty(), "nothing is known yet");
-        let changed = claims.replace(owners([&young, &old].into_iter(), &template()));
-        assert_eq!(changed, BTreeSet::from(["a.example.org".to_owned(), "b.example.org".to_owned()]));
+    fn the_oldest_has_it_and_the_other_is_told() {
+        let old = hosts("ns/old", FIRST, &["a.example.org"]);
+        let young = hosts("other/young", SECOND, &["a.example.org", "b.example.org"]);
+        let (claims, key) = (new(DEFAULT_TEMPLATE, ""), key_of("other/young"));
+        assert_eq!(claims.lost(&key, &young), [], "nothing is known yet");
+        let (won, changed) = claims.replace([&young, &old].into_iter());
+        assert_eq!(changed, [key.clone()].into());
+        let won_by = |id: &str| -> Vec<_> { won[&key_of(id)].iter().map(ToString::to_string).collect() };
+        assert!(won_by("ns/old").contains(&"a.example.org".to_owned()));
+        assert!(!won_by("other/young").contains(&"a.example.org".to_owned()));
         let lost = claims.lost(&key, &young);
-        assert_eq!(lost, [LostHost { host: "a.example.org".into(), owner: FunctionKey::new("ns", "old") }]);
-        assert!(claims.lost(&FunctionKey::new("ns", "old"), &old).is_empty());
-        let changed = claims.replace(owners([&young].into_iter(), &template()));
-        assert_eq!(changed, BTreeSet::from(["a.example.org".to_owned()]));
-        assert!(claims.lost(&key, &young).is_empty());
+        assert_eq!((lost.len(), lost[0].reason), (1, HOST_CONFLICT));
+        assert!(lost[0].message.contains("the host a.example.org belongs to the Function ns/old"), "{lost:?}");
+        assert_eq!(claims.lost(&key_of("ns/old"), &old), []);
+        // What the spec says now counts, also before the next look at all Functions.
+        assert_eq!(claims.lost(&key, &hosts("other/young", SECOND, &["b.example.org"])), []);
+        let (_, changed) = claims.replace([&young].into_iter());
+        assert_eq!(changed, [key.clone()].into());
+        assert_eq!(claims.lost(&key, &young), []);
     }
 
     #[test]
-    fn a_default_host_cannot_be_taken() {
-        let thief = function("thief", "2026-01-01T00:00:00Z", &["pay.shop.example.com", "x.y.z.example.com"]);
-        let owners = owners([&thief].into_iter(), &template());
-        assert_eq!(owners["pay.shop.example.com"], FunctionKey::new("shop", "pay"));
-        assert_eq!(owners["x.y.z.example.com"], FunctionKey::new("ns", "thief"));
+    fn in_a_namespace_the_path_is_named() {
+        let route = json!({"routes": [{"host": "shop.example.org", "path": "/api"}]});
+        let old = function("ns/old", FIRST, None, route.clone());
+        let young = function("ns/young", SECOND, None, route);
+        let claims = new(DEFAULT_TEMPLATE, "");
+        claims.replace([&young, &old].into_iter());
+        let lost = claims.lost(&key_of("ns/young"), &young);
+        assert!(
+            lost[0].message.starts_with("the path /api of the host shop.example.org belongs to the Function ns/old")
+        );
+    }
+
+    #[test]
+    fn what_the_platform_does_not_allow_is_another_reason() {
+        let claims = new(DEFAULT_TEMPLATE, r#"[{"domains": ["*.example.org"], "namespaces": ["shop"]}]"#);
+        let function = hosts("ns/f", FIRST, &["a.example.org"]);
+        let lost = claims.lost(&key_of("ns/f"), &function);
+        assert_eq!((lost.len(), lost[0].reason), (1, HOST_NOT_ALLOWED), "even before the first look at all");
+        assert!(lost[0].message.contains("namespace ns") && lost[0].message.contains("rule 1 "), "{lost:?}");
+        let (won, changed) = claims.replace([&function].into_iter());
+        assert_eq!(won[&key_of("ns/f")].len(), 1, "the default host alone");
+        assert_eq!(changed, [key_of("ns/f")].into());
+    }
+
+    #[test]
+    fn two_functions_of_one_default_host() {
+        let claims = new("{name}-{namespace}.{domain}", "");
+        let (old, young) = (hosts("c/a-b", FIRST, &[]), hosts("b-c/a", SECOND, &[]));
+        claims.replace([&old, &young].into_iter());
+        assert_eq!(claims.lost(&key_of("c/a-b"), &old), []);
+        let lost = claims.lost(&key_of("b-c/a"), &young);
+        assert!(lost[0].message.contains("a-b-c.example.com is also that of the Function c/a-b"), "{lost:?}");
+    }
+
+    #[test]
+    fn a_status_changes_nothing_and_a_spec_does() {
+        let claims = new(DEFAULT_TEMPLATE, "");
+        let old = function("ns/old", FIRST, Some(1), json!({"hosts": ["a.example.org"]}));
+        let mut young = function("ns/young", SECOND, Some(1), json!({}));
+        let (first, _) = claims.replace([&old, &young].into_iter());
+        young.metadata.resource_version = Some("2".into());
+        assert!(Arc::ptr_eq(&first, &claims.replace([&old, &young].into_iter()).0));
+        young.metadata.generation = Some(2);
+        young.spec.hosts = Some(vec!["a.example.org".into()]);
+        assert_eq!(claims.replace([&old, &young].into_iter()).1, [key_of("ns/young")].into());
+    }
+
+    #[test]
+    fn without_a_way_in_public_functions_are_told() {
+        let claims = new(DEFAULT_TEMPLATE, "");
+        let public = hosts("ns/public", FIRST, &[]);
+        let hidden = function("ns/hidden", FIRST, None, json!({"visibility": "Cluster"}));
+        let trouble = LostHost { reason: "GatewayNotReady", message: "no Gateway".into() };
+        assert!(claims.set_way_in(Some(trouble.clone())) && !claims.set_way_in(Some(trouble.clone())));
+        claims.replace([&public, &hidden].into_iter());
+        assert_eq!(claims.lost(&key_of("ns/public"), &public), [trouble]);
+        assert_eq!(claims.lost(&key_of("ns/hidden"), &hidden), []);
+        assert!(claims.set_way_in(None));
+        assert_eq!(claims.lost(&key_of("ns/public"), &public), []);
     }
 }

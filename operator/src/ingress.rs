@@ -1,47 +1,51 @@
-//! The Ingresses that lead every public function's hosts to the activators, and who owns which custom host.
+//! What leads every public function's hosts to the activators: shared Ingresses, or shared HTTPRoutes of the Gateway API.
 //!
-//! There is one for all, and one for the hosts of functions that speak h2c: gRPC needs HTTP/2 all the way and WebSocket
-//! needs HTTP/1.1, and ingress controllers take the protocol of a backend from its port, from an annotation of its Service
-//! or from one of the whole Ingress. So each of the two has an Ingress and a Service of its own.
+//! What leads by HTTP/1.1 and what leads by HTTP/2 are objects of their own: gRPC needs HTTP/2 all the way and WebSocket needs
+//! HTTP/1.1, and ingress controllers take the protocol of a backend from its port, from an annotation of its Service or from
+//! one of the whole Ingress. So each of the two has a Service of its own, too.
 //!
-//! They are in the release namespace, away from the Functions, so no owner reference ties them to those: they are built from
-//! all of them together each time one changes. Their own owner is the operator's Deployment, so that they go with the
-//! release.
+//! The objects are in the release namespace, away from the Functions, so no owner reference ties them to those: they are
+//! built from all of them together each time one changes. Their own owner is the operator's Deployment, so that they go with
+//! the release.
 
+mod acceptance;
+pub mod gateway;
+pub mod httproute;
+mod ingresses;
+mod objects;
+mod routes;
 pub mod rules;
+pub mod shards;
+mod tls;
+pub mod ways;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::{
-    api::{
-        apps::v1::Deployment,
-        networking::v1::{Ingress, IngressRule, IngressSpec},
-    },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    api::{apps::v1::Deployment, core::v1::ObjectReference},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
-use kube::{
-    Api, Client, Resource as _, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
-};
-use rouse_crds::{
-    Function,
-    names::{MANAGED_BY, MANAGED_BY_LABEL, OPERATOR_FIELD_MANAGER},
-};
-use rules::Rules;
-use serde_json::Value;
+use kube::{Api, Client, Resource as _};
+use rouse_crds::{Function, function::Visibility};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backoff, caches::Caches, drift, function::Names, hosts, hosts::Claims, key::FunctionKey, progress::Beat,
+    backoff,
+    caches::Caches,
+    events::Events,
+    function::Names,
+    hosts::{Claims, LostHost},
+    key::FunctionKey,
+    metrics::Metrics,
+    progress::Beat,
     queue::WorkQueue,
 };
-
-/// Name of the Ingress.
-pub const NAME: &str = "rouse";
-
-/// Name of the Ingress of the hosts whose functions speak h2c.
-pub const H2C_NAME: &str = "rouse-h2c";
+use acceptance::Acceptance;
+pub use gateway::Gateway;
+pub use ingresses::{H2C_NAME, NAME};
+pub use tls::Tls;
+use ways::Ways;
 
 /// After a pass, changes are gathered for so long before the next: with ten thousand Functions a pass is milliseconds of
 /// work, and a user does not see a tenth of a second.
@@ -61,15 +65,19 @@ pub enum Mode {
         annotations: BTreeMap<String, String>,
         /// The same for the hosts whose functions speak h2c.
         h2c_annotations: BTreeMap<String, String>,
+        /// Certificates.
+        tls: Tls,
     },
+    /// By HTTPRoutes of ours.
+    Gateway(Gateway),
     /// Not by us: somebody routes hosts to the activators.
     None,
 }
 
-/// Keeps the Ingresses and the claims.
+/// Keeps the Ingresses or HTTPRoutes, and the claims.
 #[allow(missing_debug_implementations, reason = "kube's Client has none of use")]
 pub struct Keeper {
-    /// For the Ingress.
+    /// For what is written.
     pub client: Client,
     /// The Functions.
     pub caches: Caches,
@@ -81,27 +89,42 @@ pub struct Keeper {
     pub mode: Mode,
     /// The operator's own Deployment, if it runs in one.
     pub owner: Option<OwnerReference>,
-    /// Told of every change of a Function or of an Ingress.
+    /// Told of every change of a Function, an Ingress or an HTTPRoute.
     pub changed: Arc<Notify>,
-    /// Told of Functions whose claims have become other ones.
+    /// Told of Functions that are to be told something else of their hosts.
     pub reconciler: Arc<WorkQueue<FunctionKey>>,
+    /// Tells the platform's people.
+    pub events: Events,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+/// What is known from one pass to the next.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Where hosts are in HTTPRoutes: the cache may not have heard of the last write yet.
+    placed: Option<routes::Placed>,
+    /// What has been found out about who serves what is written.
+    acceptance: Acceptance,
+    /// Whether what another mode has left is gone.
+    swept: bool,
 }
 
 impl Keeper {
     /// Runs until `stop`.
     pub async fn run(&self, stop: &CancellationToken, beat: &Beat) {
-        let mut failures = 0;
+        let (mut failures, mut memory) = (0, Memory::default());
         loop {
             beat.now();
-            let wait = match self.pass().await {
-                Ok(()) => {
+            let wait = match self.pass(&mut memory).await {
+                Ok(wait) => {
                     failures = 0;
-                    REVIEW
+                    wait
                 }
                 Err(error) => {
                     failures += 1;
                     let wait = backoff::RECONCILE.after(failures).min(REVIEW);
-                    tracing::warn!(%error, failures, retry_in = ?wait, "The shared Ingresses could not be written and will be tried again");
+                    tracing::warn!(%error, failures, retry_in = ?wait, "What leads to the activators could not be written and will be tried again");
                     wait
                 }
             };
@@ -119,103 +142,87 @@ impl Keeper {
         }
     }
 
-    /// Brings claims and Ingresses in line with the Functions. Writes nothing if they are.
-    async fn pass(&self) -> kube::Result<()> {
-        let wanted = {
-            let all = self.caches.functions.all();
-            let functions = || all.iter().filter_map(|f| f.0.as_ref().ok()).filter(|f| alive(f));
-            let owners = hosts::owners(functions(), &self.names.hosts);
-            let changed = self.claims.replace(owners);
-            if !changed.is_empty() {
-                let touched = functions().filter(|f| f.spec.hosts.iter().flatten().any(|h| changed.contains(h)));
-                for function in touched {
-                    if let Some(namespace) = &function.metadata.namespace {
-                        self.reconciler
-                            .add(FunctionKey::new(namespace, function.metadata.name.clone().unwrap_or_default()));
-                    }
-                }
+    /// Brings claims and objects in line with the Functions, and finds out who serves them. Writes nothing if all is as it
+    /// should be. Yields when to look again though nothing changes.
+    async fn pass(&self, memory: &mut Memory) -> kube::Result<Duration> {
+        let ways = self.ways();
+        let trouble = match &self.mode {
+            Mode::None => None,
+            Mode::Ingress { class, annotations, h2c_annotations, tls } => {
+                self.keep_ingresses(&ways, class.as_ref(), [annotations, h2c_annotations], tls).await?;
+                self.class_trouble(class.as_deref(), &mut memory.acceptance).await
             }
-            let owns = |f: &Function, host: &str| {
-                self.claims.owner(host).is_some_and(|o| {
-                    Some(&o.namespace) == f.metadata.namespace.as_ref() && Some(&o.name) == f.metadata.name.as_ref()
-                })
-            };
-            match &self.mode {
-                Mode::None => return Ok(()),
-                Mode::Ingress { class, annotations, h2c_annotations } => {
-                    let Rules { http1, h2c } = rules::build(functions(), owns, &self.names);
-                    [
-                        (NAME, self.object(NAME, class.clone(), annotations.clone(), http1)),
-                        (H2C_NAME, self.object(H2C_NAME, class.clone(), h2c_annotations.clone(), h2c)),
-                    ]
+            Mode::Gateway(gateway) => {
+                if self.caches.httproutes.is_synced() {
+                    self.keep_routes(&ways, gateway, &mut memory.placed).await?;
                 }
+                let routes = memory.placed.iter().flat_map(|placed| placed.values()).map(BTreeMap::len).sum();
+                self.gateway_trouble(gateway, routes, &mut memory.acceptance).await
             }
         };
-        for (name, wanted) in wanted {
-            self.keep(name, wanted).await?;
+        let wait = if trouble.is_some() { memory.acceptance.again() } else { REVIEW.min(memory.acceptance.again()) };
+        let served = trouble.is_none() && !memory.acceptance.is_open();
+        self.report(trouble).await;
+        // The way that there was goes when the new one is there.
+        if served && !memory.swept {
+            self.sweep().await?;
+            memory.swept = true;
         }
-        Ok(())
+        Ok(wait)
     }
 
-    /// Makes the Ingress `name` what is wanted, or takes it away. Writes nothing if it is so.
-    async fn keep(&self, name: &str, wanted: Option<Ingress>) -> kube::Result<()> {
-        let api: Api<Ingress> = Api::namespaced(self.client.clone(), &self.names.namespace);
-        let live = self.caches.ingresses.get(&FunctionKey::new(&self.names.namespace, name), name);
-        match (wanted, live) {
-            (None, None) => Ok(()),
-            (None, Some(live)) => {
-                let preconditions = Preconditions { uid: live.uid(), resource_version: live.resource_version() };
-                let deleted = api.delete(name, &DeleteParams::background().preconditions(preconditions)).await;
-                tracing::info!(name, "Removed a shared Ingress: no public function is left for it");
-                match deleted {
-                    Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
-                    other => other.map(drop),
-                }
-            }
-            (Some(wanted), live) => {
-                if live.as_ref().is_some_and(|live| holds(&wanted, live)) {
-                    return Ok(());
-                }
-                let rules = wanted.spec.as_ref().and_then(|s| s.rules.as_ref()).map_or(0, Vec::len);
-                api.patch(name, &PatchParams::apply(OPERATOR_FIELD_MANAGER).force(), &Patch::Apply(&wanted)).await?;
-                tracing::info!(name, rules, "Wrote a shared Ingress");
-                Ok(())
-            }
+    /// Settles the claims, and yields what is to lead where.
+    fn ways(&self) -> Ways {
+        let all = self.caches.functions.all();
+        let functions = || all.iter().filter_map(|f| f.0.as_ref().ok()).filter(|f| alive(f));
+        let (won, changed) = self.claims.replace(functions());
+        for function in changed {
+            self.reconciler.add(function);
         }
+        ways::build(functions(), &won, &self.names.hosts)
     }
 
-    /// `None` without rules: an Ingress needs one.
-    fn object(
-        &self,
-        name: &str,
-        class: Option<String>,
-        annotations: BTreeMap<String, String>,
-        rules: Vec<IngressRule>,
-    ) -> Option<Ingress> {
-        (!rules.is_empty()).then(|| Ingress {
-            metadata: ObjectMeta {
-                name: Some(name.to_owned()),
-                namespace: Some(self.names.namespace.clone()),
-                labels: Some(BTreeMap::from([(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned())])),
-                annotations: (!annotations.is_empty()).then_some(annotations),
-                owner_references: self.owner.clone().map(|owner| vec![owner]),
-                ..ObjectMeta::default()
-            },
-            spec: Some(IngressSpec { ingress_class_name: class, rules: Some(rules), ..IngressSpec::default() }),
-            status: None,
-        })
+    /// Tells of what keeps public hosts from leading to the activators, or that nothing does any more.
+    async fn report(&self, trouble: Option<LostHost>) {
+        self.metrics.ingress_accepted(trouble.is_none());
+        if !self.claims.set_way_in(trouble.clone()) {
+            return;
+        }
+        for function in self.caches.functions.all() {
+            if let Ok(function) = &function.0
+                && function.spec.visibility() == Visibility::Public
+                && let (Some(namespace), Some(name)) = (&function.metadata.namespace, &function.metadata.name)
+            {
+                self.reconciler.add(FunctionKey::new(namespace, name));
+            }
+        }
+        let about = self.owner.clone().map(|owner| ObjectReference {
+            api_version: Some(owner.api_version),
+            kind: Some(owner.kind),
+            name: Some(owner.name),
+            namespace: Some(self.names.namespace.clone()),
+            uid: Some(owner.uid),
+            ..ObjectReference::default()
+        });
+        match (&trouble, about) {
+            (Some(LostHost { reason, message }), about) => {
+                tracing::error!(reason, message, "No public host leads to the activators by the cluster's ingress");
+                if let Some(about) = about {
+                    self.events.warning(&about, reason, message).await;
+                }
+            }
+            (None, about) => {
+                tracing::info!("Public hosts lead to the activators by the cluster's ingress");
+                if let Some(about) = about {
+                    self.events.normal(&about, "IngressReady", "The cluster's ingress serves public hosts.").await;
+                }
+            }
+        }
     }
 }
 
 fn alive(function: &Function) -> bool {
     function.metadata.deletion_timestamp.is_none()
-}
-
-/// Whether `live` is what is wanted, beside what the API server and others have added.
-fn holds(wanted: &Ingress, live: &Ingress) -> bool {
-    // What is made of structs of strings and numbers can always be written as JSON.
-    let json = |ingress: &Ingress| serde_json::to_value(ingress).unwrap_or(Value::Null);
-    drift::missing(&json(wanted), &json(live)).is_none()
 }
 
 /// A reference to the operator's own Deployment, so that what is made in its namespace goes with it. `None` if it does not
@@ -232,33 +239,8 @@ pub async fn own_deployment(client: &Client, namespace: &str, name: &str) -> kub
         tracing::warn!(
             namespace,
             name,
-            "The operator's own Deployment does not exist, so the shared Ingresses will not go with it"
+            "The operator's own Deployment does not exist, so what leads to the activators will not go with it"
         );
     }
     Ok(owner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn ingress(value: Value) -> Ingress {
-        serde_json::from_value(value).unwrap()
-    }
-
-    #[test]
-    fn what_others_add_is_no_difference() {
-        let wanted = ingress(
-            json!({"metadata": {"name": "rouse", "annotations": {"a": "1"}}, "spec": {"rules": [{"host": "*.a.example.com"}]}}),
-        );
-        let mut live = json!({
-            "metadata": {"name": "rouse", "uid": "u", "annotations": {"a": "1", "b": "2"}},
-            "spec": {"rules": [{"host": "*.a.example.com"}]},
-            "status": {"loadBalancer": {}},
-        });
-        assert!(holds(&wanted, &ingress(live.clone())));
-        live["spec"]["rules"] = json!([{"host": "*.a.example.com"}, {"host": "b"}]);
-        assert!(!holds(&wanted, &ingress(live)));
-    }
 }

@@ -25,6 +25,7 @@ pub struct Metrics {
     scales: Family<Scale, Counter>,
     leader: Gauge,
     streams: Gauge,
+    ingress_accepted: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -71,6 +72,12 @@ impl Default for Metrics {
         registry.register("leader", "1 if this replica is the leader", leader.clone());
         let streams = Gauge::default();
         registry.register("demand_streams", "Activators whose demand is being read", streams.clone());
+        let ingress_accepted = Gauge::default();
+        registry.register(
+            "ingress_accepted",
+            "1 if nothing is known that keeps the cluster's ingress from serving public hosts; told by the leader",
+            ingress_accepted.clone(),
+        );
         Self {
             registry: Arc::new(Mutex::new(registry)),
             reconciles,
@@ -79,6 +86,7 @@ impl Default for Metrics {
             scales,
             leader,
             streams,
+            ingress_accepted,
         }
     }
 }
@@ -115,6 +123,11 @@ impl Metrics {
         self.streams.inc_by(change);
     }
 
+    /// Whether nothing keeps the cluster's ingress from serving public hosts.
+    pub fn ingress_accepted(&self, accepted: bool) {
+        self.ingress_accepted.set(i64::from(accepted));
+    }
+
     /// In the OpenMetrics text format.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
@@ -135,6 +148,7 @@ mod tests {
         metrics.scaled("down", "idle");
         metrics.leading(true);
         metrics.streams(1);
+        metrics.ingress_accepted(true);
         let text = metrics.text().unwrap();
         for line in [
             r#"rouse_operator_reconciles_total{result="success"} 1"#,
@@ -142,6 +156,7 @@ mod tests {
             r#"rouse_operator_scales_total{direction="down",reason="idle"} 1"#,
             "rouse_operator_leader 1",
             "rouse_operator_demand_streams 1",
+            "rouse_operator_ingress_accepted 1",
             "rouse_operator_reconcile_seconds_count 1",
             "rouse_operator_build_info",
         ] {

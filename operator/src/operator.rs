@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use kube::Client;
+use rouse_crds::hosts::ownership::Rules;
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
@@ -106,7 +107,8 @@ async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationTo
     let scope = Scope {
         namespace: args.namespace.clone(),
         activator_service: args.activator_service.clone(),
-        ingress: mode != Mode::None,
+        ingress: matches!(mode, Mode::Ingress { .. }),
+        gateway: matches!(mode, Mode::Gateway(_)),
     };
     let _follow = caches.follow(&client, &scope, &queues);
     tokio::select! {
@@ -161,7 +163,7 @@ async fn lead(
     queues: &Queues,
     stop: &CancellationToken,
 ) {
-    let claims = Claims::default();
+    let claims = Claims::new(Rules { template: names.hosts.clone(), allowed: args.allowed_hosts.clone() });
     let events = Events::new(client.clone(), &args.pod_name);
     let keeper = Keeper {
         client: client.clone(),
@@ -172,6 +174,8 @@ async fn lead(
         owner,
         changed: Arc::clone(&queues.ingress),
         reconciler: Arc::clone(&queues.reconciler),
+        events: events.clone(),
+        metrics: metrics.clone(),
     };
     let context = Arc::new(function::Context::new(
         client.clone(),

@@ -71,8 +71,23 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* What the schema cannot say: relations between values. */}}
 {{- define "rouse.validate" -}}
+{{- $gateway := .Values.ingress.gateway -}}
 {{- if eq .Values.ingress.mode "gateway" -}}
-{{- fail "ingress.mode=gateway is reserved for a later version; set ingress.mode to `ingress`, or to `none` and route to the Service yourself" -}}
+{{- if and $gateway.create $gateway.name -}}
+{{- fail "ingress.gateway.create and ingress.gateway.name exclude one another: a Gateway that is made is named like the release" -}}
+{{- end -}}
+{{- if and $gateway.create (not $gateway.className) -}}
+{{- fail "ingress.gateway.create needs ingress.gateway.className (kubectl get gatewayclasses)" -}}
+{{- end -}}
+{{- if not (or $gateway.create $gateway.name) -}}
+{{- fail "ingress.mode=gateway needs ingress.gateway.name, the Gateway to use, or ingress.gateway.create=true with ingress.gateway.className" -}}
+{{- end -}}
+{{- if .Values.ingress.tls.secretNameTemplate -}}
+{{- fail "ingress.tls.secretNameTemplate is for ingress.mode=ingress: the listeners of a Gateway have the certificates" -}}
+{{- end -}}
+{{- if and .Values.ingress.tls.redirect (not (include "rouse.gatewaySections" .)) -}}
+{{- fail "ingress.tls.redirect in ingress.mode=gateway needs a listener for https: ingress.gateway.sectionName, or with ingress.gateway.create=true ingress.tls.secretName" -}}
+{{- end -}}
 {{- end -}}
 {{- $delay := include "rouse.seconds" .Values.activator.shutdownDelay | int -}}
 {{- if ge $delay (include "rouse.seconds" .Values.activator.shutdownGrace | int) -}}
@@ -81,5 +96,47 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $queue := .Values.activator.queue -}}
 {{- if gt (int $queue.maxRequestsPerNamespace) (int $queue.maxRequests) -}}
 {{- fail (printf "activator.queue.maxRequestsPerNamespace (%d) must not be more than activator.queue.maxRequests (%d)" (int $queue.maxRequestsPerNamespace) (int $queue.maxRequests)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The Gateway of mode `gateway`. */}}
+{{- define "rouse.gatewayName" -}}
+{{- if .Values.ingress.gateway.create -}}{{ include "rouse.fullname" . }}{{- else -}}{{ .Values.ingress.gateway.name }}{{- end -}}
+{{- end -}}
+
+{{- define "rouse.gatewayNamespace" -}}
+{{- if .Values.ingress.gateway.create -}}
+{{ .Release.Namespace }}
+{{- else -}}
+{{ .Values.ingress.gateway.namespace | default .Release.Namespace }}
+{{- end -}}
+{{- end -}}
+
+{{/* Its listeners by which functions are called, with commas between; nothing is all of them. Of a Gateway that the chart makes
+they are named only where a redirect keeps functions off the listener for http. */}}
+{{- define "rouse.gatewaySections" -}}
+{{- $tls := .Values.ingress.tls -}}
+{{- if not .Values.ingress.gateway.create -}}
+{{- .Values.ingress.gateway.sectionName -}}
+{{- else if $tls.redirect -}}
+{{- $sections := list -}}
+{{- if $tls.secretName }}{{ $sections = append $sections "https" }}{{ end -}}
+{{- range $index, $host := keys $tls.perHost | sortAlpha }}{{ $sections = append $sections (printf "https-%d" $index) }}{{ end -}}
+{{- join "," $sections -}}
+{{- end -}}
+{{- end -}}
+
+{{/* By what the ingress answers for default hosts. */}}
+{{- define "rouse.scheme" -}}
+{{- $tls := .Values.ingress.tls -}}
+{{- if .Values.ingress.scheme -}}
+{{- .Values.ingress.scheme -}}
+{{- else if eq .Values.ingress.mode "none" -}}
+{{- ternary "https" "http" (not (empty .Values.activator.tls.secretName)) -}}
+{{- else if and (eq .Values.ingress.mode "gateway") (not .Values.ingress.gateway.create) -}}
+{{- /* The Gateway's own listeners have the certificates; who sends callers of http to https has some. */ -}}
+{{- ternary "https" "http" $tls.redirect -}}
+{{- else -}}
+{{- ternary "https" "http" (not (empty (or $tls.secretName $tls.secretNameTemplate))) -}}
 {{- end -}}
 {{- end -}}

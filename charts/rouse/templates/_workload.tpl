@@ -56,6 +56,10 @@ readinessProbe:
   value: {{ .root.Values.domain | quote }}
 - name: ROUSE_HOST_TEMPLATE
   value: {{ .root.Values.hostTemplate | quote }}
+{{- with .root.Values.hosts.allowed }}
+- name: ROUSE_ALLOWED_HOSTS
+  value: {{ toJson . | quote }}
+{{- end }}
 - name: ROUSE_CLUSTER_DOMAIN
   value: {{ .root.Values.clusterDomain | quote }}
 - name: ROUSE_LOG_FORMAT

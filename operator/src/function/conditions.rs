@@ -3,8 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use rouse_crds::{
     conditions::{
-        ACTIVE, ALL_GOOD, HOST_CONFLICT, IDLE, INVALID, NOT_STARTED, PROVEN, READY, REVISION_READY, ROUTABLE, ROUTED,
-        RUNNING, STARTING, Wanted,
+        ACTIVE, ALL_GOOD, IDLE, INVALID, NOT_STARTED, PROVEN, READY, REVISION_READY, ROUTABLE, ROUTED, RUNNING,
+        STARTING, Wanted,
     },
     function::FunctionStatus,
     pod::PodFailure,
@@ -27,7 +27,7 @@ pub struct Inputs<'a> {
     pub invalid: Option<&'a Invalid>,
     /// Names that are taken.
     pub conflicts: &'a [Conflict],
-    /// Hosts that another Function has.
+    /// Hosts that do not lead to it, and why.
     pub lost_hosts: &'a [LostHost],
     /// A revision that `spec.traffic` names and that is not there.
     pub missing: Option<&'a Missing>,
@@ -60,7 +60,7 @@ fn conflict(type_: &'static str, conflict: &Conflict) -> Wanted {
 
 fn routable(inputs: &Inputs<'_>) -> Wanted {
     if let Some(lost) = inputs.lost_hosts.first() {
-        return wanted(ROUTABLE, Some(false), HOST_CONFLICT, lost.to_string());
+        return wanted(ROUTABLE, Some(false), lost.reason, lost.to_string());
     }
     if let Some(missing) = inputs.missing {
         return wanted(ROUTABLE, Some(false), REVISION_MISSING, missing.to_string());

@@ -158,7 +158,7 @@ fn compute(
     let count = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
     let status = FunctionStatus {
         observed_generation: Some(generation),
-        url: public.then(|| format!("http://{}", names.hosts.host(&name, &namespace))),
+        url: public.then(|| names.url(&names.hosts.host(&name, &namespace))),
         address: Some(Address { url: format!("http://{name}.{namespace}.svc.{}", names.cluster_domain) }),
         replicas: Some(ReplicaStatus { desired: count(desired), ready: count(ready) }),
         latest_revision: Some(latest).filter(|l| !l.is_empty()),

@@ -7,6 +7,7 @@
 mod children;
 mod crash;
 mod election;
+mod gateway;
 mod input;
 mod rig;
 mod rollout;

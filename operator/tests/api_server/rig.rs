@@ -119,8 +119,13 @@ impl Rig {
     }
 
     pub(crate) fn operator_with(&self, pod: &str, client: Client, metrics: Metrics) -> Running {
+        self.operator_of(self.args(pod), client, metrics)
+    }
+
+    #[allow(clippy::unused_self, reason = "an operator without a rig would see the Functions of another test")]
+    pub(crate) fn operator_of(&self, args: Args, client: Client, metrics: Metrics) -> Running {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(operator::run(self.args(pod), client, metrics.clone(), stop.clone()));
+        let task = tokio::spawn(operator::run(args, client, metrics.clone(), stop.clone()));
         Running { metrics, stop, task }
     }
 

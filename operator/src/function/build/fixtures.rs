@@ -6,7 +6,7 @@ use rouse_crds::{
 };
 use serde_json::{Value, json};
 
-use crate::function::Names;
+use crate::function::{Names, Scheme};
 
 pub(crate) const UID: &str = "11111111-2222-3333-4444-555555555555";
 
@@ -28,6 +28,7 @@ pub(crate) fn hello() -> Function {
 pub(crate) fn names() -> Names {
     Names {
         hosts: HostTemplate::new(DEFAULT_TEMPLATE, "example.com").unwrap(),
+        scheme: Scheme::Http,
         cluster_domain: "cluster.local".into(),
         namespace: "rouse-system".into(),
         activator_service: "rouse-activator".into(),

@@ -39,7 +39,7 @@ pub fn plan(function: &ValidatedFunction<'_>, live: Option<&ServiceObject>, name
 
 /// It names the activators' Service: no cluster IP, no kube-proxy rule, and nothing to rewrite when activators come and go.
 fn build(function: &ValidatedFunction<'_>, names: &Names) -> Service {
-    let Names { hosts: _, cluster_domain, namespace, activator_service } = names;
+    let Names { hosts: _, scheme: _, cluster_domain, namespace, activator_service } = names;
     let port = ServicePort {
         name: Some("http".to_owned()),
         port: 80,

@@ -1,7 +1,7 @@
 use super::*;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use rouse_crds::{
-    conditions::{POD_CREATION_FAILED, set},
+    conditions::{HOST_CONFLICT, POD_CREATION_FAILED, set},
     pod::PodFailure,
 };
 use rstest::rstest;
@@ -103,7 +103,7 @@ fn zero_is_healthy() {
 #[test]
 fn a_lost_host_says_who_has_it() {
     let former = FunctionStatus::default();
-    let lost = [LostHost { host: "shop.example.org".into(), owner: crate::key::FunctionKey::new("other", "shop") }];
+    let lost = [LostHost { reason: HOST_CONFLICT, message: "shop.example.org belongs to other/shop".into() }];
     let inputs = Inputs {
         former: &former,
         invalid: None,
