@@ -16,7 +16,7 @@ pub struct RolloutSpec {
     /// Shares of the calls, in percent and rising, that the new revision gets one after the other before it gets all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20), inner(range(min = 1, max = 99)))]
-    #[x_kube(validation = Rule::new("self.size() < 2 || range(self.size() - 1).all(i, self[i] < self[i + 1])").message("the shares in spec.rollout.steps must rise, such as [10, 50]"))]
+    #[x_kube(validation = Rule::new("self.isSorted() && self.all(s, self.exists_one(t, t == s))").message("the shares in spec.rollout.steps must rise, such as [10, 50]"))]
     pub steps: Option<Vec<i32>>,
     /// How long each share lasts. Default 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
