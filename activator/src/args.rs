@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use clap::{Parser, ValueEnum};
 use rouse_crds::{
     duration::ParseDurationError,
-    hosts::{BadTemplate, DEFAULT_TEMPLATE, HostTemplate},
+    hosts::{AllowedHosts, BadTemplate, DEFAULT_TEMPLATE, HostTemplate, ownership},
     quantity,
 };
 
@@ -25,6 +25,10 @@ pub struct Args {
     /// How default hosts are made, such as `{name}-{namespace}.{domain}`.
     #[arg(long, env = "ROUSE_HOST_TEMPLATE", default_value = DEFAULT_TEMPLATE)]
     pub host_template: String,
+    /// Which namespaces may claim which custom hosts, as JSON:
+    /// `[{"domains": ["*.shop.example.org"], "namespaces": ["shop-*"]}]`. Without any rule all may claim all.
+    #[arg(long, env = "ROUSE_ALLOWED_HOSTS", default_value = "", value_parser = str::parse::<AllowedHosts>)]
+    pub allowed_hosts: AllowedHosts,
     /// Domain of the cluster's own DNS.
     #[arg(long, env = "ROUSE_CLUSTER_DOMAIN", default_value = "cluster.local", value_parser = domain)]
     pub cluster_domain: String,
@@ -128,7 +132,7 @@ impl Args {
                 self.shutdown_delay, self.shutdown_grace
             ));
         }
-        self.hosts().map_err(|error| format!("--host-template: {error}"))?;
+        self.rules().map_err(|error| format!("--host-template: {error}"))?;
         if self.max_queued_bytes_per_namespace > self.max_queued_bytes {
             return Err("--max-queued-bytes-per-namespace must not be more than --max-queued-bytes".to_owned());
         }
@@ -147,13 +151,14 @@ impl Args {
         Ok(())
     }
 
-    /// Default hosts.
+    /// Who has which host.
     ///
     /// # Errors
     ///
     /// If `--host-template` is no template, which [`Args::check`] refuses.
-    pub fn hosts(&self) -> Result<HostTemplate, BadTemplate> {
-        HostTemplate::new(&self.host_template, &self.domain)
+    pub fn rules(&self) -> Result<ownership::Rules, BadTemplate> {
+        let template = HostTemplate::new(&self.host_template, &self.domain)?;
+        Ok(ownership::Rules { template, allowed: self.allowed_hosts.clone() })
     }
 
     /// What the process allows.
@@ -261,6 +266,7 @@ mod tests {
     #[case(&["--wakes", "0/3s"])]
     #[case(&["--wakes", "10/3"])]
     #[case(&["--wakes", "10/2h"])]
+    #[case(&["--allowed-hosts", "*.example.org"])]
     fn a_bad_flag_is_refused(#[case] flags: &[&str]) {
         assert!(Args::try_parse_from(["rouse-activator"].iter().chain(flags)).is_err());
     }

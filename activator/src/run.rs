@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use kube::Client;
-use rouse_crds::hosts::HostTemplate;
+use rouse_crds::hosts::ownership;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -40,7 +40,7 @@ pub struct Activator {
     args: Args,
     context: Arc<Context>,
     table: Arc<Table>,
-    hosts: HostTemplate,
+    rules: ownership::Rules,
     public: Listener,
     cluster: Listener,
     admin: TcpListener,
@@ -97,14 +97,14 @@ impl Activator {
         let metrics = Metrics::new(ledger.clone());
         let context = Context::new(scaler, args.bounds(), Dialer::new(args.allow_local_pods), metrics, ledger);
         let table = Arc::new(Table::new(&args.cluster_domain));
-        let hosts = args.hosts()?;
-        Ok(Self { args, context, table, hosts, public, cluster, admin })
+        let rules = args.rules()?;
+        Ok(Self { args, context, table, rules, public, cluster, admin })
     }
 
     /// A directory that feeds this activator.
     #[must_use]
     pub fn directory(&self) -> Directory {
-        Directory::new(self.context.clone(), self.table.clone(), self.hosts.clone())
+        Directory::new(self.context.clone(), self.table.clone(), self.rules.clone())
     }
 
     /// Where it listens: for the ingress, for the cluster, for admin.
@@ -123,7 +123,7 @@ impl Activator {
     ///
     /// If the admin endpoints fail.
     pub async fn serve(self, synced: watch::Receiver<Synced>, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { args, context, table, hosts: _, public, cluster, admin } = self;
+        let Self { args, context, table, rules: _, public, cluster, admin } = self;
         let [delay, grace] = [args.shutdown_delay, args.shutdown_grace];
         let (going, stop_accepting, closing) =
             (Arc::new(AtomicBool::new(false)), CancellationToken::new(), CancellationToken::new());
