@@ -1,6 +1,6 @@
 //! Flags and environment.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use rouse_crds::{
@@ -38,6 +38,18 @@ pub struct Args {
     /// Where requests from inside the cluster come in.
     #[arg(long, env = "ROUSE_CLUSTER_ADDR", default_value = "0.0.0.0:8081")]
     pub cluster_addr: SocketAddr,
+    /// Where requests from outside come in by TLS, if they do: only public functions by their public hosts.
+    #[arg(long, env = "ROUSE_TLS_ADDR", requires_all = ["tls_cert_file", "tls_key_file"])]
+    pub tls_addr: Option<SocketAddr>,
+    /// The certificate for that, with its chain, in PEM: `tls.crt` of a mounted Secret. It is read again when it changes.
+    #[arg(long, env = "ROUSE_TLS_CERT_FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its private key in PEM: `tls.key` of a mounted Secret.
+    #[arg(long, env = "ROUSE_TLS_KEY_FILE")]
+    pub tls_key_file: Option<PathBuf>,
+    /// Sends public calls that came by TLS neither here nor to the ingress (`X-Forwarded-Proto`) to `https://`, with a 308.
+    #[arg(long, env = "ROUSE_HTTPS_REDIRECT")]
+    pub https_redirect: bool,
     /// Where health, metrics and demand are told.
     #[arg(long, env = "ROUSE_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     pub admin_addr: SocketAddr,
@@ -267,6 +279,8 @@ mod tests {
     #[case(&["--wakes", "10/3"])]
     #[case(&["--wakes", "10/2h"])]
     #[case(&["--allowed-hosts", "*.example.org"])]
+    #[case(&["--tls-addr", "0.0.0.0:8443"])]
+    #[case(&["--tls-addr", "0.0.0.0:8443", "--tls-cert-file", "tls.crt"])]
     fn a_bad_flag_is_refused(#[case] flags: &[&str]) {
         assert!(Args::try_parse_from(["rouse-activator"].iter().chain(flags)).is_err());
     }

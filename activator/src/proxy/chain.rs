@@ -89,6 +89,11 @@ impl Proxy {
         self
     }
 
+    /// Counts for operators.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// From here on clients are told with every answer to close their connections.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
