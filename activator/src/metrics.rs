@@ -1,6 +1,7 @@
 //! Counts for operators. A function's counters are looked up once, when its gate is made; a request only adds to them.
 
 mod process;
+mod tls;
 
 use std::{
     fmt,
@@ -31,6 +32,7 @@ pub struct Metrics {
     refused: Family<RefusedLabels, Counter>,
     wakes: Family<WakeLabels, Counter>,
     waiting: Waiting,
+    pub(crate) tls: tls::Tls,
     /// How long cold requests waited, in seconds.
     pub cold_starts: Histogram,
     /// Tries to find out whether a pod takes requests.
@@ -86,6 +88,7 @@ impl Metrics {
     pub fn new(ledger: Arc<Ledger>) -> Arc<Self> {
         let mut whole = Registry::default();
         whole.register_collector(Box::new(process::Process));
+        let tls = tls::Tls::register(&mut whole);
         let registry = whole.sub_registry_with_prefix("rouse_activator");
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register("requests", "Answers given, by function and class of status", requests.clone());
@@ -122,7 +125,18 @@ impl Metrics {
             Info::new(build.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec()),
         );
         registry.register_collector(Box::new(DemandCollector(ledger)));
-        Arc::new(Self { registry: whole, requests, refused, wakes, waiting, cold_starts, probes, retries, departures })
+        Arc::new(Self {
+            registry: whole,
+            requests,
+            refused,
+            wakes,
+            waiting,
+            tls,
+            cold_starts,
+            probes,
+            retries,
+            departures,
+        })
     }
 
     /// The counters of a function; they go when they are dropped.
