@@ -3,8 +3,8 @@ use super::*;
 use http::{Request, Response};
 use kube::{client::Body, core::DeserializeGuard, runtime::watcher::Event};
 use rouse_crds::{
-    demand::{RevisionDemand, VERSION},
-    names::{FUNCTION_LABEL, FUNCTION_UID_LABEL, REVISION_LABEL},
+    demand::{PodDemand, RevisionDemand, VERSION},
+    names::{FUNCTION_LABEL, FUNCTION_UID_LABEL, POD_DELETION_COST_ANNOTATION, REVISION_LABEL},
 };
 use serde_json::{Value, json};
 
@@ -27,6 +27,11 @@ fn source() -> Source {
 
 impl Rig {
     fn new(scaling: &Value) -> Self {
+        Self::of(&json!({"image": "i", "scaling": scaling}), None)
+    }
+
+    /// A Function with this spec, and with these habits in its status.
+    fn of(spec: &Value, habits: Option<&str>) -> Self {
         let (writes, status) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(200)));
         let (noted, answer) = (Arc::clone(&writes), Arc::clone(&status));
         let service = tower::service_fn(move |request: Request<Body>| {
@@ -36,11 +41,17 @@ impl Rig {
                 let body = request.into_body().collect_bytes().await?;
                 let body: Value = serde_json::from_slice(&body).unwrap_or_default();
                 if path.contains("/events") {
+                    noted.lock().push((path, body.clone()));
                     return Ok::<_, kube::Error>(Response::new(Body::from(body.to_string().into_bytes())));
                 }
                 let reply = if answer == 200 {
+                    let reply = if path.contains("/functions/") {
+                        json!({"apiVersion": "rouse.dev/v1alpha1", "kind": "Function", "metadata": {"name": "f"}, "spec": {"image": "i"}})
+                    } else {
+                        json!({"metadata": {}, "spec": {}, "status": {"replicas": 0}})
+                    };
                     noted.lock().push((path, body));
-                    json!({"metadata": {}, "spec": {}, "status": {"replicas": 0}})
+                    reply
                 } else {
                     json!({"kind": "Status", "status": "Failure", "code": answer, "reason": "Conflict", "message": "m"})
                 };
@@ -53,21 +64,25 @@ impl Rig {
         let events = Events::new(client.clone(), "test");
         let scaler = Scaler::new(client, caches, events, Metrics::default(), Arc::default());
         let rig = Self { scaler: Arc::new(scaler), writes, status };
+        rig.function(spec, habits);
+        rig
+    }
+
+    /// What the watch brings of the Function.
+    fn function(&self, spec: &Value, habits: Option<&str>) {
         let function = json!({
             "apiVersion": "rouse.dev/v1alpha1", "kind": "Function",
             "metadata": {"namespace": "ns", "name": "f", "uid": UID},
-            "spec": {"image": "i", "scaling": scaling},
+            "spec": spec,
             "status": {
                 "latestRevision": "f-00001",
                 "traffic": [{"revision": "f-00001", "percent": 100, "latest": true}],
                 "conditions": [{"type": "RevisionReady", "status": "True", "reason": "Proven", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                "habits": habits,
             },
         });
-        rig.scaler
-            .caches
-            .functions
-            .apply(Event::Apply(DeserializeGuard(Ok(serde_json::from_value(function).unwrap()))));
-        rig
+        let function = Event::Apply(DeserializeGuard(Ok(serde_json::from_value(function).unwrap())));
+        self.scaler.caches.functions.apply(function);
     }
 
     /// What the watch brings of the Deployment.
@@ -115,6 +130,27 @@ impl Rig {
         self.scaler.frame(&source(), frame);
     }
 
+    /// A frame of an activator that says in which of its pods its requests are, and whether it sends there still.
+    fn says(&self, source: &Source, arrivals: u64, pods: &[(&str, u64, bool)]) {
+        let pod = |(pod, in_flight, draining): &(&str, u64, bool)| PodDemand {
+            pod: (*pod).to_owned(),
+            in_flight: *in_flight,
+            draining: *draining,
+        };
+        let revision = RevisionDemand {
+            namespace: "ns".into(),
+            function: "f".into(),
+            revision: "f-00001".into(),
+            in_flight: pods.iter().map(|(_, n, _)| n).sum(),
+            arrivals,
+            pods: pods.iter().map(pod).collect(),
+            ..RevisionDemand::default()
+        };
+        let at_us = u64::try_from(self.scaler.now().as_micros()).unwrap();
+        let process = source.address.to_string();
+        self.scaler.frame(source, Frame { version: VERSION, process, sequence: 0, at_us, revisions: vec![revision] });
+    }
+
     /// A frame that says nothing but that the activator is there.
     fn heartbeat(&self) {
         let at_us = u64::try_from(self.scaler.now().as_micros()).unwrap();
@@ -127,13 +163,30 @@ impl Rig {
         again.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
+    /// What was written since the last time to paths that end like this.
+    fn taken(&self, like: impl Fn(&str) -> bool) -> Vec<(String, Value)> {
+        self.writes.lock().extract_if(.., |(path, _)| like(path)).collect()
+    }
+
     /// Counts that were written since the last time.
     fn counts(&self) -> Vec<u64> {
-        self.writes
-            .lock()
-            .drain(..)
-            .filter(|(path, _)| path.ends_with("/scale"))
-            .map(|(_, b)| b["spec"]["replicas"].as_u64().unwrap())
+        let scales = self.taken(|path| path.ends_with("/scale"));
+        scales.into_iter().map(|(_, b)| b["spec"]["replicas"].as_u64().unwrap()).collect()
+    }
+
+    /// Deletion costs that were written since the last time.
+    fn marks(&self) -> Vec<(String, Option<String>)> {
+        let marks = self.taken(|path| path.contains("/pods/"));
+        let cost = |b: &Value| b["metadata"]["annotations"][POD_DELETION_COST_ANNOTATION].as_str().map(str::to_owned);
+        marks.into_iter().map(|(path, b)| (path.rsplit('/').next().unwrap().to_owned(), cost(&b))).collect()
+    }
+
+    /// Reasons and notes of the events since the last time.
+    fn told(&self) -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        self.taken(|path| path.contains("/events"))
+            .iter()
+            .map(|(_, e)| (text(&e["reason"]), text(&e["note"])))
             .collect()
     }
 }
@@ -179,7 +232,7 @@ async fn the_patch_is_conditional_on_what_it_was_decided_from() {
     rig.look().await;
     advance(2).await;
     rig.look().await;
-    let writes = rig.writes.lock().clone();
+    let writes = rig.taken(|path| !path.contains("/events"));
     let [(path, body)] = &writes[..] else { panic!("{writes:?}") };
     assert_eq!(path, "/apis/apps/v1/namespaces/ns/deployments/f-00001/scale");
     assert_eq!(*body, json!({"metadata": {"resourceVersion": "41", "uid": "deployment-uid"}, "spec": {"replicas": 0}}));
@@ -287,26 +340,14 @@ async fn a_failed_write_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_are_marked_before_they_go_and_unmarked_if_they_stay() {
-    let rig = Rig::new(&json!({"max": 1}));
-    rig.activator();
-    rig.frame(0, 0, 0);
-    rig.deployment("1", 2, 2);
-    rig.pod("old", "2026-01-01T00:00:00Z", None);
-    rig.pod("new", "2026-01-02T00:00:00Z", None);
-    rig.look().await;
-    let writes = std::mem::take(&mut *rig.writes.lock());
-    let cost =
-        |value: Value| json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": value}}});
-    assert_eq!(writes[0], ("/api/v1/namespaces/ns/pods/new".to_owned(), cost(json!("-1000"))));
-    assert_eq!(writes[1].1["spec"]["replicas"], 1);
-
+async fn a_pod_that_stays_after_all_loses_its_mark() {
     let rig = Rig::new(&json!({"min": 1}));
     rig.deployment("1", 1, 1);
     rig.pod("kept", "2026-01-01T00:00:00Z", Some("-1000"));
     rig.look().await;
-    let writes = std::mem::take(&mut *rig.writes.lock());
-    assert_eq!(writes, [("/api/v1/namespaces/ns/pods/kept".to_owned(), cost(Value::Null))]);
+    assert_eq!(rig.marks(), [("kept".to_owned(), None)]);
+    rig.look().await;
+    assert_eq!(rig.marks(), [], "the watch may only be late");
 }
 
 #[tokio::test(start_paused = true)]
@@ -322,3 +363,7 @@ async fn what_is_gone_is_forgotten() {
     assert_eq!(rig.look().await, None);
     assert!(rig.scaler.memory.lock().is_empty());
 }
+
+mod drains;
+mod humans;
+mod input;

@@ -12,3 +12,4 @@ mod input;
 mod rig;
 mod rollout;
 mod scale;
+mod scale_wishes;
