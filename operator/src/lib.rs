@@ -29,6 +29,7 @@ pub mod key;
 pub mod leader;
 pub mod metrics;
 pub mod operator;
+pub mod outcomes;
 pub mod progress;
 pub mod queue;
 pub mod scaler;

@@ -173,16 +173,22 @@ async fn lead(
         changed: Arc::clone(&queues.ingress),
         reconciler: Arc::clone(&queues.reconciler),
     };
+    let scaler = Arc::new(Scaler::new(
+        client.clone(),
+        caches.clone(),
+        events.clone(),
+        metrics.clone(),
+        Arc::clone(&queues.scaler),
+    ));
     let context = Arc::new(function::Context::new(
         client.clone(),
         caches.clone(),
         claims,
         names,
-        events.clone(),
+        events,
         metrics.clone(),
+        scaler.outcomes(),
     ));
-    let scaler =
-        Arc::new(Scaler::new(client.clone(), caches.clone(), events, metrics.clone(), Arc::clone(&queues.scaler)));
     let activators = FunctionKey::new(&args.namespace, &args.activator_service);
     let discovery = discovery::run(Arc::clone(&scaler), activators, Arc::clone(&queues.activators), stop.clone());
     let reconciling = worker::run(&queues.reconciler, RECONCILES, stop, &progress.reconciler, |key| {

@@ -11,7 +11,7 @@ use k8s_openapi::{
         apps::v1::{ControllerRevision, Deployment},
         core::v1::Service,
     },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{
     Api, Resource, ResourceExt as _,
@@ -43,6 +43,17 @@ pub struct Applied {
     pub conflicts: Vec<Conflict>,
     /// What the API server would not take.
     pub rejected: Option<Invalid>,
+    /// The revision that was made, or found made already.
+    pub made: Option<Made>,
+}
+
+/// A revision that the cache does not know yet.
+#[derive(Debug)]
+pub struct Made {
+    /// The image, as the user wrote it.
+    pub image: String,
+    /// When it was made.
+    pub created: Option<Time>,
 }
 
 /// An object that is needed exists and is not the Function's.
@@ -118,13 +129,17 @@ pub async fn apply(
     }
     if let Some(revision) = &revision {
         match writer.create(Kind::ControllerRevision, revision).await? {
-            Created::New => made = Some(revision.name_any()),
+            Created::New(new) => {
+                made = Some(revision.name_any());
+                applied.made = Some(Made { image: function.spec.image.clone(), created: new.creation_timestamp });
+            }
             Created::Ours(found) => {
                 let hash =
                     |labels: &ObjectMeta| labels.labels.as_ref().and_then(|l| l.get(CONTAINER_HASH_LABEL)).cloned();
                 if hash(&found) != hash(&revision.metadata) {
                     return Err(Error::Stale { name: revision.name_any() });
                 }
+                applied.made = Some(Made { image: function.spec.image.clone(), created: found.creation_timestamp });
             }
             Created::Taken(conflict) => applied.conflicts.push(conflict),
             Created::Rejected(invalid) => applied.rejected = Some(invalid),
@@ -133,7 +148,7 @@ pub async fn apply(
     if applied.conflicts.is_empty() && applied.rejected.is_none() {
         for deployment in &create {
             match writer.create(Kind::Deployment, deployment).await? {
-                Created::New | Created::Ours(_) => {}
+                Created::New(_) | Created::Ours(_) => {}
                 Created::Taken(conflict) => applied.conflicts.push(conflict),
                 Created::Rejected(invalid) => applied.rejected = Some(invalid),
             }
@@ -145,7 +160,7 @@ pub async fn apply(
     match &service {
         Plan::Keep => {}
         Plan::Create(service) => match writer.create(Kind::Service, &**service).await? {
-            Created::New | Created::Ours(_) => {}
+            Created::New(_) | Created::Ours(_) => {}
             Created::Taken(conflict) => applied.conflicts.push(conflict),
             Created::Rejected(invalid) => applied.rejected = Some(invalid),
         },
@@ -170,7 +185,7 @@ struct Writer<'a> {
 
 enum Created {
     /// Made.
-    New,
+    New(Box<ObjectMeta>),
     /// It was there already and is ours: the cache is late.
     Ours(Box<ObjectMeta>),
     /// It is somebody else's.
@@ -195,7 +210,7 @@ impl Writer<'_> {
         let name = object.name_any();
         let params = PostParams { field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match self.api::<K>().create(&params, object).await {
-            Ok(_) => Ok(Created::New),
+            Ok(new) => Ok(Created::New(Box::new(new.meta().clone()))),
             Err(kube::Error::Api(status)) if status.is_already_exists() => self.examine(kind, object).await,
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
                 tracing::warn!(function = %self.key, ?kind, name, error = %status.message, "The API server would not take an object");

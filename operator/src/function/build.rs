@@ -17,12 +17,13 @@ use k8s_openapi::{
 use kube::ResourceExt as _;
 use rouse_crds::names::{FUNCTION_LABEL, FUNCTION_UID_LABEL, MANAGED_BY, MANAGED_BY_LABEL, REVISION_LABEL};
 
+use super::rollout;
 use super::{
     Names,
     dereference::{Found, Kind, Removal},
     validate::{Invalid, ValidatedFunction},
 };
-use revision::{KEEP, Known, known};
+use revision::{Known, known};
 
 /// What is to be done to the objects of one Function. `S` is [`Prepared`] or [`super::apply::Applied`].
 #[derive(Debug)]
@@ -61,6 +62,7 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
     };
     let latest = rouse_crds::names::revision_name(&function.key.name, number);
 
+    let initial = initial(function, found, &latest);
     let mut create = Vec::new();
     let mut repair = Vec::new();
     let revision = if make {
@@ -68,13 +70,7 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
         if found.deployments.contains_key(&latest) {
             // Compared when the new ControllerRevision has come back through the watch.
         } else {
-            create.push(deployment::build(
-                function,
-                &latest,
-                &function.hash,
-                &template,
-                function.spec.scaling().initial(),
-            )?);
+            create.push(deployment::build(function, &latest, &function.hash, &template, initial)?);
         }
         Some(revision::build(function, &latest, number, &template))
     } else {
@@ -84,7 +80,8 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
         let Some(template) = template else { continue };
         let hash = hash.as_deref().unwrap_or_default();
         let current = *name == latest || function.carrying.contains(name);
-        let wanted = deployment::build(function, name, hash, template, function.spec.scaling().initial())?;
+        let initial = if *name == latest { initial } else { function.spec.scaling().initial() };
+        let wanted = deployment::build(function, name, hash, template, initial)?;
         match found.deployments.get(name) {
             None if current => create.push(wanted),
             // One that nothing is sent to and that has no Deployment was given up: it goes.
@@ -104,18 +101,26 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
     })
 }
 
-/// Revisions beyond the last [`KEEP`] that carry nothing and have no pods: first the Deployment, and when that is gone its
-/// ControllerRevision. Whichever of the two is without the other goes as well.
+/// Pods that a new revision begins with: as many as its first share of the calls needs now, or as prove it.
+fn initial(function: &ValidatedFunction<'_>, found: &Found, latest: &str) -> u32 {
+    let scaling = function.spec.scaling();
+    let stable = function.status.and_then(|s| rollout::stable(s, |name| found.deployments.contains_key(name)));
+    let Some(stable) = stable.filter(|stable| stable != latest) else { return scaling.initial() };
+    let ready = found.deployments.get(&stable).map_or(0, |d| d.ready());
+    rollout::pods_to_begin(function.spec, &stable, ready).max(scaling.initial())
+}
+
+/// Revisions beyond the last `spec.revisionHistoryLimit` of those that carry nothing, if they have no pods: first the
+/// Deployment, and when that is gone its ControllerRevision. Whichever of the two is without the other goes as well.
 fn obsolete(known: &[Known], latest: &str, function: &ValidatedFunction<'_>, found: &Found) -> Vec<Removal> {
-    let old = known.len().saturating_sub(KEEP);
-    let idle = |known: &&Known| known.name != latest && !function.carrying.contains(&known.name);
-    let candidates = known
-        .iter()
+    let idle: Vec<_> = known.iter().filter(|k| k.name != latest && !function.carrying.contains(&k.name)).collect();
+    let old = idle.len().saturating_sub(function.spec.revision_history_limit());
+    let candidates = idle
+        .into_iter()
         .enumerate()
         .filter(|(i, k)| *i < old || k.template.is_none() || !found.deployments.contains_key(&k.name))
         .map(|(_, k)| k);
     candidates
-        .filter(idle)
         .filter_map(|known| match (found.deployments.get(&known.name), found.revisions.get(&known.name)) {
             (Some(deployment), _) => {
                 let empty = deployment.desired() == 0 && deployment.status.replicas == 0;

@@ -6,6 +6,8 @@ use k8s_openapi::jiff::Timestamp;
 use rouse_autoscaler::{Metric, Policy};
 use rouse_crds::{Function, conditions::REVISION_READY, function};
 
+use crate::function::rollout;
+
 /// What is known of the revision.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -39,10 +41,13 @@ pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Opt
         function.spec.timeouts().cold_start().saturating_sub(age)
     });
     let proving = unproven && !left.is_zero() && scaling.initial() > 0;
+    // A revision that is about to take over needs the pods for its share before it has the share.
+    let failed = facts.failing || said == Some("False");
+    let held = if failed { 0 } else { rollout::pods::held(status, facts.name) };
     let policy = Policy {
         min: if carries { scaling.min() } else { 0 },
         max: scaling.max(),
-        initial: if proving { scaling.initial() } else { 0 },
+        initial: if proving { scaling.initial() } else { 0 }.max(held),
         metric: match scaling.metric() {
             function::Metric::Concurrency => Metric::Concurrency,
             function::Metric::Rps => Metric::Rps,

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{api::apps::v1::ControllerRevision, apimachinery::pkg::runtime::RawExtension};
-use rouse_crds::names::CONTAINER_HASH_LABEL;
+use k8s_openapi::{
+    api::apps::v1::ControllerRevision,
+    apimachinery::pkg::{apis::meta::v1::Time, runtime::RawExtension},
+};
+use rouse_crds::names::{CONTAINER_HASH_LABEL, IMAGE_ANNOTATION};
 use serde_json::{Value, json};
 
 use super::{metadata, revision_labels};
 use crate::function::{dereference::Found, validate::ValidatedFunction};
-
-/// How many revisions are kept, beside those that carry traffic.
-pub const KEEP: usize = 10;
 
 /// A revision of which the ControllerRevision, the Deployment or both exist.
 #[derive(Debug)]
@@ -23,6 +23,10 @@ pub struct Known {
     pub hash: Option<String>,
     /// The pod template as it was built when the revision was made; `None` if its ControllerRevision is gone.
     pub template: Option<Value>,
+    /// The image, as the user wrote it then; empty if its ControllerRevision is gone.
+    pub image: String,
+    /// When it was made.
+    pub created: Option<Time>,
 }
 
 /// Every revision of a function, by number.
@@ -32,15 +36,23 @@ pub fn known(function: &str, found: &Found) -> Vec<Known> {
         let number = name.strip_prefix(function).and_then(|rest| rest.strip_prefix('-')).and_then(|n| n.parse().ok());
         let hash = deployment.metadata.labels.as_ref().and_then(|l| l.get(CONTAINER_HASH_LABEL)).cloned();
         if let Some(number) = number {
-            by_number.insert(number, Known { name: name.clone(), number, hash, template: None });
+            let created = deployment.metadata.creation_timestamp.clone();
+            by_number.insert(
+                number,
+                Known { name: name.clone(), number, hash, template: None, image: String::new(), created },
+            );
         }
     }
     for (name, revision) in &found.revisions {
+        let mut data = revision.data.value();
+        let image = data.pointer("/container/image").and_then(Value::as_str).unwrap_or_default().to_owned();
         let known = Known {
             name: name.clone(),
             number: revision.revision,
             hash: revision.hash().map(str::to_owned),
-            template: revision.data.value().get_mut("template").map(Value::take),
+            template: data.get_mut("template").map(Value::take),
+            image,
+            created: revision.metadata.creation_timestamp.clone(),
         };
         by_number.insert(revision.revision, known);
     }
@@ -51,8 +63,10 @@ pub fn known(function: &str, found: &Found) -> Vec<Known> {
 pub fn build(function: &ValidatedFunction<'_>, name: &str, number: i64, template: &Value) -> ControllerRevision {
     let mut labels = revision_labels(function, name);
     labels.insert(CONTAINER_HASH_LABEL.to_owned(), function.hash.clone());
+    let mut metadata = metadata(function, name, labels);
+    metadata.annotations = Some(BTreeMap::from([(IMAGE_ANNOTATION.to_owned(), function.spec.image.clone())]));
     ControllerRevision {
-        metadata: metadata(function, name, labels),
+        metadata,
         revision: number,
         data: Some(RawExtension(json!({"container": function.container, "template": template}))),
     }
