@@ -99,7 +99,7 @@ mod tests {
     async fn ready_when_every_cache_is_filled() {
         use kube::runtime::watcher::Event::InitDone;
         let admin = Admin { metrics: Metrics::default(), progress: Progress::default(), caches: Caches::default() };
-        let Caches { functions, revisions, deployments, services, pods, slices, ingresses } = &admin.caches;
+        let Caches { functions, revisions, deployments, services, pods, slices, ingresses, configs: _ } = &admin.caches;
         ingresses.apply(kube::runtime::watcher::Event::InitDone);
         functions.apply(InitDone);
         revisions.apply(InitDone);

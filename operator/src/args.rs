@@ -48,6 +48,9 @@ pub struct Args {
     /// Annotations of the Ingress of functions that speak h2c, beside or in place of the others: a JSON object of strings.
     #[arg(long, env = "ROUSE_INGRESS_H2C_ANNOTATIONS", default_value = "{}", value_parser = annotations)]
     pub ingress_h2c_annotations: Annotations,
+    /// Follow the metadata of all ConfigMaps and Secrets, for `spec.rollout.onConfigChange: NewRevision`.
+    #[arg(long, env = "ROUSE_WATCH_CONFIG", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub watch_config: bool,
     /// Name of the Lease that decides who leads.
     #[arg(long, env = "ROUSE_LEASE_NAME", default_value = "rouse-operator")]
     pub lease_name: String,

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::{discovery::v1::EndpointSlice, networking::v1::Ingress};
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Secret},
+    discovery::v1::EndpointSlice,
+    networking::v1::Ingress,
+};
 use kube::{Api, Client, core::DeserializeGuard, runtime::watcher};
 use rouse_crds::{
     Function,
@@ -14,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::{
     cache::{Cache, Cached, follow},
     children::{DeploymentObject, RevisionObject, ServiceObject},
+    config::{Configs, Kind},
     function::dereference::tagged,
     key::FunctionKey,
 };
@@ -35,6 +40,8 @@ pub struct Caches {
     pub slices: Arc<Cache<EndpointSlice>>,
     /// The shared Ingresses, each filed under its own name; nothing if there is to be none.
     pub ingresses: Arc<Cache<Ingress>>,
+    /// Versions of ConfigMaps and Secrets, if they are followed.
+    pub configs: Option<Arc<Configs>>,
 }
 
 /// Where and what to follow beside the Functions.
@@ -64,7 +71,7 @@ impl Caches {
     /// Begins to fill the caches; they are kept up to date until the returned set is dropped.
     pub fn follow(&self, client: &Client, scope: &Scope, listener: &Arc<impl Listener>) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        let Self { functions, revisions, deployments, services, pods, slices, ingresses } = self.clone();
+        let Self { functions, revisions, deployments, services, pods, slices, ingresses, configs } = self.clone();
         let all = || watcher::Config::default().page_size(PAGE);
         let managed = || all().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY},{FUNCTION_LABEL}"));
         let touch = || {
@@ -85,6 +92,11 @@ impl Caches {
         tasks.spawn(follow(Api::all(client.clone()), managed(), deployments, touch()));
         tasks.spawn(follow(Api::all(client.clone()), managed(), services, touch()));
         tasks.spawn(follow(Api::all(client.clone()), all().labels(FUNCTION_LABEL), pods, touch()));
+        if let Some(configs) = configs {
+            let other = Arc::clone(&configs);
+            tasks.spawn(configs.follow::<ConfigMap>(client.clone(), Kind::ConfigMap, touch()));
+            tasks.spawn(other.follow::<Secret>(client.clone(), Kind::Secret, touch()));
+        }
         let Scope { namespace, activator_service, ingress } = scope;
         let of_service = all().labels(&format!("{SERVICE_NAME_LABEL}={activator_service}"));
         let to = Arc::clone(listener);
@@ -106,8 +118,14 @@ impl Caches {
 
     /// Waits until every cache has had its first list.
     pub async fn synced(&self) {
-        let Self { functions, revisions, deployments, services, pods, slices, ingresses } = self;
+        let Self { functions, revisions, deployments, services, pods, slices, ingresses, configs } = self;
+        let configs = async {
+            if let Some(configs) = configs {
+                configs.synced().await;
+            }
+        };
         tokio::join!(
+            configs,
             functions.synced(),
             revisions.synced(),
             deployments.synced(),
@@ -120,7 +138,8 @@ impl Caches {
 
     /// Names of the caches that have not had their first list.
     pub fn unsynced(&self) -> Vec<&'static str> {
-        let Self { functions, revisions, deployments, services, pods, slices, ingresses } = self;
+        let Self { functions, revisions, deployments, services, pods, slices, ingresses, configs } = self;
+        let configs = configs.iter().flat_map(|configs| configs.unsynced());
         let synced = [
             ("functions", functions.is_synced()),
             ("controllerrevisions", revisions.is_synced()),
@@ -130,7 +149,7 @@ impl Caches {
             ("endpointslices", slices.is_synced()),
             ("ingresses", ingresses.is_synced()),
         ];
-        synced.into_iter().filter(|(_, synced)| !synced).map(|(name, _)| name).collect()
+        synced.into_iter().filter(|(_, synced)| !synced).map(|(name, _)| name).chain(configs).collect()
     }
 
     /// Whether every cache has had its first list.

@@ -9,6 +9,7 @@ pub mod apply;
 pub mod baselines;
 pub mod build;
 pub mod conditions;
+pub mod config;
 pub mod dereference;
 pub mod observe;
 pub mod rollout;
@@ -130,6 +131,9 @@ impl Context {
         self.failures.lock().remove(key);
         self.written.lock().remove(key);
         self.baselines.forget(key);
+        if let Some(configs) = &self.caches.configs {
+            configs.watch(key, []);
+        }
         self.outcomes.keep(key, |_| false);
     }
 }

@@ -20,6 +20,7 @@ pub mod backoff;
 pub mod cache;
 pub mod caches;
 pub mod children;
+pub mod config;
 pub mod drift;
 pub mod events;
 pub mod function;

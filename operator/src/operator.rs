@@ -89,7 +89,8 @@ async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationTo
     let admin_socket = TcpListener::bind(args.admin_addr)
         .await
         .with_context(|| format!("cannot listen on --admin-addr {}", args.admin_addr))?;
-    let (caches, progress) = (Caches::default(), Progress::default());
+    let configs = args.watch_config.then(Arc::default);
+    let (caches, progress) = (Caches { configs, ..Caches::default() }, Progress::default());
     let admin = Admin { metrics: metrics.clone(), progress: progress.clone(), caches: caches.clone() };
     // The admin side stays up until the very end, so that a slow end can be watched.
     let mut background = JoinSet::new();

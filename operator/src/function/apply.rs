@@ -20,14 +20,14 @@ use kube::{
 };
 use rouse_crds::{
     Function,
-    names::{CONTAINER_HASH_LABEL, OPERATOR_FIELD_MANAGER},
+    names::{CONFIG_ANNOTATION, CONTAINER_HASH_LABEL, OPERATOR_FIELD_MANAGER},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{
     Context,
-    build::{Prepared, Resources, deployment::Repair, service::Plan},
+    build::{Prepared, Record, Resources, deployment::Repair, service::Plan},
     dereference::{Kind, Removal, is_leftover},
     validate::Invalid,
 };
@@ -119,7 +119,7 @@ pub async fn apply(
     function: &Function,
     resources: Resources<Prepared>,
 ) -> Result<Resources<Applied>, Error> {
-    let Resources { latest, leftovers, revision, create, repair, service, remove, state: Prepared } = resources;
+    let Resources { latest, leftovers, revision, record, create, repair, service, remove, state: Prepared } = resources;
     let writer = Writer { context, key, uid: function.uid().unwrap_or_default() };
     let mut applied = Applied::default();
     let mut made = None;
@@ -144,6 +144,9 @@ pub async fn apply(
             Created::Taken(conflict) => applied.conflicts.push(conflict),
             Created::Rejected(invalid) => applied.rejected = Some(invalid),
         }
+    }
+    if let Some(record) = &record {
+        writer.record(record).await?;
     }
     if applied.conflicts.is_empty() && applied.rejected.is_none() {
         for deployment in &create {
@@ -174,7 +177,7 @@ pub async fn apply(
         let note = format!("Made revision {made} from image {}", function.spec.image);
         context.events.normal(&function.object_ref(&()), "RevisionCreated", &note).await;
     }
-    Ok(Resources { latest, leftovers, revision, create, repair, service, remove, state: applied })
+    Ok(Resources { latest, leftovers, revision, record, create, repair, service, remove, state: applied })
 }
 
 struct Writer<'a> {
@@ -262,6 +265,17 @@ impl Writer<'_> {
         let written = self.api::<K>().patch_metadata(&name, &params(), &Patch::Merge(patch)).await;
         tracing::warn!(function = %self.key, ?kind, name, "An object had lost its labels, and has them again");
         written.map(drop).map_err(Error::api("label", kind, &name))
+    }
+
+    /// Notes down the versions of the configuration with their revision. Twice is as good as once.
+    async fn record(&self, record: &Record) -> Result<(), Error> {
+        let Record { name, uid, versions } = record;
+        let patch = json!({"metadata": {"uid": uid, "annotations": {CONFIG_ANNOTATION: versions}}});
+        match self.api::<ControllerRevision>().patch_metadata(name, &params(), &Patch::Merge(patch)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if is_outdated(&status) => Ok(()),
+            Err(error) => Err(Error::api("annotate", Kind::ControllerRevision, name)(error)),
+        }
     }
 
     /// Cannot hurt a Deployment that has changed since it was seen: the patch tests its `resourceVersion`.

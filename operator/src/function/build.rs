@@ -20,6 +20,7 @@ use rouse_crds::names::{FUNCTION_LABEL, FUNCTION_UID_LABEL, MANAGED_BY, MANAGED_
 use super::rollout;
 use super::{
     Names,
+    config::{self, Config, Verdict},
     dereference::{Found, Kind, Removal},
     validate::{Invalid, ValidatedFunction},
 };
@@ -34,6 +35,8 @@ pub struct Resources<S> {
     pub leftovers: Vec<Removal>,
     /// A revision to be made.
     pub revision: Option<ControllerRevision>,
+    /// Versions of the configuration to be noted down with the newest revision.
+    pub record: Option<Record>,
     /// Deployments to be made.
     pub create: Vec<Deployment>,
     /// Deployments to be brought back to what they were.
@@ -46,6 +49,17 @@ pub struct Resources<S> {
     pub state: S,
 }
 
+/// Versions of ConfigMaps and Secrets that belong to a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The revision.
+    pub name: String,
+    /// Its `uid`.
+    pub uid: Option<String>,
+    /// The annotation's value.
+    pub versions: String,
+}
+
 /// Not written yet.
 #[derive(Debug)]
 pub struct Prepared;
@@ -55,8 +69,20 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
     let known = known(&function.key.name, found);
     let latest_known = known.last();
     // A revision is made anew if its ControllerRevision was deleted, under the same name if its Deployment is still there.
+    let mut record = None;
     let (number, make) = match latest_known {
-        Some(latest) if latest.hash.as_deref() == Some(&function.hash) => (latest.number, latest.template.is_none()),
+        Some(latest) if latest.hash.as_deref() == Some(&function.hash) => match configuration(latest, found) {
+            Verdict::Changed => (latest.number + 1, true),
+            Verdict::Same => (latest.number, latest.template.is_none()),
+            Verdict::Record(versions) => {
+                record = found.revisions.get(&latest.name).map(|revision| Record {
+                    name: latest.name.clone(),
+                    uid: revision.uid(),
+                    versions,
+                });
+                (latest.number, latest.template.is_none())
+            }
+        },
         Some(latest) => (latest.number + 1, true),
         None => (1, true),
     };
@@ -72,7 +98,7 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
         } else {
             create.push(deployment::build(function, &latest, &function.hash, &template, initial)?);
         }
-        Some(revision::build(function, &latest, number, &template))
+        Some(revision::build(function, &latest, number, &template, &found.config))
     } else {
         None
     };
@@ -94,11 +120,20 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
         latest,
         leftovers: found.leftovers.clone(),
         revision,
+        record,
         create,
         repair,
         service: service::plan(function, found.service.as_deref(), names),
         state: Prepared,
     })
+}
+
+/// How the configuration stands to the one that the newest revision was made with.
+fn configuration(latest: &Known, found: &Found) -> Verdict {
+    match &found.config {
+        Config::Ignored | Config::NotWatched => Verdict::Same,
+        Config::Watched(versions) => config::compare(latest.config.as_deref(), versions),
+    }
 }
 
 /// Pods that a new revision begins with: as many as its first share of the calls needs now, or as prove it.

@@ -24,6 +24,11 @@ pub const NAME_TAKEN: &str = "NameTaken";
 /// Reason of `Routable=False`: `spec.traffic` names a revision that does not exist.
 pub const REVISION_MISSING: &str = "RevisionMissing";
 
+/// Reason of a warning: `spec.rollout.onConfigChange` asks for what this installation does not do.
+pub const CONFIG_NOT_WATCHED: &str = "ConfigNotWatched";
+/// What is said of that.
+pub const CONFIG_NOTICE: &str = "spec.rollout.onConfigChange is NewRevision, but this installation of Rouse does not watch ConfigMaps and Secrets: set the chart's value operator.watchConfig to true.";
+
 /// What the conditions are decided from.
 #[derive(Debug)]
 pub struct Inputs<'a> {
@@ -45,6 +50,8 @@ pub struct Inputs<'a> {
     pub state: &'a RevisionState,
     /// Why its roll-out was ended.
     pub aborted: Option<&'a str>,
+    /// Something that the user should know though all is well.
+    pub notice: Option<&'a str>,
     /// Whether `scaling.initial` is 0: it is not started to be proven.
     pub unproven_is_fine: bool,
     /// Pods, over all revisions: wanted, and there.
@@ -141,7 +148,10 @@ fn ready(inputs: &Inputs<'_>, routable: &Wanted, revision: &Wanted) -> Wanted {
     });
     match worst {
         Some(bad) if bad.status != Some(true) => wanted(READY, bad.status, &bad.reason, bad.message.clone()),
-        _ => wanted(READY, Some(true), ALL_GOOD, "It answers calls."),
+        _ => {
+            let notice = inputs.notice.map_or_else(String::new, |notice| format!(" {notice}"));
+            wanted(READY, Some(true), ALL_GOOD, format!("It answers calls.{notice}"))
+        }
     }
 }
 

@@ -3,12 +3,20 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use kube::{Resource, ResourceExt as _};
-use rouse_crds::{Function, function::Visibility, pod::FunctionPod};
+use rouse_crds::{
+    Function,
+    function::{OnConfigChange, Visibility},
+    pod::FunctionPod,
+};
 
-use super::Context;
+use super::{
+    Context,
+    config::{self, Config},
+};
 use crate::{
     cache::{Cache, Cached},
     children::{DeploymentObject, RevisionObject, ServiceObject, controller, owned_by},
+    config::Reference,
     hosts::LostHost,
     key::FunctionKey,
 };
@@ -30,6 +38,8 @@ pub struct Found {
     pub lost_hosts: Vec<LostHost>,
     /// Tags whose host is another Function's default host.
     pub lost_tags: Vec<LostTag>,
+    /// ConfigMaps and Secrets that it takes something from.
+    pub config: Config,
 }
 
 /// A tag whose host is the default host of another Function, which has it.
@@ -99,7 +109,23 @@ pub fn dereference(context: &Context, key: &FunctionKey, function: &Function) ->
         leftovers,
         lost_hosts: context.claims.lost(key, function),
         lost_tags: lost_tags(context, key, function),
+        config: config(context, key, function),
     }
+}
+
+fn config(context: &Context, key: &FunctionKey, function: &Function) -> Config {
+    let asks = function.spec.rollout().on_config_change() == OnConfigChange::NewRevision;
+    let references = if asks { config::references(&function.spec) } else { BTreeMap::new() };
+    let Some(configs) = &context.caches.configs else {
+        return if asks { Config::NotWatched } else { Config::Ignored };
+    };
+    // First the note and then the look, so that a change between them is told.
+    configs.watch(key, references.keys().cloned());
+    if !asks {
+        return Config::Ignored;
+    }
+    let version = |of: &Reference| configs.version(&key.namespace, of);
+    Config::Watched(references.into_iter().map(|(of, optional)| (of.clone(), (optional, version(&of)))).collect())
 }
 
 fn lost_tags(context: &Context, key: &FunctionKey, function: &Function) -> Vec<LostTag> {

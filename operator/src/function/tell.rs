@@ -8,7 +8,10 @@ use rouse_crds::{
     function::{FunctionStatus, RolloutPhase},
 };
 
-use super::Context;
+use super::{
+    Context,
+    conditions::{CONFIG_NOT_WATCHED, CONFIG_NOTICE},
+};
 use crate::key::FunctionKey;
 
 /// The condition of this type.
@@ -37,6 +40,11 @@ pub async fn tell(
     if let Some(note) = of_rollout(former, status) {
         tracing::info!(function = %key, detail = note, "A roll-out goes on");
         context.events.normal(&reference, "Rollout", &note).await;
+    }
+    let noticed =
+        |status: &FunctionStatus| condition(status, READY).is_some_and(|ready| ready.message.contains(CONFIG_NOTICE));
+    if noticed(status) && !noticed(former) {
+        context.events.warning(&reference, CONFIG_NOT_WATCHED, CONFIG_NOTICE).await;
     }
     for now in &status.conditions {
         let before = condition(former, &now.type_);

@@ -6,11 +6,15 @@ use k8s_openapi::{
     api::apps::v1::ControllerRevision,
     apimachinery::pkg::{apis::meta::v1::Time, runtime::RawExtension},
 };
-use rouse_crds::names::{CONTAINER_HASH_LABEL, IMAGE_ANNOTATION};
+use rouse_crds::names::{CONFIG_ANNOTATION, CONTAINER_HASH_LABEL, IMAGE_ANNOTATION};
 use serde_json::{Value, json};
 
 use super::{metadata, revision_labels};
-use crate::function::{dereference::Found, validate::ValidatedFunction};
+use crate::function::{
+    config::{self, Config},
+    dereference::Found,
+    validate::ValidatedFunction,
+};
 
 /// A revision of which the ControllerRevision, the Deployment or both exist.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub struct Known {
     pub image: String,
     /// When it was made.
     pub created: Option<Time>,
+    /// The versions of its configuration, as they were recorded.
+    pub config: Option<String>,
 }
 
 /// Every revision of a function, by number.
@@ -39,7 +45,7 @@ pub fn known(function: &str, found: &Found) -> Vec<Known> {
             let created = deployment.metadata.creation_timestamp.clone();
             by_number.insert(
                 number,
-                Known { name: name.clone(), number, hash, template: None, image: String::new(), created },
+                Known { name: name.clone(), number, hash, template: None, image: String::new(), created, config: None },
             );
         }
     }
@@ -53,6 +59,7 @@ pub fn known(function: &str, found: &Found) -> Vec<Known> {
             template: data.get_mut("template").map(Value::take),
             image,
             created: revision.metadata.creation_timestamp.clone(),
+            config: revision.metadata.annotations.as_ref().and_then(|a| a.get(CONFIG_ANNOTATION)).cloned(),
         };
         by_number.insert(revision.revision, known);
     }
@@ -60,11 +67,21 @@ pub fn known(function: &str, found: &Found) -> Vec<Known> {
 }
 
 /// The object of a new revision.
-pub fn build(function: &ValidatedFunction<'_>, name: &str, number: i64, template: &Value) -> ControllerRevision {
+pub fn build(
+    function: &ValidatedFunction<'_>,
+    name: &str,
+    number: i64,
+    template: &Value,
+    config: &Config,
+) -> ControllerRevision {
     let mut labels = revision_labels(function, name);
     labels.insert(CONTAINER_HASH_LABEL.to_owned(), function.hash.clone());
     let mut metadata = metadata(function, name, labels);
-    metadata.annotations = Some(BTreeMap::from([(IMAGE_ANNOTATION.to_owned(), function.spec.image.clone())]));
+    let mut annotations = BTreeMap::from([(IMAGE_ANNOTATION.to_owned(), function.spec.image.clone())]);
+    if let Config::Watched(versions) = config {
+        annotations.insert(CONFIG_ANNOTATION.to_owned(), config::record(versions));
+    }
+    metadata.annotations = Some(annotations);
     ControllerRevision {
         metadata,
         revision: number,

@@ -34,6 +34,7 @@ fn written(resources: &Resources<Prepared>, found: &mut Found) {
 
 fn quiet(resources: &Resources<Prepared>) -> bool {
     resources.revision.is_none()
+        && resources.record.is_none()
         && resources.create.is_empty()
         && resources.repair.is_empty()
         && resources.remove.is_empty()

@@ -14,9 +14,18 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn applied(function: &Function, found: &Found) -> Result<Resources<Applied>, Invalid> {
-    let build::Resources { latest, leftovers, revision, create, repair, service, remove, state: build::Prepared } =
-        build::build(&validate(function)?, found, &names())?;
-    Ok(Resources { latest, leftovers, revision, create, repair, service, remove, state: Applied::default() })
+    let build::Resources {
+        latest,
+        leftovers,
+        revision,
+        record,
+        create,
+        repair,
+        service,
+        remove,
+        state: build::Prepared,
+    } = build::build(&validate(function)?, found, &names())?;
+    Ok(Resources { latest, leftovers, revision, record, create, repair, service, remove, state: Applied::default() })
 }
 
 /// Puts the Deployment `name` into what was found.
@@ -30,6 +39,7 @@ fn resources(latest: &str) -> Result<Resources<Applied>, Invalid> {
         latest: latest.into(),
         leftovers: vec![],
         revision: None,
+        record: None,
         create: vec![],
         repair: vec![],
         service: build::service::Plan::Keep,
