@@ -28,6 +28,8 @@ pub const NEVER_LISTENED: &str = "NeverListened";
 pub const POD_CREATION_FAILED: &str = "PodCreationFailed";
 /// Reason of [`READY`]`=False` and [`REVISION_READY`]`=False`: the spec asks for something that cannot be built.
 pub const INVALID: &str = "Invalid";
+/// Reason of [`REVISION_READY`]`=False`: its roll-out was ended, and the calls went back to the former revision.
+pub const ROLLOUT_ABORTED: &str = "RolloutAborted";
 /// Reason of [`ROUTABLE`]`=True`.
 pub const ROUTED: &str = "Routed";
 /// Reason of [`ROUTABLE`]`=False`: another, older Function has claimed the host.

@@ -16,6 +16,13 @@ pub const FUNCTION_UID_LABEL: &str = "rouse.dev/function-uid";
 /// Label on a ControllerRevision: hash of what the user wrote about the container.
 pub const CONTAINER_HASH_LABEL: &str = "rouse.dev/container-hash";
 
+/// Annotation on a ControllerRevision, for people: the image of the container.
+pub const IMAGE_ANNOTATION: &str = "rouse.dev/image";
+
+/// Annotation on a ControllerRevision: the versions of the ConfigMaps and Secrets that its container takes something from,
+/// a JSON object. Kept while the Function says `rollout.onConfigChange: NewRevision`.
+pub const CONFIG_ANNOTATION: &str = "rouse.dev/config";
+
 /// Standard label that says who manages an object, and its value here.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY_LABEL`] on everything the operator makes.

@@ -147,7 +147,7 @@ mod tests {
     async fn ready_when_every_cache_is_filled() {
         use kube::runtime::watcher::Event::InitDone;
         let admin = admin();
-        let Caches { functions, revisions, deployments, services, pods, slices, ingresses, httproutes: _ } =
+        let Caches { functions, revisions, deployments, services, pods, slices, ingresses, httproutes: _, configs: _ } =
             &admin.caches;
         ingresses.apply(kube::runtime::watcher::Event::InitDone);
         functions.apply(InitDone);

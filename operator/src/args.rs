@@ -74,6 +74,9 @@ pub struct Args {
     /// Name of its listener whose callers are sent to https; empty for none.
     #[arg(long, env = "ROUSE_GATEWAY_REDIRECT_SECTION", default_value = "")]
     pub gateway_redirect_section: String,
+    /// Follow the metadata of all ConfigMaps and Secrets, for `spec.rollout.onConfigChange: NewRevision`.
+    #[arg(long, env = "ROUSE_WATCH_CONFIG", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub watch_config: bool,
     /// Name of the Lease that decides who leads.
     #[arg(long, env = "ROUSE_LEASE_NAME", default_value = "rouse-operator")]
     pub lease_name: String,

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::{discovery::v1::EndpointSlice, networking::v1::Ingress};
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Secret},
+    discovery::v1::EndpointSlice,
+    networking::v1::Ingress,
+};
 use kube::{Api, Client, core::DeserializeGuard, runtime::watcher};
 use rouse_crds::{
     Function,
@@ -14,6 +18,8 @@ use tokio::task::JoinSet;
 use crate::{
     cache::{Cache, Cached, follow},
     children::{DeploymentObject, RevisionObject, ServiceObject},
+    config::{Configs, Kind},
+    function::dereference::tagged,
     ingress::httproute::HTTPRoute,
     key::FunctionKey,
 };
@@ -37,6 +43,8 @@ pub struct Caches {
     pub ingresses: Arc<Cache<Ingress>>,
     /// The shared HTTPRoutes, filed likewise. Nothing waits for them: a cluster may lack the Gateway API.
     pub httproutes: Arc<Cache<HTTPRoute>>,
+    /// Versions of ConfigMaps and Secrets, if they are followed.
+    pub configs: Option<Arc<Configs>>,
 }
 
 /// Where and what to follow beside the Functions.
@@ -68,7 +76,8 @@ impl Caches {
     /// Begins to fill the caches; they are kept up to date until the returned set is dropped.
     pub fn follow(&self, client: &Client, scope: &Scope, listener: &Arc<impl Listener>) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        let Self { functions, revisions, deployments, services, pods, slices, ingresses, httproutes } = self.clone();
+        let Self { functions, revisions, deployments, services, pods, slices, ingresses, httproutes, configs } =
+            self.clone();
         let all = || watcher::Config::default().page_size(PAGE);
         let managed = || all().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY},{FUNCTION_LABEL}"));
         let touch = || {
@@ -76,14 +85,24 @@ impl Caches {
             move |key: &FunctionKey| listener.touched(key)
         };
         let to = Arc::clone(listener);
+        let known = Arc::clone(&functions);
         tasks.spawn(follow(Api::all(client.clone()), all(), functions, move |key| {
             to.touched(key);
+            // A tag of another Function may have, or get back, the host that this one's name makes.
+            for other in tagged(key).filter(|other| known.get(other, &other.name).is_some()) {
+                to.touched(&other);
+            }
             to.function_changed();
         }));
         tasks.spawn(follow(Api::all(client.clone()), managed(), revisions, touch()));
         tasks.spawn(follow(Api::all(client.clone()), managed(), deployments, touch()));
         tasks.spawn(follow(Api::all(client.clone()), managed(), services, touch()));
         tasks.spawn(follow(Api::all(client.clone()), all().labels(FUNCTION_LABEL), pods, touch()));
+        if let Some(configs) = configs {
+            let other = Arc::clone(&configs);
+            tasks.spawn(configs.follow::<ConfigMap>(client.clone(), Kind::ConfigMap, touch()));
+            tasks.spawn(other.follow::<Secret>(client.clone(), Kind::Secret, touch()));
+        }
         let Scope { namespace, activator_service, ingress, gateway } = scope;
         let of_service = all().labels(&format!("{SERVICE_NAME_LABEL}={activator_service}"));
         let to = Arc::clone(listener);
@@ -111,8 +130,15 @@ impl Caches {
 
     /// Waits until every cache has had its first list.
     pub async fn synced(&self) {
-        let Self { functions, revisions, deployments, services, pods, slices, ingresses, httproutes: _ } = self;
+        let Self { functions, revisions, deployments, services, pods, slices, ingresses, httproutes: _, configs } =
+            self;
+        let configs = async {
+            if let Some(configs) = configs {
+                configs.synced().await;
+            }
+        };
         tokio::join!(
+            configs,
             functions.synced(),
             revisions.synced(),
             deployments.synced(),
@@ -125,7 +151,9 @@ impl Caches {
 
     /// Names of the caches that have not had their first list.
     pub fn unsynced(&self) -> Vec<&'static str> {
-        let Self { functions, revisions, deployments, services, pods, slices, ingresses, httproutes: _ } = self;
+        let Self { functions, revisions, deployments, services, pods, slices, ingresses, httproutes: _, configs } =
+            self;
+        let configs = configs.iter().flat_map(|configs| configs.unsynced());
         let synced = [
             ("functions", functions.is_synced()),
             ("controllerrevisions", revisions.is_synced()),
@@ -135,7 +163,7 @@ impl Caches {
             ("endpointslices", slices.is_synced()),
             ("ingresses", ingresses.is_synced()),
         ];
-        synced.into_iter().filter(|(_, synced)| !synced).map(|(name, _)| name).collect()
+        synced.into_iter().filter(|(_, synced)| !synced).map(|(name, _)| name).chain(configs).collect()
     }
 
     /// Whether every cache has had its first list.

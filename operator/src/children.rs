@@ -12,7 +12,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt as _, core::DeserializeGuard};
 use rouse_crds::{
     Function,
-    names::{CONTAINER_HASH_LABEL, FUNCTION_LABEL},
+    names::{CONFIG_ANNOTATION, CONTAINER_HASH_LABEL, FUNCTION_LABEL},
     pod::FunctionPod,
 };
 use serde::{Deserialize, Deserializer};
@@ -170,7 +170,21 @@ macro_rules! child {
     };
 }
 
-child!(RevisionObject);
+impl Cached for RevisionObject {
+    fn function_key(&self) -> Option<FunctionKey> {
+        by_label(self)
+    }
+
+    fn prune(&mut self) {
+        self.metadata.managed_fields = None;
+        let mut annotations = self.metadata.annotations.take();
+        if let Some(annotations) = &mut annotations {
+            annotations.retain(|name, _| name == CONFIG_ANNOTATION);
+        }
+        self.metadata.annotations = annotations.filter(|annotations| !annotations.is_empty());
+    }
+}
+
 child!(DeploymentObject);
 child!(ServiceObject);
 

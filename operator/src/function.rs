@@ -6,23 +6,31 @@
 //! Nothing is written when nothing has changed: all comparisons are with the caches, so a resync costs no call at all.
 
 pub mod apply;
+pub mod baselines;
 pub mod build;
 pub mod conditions;
+pub mod config;
 pub mod dereference;
 pub mod observe;
+pub mod rollout;
+pub mod shares;
+pub mod tell;
 pub mod traffic;
 pub mod update_status;
 pub mod validate;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use rouse_crds::{Function, conditions::INVALID, hosts::HostTemplate};
 use tokio::time::Instant;
 
 use crate::{
     backoff, caches::Caches, children::CompactJson, events::Events, hosts::Claims, key::FunctionKey, metrics::Metrics,
+    outcomes::Outcomes,
 };
+use baselines::Baselines;
 use update_status::LastWritten;
 
 /// No reconcile takes longer; one that does is given up and tried again.
@@ -85,6 +93,12 @@ pub struct Context {
     pub events: Events,
     /// Counts.
     pub metrics: Metrics,
+    /// How the calls of revisions ended.
+    pub outcomes: Arc<Outcomes>,
+    /// The time of the cluster's clocks.
+    pub clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Where the present steps of roll-outs began.
+    baselines: Baselines,
     /// Failures in a row of each Function; one that succeeds or is gone is taken out.
     failures: Mutex<HashMap<FunctionKey, u32>>,
     /// Statuses that were written and have not come back through the watch yet.
@@ -116,6 +130,7 @@ impl Context {
         names: Names,
         events: Events,
         metrics: Metrics,
+        outcomes: Arc<Outcomes>,
     ) -> Self {
         Self {
             client,
@@ -124,6 +139,9 @@ impl Context {
             names,
             events,
             metrics,
+            outcomes,
+            clock: Box::new(Timestamp::now),
+            baselines: Baselines::default(),
             failures: Mutex::default(),
             written: Mutex::default(),
             insisted: Mutex::default(),
@@ -133,6 +151,11 @@ impl Context {
     fn forget(&self, key: &FunctionKey) {
         self.failures.lock().remove(key);
         self.written.lock().remove(key);
+        self.baselines.forget(key);
+        if let Some(configs) = &self.caches.configs {
+            configs.watch(key, []);
+        }
+        self.outcomes.keep(key, |_| false);
     }
 }
 
@@ -187,6 +210,7 @@ pub async fn reconcile(context: Arc<Context>, key: FunctionKey) -> Option<Instan
 /// The five steps; yields after how long to look again.
 async fn steps(context: &Context, key: &FunctionKey, function: &Function) -> Result<Option<Duration>, Error> {
     let found = dereference::dereference(context, key, function);
+    context.outcomes.keep(key, |revision| found.deployments.contains_key(revision));
     let prepared = validate::validate(function).and_then(|valid| build::build(&valid, &found, &context.names));
     let applied = match prepared {
         Ok(resources) => Ok(apply::apply(context, key, function, resources).await?),

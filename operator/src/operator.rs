@@ -90,7 +90,8 @@ async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationTo
     let admin_socket = TcpListener::bind(args.admin_addr)
         .await
         .with_context(|| format!("cannot listen on --admin-addr {}", args.admin_addr))?;
-    let (caches, progress) = (Caches::default(), Progress::default());
+    let configs = args.watch_config.then(Arc::default);
+    let (caches, progress) = (Caches { configs, ..Caches::default() }, Progress::default());
     let explainer = Explainer::default();
     let (counts, copies) = (metrics.clone(), caches.clone());
     let admin = Admin { metrics: counts, progress: progress.clone(), caches: copies, explainer: explainer.clone() };
@@ -180,16 +181,22 @@ async fn lead(
         events: events.clone(),
         metrics: metrics.clone(),
     };
+    let scaler = Arc::new(Scaler::new(
+        client.clone(),
+        caches.clone(),
+        events.clone(),
+        metrics.clone(),
+        Arc::clone(&queues.scaler),
+    ));
     let context = Arc::new(function::Context::new(
         client.clone(),
         caches.clone(),
         claims,
         names,
-        events.clone(),
+        events,
         metrics.clone(),
+        scaler.outcomes(),
     ));
-    let scaler =
-        Arc::new(Scaler::new(client.clone(), caches.clone(), events, metrics.clone(), Arc::clone(&queues.scaler)));
     let _rule = explainer.begin(&scaler);
     let activators = FunctionKey::new(&args.namespace, &args.activator_service);
     let discovery = discovery::run(Arc::clone(&scaler), activators, Arc::clone(&queues.activators), stop.clone());

@@ -32,7 +32,7 @@ use parking_lot::Mutex;
 use rouse_crds::{Function, demand::Frame};
 use tokio::time::Instant;
 
-use crate::{caches::Caches, events::Events, key::FunctionKey, metrics::Metrics, queue::WorkQueue};
+use crate::{caches::Caches, events::Events, key::FunctionKey, metrics::Metrics, outcomes::Outcomes, queue::WorkQueue};
 use aggregate::{Aggregate, Source};
 use memory::{CATCH_UP, Memories};
 use pace::Pace;
@@ -48,6 +48,8 @@ pub struct Scaler {
     /// Functions to look at.
     queue: Arc<WorkQueue<FunctionKey>>,
     demand: Mutex<Aggregate>,
+    /// How calls ended, for the reconciler.
+    outcomes: Arc<Outcomes>,
     /// By Function and revision. What is gone is taken out.
     memory: Mutex<HashMap<FunctionKey, Memories>>,
     /// How fast all Functions together are written.
@@ -72,6 +74,7 @@ impl Scaler {
             metrics,
             queue,
             demand: Mutex::default(),
+            outcomes: Arc::default(),
             memory: Mutex::default(),
             pace: Pace::default(),
             origin: Instant::now(),
@@ -83,6 +86,11 @@ impl Scaler {
         Duration::from_micros(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
+    /// How the calls of revisions ended, as the activators tell it.
+    pub fn outcomes(&self) -> Arc<Outcomes> {
+        Arc::clone(&self.outcomes)
+    }
+
     /// Takes in which activators there are.
     pub fn set_sources(&self, sources: &HashMap<Source, bool>) {
         self.change_demand(|demand, now| demand.set_sources(sources, now));
@@ -90,6 +98,12 @@ impl Scaler {
 
     /// Takes in what an activator says.
     pub fn frame(&self, source: &Source, frame: Frame) {
+        for revision in &frame.revisions {
+            if let Some(outcomes) = &revision.outcomes {
+                let key = FunctionKey::new(&revision.namespace, &revision.function);
+                self.outcomes.take(&frame.process, &key, &revision.revision, outcomes);
+            }
+        }
         self.change_demand(|demand, now| demand.frame(source, frame, now));
     }
 

@@ -108,14 +108,20 @@ pub struct RolloutStatus {
     pub from: String,
     /// Share of the calls to the latest that the new revision gets now.
     pub percent: i32,
-    /// Since when it gets that share.
+    /// Since when it gets that share. With a share of 0: since when it has proven itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+    /// Pods that the new revision is to have before it gets its next share; nothing while a share lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<i32>,
     /// Whether it goes on.
     pub phase: RolloutPhase,
     /// Why it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// A hash of `spec.rollout`'s steps, interval and abortOn as they were when it was ended. With others it is begun anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<String>,
 }
 
 /// Whether a roll-out goes on.
@@ -124,6 +130,7 @@ pub enum RolloutPhase {
     /// It does.
     #[default]
     Progressing,
-    /// It was ended, and the calls went back. It stays so until there is another revision.
+    /// It was ended, and the calls went back. It stays so until there is another revision, or steps, interval or abortOn
+    /// are others.
     Aborted,
 }

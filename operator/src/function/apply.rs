@@ -11,7 +11,7 @@ use k8s_openapi::{
         apps::v1::{ControllerRevision, Deployment},
         core::v1::Service,
     },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{
     Api, Resource, ResourceExt as _,
@@ -20,14 +20,14 @@ use kube::{
 };
 use rouse_crds::{
     Function,
-    names::{CONTAINER_HASH_LABEL, OPERATOR_FIELD_MANAGER},
+    names::{CONFIG_ANNOTATION, CONTAINER_HASH_LABEL, OPERATOR_FIELD_MANAGER},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{
     Context,
-    build::{Prepared, Resources, deployment::Repair, service::Plan},
+    build::{Prepared, Record, Resources, deployment::Repair, service::Plan},
     dereference::{Kind, Removal, is_leftover},
     validate::Invalid,
 };
@@ -43,6 +43,17 @@ pub struct Applied {
     pub conflicts: Vec<Conflict>,
     /// What the API server would not take.
     pub rejected: Option<Invalid>,
+    /// The revision that was made, or found made already.
+    pub made: Option<Made>,
+}
+
+/// A revision that the cache does not know yet.
+#[derive(Debug)]
+pub struct Made {
+    /// The image, as the user wrote it.
+    pub image: String,
+    /// When it was made.
+    pub created: Option<Time>,
 }
 
 /// An object that is needed exists and is not the Function's.
@@ -108,7 +119,7 @@ pub async fn apply(
     function: &Function,
     resources: Resources<Prepared>,
 ) -> Result<Resources<Applied>, Error> {
-    let Resources { latest, leftovers, revision, create, repair, service, remove, state: Prepared } = resources;
+    let Resources { latest, leftovers, revision, record, create, repair, service, remove, state: Prepared } = resources;
     let writer = Writer { context, key, uid: function.uid().unwrap_or_default() };
     let mut applied = Applied::default();
     let mut made = None;
@@ -118,22 +129,29 @@ pub async fn apply(
     }
     if let Some(revision) = &revision {
         match writer.create(Kind::ControllerRevision, revision).await? {
-            Created::New => made = Some(revision.name_any()),
+            Created::New(new) => {
+                made = Some(revision.name_any());
+                applied.made = Some(Made { image: function.spec.image.clone(), created: new.creation_timestamp });
+            }
             Created::Ours(found) => {
                 let hash =
                     |labels: &ObjectMeta| labels.labels.as_ref().and_then(|l| l.get(CONTAINER_HASH_LABEL)).cloned();
                 if hash(&found) != hash(&revision.metadata) {
                     return Err(Error::Stale { name: revision.name_any() });
                 }
+                applied.made = Some(Made { image: function.spec.image.clone(), created: found.creation_timestamp });
             }
             Created::Taken(conflict) => applied.conflicts.push(conflict),
             Created::Rejected(invalid) => applied.rejected = Some(invalid),
         }
     }
+    if let Some(record) = &record {
+        writer.record(record).await?;
+    }
     if applied.conflicts.is_empty() && applied.rejected.is_none() {
         for deployment in &create {
             match writer.create(Kind::Deployment, deployment).await? {
-                Created::New | Created::Ours(_) => {}
+                Created::New(_) | Created::Ours(_) => {}
                 Created::Taken(conflict) => applied.conflicts.push(conflict),
                 Created::Rejected(invalid) => applied.rejected = Some(invalid),
             }
@@ -145,7 +163,7 @@ pub async fn apply(
     match &service {
         Plan::Keep => {}
         Plan::Create(service) => match writer.create(Kind::Service, &**service).await? {
-            Created::New | Created::Ours(_) => {}
+            Created::New(_) | Created::Ours(_) => {}
             Created::Taken(conflict) => applied.conflicts.push(conflict),
             Created::Rejected(invalid) => applied.rejected = Some(invalid),
         },
@@ -159,7 +177,7 @@ pub async fn apply(
         let note = format!("Made revision {made} from image {}", function.spec.image);
         context.events.normal(&function.object_ref(&()), "RevisionCreated", &note).await;
     }
-    Ok(Resources { latest, leftovers, revision, create, repair, service, remove, state: applied })
+    Ok(Resources { latest, leftovers, revision, record, create, repair, service, remove, state: applied })
 }
 
 struct Writer<'a> {
@@ -170,7 +188,7 @@ struct Writer<'a> {
 
 enum Created {
     /// Made.
-    New,
+    New(Box<ObjectMeta>),
     /// It was there already and is ours: the cache is late.
     Ours(Box<ObjectMeta>),
     /// It is somebody else's.
@@ -195,7 +213,7 @@ impl Writer<'_> {
         let name = object.name_any();
         let params = PostParams { field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match self.api::<K>().create(&params, object).await {
-            Ok(_) => Ok(Created::New),
+            Ok(new) => Ok(Created::New(Box::new(new.meta().clone()))),
             Err(kube::Error::Api(status)) if status.is_already_exists() => self.examine(kind, object).await,
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
                 tracing::warn!(function = %self.key, ?kind, name, error = %status.message, "The API server would not take an object");
@@ -247,6 +265,17 @@ impl Writer<'_> {
         let written = self.api::<K>().patch_metadata(&name, &params(), &Patch::Merge(patch)).await;
         tracing::warn!(function = %self.key, ?kind, name, "An object had lost its labels, and has them again");
         written.map(drop).map_err(Error::api("label", kind, &name))
+    }
+
+    /// Notes down the versions of the configuration with their revision. Twice is as good as once.
+    async fn record(&self, record: &Record) -> Result<(), Error> {
+        let Record { name, uid, versions } = record;
+        let patch = json!({"metadata": {"uid": uid, "annotations": {CONFIG_ANNOTATION: versions}}});
+        match self.api::<ControllerRevision>().patch_metadata(name, &params(), &Patch::Merge(patch)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if is_outdated(&status) => Ok(()),
+            Err(error) => Err(Error::api("annotate", Kind::ControllerRevision, name)(error)),
+        }
     }
 
     /// Cannot hurt a Deployment that has changed since it was seen: the patch tests its `resourceVersion`.

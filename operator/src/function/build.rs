@@ -17,12 +17,14 @@ use k8s_openapi::{
 use kube::ResourceExt as _;
 use rouse_crds::names::{FUNCTION_LABEL, FUNCTION_UID_LABEL, MANAGED_BY, MANAGED_BY_LABEL, REVISION_LABEL};
 
+use super::rollout;
 use super::{
     Names,
+    config::{self, Config, Verdict},
     dereference::{Found, Kind, Removal},
     validate::{Invalid, ValidatedFunction},
 };
-use revision::{KEEP, Known, known};
+use revision::{Known, known};
 
 /// What is to be done to the objects of one Function. `S` is [`Prepared`] or [`super::apply::Applied`].
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct Resources<S> {
     pub leftovers: Vec<Removal>,
     /// A revision to be made.
     pub revision: Option<ControllerRevision>,
+    /// Versions of the configuration to be noted down with the newest revision.
+    pub record: Option<Record>,
     /// Deployments to be made.
     pub create: Vec<Deployment>,
     /// Deployments to be brought back to what they were.
@@ -45,6 +49,17 @@ pub struct Resources<S> {
     pub state: S,
 }
 
+/// Versions of ConfigMaps and Secrets that belong to a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The revision.
+    pub name: String,
+    /// Its `uid`.
+    pub uid: Option<String>,
+    /// The annotation's value.
+    pub versions: String,
+}
+
 /// Not written yet.
 #[derive(Debug)]
 pub struct Prepared;
@@ -54,13 +69,26 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
     let known = known(&function.key.name, found);
     let latest_known = known.last();
     // A revision is made anew if its ControllerRevision was deleted, under the same name if its Deployment is still there.
+    let mut record = None;
     let (number, make) = match latest_known {
-        Some(latest) if latest.hash.as_deref() == Some(&function.hash) => (latest.number, latest.template.is_none()),
+        Some(latest) if latest.hash.as_deref() == Some(&function.hash) => match configuration(latest, found) {
+            Verdict::Changed => (latest.number + 1, true),
+            Verdict::Same => (latest.number, latest.template.is_none()),
+            Verdict::Record(versions) => {
+                record = found.revisions.get(&latest.name).map(|revision| Record {
+                    name: latest.name.clone(),
+                    uid: revision.uid(),
+                    versions,
+                });
+                (latest.number, latest.template.is_none())
+            }
+        },
         Some(latest) => (latest.number + 1, true),
         None => (1, true),
     };
     let latest = rouse_crds::names::revision_name(&function.key.name, number);
 
+    let initial = initial(function, found, &latest);
     let mut create = Vec::new();
     let mut repair = Vec::new();
     let revision = if make {
@@ -68,15 +96,9 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
         if found.deployments.contains_key(&latest) {
             // Compared when the new ControllerRevision has come back through the watch.
         } else {
-            create.push(deployment::build(
-                function,
-                &latest,
-                &function.hash,
-                &template,
-                function.spec.scaling().initial(),
-            )?);
+            create.push(deployment::build(function, &latest, &function.hash, &template, initial)?);
         }
-        Some(revision::build(function, &latest, number, &template))
+        Some(revision::build(function, &latest, number, &template, &found.config))
     } else {
         None
     };
@@ -84,7 +106,8 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
         let Some(template) = template else { continue };
         let hash = hash.as_deref().unwrap_or_default();
         let current = *name == latest || function.carrying.contains(name);
-        let wanted = deployment::build(function, name, hash, template, function.spec.scaling().initial())?;
+        let initial = if *name == latest { initial } else { function.spec.scaling().initial() };
+        let wanted = deployment::build(function, name, hash, template, initial)?;
         match found.deployments.get(name) {
             None if current => create.push(wanted),
             // One that nothing is sent to and that has no Deployment was given up: it goes.
@@ -97,6 +120,7 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
         latest,
         leftovers: found.leftovers.clone(),
         revision,
+        record,
         create,
         repair,
         service: service::plan(function, found.service.as_deref(), names),
@@ -104,18 +128,34 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
     })
 }
 
-/// Revisions beyond the last [`KEEP`] that carry nothing and have no pods: first the Deployment, and when that is gone its
-/// ControllerRevision. Whichever of the two is without the other goes as well.
+/// How the configuration stands to the one that the newest revision was made with.
+fn configuration(latest: &Known, found: &Found) -> Verdict {
+    match &found.config {
+        Config::Ignored | Config::NotWatched => Verdict::Same,
+        Config::Watched(versions) => config::compare(latest.config.as_deref(), versions),
+    }
+}
+
+/// Pods that a new revision begins with: as many as its first share of the calls needs now, or as prove it.
+fn initial(function: &ValidatedFunction<'_>, found: &Found, latest: &str) -> u32 {
+    let scaling = function.spec.scaling();
+    let stable = function.status.and_then(|s| rollout::stable(s, |name| found.deployments.contains_key(name)));
+    let Some(stable) = stable.filter(|stable| stable != latest) else { return scaling.initial() };
+    let ready = found.deployments.get(&stable).map_or(0, |d| d.ready());
+    rollout::pods_to_begin(function.spec, &stable, ready).max(scaling.initial())
+}
+
+/// Revisions beyond the last `spec.revisionHistoryLimit` of those that carry nothing, if they have no pods: first the
+/// Deployment, and when that is gone its ControllerRevision. Whichever of the two is without the other goes as well.
 fn obsolete(known: &[Known], latest: &str, function: &ValidatedFunction<'_>, found: &Found) -> Vec<Removal> {
-    let old = known.len().saturating_sub(KEEP);
-    let idle = |known: &&Known| known.name != latest && !function.carrying.contains(&known.name);
-    let candidates = known
-        .iter()
+    let idle: Vec<_> = known.iter().filter(|k| k.name != latest && !function.carrying.contains(&k.name)).collect();
+    let old = idle.len().saturating_sub(function.spec.revision_history_limit());
+    let candidates = idle
+        .into_iter()
         .enumerate()
         .filter(|(i, k)| *i < old || k.template.is_none() || !found.deployments.contains_key(&k.name))
         .map(|(_, k)| k);
     candidates
-        .filter(idle)
         .filter_map(|known| match (found.deployments.get(&known.name), found.revisions.get(&known.name)) {
             (Some(deployment), _) => {
                 let empty = deployment.desired() == 0 && deployment.status.replicas == 0;

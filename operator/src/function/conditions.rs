@@ -3,20 +3,31 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use rouse_crds::{
     conditions::{
-        ACTIVE, ALL_GOOD, IDLE, INVALID, NOT_STARTED, PROVEN, READY, REVISION_READY, ROUTABLE, ROUTED, RUNNING,
-        STARTING, Wanted,
+        ACTIVE, ALL_GOOD, HOST_CONFLICT, IDLE, INVALID, NOT_STARTED, PROVEN, READY, REVISION_READY, ROLLOUT_ABORTED,
+        ROUTABLE, ROUTED, RUNNING, STARTING, Wanted,
     },
     function::FunctionStatus,
     pod::PodFailure,
 };
 
-use super::{apply::Conflict, dereference::Kind, observe::RevisionState, traffic::Missing, validate::Invalid};
+use super::{
+    apply::Conflict,
+    dereference::{Kind, LostTag},
+    observe::RevisionState,
+    traffic::Missing,
+    validate::Invalid,
+};
 use crate::hosts::LostHost;
 
 /// Reason: an object that the Function needs exists already and belongs to something else.
 pub const NAME_TAKEN: &str = "NameTaken";
 /// Reason of `Routable=False`: `spec.traffic` names a revision that does not exist.
 pub const REVISION_MISSING: &str = "RevisionMissing";
+
+/// Reason of a warning: `spec.rollout.onConfigChange` asks for what this installation does not do.
+pub const CONFIG_NOT_WATCHED: &str = "ConfigNotWatched";
+/// What is said of that.
+pub const CONFIG_NOTICE: &str = "spec.rollout.onConfigChange is NewRevision, but this installation of Rouse does not watch ConfigMaps and Secrets: set the chart's value operator.watchConfig to true.";
 
 /// What the conditions are decided from.
 #[derive(Debug)]
@@ -29,12 +40,18 @@ pub struct Inputs<'a> {
     pub conflicts: &'a [Conflict],
     /// Hosts that do not lead to it, and why.
     pub lost_hosts: &'a [LostHost],
+    /// Tags whose host another Function has.
+    pub lost_tags: &'a [LostTag],
     /// A revision that `spec.traffic` names and that is not there.
     pub missing: Option<&'a Missing>,
     /// The newest revision.
     pub latest: &'a str,
     /// Its state.
     pub state: &'a RevisionState,
+    /// Why its roll-out was ended.
+    pub aborted: Option<&'a str>,
+    /// Something that the user should know though all is well.
+    pub notice: Option<&'a str>,
     /// Whether `scaling.initial` is 0: it is not started to be proven.
     pub unproven_is_fine: bool,
     /// Pods, over all revisions: wanted, and there.
@@ -62,6 +79,9 @@ fn routable(inputs: &Inputs<'_>) -> Wanted {
     if let Some(lost) = inputs.lost_hosts.first() {
         return wanted(ROUTABLE, Some(false), lost.reason, lost.to_string());
     }
+    if let Some(lost) = inputs.lost_tags.first() {
+        return wanted(ROUTABLE, Some(false), HOST_CONFLICT, lost.to_string());
+    }
     if let Some(missing) = inputs.missing {
         return wanted(ROUTABLE, Some(false), REVISION_MISSING, missing.to_string());
     }
@@ -79,6 +99,9 @@ fn revision_ready(inputs: &Inputs<'_>) -> Wanted {
     if let Some(taken) = inputs.conflicts.iter().find(|c| c.kind != Kind::Service) {
         return conflict(REVISION_READY, taken);
     }
+    if let Some(why) = inputs.aborted {
+        return said(Some(false), ROLLOUT_ABORTED, why.to_owned());
+    }
     let name = inputs.latest;
     if inputs.state.ready > 0 {
         return said(Some(true), PROVEN, format!("A pod of {name} has been ready."));
@@ -93,7 +116,7 @@ fn revision_ready(inputs: &Inputs<'_>) -> Wanted {
             "False" => Some(false),
             _ => None,
         };
-        if status.is_some() && ![INVALID, NAME_TAKEN].contains(&former.reason.as_str()) {
+        if status.is_some() && ![INVALID, NAME_TAKEN, ROLLOUT_ABORTED].contains(&former.reason.as_str()) {
             return said(status, &former.reason, former.message.clone());
         }
     }
@@ -125,7 +148,10 @@ fn ready(inputs: &Inputs<'_>, routable: &Wanted, revision: &Wanted) -> Wanted {
     });
     match worst {
         Some(bad) if bad.status != Some(true) => wanted(READY, bad.status, &bad.reason, bad.message.clone()),
-        _ => wanted(READY, Some(true), ALL_GOOD, "It answers calls."),
+        _ => {
+            let notice = inputs.notice.map_or_else(String::new, |notice| format!(" {notice}"));
+            wanted(READY, Some(true), ALL_GOOD, format!("It answers calls.{notice}"))
+        }
     }
 }
 

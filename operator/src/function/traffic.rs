@@ -2,6 +2,8 @@
 
 use rouse_crds::function::{TrafficStatus, TrafficTarget};
 
+use super::rollout::Split;
+
 /// What the shares are decided from.
 #[derive(Debug)]
 pub struct Inputs<'a> {
@@ -9,10 +11,8 @@ pub struct Inputs<'a> {
     pub wanted: &'a [TrafficTarget],
     /// What held before.
     pub former: &'a [TrafficStatus],
-    /// Name of the newest revision.
-    pub latest: &'a str,
-    /// Whether the newest may take traffic: it has been ready, or is not to be proven.
-    pub latest_may_serve: bool,
+    /// The revisions that `latest` stands for.
+    pub split: &'a Split,
     /// Names of all revisions that have a Deployment, or are about to.
     pub existing: &'a [String],
 }
@@ -27,53 +27,84 @@ pub struct Missing {
     pub existing: String,
 }
 
-/// The shares that hold now. `latest` means the newest revision that may serve: until the newest of all has been
-/// proven, calls stay where they were. The first revision of a function takes them at once, for there is no other.
+/// Whether a target means the latest revision.
+pub fn names_latest(target: &TrafficTarget) -> bool {
+    target.revision.is_none()
+}
+
+/// Share of all calls that goes to the latest, in percent; `None` if nothing names it.
+pub fn latest_percent(wanted: &[TrafficTarget]) -> Option<u32> {
+    if wanted.is_empty() {
+        return Some(100);
+    }
+    let mut named = wanted.iter().filter(|target| names_latest(target)).peekable();
+    named.peek()?;
+    Some(named.map(|target| u32::try_from(target.percent.unwrap_or(0)).unwrap_or(0)).sum())
+}
+
+/// The shares that hold now.
 ///
 /// While a named revision is missing, what held before holds on.
 pub fn resolve(inputs: &Inputs<'_>) -> (Vec<TrafficStatus>, Option<Missing>) {
-    let serving = serving(inputs);
-    if inputs.wanted.is_empty() {
-        return (
-            vec![TrafficStatus { revision: serving, percent: 100, latest: true, ..TrafficStatus::default() }],
-            None,
-        );
-    }
-    let mut shares = Vec::with_capacity(inputs.wanted.len());
-    for target in inputs.wanted {
-        let revision = match &target.revision {
-            Some(revision) if inputs.existing.contains(revision) => revision.clone(),
+    let all = TrafficTarget { latest: Some(true), percent: Some(100), ..TrafficTarget::default() };
+    let wanted = if inputs.wanted.is_empty() { std::slice::from_ref(&all) } else { inputs.wanted };
+    let mut shares = Vec::with_capacity(wanted.len() + 1);
+    for target in wanted {
+        match &target.revision {
+            Some(revision) if inputs.existing.contains(revision) => shares.push(TrafficStatus {
+                revision: revision.clone(),
+                percent: target.percent.unwrap_or(0),
+                latest: false,
+                tag: target.tag.clone(),
+                url: None,
+            }),
             Some(revision) => {
                 let missing = Missing { revision: revision.clone(), existing: inputs.existing.join(", ") };
-                let held = if inputs.former.is_empty() {
-                    vec![TrafficStatus { revision: serving, percent: 100, latest: true, ..TrafficStatus::default() }]
-                } else {
-                    inputs.former.to_vec()
-                };
-                return (held, Some(missing));
+                return (held(inputs), Some(missing));
             }
-            None => serving.clone(),
-        };
-        shares.push(TrafficStatus {
-            revision,
-            percent: target.percent.unwrap_or(0),
-            latest: target.revision.is_none(),
-            tag: target.tag.clone(),
-            url: None,
-        });
+            None => shares.extend(of_latest(inputs.split, target)),
+        }
     }
     (shares, None)
 }
 
-/// The revision that `latest` stands for.
-fn serving(inputs: &Inputs<'_>) -> String {
-    let alive = |share: &&TrafficStatus| inputs.existing.contains(&share.revision);
-    let former = inputs.former.iter().filter(alive);
-    let held = former.clone().find(|share| share.latest).or_else(|| former.max_by_key(|share| share.percent));
-    match held {
-        Some(share) if !inputs.latest_may_serve => share.revision.clone(),
-        _ => inputs.latest.to_owned(),
+/// What the revisions that `latest` stands for have of one target. Its tag leads to the one that is to take over.
+fn of_latest(split: &Split, target: &TrafficTarget) -> impl Iterator<Item = TrafficStatus> {
+    let percent = target.percent.unwrap_or(0);
+    let share = |revision: &str, percent: i32, tag: Option<String>| TrafficStatus {
+        revision: revision.to_owned(),
+        percent,
+        latest: true,
+        tag,
+        url: None,
+    };
+    let (rest, new) = match &split.to {
+        None => (share(&split.from, percent, target.tag.clone()), None),
+        Some((to, part)) => {
+            // At least one in a hundred, or a step would be none.
+            let part = i32::try_from(*part).unwrap_or(100);
+            let moved = ((percent * part + 50) / 100).clamp(percent.min(1), percent);
+            (share(&split.from, percent - moved, None), Some(share(to, moved, target.tag.clone())))
+        }
+    };
+    let rest = Some(rest).filter(|rest| new.is_none() || rest.percent > 0);
+    rest.into_iter().chain(new)
+}
+
+/// What held before, without revisions that are gone since: their calls go to whoever has the most.
+fn held(inputs: &Inputs<'_>) -> Vec<TrafficStatus> {
+    let (mut held, gone): (Vec<_>, Vec<_>) =
+        inputs.former.iter().cloned().partition(|share| inputs.existing.contains(&share.revision));
+    let lost: i32 = gone.iter().map(|share| share.percent).sum();
+    match held.iter_mut().max_by_key(|share| share.percent) {
+        Some(most) if lost > 0 => most.percent += lost,
+        Some(_) => {}
+        None => held.extend(of_latest(
+            inputs.split,
+            &TrafficTarget { percent: Some(100), latest: Some(true), ..TrafficTarget::default() },
+        )),
     }
+    held
 }
 
 #[cfg(test)]
@@ -85,55 +116,90 @@ mod tests {
         TrafficStatus { revision: revision.into(), percent, latest, ..TrafficStatus::default() }
     }
 
+    fn named(revision: &str, percent: i32) -> TrafficTarget {
+        TrafficTarget { revision: Some(revision.into()), percent: Some(percent), ..TrafficTarget::default() }
+    }
+
+    fn latest(percent: i32, tag: Option<&str>) -> TrafficTarget {
+        let tag = tag.map(str::to_owned);
+        TrafficTarget { latest: Some(true), percent: Some(percent), tag, ..TrafficTarget::default() }
+    }
+
     fn run(
         wanted: &[TrafficTarget],
         former: &[TrafficStatus],
-        may: bool,
+        split: &Split,
         existing: &[&str],
     ) -> (Vec<TrafficStatus>, Option<Missing>) {
         let existing: Vec<String> = existing.iter().map(|n| (*n).to_owned()).collect();
-        let latest = existing.last().unwrap().clone();
-        resolve(&Inputs { wanted, former, latest: &latest, latest_may_serve: may, existing: &existing })
+        resolve(&Inputs { wanted, former, split, existing: &existing })
     }
 
-    #[rstest]
-    #[case::first_at_once(&[], false, &["f-1"], "f-1")]
-    #[case::stays_until_proven(&[share("f-1", 100, true)], false, &["f-1", "f-2"], "f-1")]
-    #[case::moves_when_proven(&[share("f-1", 100, true)], true, &["f-1", "f-2"], "f-2")]
-    #[case::skips_one_never_proven(&[share("f-1", 100, true)], true, &["f-1", "f-2", "f-3"], "f-3")]
-    #[case::former_is_gone(&[share("f-1", 100, true)], false, &["f-2"], "f-2")]
-    fn to_the_latest(
-        #[case] former: &[TrafficStatus],
-        #[case] may: bool,
-        #[case] existing: &[&str],
-        #[case] expected: &str,
-    ) {
-        assert_eq!(run(&[], former, may, existing), (vec![share(expected, 100, true)], None));
+    fn step(percent: u32) -> Split {
+        Split { from: "f-1".into(), to: Some(("f-2".into(), percent)) }
     }
 
     #[test]
-    fn split_between_a_named_one_and_the_latest() {
-        let wanted = [
-            TrafficTarget { revision: Some("f-1".into()), percent: Some(90), ..TrafficTarget::default() },
-            TrafficTarget {
-                latest: Some(true),
-                percent: Some(10),
-                tag: Some("next".into()),
-                ..TrafficTarget::default()
-            },
-        ];
-        let (shares, missing) = run(&wanted, &[share("f-1", 100, true)], true, &["f-1", "f-2"]);
-        assert_eq!(missing, None);
-        assert_eq!(shares[0], share("f-1", 90, false));
-        assert_eq!(shares[1], TrafficStatus { tag: Some("next".into()), ..share("f-2", 10, true) });
+    fn all_to_the_latest() {
+        assert_eq!(run(&[], &[], &Split::all("f-1"), &["f-1"]), (vec![share("f-1", 100, true)], None));
+    }
+
+    #[rstest]
+    #[case::all_calls(&[], 10, &[share("f-1", 90, true), share("f-2", 10, true)])]
+    #[case::of_a_part(&[named("f-0", 80), latest(20, None)], 50, &[share("f-0", 80, false), share("f-1", 10, true), share("f-2", 10, true)])]
+    #[case::never_nothing(&[named("f-0", 98), latest(2, None)], 10, &[share("f-0", 98, false), share("f-1", 1, true), share("f-2", 1, true)])]
+    #[case::one_cannot_be_split(&[named("f-0", 99), latest(1, None)], 10, &[share("f-0", 99, false), share("f-2", 1, true)])]
+    fn a_step_divides_what_goes_to_the_latest(
+        #[case] wanted: &[TrafficTarget],
+        #[case] percent: u32,
+        #[case] expected: &[TrafficStatus],
+    ) {
+        let (shares, missing) = run(wanted, &[], &step(percent), &["f-0", "f-1", "f-2"]);
+        assert_eq!((&shares[..], missing), (expected, None));
+        assert_eq!(shares.iter().map(|s| s.percent).sum::<i32>(), 100);
+    }
+
+    #[test]
+    fn a_tag_of_the_latest_leads_to_the_new_one() {
+        let wanted = [named("f-0", 90), latest(10, Some("next"))];
+        let tagged =
+            |revision: &str, percent| TrafficStatus { tag: Some("next".into()), ..share(revision, percent, true) };
+        let (shares, _) = run(&wanted, &[], &step(50), &["f-0", "f-1", "f-2"]);
+        assert_eq!(shares, [share("f-0", 90, false), share("f-1", 5, true), tagged("f-2", 5)]);
+        let (shares, _) = run(&wanted, &[], &Split::all("f-1"), &["f-0", "f-1", "f-2"]);
+        assert_eq!(shares, [share("f-0", 90, false), tagged("f-1", 10)]);
+        let wanted = [named("f-0", 100), latest(0, Some("next"))];
+        let (shares, _) = run(&wanted, &[], &Split::all("f-2"), &["f-0", "f-1", "f-2"]);
+        assert_eq!(shares, [share("f-0", 100, false), tagged("f-2", 0)]);
     }
 
     #[test]
     fn a_missing_revision_keeps_what_held() {
-        let wanted = [TrafficTarget { revision: Some("f-9".into()), percent: Some(100), ..TrafficTarget::default() }];
-        let (shares, missing) = run(&wanted, &[share("f-1", 100, true)], true, &["f-1", "f-2"]);
-        assert_eq!(shares, [share("f-1", 100, true)]);
-        assert_eq!(missing.unwrap().revision, "f-9");
-        assert_eq!(run(&wanted, &[], true, &["f-1"]).0, [share("f-1", 100, true)]);
+        let wanted = [named("f-9", 100)];
+        let split = Split::all("f-2");
+        let former = [share("f-1", 90, true), share("f-2", 10, true)];
+        let (shares, missing) = run(&wanted, &former, &split, &["f-1", "f-2"]);
+        assert_eq!(shares, former);
+        assert_eq!(
+            missing.unwrap().to_string(),
+            "spec.traffic names the revision f-9, which does not exist; there are: f-1, f-2"
+        );
+        assert_eq!(run(&wanted, &[], &split, &["f-2"]).0, [share("f-2", 100, true)]);
+    }
+
+    #[test]
+    fn calls_of_a_revision_that_is_gone_go_to_the_others() {
+        let wanted = [named("f-1", 60), named("f-2", 40)];
+        let former = [share("f-1", 60, false), share("f-2", 40, false)];
+        assert_eq!(run(&wanted, &former, &Split::all("f-3"), &["f-2", "f-3"]).0, [share("f-2", 100, false)]);
+        assert_eq!(run(&wanted, &former, &Split::all("f-3"), &["f-3"]).0, [share("f-3", 100, true)]);
+    }
+
+    #[test]
+    fn how_much_goes_to_the_latest() {
+        assert_eq!(latest_percent(&[]), Some(100));
+        assert_eq!(latest_percent(&[named("f-1", 90), latest(10, None)]), Some(10));
+        assert_eq!(latest_percent(&[named("f-1", 100), latest(0, Some("t"))]), Some(0));
+        assert_eq!(latest_percent(&[named("f-1", 100)]), None);
     }
 }

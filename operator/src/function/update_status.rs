@@ -2,18 +2,15 @@
 
 use std::time::Duration;
 
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-    jiff::Timestamp,
-};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},
 };
 use rouse_crds::{
     Function,
-    conditions::{ACTIVE, NOT_STARTED, READY, REVISION_READY, ROUTABLE, set},
-    function::{Address, FunctionStatus, ReplicaStatus, Visibility},
+    conditions::set,
+    function::{Address, FunctionStatus, ReplicaStatus, RevisionStatus, RolloutPhase, TrafficStatus, Visibility},
     names::OPERATOR_FIELD_MANAGER,
 };
 use serde_json::json;
@@ -21,14 +18,15 @@ use serde_json::json;
 use super::{
     Context, Names,
     apply::Applied,
-    build::Resources,
+    build::{Resources, revision::known},
     conditions::{self, Inputs},
-    dereference::Found,
-    observe::{self, RevisionState},
-    traffic,
+    config::Config,
+    dereference::{Found, Kind},
+    observe, shares,
+    tell::tell,
     validate::Invalid,
 };
-use crate::key::FunctionKey;
+use crate::{key::FunctionKey, outcomes::Figures};
 
 /// A status that was written and has not come back through the watch yet.
 #[derive(Clone, Debug)]
@@ -61,10 +59,11 @@ pub async fn update_status(
             }
         }
     };
-    // That field is the autoscaler's: it is neither compared here nor sent.
+    // What the autoscaler has learned is another's part of the status.
     let former = FunctionStatus { habits: None, ..former };
-    let now = Timestamp::now();
-    let (status, state) = compute(function, &former, found, applied, &context.names, now);
+    let figures = context.baselines.figures(key, former.rollout.as_ref(), &context.outcomes);
+    let (status, look_again) = compute(function, &former, found, applied, &context.names, &figures, (context.clock)());
+    context.baselines.set(key, status.rollout.as_ref(), &context.outcomes);
     if status != former {
         let body = json!({
             "apiVersion": Function::api_version(&()),
@@ -88,66 +87,60 @@ pub async fn update_status(
         Ok(resources) => !resources.state.conflicts.is_empty() || resources.state.rejected.is_some(),
         Err(_) => false,
     };
-    Ok(if obstacle { Some(state.look_again.map_or(OBSTACLE, |t| t.min(OBSTACLE))) } else { state.look_again })
+    Ok([look_again, obstacle.then_some(OBSTACLE)].into_iter().flatten().min())
 }
 
-/// The status as it should be. Pure.
+/// The status as it should be, and after how long to look again. Pure.
 fn compute(
     function: &Function,
     former: &FunctionStatus,
     found: &Found,
     applied: &Result<Resources<Applied>, Invalid>,
     names: &Names,
+    figures: &Figures,
     now: Timestamp,
-) -> (FunctionStatus, RevisionState) {
+) -> (FunctionStatus, Option<Duration>) {
     let spec = &function.spec;
     let (name, namespace) = (function.name_any(), function.namespace().unwrap_or_default());
     let scaling = spec.scaling();
-    let mut existing: Vec<String> = found.deployments.keys().cloned().collect();
     let (latest, invalid) = match applied {
-        Ok(resources) => {
-            for made in &resources.create {
-                existing.push(made.name_any());
-            }
-            existing.sort();
-            existing.dedup();
-            (resources.latest.clone(), resources.state.rejected.as_ref())
-        }
+        Ok(resources) => (resources.latest.clone(), resources.state.rejected.as_ref()),
         Err(invalid) => (former.latest_revision.clone().unwrap_or_default(), Some(invalid)),
     };
     let mut state = observe::revision(found, &latest, spec.timeouts().cold_start(), now);
-    if let Ok(resources) = applied
-        && !found.deployments.contains_key(&latest)
-        && resources.create.iter().any(|d| d.name_any() == latest)
-    {
-        state.desired = scaling.initial();
+    let made = applied.iter().flat_map(|r| &r.create).find(|made| made.name_any() == latest);
+    if let Some(made) = made.filter(|_| !found.deployments.contains_key(&latest)) {
+        let desired = made.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
+        state.desired = u32::try_from(desired).unwrap_or(0);
     }
-    let proven = former.latest_revision.as_deref() == Some(&latest) && said_true(former, REVISION_READY);
-    let wanted = spec.traffic.as_deref().unwrap_or_default();
-    let (shares, missing) = if latest.is_empty() {
-        (former.traffic.clone(), None)
-    } else {
-        traffic::resolve(&traffic::Inputs {
-            wanted,
-            former: &former.traffic,
-            latest: &latest,
-            latest_may_serve: state.ready > 0 || proven || scaling.initial() == 0,
-            existing: &existing,
-        })
-    };
+    let shares = shares::decide(&shares::Inputs {
+        function,
+        former,
+        found,
+        applied,
+        latest: &latest,
+        state: &state,
+        names,
+        figures,
+        now,
+    });
     let others = found.deployments.iter().filter(|(name, _)| **name != latest).map(|(_, d)| (d.desired(), d.ready()));
     let (desired, ready) = others.fold((state.desired, state.ready), |sum, next| (sum.0 + next.0, sum.1 + next.1));
 
     let pods_refused = observe::pods_refused(found);
+    let aborted = shares.rollout.as_ref().filter(|r| r.phase == RolloutPhase::Aborted);
     let mut conditions = former.conditions.clone();
     let wanted = conditions::decide(&Inputs {
         former,
         invalid,
         conflicts: applied.as_ref().map_or(&[], |r| &r.state.conflicts),
         lost_hosts: &found.lost_hosts,
-        missing: missing.as_ref(),
+        lost_tags: &found.lost_tags,
+        missing: shares.missing.as_ref(),
         latest: &latest,
         state: &state,
+        aborted: aborted.and_then(|r| r.message.as_deref()),
+        notice: (found.config == Config::NotWatched).then_some(conditions::CONFIG_NOTICE),
         unproven_is_fine: scaling.initial() == 0,
         pods: desired.max(u32::try_from(found.pods.iter().filter(|p| !p.ended()).count()).unwrap_or(u32::MAX)),
         pods_refused: pods_refused.as_ref(),
@@ -157,62 +150,58 @@ fn compute(
         set(&mut conditions, condition, generation, &Time(now));
     }
     let public = spec.visibility() == Visibility::Public;
-    let count = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
     let status = FunctionStatus {
         observed_generation: Some(generation),
         url: public.then(|| names.url(&names.hosts.host(&name, &namespace))),
         address: Some(Address { url: format!("http://{name}.{namespace}.svc.{}", names.cluster_domain) }),
         replicas: Some(ReplicaStatus { desired: count(desired), ready: count(ready) }),
         latest_revision: Some(latest).filter(|l| !l.is_empty()),
-        traffic: shares,
+        revisions: revisions(&name, found, applied, &shares.traffic),
+        traffic: shares.traffic,
+        rollout: shares.rollout,
         conditions,
-        ..FunctionStatus::default()
+        habits: None,
     };
-    (status, state)
+    let look_again = [state.look_again, shares.look_again].into_iter().flatten().min();
+    (status, look_again)
 }
 
-fn condition<'a>(status: &'a FunctionStatus, type_: &str) -> Option<&'a Condition> {
-    status.conditions.iter().find(|c| c.type_ == type_)
+/// What there is, the newest first.
+fn revisions(
+    function: &str,
+    found: &Found,
+    applied: &Result<Resources<Applied>, Invalid>,
+    traffic: &[TrafficStatus],
+) -> Vec<RevisionStatus> {
+    let percent = |name: &str| traffic.iter().filter(|t| t.revision == name).map(|t| t.percent).sum();
+    let gone = |name: &str| {
+        let mut removed = applied.iter().flat_map(|r| &r.remove);
+        removed.any(|r| r.kind == Kind::ControllerRevision && r.name == name)
+    };
+    let known = known(function, found);
+    let made = applied.iter().filter_map(|r| r.revision.as_ref().zip(r.state.made.as_ref()));
+    let made = made.filter(|(revision, _)| !known.iter().any(|k| k.name == revision.name_any()));
+    let made: Vec<_> = made
+        .map(|(revision, made)| RevisionStatus {
+            percent: percent(&revision.name_any()),
+            name: revision.name_any(),
+            image: made.image.clone(),
+            created: made.created.clone(),
+            ready: 0,
+        })
+        .collect();
+    let there = known.into_iter().filter(|known| !gone(&known.name)).rev().map(|known| RevisionStatus {
+        percent: percent(&known.name),
+        ready: count(found.deployments.get(&known.name).map_or(0, |d| d.ready())),
+        name: known.name,
+        image: known.image,
+        created: known.created,
+    });
+    made.into_iter().chain(there).collect()
 }
 
-fn said_true(status: &FunctionStatus, type_: &str) -> bool {
-    condition(status, type_).is_some_and(|c| c.status == "True")
-}
-
-fn is_because(status: &FunctionStatus, type_: &str, reason: &str) -> bool {
-    condition(status, type_).is_some_and(|c| c.reason == reason)
-}
-
-/// Tells of what has become another: once for each transition, however often the status is written.
-async fn tell(
-    context: &Context,
-    key: &FunctionKey,
-    function: &Function,
-    former: &FunctionStatus,
-    status: &FunctionStatus,
-) {
-    let reference = function.object_ref(&());
-    for now in &status.conditions {
-        let before = condition(former, &now.type_);
-        if before.is_some_and(|b| b.status == now.status && b.reason == now.reason) {
-            continue;
-        }
-        match (now.type_.as_str(), now.status.as_str()) {
-            // One that has not been started has nothing to tell yet.
-            (READY, "True") if !is_because(status, REVISION_READY, NOT_STARTED) => {
-                tracing::info!(function = %key, revision = status.latest_revision, "Function is ready");
-                let url = status.url.as_ref().or_else(|| status.address.as_ref().map(|a| &a.url));
-                let note = format!("Answers calls at {}", url.map_or("", String::as_str));
-                context.events.normal(&reference, "Ready", &note).await;
-            }
-            (REVISION_READY | ROUTABLE, "False") => {
-                tracing::info!(function = %key, condition = now.type_, reason = now.reason, detail = now.message, "Function has a problem");
-                context.events.warning(&reference, &now.reason, &now.message).await;
-            }
-            (ACTIVE, _) => tracing::debug!(function = %key, reason = now.reason, "Function went to or left zero"),
-            _ => {}
-        }
-    }
+fn count(n: u32) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 use rouse_crds::{
     Function, FunctionSpec,
+    function::FunctionStatus,
     names::{CONTAINER, GROUP, MANAGED_BY_LABEL, POD_DELETION_COST_ANNOTATION},
 };
 use serde_json::{Map, Value, json};
@@ -40,7 +41,9 @@ pub struct ValidatedFunction<'a> {
     pub owner: OwnerReference,
     /// As the user wrote it.
     pub spec: &'a FunctionSpec,
-    /// Revisions that carry traffic or are to: they are kept whatever their age.
+    /// As it was said before.
+    pub status: Option<&'a FunctionStatus>,
+    /// Revisions that carry traffic, a tag or a roll-out, or are to: they are kept whatever their age.
     pub carrying: Vec<String>,
     /// What the user wrote about the container.
     pub container: Value,
@@ -60,12 +63,15 @@ pub fn validate(function: &Function) -> Result<ValidatedFunction<'_>, Invalid> {
     let container = container(spec);
     let status = function.status.iter().flat_map(|s| &s.traffic).map(|t| t.revision.clone());
     let wanted = spec.traffic.iter().flatten().filter_map(|t| t.revision.clone());
+    let rollout = function.status.iter().filter_map(|s| s.rollout.as_ref());
+    let rollout = rollout.flat_map(|r| [r.from.clone(), r.revision.clone()]);
     Ok(ValidatedFunction {
         uid: function.uid().ok_or_else(|| internal("uid"))?,
         owner: function.controller_owner_ref(&()).ok_or_else(|| internal("uid"))?,
         key,
         spec,
-        carrying: status.chain(wanted).collect(),
+        status: function.status.as_ref(),
+        carrying: status.chain(wanted).chain(rollout).collect(),
         hash: hash(&container),
         container,
         overlay,

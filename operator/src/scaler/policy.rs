@@ -10,6 +10,8 @@ use rouse_crds::{
     function::{self, Prewarm},
 };
 
+use crate::function::rollout;
+
 /// What is known of the revision.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -45,10 +47,13 @@ pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Opt
         function.spec.timeouts().cold_start().saturating_sub(age)
     });
     let proving = unproven && !left.is_zero() && scaling.initial() > 0;
+    // A revision that is about to take over needs the pods for its share before it has the share.
+    let failed = facts.failing || said == Some("False");
+    let held = if failed { 0 } else { rollout::pods::held(status, facts.name) };
     let policy = Policy {
         min: if carries { scaling.min() } else { 0 },
         max: scaling.max(),
-        initial: if proving { scaling.initial() } else { 0 },
+        initial: if proving { scaling.initial() } else { 0 }.max(held),
         scheduled: if carries { facts.scheduled } else { 0 },
         metric: match scaling.metric() {
             function::Metric::Concurrency => Metric::Concurrency,

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{api::apps::v1::ControllerRevision, apimachinery::pkg::runtime::RawExtension};
-use rouse_crds::names::CONTAINER_HASH_LABEL;
+use k8s_openapi::{
+    api::apps::v1::ControllerRevision,
+    apimachinery::pkg::{apis::meta::v1::Time, runtime::RawExtension},
+};
+use rouse_crds::names::{CONFIG_ANNOTATION, CONTAINER_HASH_LABEL, IMAGE_ANNOTATION};
 use serde_json::{Value, json};
 
 use super::{metadata, revision_labels};
-use crate::function::{dereference::Found, validate::ValidatedFunction};
-
-/// How many revisions are kept, beside those that carry traffic.
-pub const KEEP: usize = 10;
+use crate::function::{
+    config::{self, Config},
+    dereference::Found,
+    validate::ValidatedFunction,
+};
 
 /// A revision of which the ControllerRevision, the Deployment or both exist.
 #[derive(Debug)]
@@ -23,6 +27,12 @@ pub struct Known {
     pub hash: Option<String>,
     /// The pod template as it was built when the revision was made; `None` if its ControllerRevision is gone.
     pub template: Option<Value>,
+    /// The image, as the user wrote it then; empty if its ControllerRevision is gone.
+    pub image: String,
+    /// When it was made.
+    pub created: Option<Time>,
+    /// The versions of its configuration, as they were recorded.
+    pub config: Option<String>,
 }
 
 /// Every revision of a function, by number.
@@ -32,15 +42,24 @@ pub fn known(function: &str, found: &Found) -> Vec<Known> {
         let number = name.strip_prefix(function).and_then(|rest| rest.strip_prefix('-')).and_then(|n| n.parse().ok());
         let hash = deployment.metadata.labels.as_ref().and_then(|l| l.get(CONTAINER_HASH_LABEL)).cloned();
         if let Some(number) = number {
-            by_number.insert(number, Known { name: name.clone(), number, hash, template: None });
+            let created = deployment.metadata.creation_timestamp.clone();
+            by_number.insert(
+                number,
+                Known { name: name.clone(), number, hash, template: None, image: String::new(), created, config: None },
+            );
         }
     }
     for (name, revision) in &found.revisions {
+        let mut data = revision.data.value();
+        let image = data.pointer("/container/image").and_then(Value::as_str).unwrap_or_default().to_owned();
         let known = Known {
             name: name.clone(),
             number: revision.revision,
             hash: revision.hash().map(str::to_owned),
-            template: revision.data.value().get_mut("template").map(Value::take),
+            template: data.get_mut("template").map(Value::take),
+            image,
+            created: revision.metadata.creation_timestamp.clone(),
+            config: revision.metadata.annotations.as_ref().and_then(|a| a.get(CONFIG_ANNOTATION)).cloned(),
         };
         by_number.insert(revision.revision, known);
     }
@@ -48,11 +67,23 @@ pub fn known(function: &str, found: &Found) -> Vec<Known> {
 }
 
 /// The object of a new revision.
-pub fn build(function: &ValidatedFunction<'_>, name: &str, number: i64, template: &Value) -> ControllerRevision {
+pub fn build(
+    function: &ValidatedFunction<'_>,
+    name: &str,
+    number: i64,
+    template: &Value,
+    config: &Config,
+) -> ControllerRevision {
     let mut labels = revision_labels(function, name);
     labels.insert(CONTAINER_HASH_LABEL.to_owned(), function.hash.clone());
+    let mut metadata = metadata(function, name, labels);
+    let mut annotations = BTreeMap::from([(IMAGE_ANNOTATION.to_owned(), function.spec.image.clone())]);
+    if let Config::Watched(versions) = config {
+        annotations.insert(CONFIG_ANNOTATION.to_owned(), config::record(versions));
+    }
+    metadata.annotations = Some(annotations);
     ControllerRevision {
-        metadata: metadata(function, name, labels),
+        metadata,
         revision: number,
         data: Some(RawExtension(json!({"container": function.container, "template": template}))),
     }

@@ -34,6 +34,7 @@ fn written(resources: &Resources<Prepared>, found: &mut Found) {
 
 fn quiet(resources: &Resources<Prepared>) -> bool {
     resources.revision.is_none()
+        && resources.record.is_none()
         && resources.create.is_empty()
         && resources.repair.is_empty()
         && resources.remove.is_empty()
@@ -197,7 +198,7 @@ fn old_revisions_go_unless_they_carry_traffic_or_have_pods() {
         let function = function(json!({"image": format!("i:{number}"), "scaling": {"initial": 0}}));
         written(&built(&function, &found), &mut found);
     }
-    let mut latest = function(json!({"image": "i:14", "scaling": {"initial": 0}}));
+    let mut latest = function(json!({"image": "i:14", "scaling": {"initial": 0}, "revisionHistoryLimit": 9}));
     let traffic = json!({"traffic": [{"revision": "hello-00002", "percent": 100}]});
     latest.status = Some(serde_json::from_value(traffic).unwrap());
     let busy = found.deployments.get_mut("hello-00003").unwrap();
@@ -211,4 +212,41 @@ fn old_revisions_go_unless_they_carry_traffic_or_have_pods() {
     );
     found.deployments.remove("hello-00001");
     assert_eq!(gone(&found)[0], (Kind::ControllerRevision, "hello-00001".to_owned()));
+}
+
+#[rstest]
+#[case::as_many_as_have_the_calls_now(json!({}), 7)]
+#[case::for_its_first_share(json!({"rollout": {"steps": [10, 50]}}), 1)]
+#[case::not_more_than_max(json!({"scaling": {"max": 3}}), 3)]
+#[case::not_fewer_than_initial(json!({"rollout": {"steps": [10]}, "scaling": {"initial": 2}}), 2)]
+#[case::none_while_another_has_all(json!({"traffic": [{"revision": "hello-00001", "percent": 100}], "scaling": {"initial": 0}}), 0)]
+fn a_new_revision_begins_with_what_its_share_needs(#[case] more: Value, #[case] replicas: i32) {
+    let mut found = Found::default();
+    written(&built(&hello(), &found), &mut found);
+    let busy = found.deployments.get_mut("hello-00001").unwrap();
+    let mut with_pods = (**busy).clone();
+    with_pods.status.ready_replicas = 7;
+    *busy = Arc::new(with_pods);
+    let mut spec = json!({"image": "example.org/hello:2"});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut function = function(spec);
+    let status = json!({"traffic": [{"revision": "hello-00001", "percent": 100, "latest": true}]});
+    function.status = Some(serde_json::from_value(status).unwrap());
+    let resources = built(&function, &found);
+    assert_eq!(resources.create[0].spec.as_ref().unwrap().replicas, Some(replicas));
+}
+
+#[test]
+fn what_a_roll_out_needs_is_kept() {
+    let mut found = Found::default();
+    for number in 1..=4 {
+        let function = function(json!({"image": format!("i:{number}"), "scaling": {"initial": 0}}));
+        written(&built(&function, &found), &mut found);
+    }
+    let mut latest = function(json!({"image": "i:4", "scaling": {"initial": 0}, "revisionHistoryLimit": 0}));
+    let rollout =
+        json!({"rollout": {"revision": "hello-00004", "from": "hello-00002", "percent": 0, "phase": "Aborted"}});
+    latest.status = Some(serde_json::from_value(rollout).unwrap());
+    let gone: Vec<_> = built(&latest, &found).remove.into_iter().map(|r| r.name).collect();
+    assert_eq!(gone, ["hello-00001", "hello-00003"]);
 }

@@ -26,9 +26,12 @@ fn decided(former: &FunctionStatus, state: &RevisionState, unproven_is_fine: boo
         invalid: None,
         conflicts: &[],
         lost_hosts: &[],
+        lost_tags: &[],
         missing: None,
         latest: LATEST,
         state,
+        aborted: None,
+        notice: None,
         unproven_is_fine,
         pods: state.desired,
         pods_refused: None,
@@ -109,9 +112,12 @@ fn a_lost_host_says_who_has_it() {
         invalid: None,
         conflicts: &[],
         lost_hosts: &lost,
+        lost_tags: &[],
         missing: None,
         latest: LATEST,
         state: &state(1, 1, None),
+        aborted: None,
+        notice: None,
         unproven_is_fine: false,
         pods: 1,
         pods_refused: None,
@@ -131,9 +137,12 @@ fn an_invalid_spec_is_named() {
         invalid: Some(&invalid),
         conflicts: &[],
         lost_hosts: &[],
+        lost_tags: &[],
         missing: None,
         latest: LATEST,
         state: &state(1, 1, None),
+        aborted: None,
+        notice: None,
         unproven_is_fine: false,
         pods: 1,
         pods_refused: None,
@@ -155,9 +164,12 @@ fn pods_that_cannot_be_made_are_told_as_long_as_they_are_wanted() {
         invalid: None,
         conflicts: &[],
         lost_hosts: &[],
+        lost_tags: &[],
         missing: None,
         latest: LATEST,
         state: &state,
+        aborted: None,
+        notice: None,
         unproven_is_fine: false,
         pods: 1,
         pods_refused: Some(&refused),
@@ -169,4 +181,32 @@ fn pods_that_cannot_be_made_are_told_as_long_as_they_are_wanted() {
     inputs.pods_refused = None;
     let [_, _, revision, active] = decide(&inputs);
     assert_eq!((revision.status, active.reason.as_str()), (Some(false), RUNNING));
+}
+
+#[test]
+fn a_notice_stands_beside_what_is_well() {
+    let former = FunctionStatus::default();
+    let state = state(1, 1, None);
+    let mut inputs = Inputs {
+        former: &former,
+        invalid: None,
+        conflicts: &[],
+        lost_hosts: &[],
+        lost_tags: &[],
+        missing: None,
+        latest: LATEST,
+        state: &state,
+        aborted: None,
+        notice: Some(CONFIG_NOTICE),
+        unproven_is_fine: false,
+        pods: 1,
+        pods_refused: None,
+    };
+    let [ready, ..] = decide(&inputs);
+    assert_eq!(ready.status, Some(true));
+    assert!(ready.message.contains("operator.watchConfig"));
+    inputs.aborted = Some("it was ended");
+    let [ready, _, revision, _] = decide(&inputs);
+    assert_eq!((ready.status, ready.reason.as_str()), (Some(false), ROLLOUT_ABORTED));
+    assert_eq!((revision.reason.as_str(), revision.message.as_str()), (ROLLOUT_ABORTED, "it was ended"));
 }

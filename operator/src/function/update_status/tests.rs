@@ -1,8 +1,11 @@
 use super::*;
 use std::sync::Arc;
 
+use rouse_crds::conditions::{ACTIVE, READY};
+
 use crate::function::{
     build::{self, fixtures::*},
+    tell::condition,
     validate::validate,
 };
 
@@ -11,9 +14,18 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn applied(function: &Function, found: &Found) -> Result<Resources<Applied>, Invalid> {
-    let build::Resources { latest, leftovers, revision, create, repair, service, remove, state: build::Prepared } =
-        build::build(&validate(function)?, found, &names())?;
-    Ok(Resources { latest, leftovers, revision, create, repair, service, remove, state: Applied::default() })
+    let build::Resources {
+        latest,
+        leftovers,
+        revision,
+        record,
+        create,
+        repair,
+        service,
+        remove,
+        state: build::Prepared,
+    } = build::build(&validate(function)?, found, &names())?;
+    Ok(Resources { latest, leftovers, revision, record, create, repair, service, remove, state: Applied::default() })
 }
 
 /// Puts the Deployment `name` into what was found.
@@ -27,6 +39,7 @@ fn resources(latest: &str) -> Result<Resources<Applied>, Invalid> {
         latest: latest.into(),
         leftovers: vec![],
         revision: None,
+        record: None,
         create: vec![],
         repair: vec![],
         service: build::service::Plan::Keep,
@@ -41,7 +54,7 @@ fn run(
     applied: &Result<Resources<Applied>, Invalid>,
     second: i64,
 ) -> FunctionStatus {
-    compute(&hello(), former, found, applied, &names(), at(second)).0
+    compute(&hello(), former, found, applied, &names(), &Figures::default(), at(second)).0
 }
 
 #[test]
@@ -49,7 +62,8 @@ fn the_first_status_says_where_and_what() {
     let function = hello();
     let found = Found::default();
     let applied = applied(&function, &found);
-    let status = compute(&function, &FunctionStatus::default(), &found, &applied, &names(), at(0)).0;
+    let status =
+        compute(&function, &FunctionStatus::default(), &found, &applied, &names(), &Figures::default(), at(0)).0;
     insta::assert_yaml_snapshot!("first_status", status);
 }
 
@@ -95,8 +109,104 @@ fn an_invalid_change_leaves_the_traffic_where_it_is() {
 #[test]
 fn a_cluster_function_has_no_url() {
     let function = function(json!({"image": "i", "visibility": "Cluster"}));
-    let status =
-        compute(&function, &FunctionStatus::default(), &Found::default(), &resources("hello-00001"), &names(), at(0)).0;
+    let (former, found, applied) = (FunctionStatus::default(), Found::default(), resources("hello-00001"));
+    let status = compute(&function, &former, &found, &applied, &names(), &Figures::default(), at(0)).0;
     assert_eq!(status.url, None);
     assert_eq!(status.address.unwrap().url, "http://hello.default.svc.cluster.local");
+}
+
+#[test]
+fn revisions_are_told_the_newest_first() {
+    let mut found = Found::default();
+    deployment(&mut found, "hello-00001", 2, 2);
+    deployment(&mut found, "hello-00002", 1, 0);
+    let revision = json!({
+        "metadata": {"name": "hello-00001", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "revision": 1, "data": {"container": {"image": "i:1"}, "template": {}},
+    });
+    found.revisions.insert("hello-00001".into(), Arc::new(serde_json::from_value(revision).unwrap()));
+    let status = run(&FunctionStatus::default(), &found, &resources("hello-00002"), 0);
+    assert_eq!(
+        serde_json::to_value(&status.revisions).unwrap(),
+        json!([
+            {"name": "hello-00002", "image": "", "ready": 0, "percent": 100},
+            {"name": "hello-00001", "image": "i:1", "created": "2026-01-01T00:00:00Z", "ready": 2, "percent": 0},
+        ])
+    );
+}
+
+#[test]
+fn one_that_was_just_made_is_among_them() {
+    let function = hello();
+    let found = Found::default();
+    let mut applied = applied(&function, &found).unwrap();
+    let created: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    applied.state.made = Some(super::super::apply::Made { image: "i".into(), created: Some(Time(created)) });
+    let status = run(&FunctionStatus::default(), &found, &Ok(applied), 0);
+    let [revision] = &status.revisions[..] else { panic!("{:?}", status.revisions) };
+    assert_eq!((revision.name.as_str(), revision.image.as_str()), ("hello-00001", "i"));
+    assert_eq!(revision.created, Some(Time(created)));
+}
+
+/// Steps of a roll-out as the status tells them.
+#[test]
+fn a_roll_out_in_steps() {
+    let spec = json!({
+        "image": "i:2", "rollout": {"steps": [10], "abortOn": {"errorRate": "5%"}},
+        "traffic": [{"revision": "hello-00000", "percent": 50}, {"latest": true, "percent": 50, "tag": "next"}],
+    });
+    let function = function(spec);
+    let mut found = Found::default();
+    deployment(&mut found, "hello-00000", 1, 1);
+    deployment(&mut found, "hello-00001", 1, 1);
+    deployment(&mut found, "hello-00002", 1, 1);
+    let former: FunctionStatus = serde_json::from_value(json!({
+        "latestRevision": "hello-00001",
+        "traffic": [{"revision": "hello-00000", "percent": 50}, {"revision": "hello-00001", "percent": 50, "latest": true}],
+    }))
+    .unwrap();
+    let run = |former: &FunctionStatus, figures: &Figures, second: i64| {
+        compute(&function, former, &found, &resources("hello-00002"), &names(), figures, at(second))
+    };
+    let (step, again) = run(&former, &Figures::default(), 0);
+    assert_eq!(
+        serde_json::to_value(&step.traffic).unwrap(),
+        json!([
+            {"revision": "hello-00000", "percent": 50},
+            {"revision": "hello-00001", "percent": 45, "latest": true},
+            {"revision": "hello-00002", "percent": 5, "latest": true, "tag": "next", "url": "http://next-hello.default.example.com"},
+        ])
+    );
+    assert_eq!(again, Some(Duration::from_secs(1)), "it is judged");
+    assert_eq!(step.rollout.as_ref().unwrap().percent, 10);
+    assert_eq!(run(&step, &Figures::default(), 59).0, step, "no change, no write");
+
+    let bad = Figures { answered: 50, failed: 25, ..Figures::default() };
+    let (aborted, again) = run(&step, &bad, 30);
+    assert_eq!(again, None);
+    assert_eq!(aborted.traffic[1].revision, "hello-00001");
+    assert_eq!(aborted.traffic[1].percent, 50);
+    let ready = condition(&aborted, READY).unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "RolloutAborted"));
+    assert!(ready.message.contains("25 of its 50 calls failed"), "{}", ready.message);
+    assert_eq!(run(&aborted, &Figures::default(), 9000).0, aborted, "it stays so");
+
+    let done = run(&step, &Figures::default(), 60).0;
+    assert_eq!((done.rollout, done.traffic[1].percent), (None, 50));
+    assert_eq!(done.traffic[1].revision, "hello-00002");
+}
+
+#[test]
+fn a_tag_whose_host_another_function_has() {
+    let function = function(json!({"image": "i", "traffic": [{"latest": true, "percent": 100, "tag": "next"}]}));
+    let mut found = Found::default();
+    deployment(&mut found, "hello-00001", 1, 1);
+    let owner = FunctionKey::new("default", "next-hello");
+    found.lost_tags = vec![super::super::dereference::LostTag { tag: "next".into(), owner }];
+    let (former, applied) = (FunctionStatus::default(), resources("hello-00001"));
+    let status = compute(&function, &former, &found, &applied, &names(), &Figures::default(), at(0)).0;
+    assert_eq!((status.traffic[0].tag.as_deref(), &status.traffic[0].url), (Some("next"), &None));
+    let routable = condition(&status, "Routable").unwrap();
+    assert_eq!((routable.status.as_str(), routable.reason.as_str()), ("False", "HostConflict"));
+    assert!(routable.message.contains("default/next-hello"), "{}", routable.message);
 }
