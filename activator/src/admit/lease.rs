@@ -36,6 +36,12 @@ impl Lease {
         &self.endpoint
     }
 
+    /// Name of the revision whose pod it is.
+    #[must_use]
+    pub fn revision(&self) -> &str {
+        self.account.revision()
+    }
+
     /// Where its time went, if it waited for a pod to start.
     #[must_use]
     pub fn cold_start(&self) -> Option<ColdStart> {

@@ -17,7 +17,9 @@ mod refusal;
 mod revision;
 mod slot;
 mod step;
+mod target;
 mod throttle;
+mod traffic;
 
 pub use budget::{Budget, Caps, Held};
 pub use cold::ColdStart;
@@ -27,6 +29,7 @@ pub use namespace::Namespace;
 pub use policy::Policy;
 pub use refusal::{Full, Measure, Refusal, Scope};
 pub use step::Step;
+pub use target::{Affinity, Target};
 pub use throttle::Rate;
 
 #[cfg(test)]

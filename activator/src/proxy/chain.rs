@@ -18,7 +18,7 @@ use super::{
     headers, hygiene, trace, upgrade,
 };
 use crate::{
-    admit::{Entered, Gate, Lease, Policy, Ticket},
+    admit::{Entered, Gate, Lease, Policy, Target, Ticket},
     endpoints::Connection,
     metrics::Metrics,
     problem::{Kind, Problem},
@@ -182,7 +182,7 @@ impl Proxy {
         progress: Option<&Arc<Progress>>,
     ) -> Result<Answer, Stop> {
         let deadline = Instant::now() + policy.cold_start;
-        let mut entered = gate.enter(|| request.as_ref().map_or(0, held_bytes));
+        let mut entered = gate.enter(&Target::ANY, || request.as_ref().map_or(0, held_bytes));
         let mut unreachable = None;
         let mut cold = None;
         loop {
@@ -204,7 +204,8 @@ impl Proxy {
                         return Err(Problem::new(Kind::PodUnreachable, error).into());
                     }
                     unreachable = Some(error);
-                    entered = gate.enter_again(|| request.as_ref().map_or(0, held_bytes), sequence, arrived);
+                    entered =
+                        gate.enter_again(&Target::ANY, || request.as_ref().map_or(0, held_bytes), sequence, arrived);
                 }
                 Forwarded::Broken(error) => return Err(Problem::new(Kind::BadAnswer, error).into()),
                 Forwarded::Late => {

@@ -101,12 +101,7 @@ impl Directory {
         };
         self.set_hosts(&key, function);
         if let Some(status) = &function.status {
-            let traffic: Vec<_> = status
-                .traffic
-                .iter()
-                .map(|t| (t.revision.as_str().into(), u32::try_from(t.percent).unwrap_or(0)))
-                .collect();
-            gate.set_traffic(&traffic);
+            gate.set_traffic(&status.traffic);
             let refused = status.conditions.iter().find(|c| {
                 c.type_ == conditions::ACTIVE && c.status == "False" && c.reason == conditions::POD_CREATION_FAILED
             });
