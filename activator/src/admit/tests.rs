@@ -1,6 +1,7 @@
 //! The gate against a model, against time, and against many threads.
 
 mod crowd;
+mod drain;
 mod failure;
 mod model;
 mod panics;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::admit::revision::Bound;
+use crate::admit::revision::{Bound, Revision};
 
 const OTHER: &str = "f-00002";
 const BOTH: [&str; 2] = [REVISION, OTHER];
@@ -229,6 +229,15 @@ impl Model {
             prop_assert!(bound.inside.iter().all(|lease| lease.revision() == BOTH[which]), "a tag led elsewhere");
         }
         prop_assert_eq!(gate.is_split(), inner.revisions.iter().filter(|r| r.percent > 0).count() > 1);
+        let draining = |r: &Revision| r.slots.iter().filter(|slot| slot.draining).count();
+        let going: usize = inner.revisions.iter().map(draining).sum();
+        let told = gate.context().ledger.read(None).revisions;
+        for revision in &told {
+            let in_pods: u64 = revision.pods.iter().map(|pod| pod.in_flight).sum();
+            prop_assert_eq!(in_pods, revision.in_flight, "what is in pods is not what is told of them");
+        }
+        let told = told.iter().flat_map(|r| &r.pods).filter(|pod| pod.draining).count();
+        prop_assert!(told >= going, "{told} of {going} pods are told to go");
         prop_assert!(inner.waiting.requests == 0 || inner.keeper, "somebody waits, and nobody sees to it");
         Ok(())
     }
