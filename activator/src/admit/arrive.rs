@@ -77,12 +77,25 @@ impl Gate {
                 revision.account.enter();
                 let account = revision.account.clone();
                 let arrived = since;
-                let lease =
-                    Lease { gate: self.clone(), account, endpoint, sequence, arrived, cold: None, answered: false };
+                let lease = Lease {
+                    gate: self.clone(),
+                    account,
+                    endpoint,
+                    sequence,
+                    arrived,
+                    cold: None,
+                    answered: false,
+                    given: None,
+                };
                 return Ok(Entered::Now(lease));
             }
             let arrival = Arrival { target, bytes: bytes(), sequence, since, back: back.is_some() };
-            self.wait_in_line(inner, effects, chosen, &policy, now, &arrival).map(Entered::Later)
+            let line = self.wait_in_line(inner, effects, chosen, &policy, now, &arrival);
+            if let Err(Refusal::Failing { .. }) = line {
+                // Its pods could not serve it.
+                inner.revisions[chosen].account.ended(true, None);
+            }
+            line.map(Entered::Later)
         });
         if let Err(refusal) = &entered
             && !matches!(target, Target::Copy(_))

@@ -127,6 +127,14 @@ impl Gate {
         });
     }
 
+    /// A request that waits is given up because of its revision's pods.
+    pub(super) fn fail(&self, sequence: u64) {
+        let inner = self.lock();
+        if let Some(revision) = inner.revisions.iter().find(|r| r.queue.contains_key(&sequence)) {
+            revision.account.ended(true, None);
+        }
+    }
+
     /// A request that waited left.
     pub(super) fn leave(self: &Arc<Self>, sequence: u64) {
         self.with(|inner, effects| {
@@ -148,6 +156,7 @@ impl Gate {
         if **self.policy.load() != policy {
             self.with(|inner, effects| {
                 let limit = policy.limit;
+                inner.revisions.iter().for_each(|revision| revision.account.judge(policy.judged));
                 self.policy.store(Arc::new(policy));
                 inner.pump_all(self, limit, effects);
             });
@@ -198,6 +207,7 @@ impl Gate {
     pub(super) fn index_of(&self, inner: &mut Inner, name: &str) -> usize {
         inner.revisions.iter().position(|r| *r.name == *name).unwrap_or_else(|| {
             let account = self.context.ledger.account(&self.id.namespace, &self.id.name, name);
+            account.judge(self.policy.load().judged);
             inner.revisions.push(Revision::new(name.into(), account));
             inner.revisions.len() - 1
         })

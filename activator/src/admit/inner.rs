@@ -111,6 +111,7 @@ impl Inner {
                 arrived: waiter.arrived,
                 cold: (admitted > waiter.arrived).then(|| seen.cold_start(now)),
                 answered: false,
+                given: None,
             };
             effects.grants.push((waiter.answer, lease));
         }

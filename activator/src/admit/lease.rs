@@ -18,6 +18,8 @@ pub struct Lease {
     pub(super) arrived: Instant,
     pub(super) cold: Option<ColdStart>,
     pub(super) answered: bool,
+    /// When it was given to its pod, while somebody judges by how that ends.
+    pub(super) given: Option<Instant>,
 }
 
 /// A place in the queue. Dropping it gives the place up.
@@ -70,6 +72,25 @@ impl Lease {
         self.answered = true;
     }
 
+    /// It is given to its pod now. From here on it counts how it ends, unless it just leaves.
+    pub(crate) fn give(&mut self) {
+        self.given = Some(Instant::now());
+    }
+
+    /// It ends with the head of an answer.
+    pub(crate) fn judge(&mut self, status: http::StatusCode) {
+        if let Some(given) = self.given.take() {
+            self.account.ended(status.as_u16() >= 500, Some(given.elapsed()));
+        }
+    }
+
+    /// It ends without an answer that can be passed on.
+    pub(crate) fn fail(&mut self) {
+        if self.given.take().is_some() {
+            self.account.ended(true, None);
+        }
+    }
+
     /// The pod cannot be connected to: it gets nothing until a probe succeeds.
     pub fn unreachable(self) {
         self.gate.set_aside(&self.endpoint);
@@ -87,6 +108,11 @@ impl Ticket {
     #[must_use]
     pub fn obstacle(&self) -> Option<PodFailure> {
         self.gate.obstacle(self.sequence)
+    }
+
+    /// It is given up because its revision's pods cannot be connected to: that counts as a failure of the revision.
+    pub(crate) fn fail(&self) {
+        self.gate.fail(self.sequence);
     }
 
     /// Waits for a place in a pod. There is no limit of time in here; dropping the ticket ends the wait.

@@ -25,6 +25,8 @@ pub struct Policy {
     pub response: Duration,
     /// How long neither side may send a byte.
     pub idle: Option<Duration>,
+    /// How requests end is counted, because a roll-out is judged by it.
+    pub judged: bool,
     /// Port of the container, where the pod does not say it.
     pub port: u16,
     /// What the container speaks, where the pod does not say it.
@@ -61,6 +63,7 @@ impl From<&FunctionSpec> for Policy {
             cold_start: timeouts.cold_start(),
             response: timeouts.response(),
             idle: timeouts.idle(),
+            judged: spec.rollout.as_ref().is_some_and(|rollout| rollout.abort_on.is_some()),
             // The schema keeps the port in range; an object stored before that rule gets the default.
             port: u16::try_from(spec.port()).unwrap_or(8080),
             protocol: spec.protocol(),

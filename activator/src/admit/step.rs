@@ -87,6 +87,9 @@ impl Inner {
             for waiter in waiting.into_values() {
                 self.waiting.remove(&waiter.held);
                 revision.account.leave();
+                if matches!(refusal, Refusal::Failing { .. }) {
+                    revision.account.ended(true, None);
+                }
                 effects.refusals.push((waiter.answer, refusal.clone()));
             }
         }

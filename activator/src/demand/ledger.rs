@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use rouse_crds::demand::{FRAME_INTERVAL, RevisionDemand};
 use tokio::{sync::watch, time::Instant};
 
-use super::pods::Pods;
+use super::{outcomes::Tally, pods::Pods};
 use crate::endpoints::Endpoint;
 
 /// Every revision that has been called in this process, or has had pods that go.
@@ -50,6 +50,7 @@ struct Counters {
     /// When the last request left.
     idle_since: Option<Instant>,
     pods: Pods,
+    tally: Tally,
 }
 
 /// Accounts as of one moment.
@@ -94,6 +95,7 @@ impl Ledger {
                 summed: Instant::now(),
                 idle_since: None,
                 pods: Pods::default(),
+                tally: Tally::default(),
             }),
         })
     }
@@ -117,13 +119,17 @@ impl Ledger {
             let changed = mark.is_none_or(|mark| account.changed.load(Ordering::Acquire) > mark);
             if changed || counters.in_flight + counters.queued > 0 {
                 counters.sum(now);
-                revisions.push(RevisionDemand { pods: counters.pods.tell(), ..account.demand(&counters) });
+                revisions.push(RevisionDemand {
+                    pods: counters.pods.tell(),
+                    outcomes: counters.tally.tell(),
+                    ..account.demand(&counters)
+                });
             }
         }
         Reading { at_us: micros(now.saturating_duration_since(self.began)), mark: next, revisions }
     }
 
-    /// Visits every account as it is now, for metrics: without its pods.
+    /// Visits every account as it is now, for metrics: without its pods and outcomes.
     pub fn each(&self, mut visit: impl FnMut(&RevisionDemand)) {
         for account in self.accounts.read().iter() {
             let demand = account.demand(&account.counters.lock());
@@ -195,6 +201,19 @@ impl Account {
     pub(crate) fn pod_gone(self: &Arc<Self>, id: &str) {
         let news = self.counters.lock().pods.part(id);
         if news {
+            self.change(|_| ());
+        }
+    }
+
+    /// Whether somebody judges by how its requests end.
+    pub(crate) fn judge(&self, asked: bool) {
+        self.counters.lock().tally.ask(asked);
+    }
+
+    /// A request ended, with the head of an answer after this time or without one. Counted if somebody judges by it.
+    pub(crate) fn ended(self: &Arc<Self>, failed: bool, latency: Option<std::time::Duration>) {
+        let counted = self.counters.lock().tally.count(failed, latency);
+        if counted {
             self.change(|_| ());
         }
     }

@@ -194,13 +194,20 @@ impl Proxy {
             // A request that goes to a second pod waited for both.
             cold = lease.cold_start().or(cold);
             lease.set_cold_start(cold);
+            if policy.judged {
+                lease.give();
+            }
             match forward(lease, request, &gate.context().dialer, policy, progress, &peer.alarm).await {
                 Forwarded::Answered(response, connection, lease) => return Ok((response, connection, lease)),
-                Forwarded::Unsent(lease, error) => {
+                Forwarded::Unsent(mut lease, error) => {
                     self.metrics.retries.inc();
                     let (sequence, arrived) = (lease.sequence(), lease.arrived());
+                    let late = Instant::now() >= deadline;
+                    if late {
+                        lease.fail();
+                    }
                     lease.unreachable();
-                    if Instant::now() >= deadline {
+                    if late {
                         return Err(Problem::new(Kind::PodUnreachable, error).into());
                     }
                     unreachable = Some(error);
@@ -227,7 +234,10 @@ impl Proxy {
             biased;
             lease = ticket.wait() => lease.map_err(|refusal| Stop::Answer(refusal.into())),
             () = sleep_until(deadline) => Err(Stop::Answer(match unreachable {
-                Some(error) => Problem::new(Kind::PodUnreachable, error),
+                Some(error) => {
+                    ticket.fail();
+                    Problem::new(Kind::PodUnreachable, error)
+                }
                 None => Problem::new(Kind::ColdStartTimeout, "no pod was ready within spec.timeouts.coldStart")
                     .because(ticket.obstacle()),
             })),
@@ -243,29 +253,33 @@ impl Proxy {
     /// Makes the answer of a pod the answer to the client.
     fn pass(
         &self,
-        (mut response, connection, lease): Answer,
+        (mut response, connection, mut lease): Answer,
         peer: &Peer,
         client: Option<OnUpgrade>,
         policy: &Policy,
         progress: Option<Arc<Progress>>,
     ) -> Result<Response<Body>, Problem> {
         let cold = lease.cold_start();
-        let mut passed = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let protocol = response.headers().get(header::UPGRADE).cloned();
-            let (Some(client), Some(protocol), true) = (client, protocol, upgrade::agreed(&response)) else {
-                return Err(Problem::new(
-                    Kind::BadAnswer,
-                    "the pod changed to another protocol without having been asked to",
-                ));
-            };
-            bad(headers::toward_client(response.headers_mut()))?;
+        let changes = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let protocol = response.headers().get(header::UPGRADE).filter(|_| changes).cloned();
+        let change = client.filter(|_| changes).zip(protocol);
+        let fault = if changes && change.is_none() {
+            Err("the pod changed to another protocol without having been asked to")
+        } else {
+            headers::toward_client(response.headers_mut())
+        };
+        if let Err(fault) = fault {
+            lease.fail();
+            return Err(Problem::new(Kind::BadAnswer, fault));
+        }
+        lease.judge(response.status());
+        let mut passed = if let Some((client, protocol)) = change {
             peer.heads.tunnel();
             upgrade::tunnel(&self.tunnels, client, hyper::upgrade::on(&mut response), lease, policy.idle);
             response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("upgrade"));
             response.headers_mut().insert(header::UPGRADE, protocol);
             response.map(|_| Body::empty())
         } else {
-            bad(headers::toward_client(response.headers_mut()))?;
             let silence = policy.idle.zip(progress);
             response.map(|body| Body::pod(body, connection, lease, silence))
         };
@@ -285,10 +299,6 @@ fn own(mut response: Response<Body>, bodiless: bool) -> Response<Body> {
         *response.body_mut() = Body::empty();
     }
     response
-}
-
-fn bad(answer: Result<(), &'static str>) -> Result<(), Problem> {
-    answer.map_err(|fault| Problem::new(Kind::BadAnswer, fault))
 }
 
 /// What a request holds of memory while it waits: its head, and what comes of its body before anybody asks for it.
