@@ -30,6 +30,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     refused: Family<RefusedLabels, Counter>,
     wakes: Family<WakeLabels, Counter>,
+    mirrored: Family<MirrorLabels, Counter>,
     waiting: Waiting,
     /// How long cold requests waited, in seconds.
     pub cold_starts: Histogram,
@@ -69,6 +70,11 @@ struct WakeLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MirrorLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RevisionLabels {
     namespace: String,
     function: String,
@@ -93,6 +99,12 @@ impl Metrics {
         registry.register("refused", "Requests answered without a function: unknown host, malformed", refused.clone());
         let wakes = Family::<WakeLabels, Counter>::default();
         registry.register("wakes", "Scale patches sent, by result", wakes.clone());
+        let mirrored = Family::<MirrorLabels, Counter>::default();
+        registry.register(
+            "mirrored",
+            "Copies of requests for the tag of spec.mirror, by what became of them",
+            mirrored.clone(),
+        );
         let bounds = [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
         let cold_starts = Histogram::new(bounds);
         registry.register_with_unit(
@@ -122,7 +134,18 @@ impl Metrics {
             Info::new(build.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec()),
         );
         registry.register_collector(Box::new(DemandCollector(ledger)));
-        Arc::new(Self { registry: whole, requests, refused, wakes, waiting, cold_starts, probes, retries, departures })
+        Arc::new(Self {
+            registry: whole,
+            requests,
+            refused,
+            wakes,
+            mirrored,
+            waiting,
+            cold_starts,
+            probes,
+            retries,
+            departures,
+        })
     }
 
     /// The counters of a function; they go when they are dropped.
@@ -152,6 +175,11 @@ impl Metrics {
             Err(WakeError::Busy { .. }) => "busy",
         };
         self.wakes.get_or_create(&WakeLabels { result }).inc();
+    }
+
+    /// Counts a copy of a request. `result` is one of a few fixed words.
+    pub(crate) fn mirrored(&self, result: &'static str) {
+        self.mirrored.get_or_create(&MirrorLabels { result }).inc();
     }
 
     /// Tells what waits under this budget from now on.

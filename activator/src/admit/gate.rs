@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -43,6 +46,8 @@ pub struct Gate {
     kick: Notify,
     /// More than one revision has a share of the calls.
     pub(super) split: AtomicBool,
+    /// Copies of its requests that are under way.
+    copies: AtomicU32,
     inner: Mutex<Inner>,
 }
 
@@ -78,6 +83,7 @@ impl Gate {
             metrics,
             kick: Notify::new(),
             split: AtomicBool::new(false),
+            copies: AtomicU32::new(0),
             inner,
         })
     }
@@ -104,6 +110,11 @@ impl Gate {
     #[must_use]
     pub fn metrics(&self) -> &FunctionMetrics {
         &self.metrics
+    }
+
+    /// Copies of its requests that are under way.
+    pub(crate) fn copies(&self) -> &AtomicU32 {
+        &self.copies
     }
 
     /// A request left its pod.

@@ -38,6 +38,12 @@ impl Lease {
         &self.endpoint
     }
 
+    /// The gate that it was had from.
+    #[must_use]
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
     /// Name of the revision whose pod it is.
     #[must_use]
     pub fn revision(&self) -> &str {

@@ -26,7 +26,7 @@ pub use cold::ColdStart;
 pub use gate::{Entered, FunctionId, Gate};
 pub use lease::{Lease, Ticket};
 pub use namespace::Namespace;
-pub use policy::Policy;
+pub use policy::{MirrorTo, Policy, TellApart};
 pub use refusal::{Full, Measure, Refusal, Scope};
 pub use step::Step;
 pub use target::{Affinity, Target};

@@ -12,10 +12,12 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Body, Peer, RequestBody,
+    Body, Peer, RequestBody, affinity,
     body::Progress,
     forward::{Forwarded, forward},
-    headers, hygiene, trace, upgrade,
+    headers, hygiene,
+    mirror::Mirror,
+    trace, upgrade,
 };
 use crate::{
     admit::{Entered, Gate, Lease, Policy, Target, Ticket},
@@ -32,6 +34,7 @@ use crate::{
 pub struct Proxy {
     table: Arc<Table>,
     metrics: Arc<Metrics>,
+    mirror: Mirror,
     /// Cancelled when waiting any longer is of no use, because this process is about to end.
     closing: CancellationToken,
     tunnels: TaskTracker,
@@ -76,7 +79,8 @@ impl Proxy {
     /// A proxy by this table. Requests that wait are turned away once `closing` is cancelled.
     #[must_use]
     pub fn new(table: Arc<Table>, metrics: Arc<Metrics>, closing: CancellationToken) -> Self {
-        Self { table, metrics, closing, tunnels: TaskTracker::new(), leaving: AtomicBool::new(false) }
+        let mirror = Mirror::new(metrics.clone());
+        Self { table, metrics, mirror, closing, tunnels: TaskTracker::new(), leaving: AtomicBool::new(false) }
     }
 
     /// From here on clients are told with every answer to close their connections.
@@ -132,13 +136,14 @@ impl Proxy {
         let wants_upgrade = headers::toward_pod(&mut parts, &peer);
         let client = client.filter(|_| wants_upgrade);
         let policy = gate.policy();
+        let target = affinity::target(&gate, &policy, &parts.headers);
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
         let mut request = Some(Request::from_parts(parts, RequestBody::new(body, progress.clone())));
-        let answered = self.call(&gate, &policy, &peer, &mut request, progress.as_ref()).await;
+        let answered = self.call(&gate, &target, &policy, &peer, &mut request, progress.as_ref()).await;
 
         // 3. Answer.
         let response = match answered {
-            Ok(answer) => self.pass(answer, &peer, client, &policy, progress),
+            Ok(answer) => self.pass(answer, &peer, client, &target, &policy, progress),
             Err(Stop::Answer(problem)) => Err(problem),
             Err(Stop::Gone) => return Err(Gone),
         };
@@ -176,13 +181,15 @@ impl Proxy {
     async fn call(
         &self,
         gate: &Arc<Gate>,
+        target: &Target,
         policy: &Policy,
         peer: &Peer,
         request: &mut Option<Request<RequestBody>>,
         progress: Option<&Arc<Progress>>,
     ) -> Result<Answer, Stop> {
         let deadline = Instant::now() + policy.cold_start;
-        let mut entered = gate.enter(&Target::ANY, || request.as_ref().map_or(0, held_bytes));
+        let mut mirror = policy.mirror.as_ref();
+        let mut entered = gate.enter(target, || request.as_ref().map_or(0, held_bytes));
         let mut unreachable = None;
         let mut cold = None;
         loop {
@@ -196,6 +203,9 @@ impl Proxy {
             lease.set_cold_start(cold);
             if policy.judged {
                 lease.give();
+            }
+            if let (Some(mirror), Some(request)) = (mirror.take(), request.as_mut()) {
+                self.mirror.copy(gate, target, mirror, request);
             }
             match forward(lease, request, &gate.context().dialer, policy, progress, &peer.alarm).await {
                 Forwarded::Answered(response, connection, lease) => return Ok((response, connection, lease)),
@@ -211,8 +221,7 @@ impl Proxy {
                         return Err(Problem::new(Kind::PodUnreachable, error).into());
                     }
                     unreachable = Some(error);
-                    entered =
-                        gate.enter_again(&Target::ANY, || request.as_ref().map_or(0, held_bytes), sequence, arrived);
+                    entered = gate.enter_again(target, || request.as_ref().map_or(0, held_bytes), sequence, arrived);
                 }
                 Forwarded::Broken(error) => return Err(Problem::new(Kind::BadAnswer, error).into()),
                 Forwarded::Late => {
@@ -256,6 +265,7 @@ impl Proxy {
         (mut response, connection, mut lease): Answer,
         peer: &Peer,
         client: Option<OnUpgrade>,
+        target: &Target,
         policy: &Policy,
         progress: Option<Arc<Progress>>,
     ) -> Result<Response<Body>, Problem> {
@@ -273,6 +283,7 @@ impl Proxy {
             return Err(Problem::new(Kind::BadAnswer, fault));
         }
         lease.judge(response.status());
+        affinity::keep(lease.gate(), policy, target, &lease, response.headers_mut());
         let mut passed = if let Some((client, protocol)) = change {
             peer.heads.tunnel();
             upgrade::tunnel(&self.tunnels, client, hyper::upgrade::on(&mut response), lease, policy.idle);
