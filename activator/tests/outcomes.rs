@@ -1,5 +1,6 @@
 //! How requests end, as the demand stream tells those who judge a roll-out by it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::needless_pass_by_value, reason = "a test hands over a `json!` where it stands")]
 
 mod rig;
 

@@ -1,5 +1,6 @@
 //! Calls that are split over revisions, kept at one, and copied to a tag.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::needless_pass_by_value, reason = "a test hands over a `json!` where it stands")]
 
 mod rig;
 
@@ -238,6 +239,25 @@ async fn copies_that_hang_or_fail_are_nothing_to_the_caller_and_are_bounded() {
     // The pod of the tag dies: those that wait find none.
     drop(shadow);
     assert_eq!(client.get(HOST, "/").await.text(), "false 0");
+}
+
+#[tokio::test]
+async fn a_call_that_goes_to_the_tags_revision_by_its_share_goes_there_once() {
+    let rig = Rig::start().await;
+    let mut function = hello(json!({"mirror": {"tag": "next"}}), &[("hello-00001", 50), ("hello-00002", 50)]);
+    function["status"]["traffic"][1]["tag"] = json!("next");
+    rig.apply(function);
+    let pods = [FakePod::saying("1").await, FakePod::saying("2").await];
+    show(&rig, "hello-00001", &pods[0]);
+    show(&rig, "hello-00002", &pods[1]);
+    let mut client = Client::connect(rig.public).await;
+    for _ in 0..100 {
+        client.get(HOST, "/").await;
+    }
+    rig.in_flight("hello", 0).await;
+    let of_first = pods[0].requests.load(Ordering::SeqCst) as u64;
+    results(&rig, "answered", of_first).await;
+    assert_eq!(pods[1].requests.load(Ordering::SeqCst), 100, "either it or its copy");
 }
 
 #[tokio::test]

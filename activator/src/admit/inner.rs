@@ -46,7 +46,8 @@ pub(super) struct Waiting {
 #[derive(Default)]
 pub(super) struct Effects {
     pub(super) grants: Vec<(oneshot::Sender<Result<Lease, Refusal>>, Lease)>,
-    pub(super) refusals: Vec<(oneshot::Sender<Result<Lease, Refusal>>, Refusal)>,
+    /// With whether it is a copy's.
+    pub(super) refusals: Vec<(oneshot::Sender<Result<Lease, Refusal>>, Refusal, bool)>,
     pub(super) probes: Vec<(Arc<Endpoint>, Duration, CancellationToken)>,
     /// A keeper is to be started.
     pub(super) keeper: bool,
@@ -141,8 +142,10 @@ impl Inner {
 
 impl Effects {
     pub(super) fn take_place(self, gate: &Arc<Gate>) {
-        for (answer, refusal) in self.refusals {
-            gate.metrics().turned_away(&refusal);
+        for (answer, refusal, copy) in self.refusals {
+            if !copy {
+                gate.metrics().turned_away(&refusal);
+            }
             // Whoever has left meanwhile does not need to be told.
             drop(answer.send(Err(refusal)));
         }

@@ -90,7 +90,7 @@ impl Inner {
                 if matches!(refusal, Refusal::Failing { .. }) {
                     revision.account.ended(true, None);
                 }
-                effects.refusals.push((waiter.answer, refusal.clone()));
+                effects.refusals.push((waiter.answer, refusal.clone(), waiter.held.is_nothing()));
             }
         }
     }

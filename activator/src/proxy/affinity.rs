@@ -1,11 +1,17 @@
 //! What keeps a caller at one revision while calls are split.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderValue, header};
 
 use crate::admit::{Affinity, Gate, Lease, Policy, Target, TellApart};
 
-/// The revision that a request by the shares is for. While calls are not split there is nothing to look at.
-pub(super) fn target(gate: &Gate, policy: &Policy, headers: &HeaderMap) -> Target {
+/// The revision that a request is for: the one of the tag that it came by, if any, or one by the shares. While calls are not
+/// split there is nothing to look at.
+pub(super) fn target(tagged: Option<Arc<str>>, gate: &Gate, policy: &Policy, headers: &HeaderMap) -> Target {
+    if let Some(revision) = tagged {
+        return Target::Revision(revision);
+    }
     let Some(by) = policy.affinity.as_ref().filter(|_| gate.is_split()) else { return Target::ANY };
     let affinity = match by {
         TellApart::Header(name) => {

@@ -136,7 +136,7 @@ impl Proxy {
         let wants_upgrade = headers::toward_pod(&mut parts, &peer);
         let client = client.filter(|_| wants_upgrade);
         let policy = gate.policy();
-        let target = affinity::target(&gate, &policy, &parts.headers);
+        let target = affinity::target(None, &gate, &policy, &parts.headers);
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
         let mut request = Some(Request::from_parts(parts, RequestBody::new(body, progress.clone())));
         let answered = self.call(&gate, &target, &policy, &peer, &mut request, progress.as_ref()).await;
@@ -205,7 +205,7 @@ impl Proxy {
                 lease.give();
             }
             if let (Some(mirror), Some(request)) = (mirror.take(), request.as_mut()) {
-                self.mirror.copy(gate, target, mirror, request);
+                self.mirror.copy(&lease, target, mirror, request);
             }
             match forward(lease, request, &gate.context().dialer, policy, progress, &peer.alarm).await {
                 Forwarded::Answered(response, connection, lease) => return Ok((response, connection, lease)),

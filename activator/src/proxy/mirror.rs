@@ -80,15 +80,16 @@ impl Mirror {
     }
 
     /// Begins a copy of a request that goes to its pod now, if it is one of those that are to be copied. Waits for nothing.
-    pub(super) fn copy(&self, gate: &Arc<Gate>, target: &Target, to: &MirrorTo, request: &mut Request<RequestBody>) {
+    pub(super) fn copy(&self, lease: &Lease, target: &Target, to: &MirrorTo, request: &mut Request<RequestBody>) {
         let wanted = matches!(target, Target::Shares { .. })
             && !request.headers().contains_key(header::UPGRADE)
             && (to.percent >= 100 || rand::rng().random_range(0..100) < to.percent);
         if !wanted {
             return;
         }
-        // A tag that leads nowhere yet gets nothing.
-        let Some(revision) = gate.tagged(&to.tag) else { return };
+        let gate = lease.gate();
+        // A tag that leads nowhere yet gets nothing, and what goes there by its share is not sent there twice.
+        let Some(revision) = gate.tagged(&to.tag).filter(|revision| **revision != *lease.revision()) else { return };
         if request.body().size_hint().lower() > LONGEST {
             return self.count(Fate::TooLong);
         }
