@@ -1,11 +1,11 @@
 //! Flags and environment.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use rouse_crds::{
     duration::ParseDurationError,
-    hosts::{BadTemplate, DEFAULT_TEMPLATE, HostTemplate},
+    hosts::{AllowedHosts, BadTemplate, DEFAULT_TEMPLATE, HostTemplate, ownership},
     quantity,
 };
 
@@ -25,6 +25,10 @@ pub struct Args {
     /// How default hosts are made, such as `{name}-{namespace}.{domain}`.
     #[arg(long, env = "ROUSE_HOST_TEMPLATE", default_value = DEFAULT_TEMPLATE)]
     pub host_template: String,
+    /// Which namespaces may claim which custom hosts, as JSON:
+    /// `[{"domains": ["*.shop.example.org"], "namespaces": ["shop-*"]}]`. Without any rule all may claim all.
+    #[arg(long, env = "ROUSE_ALLOWED_HOSTS", default_value = "", value_parser = str::parse::<AllowedHosts>)]
+    pub allowed_hosts: AllowedHosts,
     /// Domain of the cluster's own DNS.
     #[arg(long, env = "ROUSE_CLUSTER_DOMAIN", default_value = "cluster.local", value_parser = domain)]
     pub cluster_domain: String,
@@ -34,6 +38,18 @@ pub struct Args {
     /// Where requests from inside the cluster come in.
     #[arg(long, env = "ROUSE_CLUSTER_ADDR", default_value = "0.0.0.0:8081")]
     pub cluster_addr: SocketAddr,
+    /// Where requests from outside come in by TLS, if they do: only public functions by their public hosts.
+    #[arg(long, env = "ROUSE_TLS_ADDR", requires_all = ["tls_cert_file", "tls_key_file"])]
+    pub tls_addr: Option<SocketAddr>,
+    /// The certificate for that, with its chain, in PEM: `tls.crt` of a mounted Secret. It is read again when it changes.
+    #[arg(long, env = "ROUSE_TLS_CERT_FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its private key in PEM: `tls.key` of a mounted Secret.
+    #[arg(long, env = "ROUSE_TLS_KEY_FILE")]
+    pub tls_key_file: Option<PathBuf>,
+    /// Sends public calls that came by TLS neither here nor to the ingress (`X-Forwarded-Proto`) to `https://`, with a 308.
+    #[arg(long, env = "ROUSE_HTTPS_REDIRECT")]
+    pub https_redirect: bool,
     /// Where health, metrics and demand are told.
     #[arg(long, env = "ROUSE_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     pub admin_addr: SocketAddr,
@@ -128,7 +144,7 @@ impl Args {
                 self.shutdown_delay, self.shutdown_grace
             ));
         }
-        self.hosts().map_err(|error| format!("--host-template: {error}"))?;
+        self.rules().map_err(|error| format!("--host-template: {error}"))?;
         if self.max_queued_bytes_per_namespace > self.max_queued_bytes {
             return Err("--max-queued-bytes-per-namespace must not be more than --max-queued-bytes".to_owned());
         }
@@ -147,13 +163,14 @@ impl Args {
         Ok(())
     }
 
-    /// Default hosts.
+    /// Who has which host.
     ///
     /// # Errors
     ///
     /// If `--host-template` is no template, which [`Args::check`] refuses.
-    pub fn hosts(&self) -> Result<HostTemplate, BadTemplate> {
-        HostTemplate::new(&self.host_template, &self.domain)
+    pub fn rules(&self) -> Result<ownership::Rules, BadTemplate> {
+        let template = HostTemplate::new(&self.host_template, &self.domain)?;
+        Ok(ownership::Rules { template, allowed: self.allowed_hosts.clone() })
     }
 
     /// What the process allows.
@@ -261,6 +278,9 @@ mod tests {
     #[case(&["--wakes", "0/3s"])]
     #[case(&["--wakes", "10/3"])]
     #[case(&["--wakes", "10/2h"])]
+    #[case(&["--allowed-hosts", "*.example.org"])]
+    #[case(&["--tls-addr", "0.0.0.0:8443"])]
+    #[case(&["--tls-addr", "0.0.0.0:8443", "--tls-cert-file", "tls.crt"])]
     fn a_bad_flag_is_refused(#[case] flags: &[&str]) {
         assert!(Args::try_parse_from(["rouse-activator"].iter().chain(flags)).is_err());
     }

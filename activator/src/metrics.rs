@@ -1,6 +1,7 @@
 //! Counts for operators. A function's counters are looked up once, when its gate is made; a request only adds to them.
 
 mod process;
+mod tls;
 
 use std::{
     fmt,
@@ -32,6 +33,7 @@ pub struct Metrics {
     wakes: Family<WakeLabels, Counter>,
     mirrored: Family<MirrorLabels, Counter>,
     waiting: Waiting,
+    pub(crate) tls: tls::Tls,
     /// How long cold requests waited, in seconds.
     pub cold_starts: Histogram,
     /// Tries to find out whether a pod takes requests.
@@ -92,6 +94,7 @@ impl Metrics {
     pub fn new(ledger: Arc<Ledger>) -> Arc<Self> {
         let mut whole = Registry::default();
         whole.register_collector(Box::new(process::Process));
+        let tls = tls::Tls::register(&mut whole);
         let registry = whole.sub_registry_with_prefix("rouse_activator");
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register("requests", "Answers given, by function and class of status", requests.clone());
@@ -141,6 +144,7 @@ impl Metrics {
             wakes,
             mirrored,
             waiting,
+            tls,
             cold_starts,
             probes,
             retries,

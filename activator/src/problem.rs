@@ -20,6 +20,7 @@ pub struct Problem {
     kind: Kind,
     detail: String,
     retry_after: Option<Duration>,
+    allow: Option<HeaderValue>,
     reason: Option<String>,
 }
 
@@ -36,6 +37,12 @@ pub enum Kind {
     HeadTimeout,
     /// No function answers to this host here.
     UnknownHost,
+    /// A function answers to this host, and none to this path of it.
+    UnknownPath,
+    /// The path can be read in several ways that do not lead to the same function.
+    AmbiguousPath,
+    /// The route lets other methods in.
+    MethodNotAllowed,
     /// The function was deleted while the request waited.
     FunctionDeleted,
     /// As many requests wait for the function as may.
@@ -83,6 +90,9 @@ impl Kind {
             Self::TargetTooLong => "target-too-long",
             Self::HeadTimeout => "head-timeout",
             Self::UnknownHost => "unknown-host",
+            Self::UnknownPath => "unknown-path",
+            Self::AmbiguousPath => "ambiguous-path",
+            Self::MethodNotAllowed => "method-not-allowed",
             Self::FunctionDeleted => "function-deleted",
             Self::QueueFull => "queue-full",
             Self::WakeThrottled => "wake-throttled",
@@ -98,11 +108,12 @@ impl Kind {
 
     fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::BadRequest | Self::AmbiguousPath => StatusCode::BAD_REQUEST,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::UnknownHost | Self::FunctionDeleted => StatusCode::NOT_FOUND,
+            Self::UnknownHost | Self::UnknownPath | Self::FunctionDeleted => StatusCode::NOT_FOUND,
             Self::QueueFull | Self::WakeThrottled => StatusCode::TOO_MANY_REQUESTS,
             Self::FunctionFailing | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::ColdStartTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -124,6 +135,9 @@ impl Kind {
             Self::TargetTooLong => "The request line is too long",
             Self::HeadTimeout => "The request did not come in time",
             Self::UnknownHost => "No function answers to this host",
+            Self::UnknownPath => "No function answers to this path",
+            Self::AmbiguousPath => "The path is ambiguous",
+            Self::MethodNotAllowed => "The method is not allowed here",
             Self::FunctionDeleted => "The function was deleted",
             Self::QueueFull => "Too many requests wait",
             Self::WakeThrottled => "The function is woken too often",
@@ -142,13 +156,20 @@ impl Problem {
     /// A problem, explained in a sentence.
     #[must_use]
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), retry_after: None, reason: None }
+        Self { kind, detail: detail.into(), retry_after: None, allow: None, reason: None }
     }
 
     /// When another try makes sense.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
+        self
+    }
+
+    /// Methods that are let in instead.
+    #[must_use]
+    pub fn allow(mut self, methods: HeaderValue) -> Self {
+        self.allow = Some(methods);
         self
     }
 
@@ -194,6 +215,9 @@ impl Problem {
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, seconds.max(1).into());
         }
+        if let Some(methods) = &self.allow {
+            headers.insert(header::ALLOW, methods.clone());
+        }
         response
     }
 }
@@ -220,7 +244,9 @@ impl From<Refusal> for Problem {
             Refusal::Failing { failure, retry_after } => {
                 let PodFailure { reason, message } = failure;
                 let detail = if message.is_empty() { reason.clone() } else { message };
-                Self { kind: Kind::FunctionFailing, detail, retry_after: Some(retry_after), reason: Some(reason) }
+                let mut problem = Self::new(Kind::FunctionFailing, detail).retry_after(retry_after);
+                problem.reason = Some(reason);
+                problem
             }
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use kube::Client;
-use rouse_crds::hosts::HostTemplate;
+use rouse_crds::hosts::ownership;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -27,7 +27,8 @@ use crate::{
     metrics::Metrics,
     proxy::Proxy,
     route::{self, Directory, Side, Synced, Table},
-    serve::{Admin, Listener, admin_router},
+    serve::{Admin, Certificates, Listener, admin_router},
+    unbroken,
     wake::{ApiScaler, Scaler},
 };
 
@@ -40,9 +41,10 @@ pub struct Activator {
     args: Args,
     context: Arc<Context>,
     table: Arc<Table>,
-    hosts: HostTemplate,
+    rules: ownership::Rules,
     public: Listener,
     cluster: Listener,
+    tls: Option<(Listener, Arc<Certificates>)>,
     admin: TcpListener,
 }
 
@@ -81,7 +83,7 @@ impl Activator {
     ///
     /// # Errors
     ///
-    /// If one cannot be bound.
+    /// If one cannot be bound. A certificate that cannot be used is told in the log, and everything else is served.
     pub async fn bind(args: Args, scaler: Arc<dyn Scaler>) -> anyhow::Result<Self> {
         let limits = args.limits();
         let bound = |what: &'static str, address| move || format!("cannot listen for {what} on {address}");
@@ -95,16 +97,25 @@ impl Activator {
             TcpListener::bind(args.admin_addr).await.with_context(bound("the admin endpoints", args.admin_addr))?;
         let ledger = Ledger::new();
         let metrics = Metrics::new(ledger.clone());
+        let tls = match (args.tls_addr, &args.tls_cert_file, &args.tls_key_file) {
+            (Some(address), Some(certificate), Some(key)) => {
+                let listener =
+                    Listener::bind(address, Side::Public, limits).await.with_context(bound("TLS", address))?;
+                let certificates = Certificates::open(certificate.clone(), key.clone(), metrics.clone()).await;
+                Some((listener.with_tls(certificates.config()?), certificates))
+            }
+            _ => None,
+        };
         let context = Context::new(scaler, args.bounds(), Dialer::new(args.allow_local_pods), metrics, ledger);
         let table = Arc::new(Table::new(&args.cluster_domain));
-        let hosts = args.hosts()?;
-        Ok(Self { args, context, table, hosts, public, cluster, admin })
+        let rules = args.rules()?;
+        Ok(Self { args, context, table, rules, public, cluster, tls, admin })
     }
 
     /// A directory that feeds this activator.
     #[must_use]
     pub fn directory(&self) -> Directory {
-        Directory::new(self.context.clone(), self.table.clone(), self.hosts.clone())
+        Directory::new(self.context.clone(), self.table.clone(), self.rules.clone())
     }
 
     /// Where it listens: for the ingress, for the cluster, for admin.
@@ -116,6 +127,15 @@ impl Activator {
         Ok([self.public.address()?, self.cluster.address()?, self.admin.local_addr()?])
     }
 
+    /// Where it listens for TLS, if it does.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not tell.
+    pub fn tls_address(&self) -> std::io::Result<Option<std::net::SocketAddr>> {
+        self.tls.as_ref().map(|(listener, _)| listener.address()).transpose()
+    }
+
     /// Serves until `stop` completes, then lets go in order: not ready, still accepting for the delay, no longer accepting,
     /// what is under way ends. The demand stream is told to the last.
     ///
@@ -123,11 +143,12 @@ impl Activator {
     ///
     /// If the admin endpoints fail.
     pub async fn serve(self, synced: watch::Receiver<Synced>, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { args, context, table, hosts: _, public, cluster, admin } = self;
+        let Self { args, context, table, rules: _, public, cluster, tls, admin } = self;
         let [delay, grace] = [args.shutdown_delay, args.shutdown_grace];
         let (going, stop_accepting, closing) =
             (Arc::new(AtomicBool::new(false)), CancellationToken::new(), CancellationToken::new());
-        let proxy = Arc::new(Proxy::new(table, context.metrics.clone(), closing.clone()));
+        let proxy = Proxy::new(table, context.metrics.clone(), closing.clone());
+        let proxy = Arc::new(proxy.with_https_redirect(args.https_redirect));
         let endpoints = admin_router(Admin {
             metrics: context.metrics.clone(),
             ledger: context.ledger.clone(),
@@ -138,9 +159,28 @@ impl Activator {
         let mut admin = tokio::spawn(axum::serve(admin, endpoints).into_future());
         let mut serving = tokio::spawn({
             let (proxy, stop) = (proxy.clone(), stop_accepting.clone());
-            async move { tokio::join!(public.serve(proxy.clone(), stop.clone()), cluster.serve(proxy, stop)) }
+            let (tls, certificates) = tls.unzip();
+            if let Some(certificates) = certificates {
+                let stop = stop.clone();
+                unbroken::spawn("certificates", context.metrics.clone(), move || {
+                    let (certificates, stop) = (certificates.clone(), stop.clone());
+                    async move { drop(stop.run_until_cancelled(certificates.follow()).await) }
+                });
+            }
+            async move {
+                let by_tls = async {
+                    if let Some(tls) = tls {
+                        tls.serve(proxy.clone(), stop.clone()).await;
+                    }
+                };
+                tokio::join!(
+                    public.serve(proxy.clone(), stop.clone()),
+                    cluster.serve(proxy.clone(), stop.clone()),
+                    by_tls
+                )
+            }
         });
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), public = %args.public_addr, cluster = %args.cluster_addr, admin = %args.admin_addr, "The activator serves");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), public = %args.public_addr, cluster = %args.cluster_addr, tls = ?args.tls_addr, admin = %args.admin_addr, "The activator serves");
 
         tokio::select! {
             () = stop => {}

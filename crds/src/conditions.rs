@@ -32,6 +32,8 @@ pub const INVALID: &str = "Invalid";
 pub const ROUTED: &str = "Routed";
 /// Reason of [`ROUTABLE`]`=False`: another, older Function has claimed the host.
 pub const HOST_CONFLICT: &str = "HostConflict";
+/// Reason of [`ROUTABLE`]`=False`: the platform's rules give the host to other namespaces.
+pub const HOST_NOT_ALLOWED: &str = "HostNotAllowed";
 /// Reason of [`READY`]`=True`.
 pub const ALL_GOOD: &str = "Ready";
 

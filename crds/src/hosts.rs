@@ -1,5 +1,10 @@
 //! The hosts that a function answers to, and who owns a host that two Functions claim.
 
+mod allowed;
+pub mod ownership;
+
+pub use allowed::{AllowedHosts, BadAllowedHosts, NotAllowed};
+
 use crate::function::Function;
 use kube::ResourceExt;
 

@@ -24,7 +24,7 @@ use crate::{
     endpoints::Connection,
     metrics::Metrics,
     problem::{Kind, Problem},
-    route::{Host, Side, Table},
+    route::{Host, Route, Side, Table, Unrouted, Verdict, cors::Grant, to_https},
     serve::STREAM_WINDOW,
     timing,
 };
@@ -39,6 +39,8 @@ pub struct Proxy {
     closing: CancellationToken,
     tunnels: TaskTracker,
     leaving: AtomicBool,
+    /// Public calls that did not come by TLS are sent there.
+    https_redirect: bool,
 }
 
 /// The client has left; there is nobody to answer. The server closes the connection.
@@ -80,7 +82,20 @@ impl Proxy {
     #[must_use]
     pub fn new(table: Arc<Table>, metrics: Arc<Metrics>, closing: CancellationToken) -> Self {
         let mirror = Mirror::new(metrics.clone());
-        Self { table, metrics, mirror, closing, tunnels: TaskTracker::new(), leaving: AtomicBool::new(false) }
+        let (tunnels, leaving) = (TaskTracker::new(), AtomicBool::new(false));
+        Self { table, metrics, mirror, closing, tunnels, leaving, https_redirect: false }
+    }
+
+    /// Whether public calls that did not come by TLS, neither here nor at the ingress, are sent there.
+    #[must_use]
+    pub fn with_https_redirect(mut self, redirects: bool) -> Self {
+        self.https_redirect = redirects;
+        self
+    }
+
+    /// Counts for operators.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// From here on clients are told with every answer to close their connections.
@@ -118,8 +133,8 @@ impl Proxy {
 
         // 1. Hygiene and route: is it a request, and whose?
         let routed = hygiene::inspect(&parts, &peer).and_then(|()| self.route(side, &parts));
-        let gate = match routed {
-            Ok(gate) => gate,
+        let route = match routed {
+            Ok(route) => route,
             Err(problem) => {
                 self.metrics.refused(problem.kind().name());
                 let mut response = own(problem.response(None, id_text()), bodiless);
@@ -131,17 +146,28 @@ impl Proxy {
             }
         };
 
-        // 2. Admit, wake, pick, forward.
+        // 2. What is answered without a pod: other methods than the route's, preflights, the way to TLS.
+        let (answer, grant) = self.screen(side, &peer, &route, &parts, id_text());
+        let Route { gate, revision, rules } = route;
+        drop(rules);
+        if let Some(answer) = answer {
+            let mut response = own(answer, bodiless);
+            gate.metrics().answered(response.status());
+            self.part(&peer, &mut response);
+            return Ok(response);
+        }
+
+        // 3. Admit, wake, pick, forward.
         let client = parts.extensions.remove::<OnUpgrade>();
         let wants_upgrade = headers::toward_pod(&mut parts, &peer);
         let client = client.filter(|_| wants_upgrade);
         let policy = gate.policy();
-        let target = affinity::target(None, &gate, &policy, &parts.headers);
+        let target = affinity::target(revision, &gate, &policy, &parts.headers);
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
         let mut request = Some(Request::from_parts(parts, RequestBody::new(body, progress.clone())));
         let answered = self.call(&gate, &target, &policy, &peer, &mut request, progress.as_ref()).await;
 
-        // 3. Answer.
+        // 4. Answer.
         let response = match answered {
             Ok(answer) => self.pass(answer, &peer, client, &target, &policy, progress),
             Err(Stop::Answer(problem)) => Err(problem),
@@ -149,6 +175,9 @@ impl Proxy {
         };
         let mut response =
             response.unwrap_or_else(|problem| own(problem.response(Some(gate.id()), id_text()), bodiless));
+        if let Some(grant) = grant {
+            grant.write(response.headers_mut());
+        }
         gate.metrics().answered(response.status());
         self.part(&peer, &mut response);
         Ok(response)
@@ -166,14 +195,60 @@ impl Proxy {
         }
     }
 
-    fn route(&self, side: Side, parts: &http::request::Parts) -> Result<Arc<Gate>, Problem> {
+    fn route(&self, side: Side, parts: &http::request::Parts) -> Result<Route, Problem> {
         let host = Host::of(parts).map_err(|error| Problem::new(Kind::BadRequest, error.to_string()))?;
-        self.table.find(side, &host).ok_or_else(|| {
-            Problem::new(
+        self.table.find(side, &host, parts.uri.path()).map_err(|unrouted| match unrouted {
+            Unrouted::Host => Problem::new(
                 Kind::UnknownHost,
                 "no function that can be called from here answers to the host of this request",
-            )
+            ),
+            Unrouted::Path => Problem::new(
+                Kind::UnknownPath,
+                "no function that can be called from here answers to the path of this request on its host",
+            ),
+            Unrouted::Ambiguous(error) => Problem::new(Kind::AmbiguousPath, error.to_string()),
         })
+    }
+
+    /// The answer to a request that needs no pod for it; and what is put into its answer, whoever gives that.
+    fn screen(
+        &self,
+        side: Side,
+        peer: &Peer,
+        route: &Route,
+        parts: &http::request::Parts,
+        request_id: &str,
+    ) -> (Option<Response<Body>>, Option<Box<Grant>>) {
+        if self.https_redirect
+            && side == Side::Public
+            && !peer.secure
+            && let Some(location) = to_https(parts)
+        {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+            response.headers_mut().insert(header::LOCATION, location);
+            return (Some(response), None);
+        }
+        let Some(rules) = &route.rules else { return (None, None) };
+        let (verdict, grant) = rules.judge(parts);
+        let answer = match verdict {
+            Verdict::Go => return (None, grant),
+            Verdict::Preflight(grant) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                *response.headers_mut() = grant.preflight(&parts.headers);
+                response
+            }
+            Verdict::NotAllowed(methods) => {
+                let problem = Problem::new(Kind::MethodNotAllowed, "the route of this request lets other methods in");
+                let mut response = problem.allow(methods).response(Some(route.gate.id()), request_id);
+                if let Some(grant) = grant {
+                    grant.write(response.headers_mut());
+                }
+                response
+            }
+        };
+        (Some(answer), None)
     }
 
     /// Gets a place in a pod, waiting for it if need be, and sends the request there; again elsewhere if not a byte of it

@@ -25,7 +25,7 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rouse_crds::function::Protocol;
-use rouse_crds::hosts::{DEFAULT_TEMPLATE, HostTemplate};
+use rouse_crds::hosts::{AllowedHosts, DEFAULT_TEMPLATE, HostTemplate, ownership::Rules};
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -114,8 +114,9 @@ impl Bench {
         let ledger = Ledger::new();
         let metrics = Metrics::new(ledger.clone());
         let context = Context::new(Arc::new(NoScaler), Bounds::generous(), Dialer::new(false), metrics, ledger);
+        let template = HostTemplate::new(DEFAULT_TEMPLATE, "example.com").unwrap();
         let mut directory =
-            Directory::new(context, table.clone(), HostTemplate::new(DEFAULT_TEMPLATE, "example.com").unwrap());
+            Directory::new(context, table.clone(), Rules { template, allowed: AllowedHosts::default() });
         for (name, visibility, hosts) in [("f", "Public", vec!["a.example"]), ("g", "Cluster", vec![])] {
             let function = serde_json::from_value(json!({
                 "apiVersion": "rouse.dev/v1alpha1", "kind": "Function",
@@ -225,8 +226,8 @@ async fn answer(
     let form = Host::normalise(&host).map(|h| h.as_str().to_owned());
     assert_eq!(form.as_ref(), Ok(&host), "a host has one form");
     let [public, inside] = [Side::Public, Side::Cluster].map(|side| {
-        let gate = Host::normalise(&host).ok().and_then(|host| table.find(side, &host))?;
-        Some(gate.id().to_string())
+        let route = table.find(side, &Host::normalise(&host).ok()?, parts.uri.path()).ok()?;
+        Some(route.gate.id().to_string())
     });
     assert_ne!(public.as_deref(), Some("ns/g"), "the ingress reaches what only the cluster may call");
     toward_pod(parts, &peer, &host);

@@ -223,6 +223,10 @@ fn forwarded(parts: &mut Parts, peer: &Peer) {
         None => headers.get(header::HOST).cloned(),
     };
     let host = host.unwrap_or(HeaderValue::from_static(""));
+    if peer.secure {
+        // Known here better than by whoever calls.
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+    }
     let proto = headers.get(X_FORWARDED_PROTO);
     let https = proto.is_some_and(|proto| proto.as_bytes() == b"https");
     if proto.is_none() {

@@ -17,6 +17,8 @@ pub struct Peer {
     pub(crate) heads: Arc<HeadVerdict>,
     /// Headers that a request may have.
     pub(crate) headers: usize,
+    /// Whether it speaks TLS with this process.
+    pub(crate) secure: bool,
     /// Its IP address as headers say it; written once for all requests of the connection.
     text: HeaderValue,
     quoted: Box<str>,
@@ -36,7 +38,14 @@ impl Peer {
         };
         // Digits and colons: there is no address that a header cannot say.
         let text = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { heads, headers, text, quoted: quoted.into(), alarm: Alarm::default() }
+        Self { heads, headers, secure: false, text, quoted: quoted.into(), alarm: Alarm::default() }
+    }
+
+    /// The same, whether or not it speaks TLS with this process.
+    #[must_use]
+    pub(crate) fn by_tls(mut self, secure: bool) -> Self {
+        self.secure = secure;
+        self
     }
 
     /// Its IP address.

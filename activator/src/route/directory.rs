@@ -4,18 +4,17 @@
 //! Function, or the other way round, is remembered and joined when the other comes.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::{Arc, Weak},
 };
 
 use rouse_crds::{
     Function, conditions,
-    function::Visibility,
-    hosts::{DefaultHost, HostTemplate, claim_order},
+    hosts::ownership::{self, Claim},
     pod::{FunctionPod, PodFailure},
 };
 
-use super::{Host, Table};
+use super::{Route, Rules, Side, Table, claims::Claims};
 use crate::{
     admit::{FunctionId, Gate, Namespace, Policy},
     context::Context,
@@ -26,20 +25,18 @@ use crate::{
 /// Namespace and name.
 type Key = (Box<str>, Box<str>);
 
-/// Where a Function stands among those that claim a host.
-type Claim = (i64, String, String);
-
 /// What is known of Functions and their pods.
 #[derive(Debug)]
 pub struct Directory {
     context: Arc<Context>,
     table: Arc<Table>,
-    hosts: HostTemplate,
     functions: HashMap<Key, Known>,
     /// Pods by the Function that they name, whether or not it is known.
     pods: HashMap<Key, HashMap<Box<str>, KnownPod>>,
-    /// Who claims each public host; the first has it.
-    claims: HashMap<Box<str>, BTreeSet<Claim>>,
+    /// Who claims the public hosts.
+    public: Claims,
+    /// Who claims the names in the cluster.
+    cluster: Claims,
     /// Those that have a Function.
     namespaces: HashMap<Box<str>, Weak<Namespace>>,
     /// What a list has shown so far, while one is under way.
@@ -50,8 +47,13 @@ pub struct Directory {
 #[derive(Debug)]
 struct Known {
     gate: Arc<Gate>,
-    claim: Claim,
-    public_hosts: BTreeSet<Box<str>>,
+    /// What it claims of the public hosts and of the names in the cluster.
+    public: Arc<[Arc<Claim>]>,
+    cluster: Arc<[Arc<Claim>]>,
+    /// What each of its routes says.
+    rules: Box<[Option<Arc<Rules>>]>,
+    /// Its tags and the revisions that they name.
+    tags: Box<[(Box<str>, Arc<str>)]>,
 }
 
 #[derive(Debug)]
@@ -61,16 +63,16 @@ struct KnownPod {
 }
 
 impl Directory {
-    /// A directory that keeps `table`.
+    /// A directory that keeps `table` by these rules.
     #[must_use]
-    pub fn new(context: Arc<Context>, table: Arc<Table>, hosts: HostTemplate) -> Self {
+    pub fn new(context: Arc<Context>, table: Arc<Table>, rules: ownership::Rules) -> Self {
         Self {
             context,
             table,
-            hosts,
             functions: HashMap::new(),
             pods: HashMap::new(),
-            claims: HashMap::new(),
+            public: Claims::new(Side::Public, rules.clone()),
+            cluster: Claims::new(Side::Cluster, rules),
             namespaces: HashMap::new(),
             listed_functions: HashSet::new(),
             listed_pods: HashSet::new(),
@@ -97,9 +99,9 @@ impl Directory {
                 known.gate.set_policy(policy);
                 known.gate.clone()
             }
-            None => self.open(&key, uid, policy, claim_order(function)),
+            None => self.open(&key, uid, policy),
         };
-        self.set_hosts(&key, function);
+        self.set_routes(&key, function);
         if let Some(status) = &function.status {
             gate.set_traffic(&status.traffic);
             let refused = status.conditions.iter().find(|c| {
@@ -118,10 +120,7 @@ impl Directory {
     pub fn function_gone(&mut self, namespace: &str, name: &str) {
         let key = (namespace.into(), name.into());
         let Some(known) = self.functions.remove(&key) else { return };
-        self.table.set_cluster(namespace, name, None);
-        for host in &known.public_hosts {
-            self.give_up(host, &known.claim);
-        }
+        self.claim(&known, &[], &[]);
         known.gate.close();
         self.namespaces.retain(|_, namespace| namespace.strong_count() > 0);
     }
@@ -182,7 +181,7 @@ impl Directory {
         }
     }
 
-    fn open(&mut self, key: &Key, uid: &str, policy: Policy, claim: Claim) -> Arc<Gate> {
+    fn open(&mut self, key: &Key, uid: &str, policy: Policy) -> Arc<Gate> {
         let namespace = self.namespaces.get(&key.0).and_then(Weak::upgrade).unwrap_or_else(|| {
             let bounds = &self.context.bounds;
             let namespace = Namespace::new(bounds.namespace, bounds.namespace_wakes);
@@ -191,61 +190,44 @@ impl Directory {
         });
         let id = FunctionId { namespace: key.0.clone(), name: key.1.clone(), uid: uid.into() };
         let gate = Gate::new(id, policy, namespace, self.context.clone());
-        self.table.set_cluster(&key.0, &key.1, Some(&gate));
-        self.functions.insert(key.clone(), Known { gate: gate.clone(), claim, public_hosts: BTreeSet::new() });
+        self.functions.insert(key.clone(), Known::new(gate.clone()));
         for pod in self.pods.get(key).into_iter().flat_map(HashMap::values).filter(|pod| *pod.uid == *uid) {
             gate.pod_seen(&pod.facts);
         }
         gate
     }
 
-    fn set_hosts(&mut self, key: &Key, function: &Function) {
-        let mut wanted: BTreeSet<Box<str>> = BTreeSet::new();
-        if function.spec.visibility() == Visibility::Public {
-            let own = self.hosts.host(&key.1, &key.0);
-            for host in std::iter::once(&own).chain(function.spec.hosts.iter().flatten()) {
-                match Host::normalise(host) {
-                    // The default host of another Function is that one's, even before it exists: or else whoever claims
-                    // it first would get its calls.
-                    Ok(host) if matches!(self.hosts.read(host.as_str()), DefaultHost::Of(name, namespace) if (name, namespace) != (&*key.1, &*key.0)) =>
-                    {
-                        tracing::warn!(namespace = %key.0, function = %key.1, host = host.as_str(), "A host is another function's and is left out");
-                    }
-                    Ok(host) => drop(wanted.insert(host.as_str().into())),
-                    Err(error) => {
-                        tracing::warn!(namespace = %key.0, function = %key.1, host, %error, "A host is left out");
-                    }
-                }
-            }
-        }
+    /// Puts what a Function says of hosts, paths and tags into the table, if it says something new.
+    fn set_routes(&mut self, key: &Key, function: &Function) {
+        let (public, cluster) = (self.public.of(function), self.cluster.of(function));
         let Some(known) = self.functions.get_mut(key) else { return };
-        let former = std::mem::replace(&mut known.public_hosts, wanted.clone());
-        let claim = known.claim.clone();
-        for host in former.difference(&wanted) {
-            self.give_up(host, &claim);
+        let rules: Box<[_]> = function.spec.routes.iter().flatten().map(|r| Rules::new(r).map(Arc::new)).collect();
+        let status = function.status.iter().flat_map(|status| &status.traffic);
+        let tags: Box<[_]> =
+            status.filter_map(|t| Some((t.tag.as_deref()?.into(), t.revision.as_str().into()))).collect();
+        if *known.public == *public && *known.cluster == *cluster && known.rules == rules && known.tags == tags {
+            return;
         }
-        for host in wanted.difference(&former) {
-            self.claims.entry(host.clone()).or_default().insert(claim.clone());
-            self.settle(host);
-        }
+        let former = Known {
+            gate: known.gate.clone(),
+            public: std::mem::replace(&mut known.public, public.into()),
+            cluster: std::mem::replace(&mut known.cluster, cluster.into()),
+            rules: std::mem::replace(&mut known.rules, rules),
+            tags: std::mem::replace(&mut known.tags, tags),
+        };
+        let (public, cluster) = (known.public.clone(), known.cluster.clone());
+        self.claim(&former, &public, &cluster);
     }
 
-    fn give_up(&mut self, host: &str, claim: &Claim) {
-        if let Some(claims) = self.claims.get_mut(host) {
-            claims.remove(claim);
-            if claims.is_empty() {
-                self.claims.remove(host);
-            }
-        }
-        self.settle(host);
-    }
-
-    /// Gives a host to the first of those that claim it.
-    fn settle(&self, host: &str) {
-        let first = self.claims.get(host).and_then(BTreeSet::first);
-        let owner = first
-            .and_then(|(_, namespace, name)| self.functions.get(&(namespace.as_str().into(), name.as_str().into())));
-        self.table.set_public(host, owner.map(|known| &known.gate));
+    /// Puts claims in place of those that a Function had.
+    fn claim(&mut self, former: &Known, public: &[Arc<Claim>], cluster: &[Arc<Claim>]) {
+        let Self { functions, table, .. } = self;
+        let route = |claim: &Claim| {
+            let claimant = &claim.claimant;
+            functions.get(&(claimant.namespace.clone(), claimant.name.clone()))?.route(claim)
+        };
+        self.public.change(table, &former.public, public, route);
+        self.cluster.change(table, &former.cluster, cluster, route);
     }
 
     fn remove_pod(&mut self, key: &Key, name: &str) {
@@ -262,6 +244,23 @@ impl Directory {
         if let Some(known) = self.functions.get(key).filter(|known| *known.gate.id().uid == *pod.uid) {
             known.gate.pod_gone(&pod.facts.revision, &pod.facts.id);
         }
+    }
+}
+
+impl Known {
+    /// A Function of which no more is known.
+    fn new(gate: Arc<Gate>) -> Self {
+        Self { gate, public: [].into(), cluster: [].into(), rules: [].into(), tags: [].into() }
+    }
+
+    /// Where a claim of it leads; nowhere if it is of a tag that no revision has yet.
+    fn route(&self, claim: &Claim) -> Option<Route> {
+        let revision = match &claim.tag {
+            Some(tag) => Some(self.tags.iter().find(|(known, _)| known == tag)?.1.clone()),
+            None => None,
+        };
+        let rules = claim.route.and_then(|index| self.rules.get(index)?.clone());
+        Some(Route { gate: self.gate.clone(), revision, rules })
     }
 }
 

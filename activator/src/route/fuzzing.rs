@@ -2,7 +2,71 @@
 //! what it began with and what it has found.
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "a broken promise is told by panicking")]
 
-use super::Host;
+use super::{
+    Host,
+    path::{Ambiguous, ROOT, lead},
+};
+
+/// Paths of a host, beside everything.
+const PATHS: [&str; 3] = ["/api", "/api/v1", "/x"];
+
+/// Checks that whoever reads a path comes to the route that it was let through by: as it is, decoded or not, merged or not,
+/// resolved or not, each carried out step by step on its own.
+///
+/// # Panics
+///
+/// If somebody does not.
+pub fn check_path(path: &str) {
+    if !path.starts_with('/') {
+        return;
+    }
+    let look = |prefix: &str| PATHS.iter().copied().chain([ROOT]).find(|known| *known == prefix);
+    let found = lead(path, look, |one, other| one == other);
+    let mut ends: Vec<_> = (0..8).map(|n| naive_end(path, n)).collect();
+    ends.dedup();
+    match found {
+        Ok(Some(found)) => assert!(ends.iter().all(|end| *end == found), "{path:?}: {found} of {ends:?}"),
+        Ok(None) => panic!("{path:?} leads nowhere"),
+        Err(Ambiguous) => assert!(ends.len() > 1, "{path:?}: all come to {ends:?}"),
+    }
+    // What has nothing in it that is read in two ways is let through.
+    if path.split('/').skip(1).all(|s| !s.starts_with('.') && !s.contains(['%', '\\'])) && !path.contains("//") {
+        assert!(found.is_ok(), "{path:?}");
+    }
+}
+
+/// Where somebody comes who decodes, merges and resolves as the bits of `reader` say.
+fn naive_end(path: &str, reader: u8) -> &'static str {
+    let mut text = path.to_owned();
+    if reader & 1 != 0 {
+        let (mut decoded, bytes) = (vec![], text.as_bytes());
+        let mut at = 0;
+        while at < bytes.len() {
+            let hex =
+                text.get(at + 1..at + 3).filter(|h| bytes[at] == b'%' && h.bytes().all(|b| b.is_ascii_hexdigit()));
+            decoded.push(hex.map_or(bytes[at], |hex| u8::from_str_radix(hex, 16).unwrap()));
+            at += if hex.is_some() { 3 } else { 1 };
+        }
+        text = String::from_utf8_lossy(&decoded).replace('\\', "/");
+    }
+    let mut segments: std::collections::VecDeque<String> = text.split('/').skip(1).map(str::to_owned).collect();
+    if reader & 2 != 0 {
+        segments.retain(|segment| !segment.is_empty());
+    }
+    let mut kept: Vec<String> = vec![];
+    while let Some(segment) = segments.pop_front() {
+        match segment.as_str() {
+            "." if reader & 4 != 0 => {}
+            ".." if reader & 4 != 0 => drop(kept.pop()),
+            _ => kept.push(segment),
+        }
+    }
+    let leads = |path: &str| {
+        let wanted: Vec<_> = path.split('/').skip(1).collect();
+        kept.len() >= wanted.len() && wanted.iter().zip(&kept).all(|(wanted, kept)| wanted == kept)
+    };
+    PATHS.iter().copied().filter(|path| leads(path)).max_by_key(|path| path.len()).unwrap_or(ROOT)
+}
 
 /// Checks every promise about the normal form of `text`.
 ///

@@ -1,14 +1,22 @@
-//! Routing: from a host to the gate of a function, and the watches that keep it true.
+//! Routing: from a host and a path to the gate of a function, and the watches that keep it true.
 
+mod claims;
+pub mod cors;
 mod directory;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
+mod path;
+mod redirect;
+mod rules;
 mod table;
 mod watch;
 
 pub use directory::Directory;
 pub use host::{BadHost, Host};
-pub use table::{Side, Table};
+pub use path::Ambiguous;
+pub use redirect::to_https;
+pub use rules::{Rules, Verdict};
+pub use table::{Route, Side, Table, Unrouted};
 pub use watch::{Synced, follow};

@@ -15,6 +15,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,7 @@ use super::{
     fault::HeadVerdict,
     limits::Limits,
     socket::{Socket, Version, Written},
+    tls::{self, Secured},
 };
 use crate::{
     proxy::{Body, Gone, Peer, Proxy},
@@ -36,6 +38,7 @@ pub(super) struct Server {
     http2: http2::Builder<TokioExecutor>,
     limits: Limits,
     side: Side,
+    tls: Option<Arc<ServerConfig>>,
     proxy: Arc<Proxy>,
     /// No more connections are accepted, and those that are silent end.
     stop: CancellationToken,
@@ -101,31 +104,54 @@ fn connection_window(streams: u32) -> u32 {
 impl Server {
     pub(super) fn new(limits: Limits, side: Side, proxy: Arc<Proxy>, stop: CancellationToken) -> Self {
         let (http1, http2) = builders(&limits);
-        Self { http1, http2, limits, side, proxy, stop }
+        Self { http1, http2, limits, side, tls: None, proxy, stop }
+    }
+
+    /// The same, by TLS.
+    pub(super) fn with_tls(mut self, tls: Option<Arc<ServerConfig>>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// Serves a connection until its end.
     pub(super) async fn serve(&self, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
         let (proxy, side) = (self.proxy.clone(), self.side);
-        self.serve_by(stream, address, place, move |request, peer| proxy.clone().serve(side, peer, request)).await;
+        let stream = Arc::new(stream);
+        let tls = match &self.tls {
+            None => None,
+            Some(config) => match tls::accept(config.clone(), stream.clone(), self.limits.head_time).await {
+                Ok(tls) => Some(tls),
+                Err(error) => {
+                    self.proxy.metrics().tls.failed_handshakes.inc();
+                    return tracing::debug!(%error, "A TLS handshake failed");
+                }
+            },
+        };
+        let answer = move |request, peer| proxy.clone().serve(side, peer, request);
+        self.serve_by((stream, tls), address, place, answer).await;
     }
 
-    async fn serve_by<A, F>(&self, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit, answer: A)
-    where
+    async fn serve_by<A, F>(
+        &self,
+        (stream, tls): (Arc<TcpStream>, Option<Secured>),
+        address: SocketAddr,
+        place: OwnedSemaphorePermit,
+        answer: A,
+    ) where
         A: Fn(Request<Incoming>, Arc<Peer>) -> F,
         F: Future<Output = Result<Response<Body>, Gone>> + Send + 'static,
     {
-        let (stream, heads, written) = (Arc::new(stream), Arc::<HeadVerdict>::default(), Arc::<Written>::default());
-        let mut socket = Socket::new(stream.clone(), heads.clone(), written.clone(), self.limits, place);
+        let (heads, written, secure) = (Arc::<HeadVerdict>::default(), Arc::<Written>::default(), tls.is_some());
+        let mut socket = Socket::new((stream.clone(), tls), heads.clone(), written.clone(), self.limits, place);
         let version = match self.version(&mut socket).await {
             Ok(Some(version)) => version,
             Ok(None) => return,
             Err(error) => return tracing::debug!(%error, "A connection ended before it began"),
         };
-        let peer = Arc::new(Peer::new(address, heads.clone(), self.limits.headers));
+        let peer = Arc::new(Peer::new(address, heads.clone(), self.limits.headers).by_tls(secure));
         let service = service_fn(|request| answer(request, peer.clone()));
         let io = TokioIo::new(socket);
-        let departure = Departure { stream, shared: heads, written };
+        let departure = Departure { stream, shared: heads, written, secure };
         let ended = match version {
             Version::Http1 => {
                 let connection = pin!(self.http1.serve_connection(io, service).with_upgrades());
@@ -224,7 +250,7 @@ mod tests {
                     assert_ne!(request.uri().path(), "/panic", "as it is told to");
                     Ok(Response::new(Body::full("fine".into())))
                 };
-                tokio::spawn(async move { server.serve_by(stream, address, place, answer).await });
+                tokio::spawn(async move { server.serve_by((Arc::new(stream), None), address, place, answer).await });
             }
         });
         address

@@ -21,6 +21,8 @@ pub(super) struct Departure {
     pub(super) stream: Arc<TcpStream>,
     pub(super) shared: Arc<HeadVerdict>,
     pub(super) written: Arc<Written>,
+    /// The client speaks TLS.
+    pub(super) secure: bool,
 }
 
 /// How often a connection is looked at whose client has closed its side.
@@ -38,6 +40,10 @@ impl Departure {
         if !self.closed_its_side().await || self.shared.is_http2() {
             // HTTP/2 reads all the time, sees the end itself, and knows no half-close.
             return std::future::pending().await;
+        }
+        if self.secure {
+            // Who only has no more to say says so by TLS, and keeps the connection. Nothing could be sent beside TLS, either.
+            return;
         }
         let (mut asked, mut before, mut silent) = (false, self.written.bytes(), 0);
         loop {

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -17,6 +18,7 @@ pub struct Listener {
     socket: TcpListener,
     side: Side,
     limits: Limits,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 /// After a failure to accept, which is a lack of file descriptors or memory.
@@ -29,7 +31,14 @@ impl Listener {
     ///
     /// If the address cannot be bound.
     pub async fn bind(address: SocketAddr, side: Side, limits: Limits) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address).await?, side, limits })
+        Ok(Self { socket: TcpListener::bind(address).await?, side, limits, tls: None })
+    }
+
+    /// The same, by TLS. A handshake has its connection's place, and as long as a head may take.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Arc<ServerConfig>) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// Where it listens.
@@ -45,7 +54,7 @@ impl Listener {
     /// all have ended.
     pub async fn serve(self, proxy: Arc<Proxy>, stop: CancellationToken) {
         let connections = TaskTracker::new();
-        let server = Arc::new(Server::new(self.limits, self.side, proxy, stop.clone()));
+        let server = Arc::new(Server::new(self.limits, self.side, proxy, stop.clone()).with_tls(self.tls.clone()));
         let places = Arc::new(Semaphore::new(self.limits.connections));
         while let Some((stream, address, place)) = stop.run_until_cancelled(self.accept(&places)).await {
             if let Err(error) = stream.set_nodelay(true).and_then(|()| keep_alive(&stream)) {

@@ -1,6 +1,7 @@
 //! The server's side: listeners, connections, and the admin endpoints.
 
 mod admin;
+mod certificates;
 mod connection;
 mod departure;
 mod fault;
@@ -9,8 +10,10 @@ mod heads;
 mod limits;
 mod listener;
 mod socket;
+mod tls;
 
 pub use admin::{Admin, router as admin_router};
+pub use certificates::Certificates;
 pub(crate) use connection::STREAM_WINDOW;
 #[cfg(any(test, fuzzing))]
 pub(crate) use connection::builders;

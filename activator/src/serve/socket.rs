@@ -26,6 +26,7 @@ use super::{
     fault::HeadVerdict,
     heads::{HeadReader, Refused, Verdict},
     limits::Limits,
+    tls::{self, Secured},
 };
 use crate::tcp;
 
@@ -47,6 +48,8 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Arc<TcpStream>,
+    /// What reads and writes it, if the client speaks TLS.
+    tls: Option<Secured>,
     shared: Arc<HeadVerdict>,
     written: Arc<Written>,
     limits: Limits,
@@ -63,6 +66,8 @@ pub(super) struct Socket {
     /// When the waiting for a request, or for the rest of its head, began.
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Until when a client by TLS may take to read what comes before the last word.
+    farewell: Option<Instant>,
     /// Until when an ended connection is listened to.
     linger: Option<Instant>,
     /// Given back when the connection ends, as whatever it ends.
@@ -103,7 +108,7 @@ impl Written {
 
 impl Socket {
     pub(super) fn new(
-        stream: Arc<TcpStream>,
+        (stream, tls): (Arc<TcpStream>, Option<Secured>),
         shared: Arc<HeadVerdict>,
         written: Arc<Written>,
         limits: Limits,
@@ -111,6 +116,7 @@ impl Socket {
     ) -> Self {
         Self {
             stream,
+            tls,
             shared,
             written,
             limits,
@@ -122,6 +128,7 @@ impl Socket {
             ended: false,
             since: None,
             timer: None,
+            farewell: None,
             linger: None,
             _place: place,
         }
@@ -149,12 +156,16 @@ impl Socket {
 
     /// Waits for bytes behind those that are kept, and judges them.
     fn poll_kept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, kept, .. } = self;
-        let count = match poll_stream(stream, cx, || {
-            // Not before there is something: a silent connection has no buffer.
-            kept.reserve(PIECE);
-            stream.try_read_buf(kept)
-        }) {
+        let Self { stream, tls, kept, .. } = self;
+        let read = match tls {
+            None => poll_stream(stream, cx, || {
+                // Not before there is something: a silent connection has no buffer.
+                kept.reserve(PIECE);
+                stream.try_read_buf(kept)
+            }),
+            Some(tls) => tls::poll_piece::<PIECE>(tls, cx, kept),
+        };
+        let count = match read {
             Poll::Ready(count) => count?,
             Poll::Pending => return self.poll_patience(cx).map(Ok),
         };
@@ -236,7 +247,11 @@ impl Socket {
     /// Reads straight into the server's buffer, which is what nearly always happens.
     fn poll_into(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        match tcp::poll_read(&self.stream, cx, buffer) {
+        let read = match &mut self.tls {
+            None => tcp::poll_read(&self.stream, cx, buffer),
+            Some(tls) => Pin::new(tls).poll_read(cx, buffer),
+        };
+        match read {
             Poll::Ready(read) => read?,
             Poll::Pending => return self.poll_patience(cx).map(Ok),
         }
@@ -297,18 +312,24 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = tcp::poll_write(&self.stream, cx, bytes);
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = match &mut self.tls {
+            None => tcp::poll_write(&self.stream, cx, bytes),
+            Some(tls) => Pin::new(tls).poll_write(cx, bytes),
+        };
         self.written.note(&written, bytes.len());
         written
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = tcp::poll_write_vectored(&self.stream, cx, slices);
+        let written = match &mut self.tls {
+            None => tcp::poll_write_vectored(&self.stream, cx, slices),
+            Some(tls) => Pin::new(tls).poll_write_vectored(cx, slices),
+        };
         self.written.note(&written, slices.iter().map(|slice| slice.len()).sum());
         written
     }
@@ -317,13 +338,23 @@ impl AsyncWrite for Socket {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.tls {
+            None => Poll::Ready(Ok(())),
+            Some(tls) => {
+                let flushed = Pin::new(tls).poll_flush(cx);
+                if flushed.is_pending() {
+                    self.written.blocked.store(true, Ordering::Relaxed);
+                }
+                flushed
+            }
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.linger.is_none() {
+            ready!(this.poll_farewell(cx))?;
             match SockRef::from(&*this.stream).shutdown(std::net::Shutdown::Write) {
                 // The client was quicker.
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return Poll::Ready(Ok(())),
@@ -341,6 +372,23 @@ impl AsyncWrite for Socket {
 }
 
 impl Socket {
+    /// Says by TLS that nothing more comes. A client that does not read does not hear it.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(())) };
+        if let Poll::Ready(said) = Pin::new(tls).poll_shutdown(cx) {
+            return Poll::Ready(said);
+        }
+        let timer = match (self.farewell, &mut self.timer) {
+            (Some(_), Some(timer)) => timer,
+            (_, timer) => {
+                let until = Instant::now() + LINGER;
+                self.farewell = Some(until);
+                timer.insert(Box::pin(sleep_until(until)))
+            }
+        };
+        timer.as_mut().poll(cx).map(Ok)
+    }
+
     /// Hears out a client that is still sending, for a while.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut nowhere = [0; PIECE];

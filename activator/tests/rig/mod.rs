@@ -48,6 +48,8 @@ pub(crate) struct Rig {
     pub(crate) public: SocketAddr,
     pub(crate) cluster: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// Where it listens for TLS, if a flag says so.
+    pub(crate) tls: Option<SocketAddr>,
     pub(crate) directory: Mutex<Directory>,
     pub(crate) wakes: tokio::sync::Mutex<mpsc::UnboundedReceiver<Wake>>,
     pub(crate) scaler: Arc<FakeScaler>,
@@ -126,6 +128,7 @@ impl Rig {
         });
         let activator = Activator::bind(args, scaler.clone()).await.unwrap();
         let [public, cluster, admin] = activator.addresses().unwrap();
+        let tls = activator.tls_address().unwrap();
         let directory = Mutex::new(activator.directory());
         let stop = CancellationToken::new();
         let (synced, is_synced) = watch::channel(Synced { functions: true, pods: true });
@@ -141,6 +144,7 @@ impl Rig {
             public,
             cluster,
             admin,
+            tls,
             directory,
             wakes: wakes.into(),
             scaler,

@@ -4,6 +4,7 @@ use super::*;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use rouse_crds::hosts::HostTemplate;
 use serde_json::{Value, json};
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     demand::Ledger,
     endpoints::Dialer,
     metrics::Metrics,
-    route::Side,
+    route::{Host, Unrouted},
     wake::{Scaler, WakeError},
 };
 
@@ -29,11 +30,13 @@ fn directory() -> Directory {
     let ledger = Ledger::new();
     let metrics = Metrics::new(ledger.clone());
     let context = Context::new(Arc::new(NoScaler), Bounds::generous(), Dialer::new(true), metrics, ledger);
-    Directory::new(
-        context,
-        Arc::new(Table::new("cluster.local")),
-        HostTemplate::new(rouse_crds::hosts::DEFAULT_TEMPLATE, "example.com").unwrap(),
-    )
+    let template = HostTemplate::new(rouse_crds::hosts::DEFAULT_TEMPLATE, "example.com").unwrap();
+    let allowed = json!([
+        {"domains": ["y.example.org"], "namespaces": ["a"]},
+        {"domains": ["x.example.org", "*.shop.example.org", "shop.example.org", "f.example.org", "fine.example.org", "*.example.com"], "namespaces": ["*"]},
+    ]);
+    let allowed = allowed.to_string().parse().unwrap();
+    Directory::new(context, Arc::new(Table::new("cluster.local")), ownership::Rules { template, allowed })
 }
 
 fn function(namespace: &str, name: &str, uid: &str, second: i64, spec: &Value) -> Function {
@@ -58,11 +61,19 @@ fn pod(function: &str, uid: &str) -> FunctionPod {
 }
 
 fn owner(directory: &Directory, side: Side, host: &str) -> Option<String> {
-    Some(directory.table.find(side, &Host::normalise(host).unwrap())?.id().to_string())
+    owner_of_path(directory, side, host, "/")
+}
+
+fn owner_of_path(directory: &Directory, side: Side, host: &str, path: &str) -> Option<String> {
+    Some(find(directory, side, host, path).ok()?.gate.id().to_string())
+}
+
+fn find(directory: &Directory, side: Side, host: &str, path: &str) -> Result<Route, Unrouted> {
+    directory.table.find(side, &Host::normalise(host).unwrap(), path)
 }
 
 fn gate(directory: &Directory, host: &str) -> Arc<Gate> {
-    directory.table.find(Side::Cluster, &Host::normalise(host).unwrap()).unwrap()
+    find(directory, Side::Cluster, host, "/").unwrap().gate
 }
 
 #[tokio::test]
@@ -79,7 +90,7 @@ async fn a_host_belongs_to_the_oldest_that_claims_it() {
     assert_eq!(owner(&directory, Side::Public, "shop.example.org").unwrap(), "c/younger");
     directory.function_gone("c", "younger");
     assert_eq!(owner(&directory, Side::Public, "shop.example.org"), None);
-    assert_eq!(directory.claims.len(), 1, "only the one that is left with its own host");
+    assert_eq!(directory.public.len(), 1, "only the one that is left with its own host");
     assert_eq!(owner(&directory, Side::Public, "old.a.example.com").unwrap(), "a/old");
 }
 
@@ -162,4 +173,98 @@ async fn the_default_host_of_another_function_cannot_be_taken() {
     assert_eq!(owner(&directory, Side::Public, "fine.example.org").as_deref(), Some("a/thief"));
     directory.function_seen(&function("shop", "pay", "2", 20, &json!({})));
     assert_eq!(owner(&directory, Side::Public, "pay.shop.example.com").as_deref(), Some("shop/pay"));
+}
+
+#[tokio::test]
+async fn functions_of_a_namespace_share_a_host_by_paths_and_nobody_else_does() {
+    let mut directory = directory();
+    let all = json!({"hosts": ["shop.example.org"]});
+    let cart = json!({"routes": [{"host": "shop.example.org", "path": "/cart"}]});
+    directory.function_seen(&function("a", "web", "1", 10, &all));
+    directory.function_seen(&function("a", "cart", "2", 20, &cart));
+    directory.function_seen(&function(
+        "b",
+        "thief",
+        "3",
+        30,
+        &json!({"routes": [{"host": "shop.example.org", "path": "/login"}]}),
+    ));
+    let of = |directory: &Directory, path: &str| owner_of_path(directory, Side::Public, "shop.example.org", path);
+    assert_eq!(of(&directory, "/cart/1").as_deref(), Some("a/cart"));
+    assert_eq!(of(&directory, "/carts").as_deref(), Some("a/web"));
+    assert_eq!(of(&directory, "/login").as_deref(), Some("a/web"));
+    assert_eq!(
+        find(&directory, Side::Public, "shop.example.org", "/x/../cart").unwrap_err(),
+        Unrouted::Ambiguous(crate::route::Ambiguous)
+    );
+    // Its own default host has all of it: no route is about that.
+    assert_eq!(owner_of_path(&directory, Side::Public, "cart.a.example.com", "/x").as_deref(), Some("a/cart"));
+    assert_eq!(owner_of_path(&directory, Side::Cluster, "cart.a", "/x").as_deref(), Some("a/cart"));
+    directory.function_gone("a", "web");
+    assert_eq!(of(&directory, "/cart/1").as_deref(), Some("a/cart"));
+    assert_eq!(find(&directory, Side::Public, "shop.example.org", "/login").unwrap_err(), Unrouted::Path);
+    directory.function_gone("a", "cart");
+    assert_eq!(of(&directory, "/login").as_deref(), Some("b/thief"), "it is nobody else's any more");
+    directory.function_gone("b", "thief");
+    assert_eq!(directory.table.len(), 0);
+}
+
+#[tokio::test]
+async fn a_tag_leads_to_its_revision_and_no_further_than_its_function_s_name() {
+    let mut directory = directory();
+    let spec =
+        json!({"traffic": [{"latest": true, "percent": 100}, {"revision": "f-00001", "percent": 0, "tag": "old"}]});
+    let mut tagged = function("a", "f", "1", 10, &spec);
+    directory.function_seen(&tagged);
+    assert_eq!(owner(&directory, Side::Public, "old-f.a.example.com"), None, "nobody has resolved it");
+    tagged.status.as_mut().unwrap().traffic = serde_json::from_value(
+        json!([{"revision": "f-00002", "percent": 100}, {"revision": "f-00001", "percent": 0, "tag": "old"}]),
+    )
+    .unwrap();
+    directory.function_seen(&tagged);
+    for (side, host) in
+        [(Side::Public, "old-f.a.example.com"), (Side::Cluster, "old-f.a"), (Side::Cluster, "old-f.a.svc")]
+    {
+        let route = find(&directory, side, host, "/x").unwrap();
+        assert_eq!(
+            (route.gate.id().to_string().as_str(), route.revision.as_deref()),
+            ("a/f", Some("f-00001")),
+            "{host}"
+        );
+    }
+    assert_eq!(find(&directory, Side::Public, "f.a.example.com", "/").unwrap().revision, None);
+    // A Function of that name has the host, although it is younger.
+    directory.function_seen(&function("a", "old-f", "2", 20, &json!({})));
+    for (side, host) in [(Side::Public, "old-f.a.example.com"), (Side::Cluster, "old-f.a")] {
+        assert_eq!(find(&directory, side, host, "/").unwrap().revision, None);
+        assert_eq!(owner(&directory, side, host).as_deref(), Some("a/old-f"));
+    }
+    directory.function_gone("a", "old-f");
+    assert_eq!(owner(&directory, Side::Public, "old-f.a.example.com").as_deref(), Some("a/f"));
+}
+
+#[tokio::test]
+async fn a_namespace_claims_what_it_may() {
+    let mut directory = directory();
+    let hosts = json!({"hosts": ["y.example.org", "z.example.net"]});
+    directory.function_seen(&function("b", "old", "1", 10, &hosts));
+    assert_eq!(owner(&directory, Side::Public, "y.example.org"), None);
+    directory.function_seen(&function("a", "young", "2", 20, &hosts));
+    assert_eq!(owner(&directory, Side::Public, "y.example.org").as_deref(), Some("a/young"));
+    assert_eq!(owner(&directory, Side::Public, "z.example.net"), None, "no rule has it");
+}
+
+/// What is not about routes leaves the table alone: it is not even copied.
+#[tokio::test]
+async fn a_change_of_something_else_does_not_touch_the_table() {
+    let mut directory = directory();
+    let spec = json!({"routes": [{"path": "/a", "methods": ["GET"]}]});
+    directory.function_seen(&function("a", "f", "1", 10, &spec));
+    let rules = || find(&directory, Side::Public, "f.a.example.com", "/a").unwrap().rules.unwrap();
+    let before = rules();
+    let mut spec = spec;
+    spec["scaling"] = json!({"max": 3});
+    directory.function_seen(&function("a", "f", "1", 10, &spec));
+    let after = find(&directory, Side::Public, "f.a.example.com", "/a").unwrap().rules.unwrap();
+    assert!(Arc::ptr_eq(&before, &after));
 }

@@ -1,0 +1,132 @@
+//! Who claims the hosts of one side, and what of that stands in the table.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use rouse_crds::{
+    Function,
+    hosts::ownership::{Claim, Claimant, Form, Rules},
+};
+
+use super::{Host, Route, Side, Table, path::ROOT};
+
+/// Who claims the hosts of one side.
+#[derive(Debug)]
+pub(super) struct Claims {
+    side: Side,
+    rules: Rules,
+    hosts: HashMap<Box<str>, Claimed>,
+}
+
+/// A host that somebody claims.
+#[derive(Debug, Default)]
+struct Claimed {
+    /// As they win.
+    claims: Vec<Arc<Claim>>,
+    /// Paths of it that stand in the table.
+    paths: Box<[Box<str>]>,
+}
+
+impl Claims {
+    pub(super) fn new(side: Side, rules: Rules) -> Self {
+        Self { side, rules, hosts: HashMap::new() }
+    }
+
+    /// What a Function claims on this side.
+    pub(super) fn of(&self, function: &Function) -> Vec<Arc<Claim>> {
+        let claims = match self.side {
+            Side::Public => rouse_crds::hosts::ownership::claims(function, &self.rules.template),
+            Side::Cluster => names_in_the_cluster(function),
+        };
+        claims.into_iter().map(Arc::new).collect()
+    }
+
+    /// Puts one Function's claims in place of its former ones, and what all come to into the table. `route` says where a
+    /// claim leads, if its Function is ready for that.
+    pub(super) fn change(
+        &mut self,
+        table: &Table,
+        former: &[Arc<Claim>],
+        now: &[Arc<Claim>],
+        route: impl Fn(&Claim) -> Option<Route>,
+    ) {
+        for claim in former {
+            if let Some(claimed) = self.hosts.get_mut(&claim.host)
+                && let Ok(at) = claimed.claims.binary_search(claim)
+            {
+                claimed.claims.remove(at);
+            }
+        }
+        for claim in now {
+            let claimed = self.hosts.entry(claim.host.clone()).or_default();
+            if let Err(at) = claimed.claims.binary_search(claim) {
+                claimed.claims.insert(at, claim.clone());
+            }
+        }
+        let touched: BTreeSet<&str> = former.iter().chain(now).map(|claim| &*claim.host).collect();
+        for host in touched {
+            self.settle(table, host, &route);
+        }
+    }
+
+    fn settle(&mut self, table: &Table, host: &str, route: impl Fn(&Claim) -> Option<Route>) {
+        let Some(claimed) = self.hosts.get_mut(host) else { return };
+        let settled = self.rules.settle(claimed.claims.iter().map(|claim| &**claim));
+        for (claim, loss) in &settled.lost {
+            let Claimant { namespace, name, .. } = &claim.claimant;
+            tracing::debug!(%namespace, function = %name, %claim, ?loss, "A claim to a host leads to nothing");
+        }
+        // One that no request can name is left out; the schema may have been laxer once.
+        let can_be_named = Host::normalise(host).is_ok_and(|named| named.as_str() == host);
+        let routes: Vec<(Box<str>, Route)> = (settled.paths.iter())
+            .filter(|_| can_be_named)
+            .filter_map(|(path, claim)| Some(((*path).into(), route(claim)?)))
+            .collect();
+        table.set(self.side, host, &claimed.paths, &routes);
+        claimed.paths = routes.into_iter().map(|(path, _)| path).collect();
+        if claimed.claims.is_empty() {
+            self.hosts.remove(host);
+        }
+    }
+
+    /// Hosts that somebody claims.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.hosts.len()
+    }
+}
+
+/// The names by which pods call a Function and its tags, `name.namespace`, by the paths of the routes that are about every
+/// host. A Function that has such a name has it before a tag that comes to the same.
+fn names_in_the_cluster(function: &Function) -> BTreeSet<Claim> {
+    let claimant = Claimant::of(function);
+    let Claimant { namespace, name, .. } = &claimant;
+    let mut names = vec![(format!("{name}.{namespace}"), Form::Default, None)];
+    for tag in function.spec.traffic.iter().flatten().filter_map(|target| target.tag.as_deref()) {
+        names.push((format!("{tag}-{name}.{namespace}"), Form::Tag, Some(tag)));
+    }
+    let routes = function.spec.routes.iter().flatten().enumerate();
+    let mut ways: Vec<(&str, Option<usize>)> = vec![];
+    for (index, route) in routes.filter(|(_, route)| route.host.is_none()) {
+        if ways.iter().all(|(path, _)| *path != route.path()) {
+            ways.push((route.path(), Some(index)));
+        }
+    }
+    if ways.is_empty() {
+        ways.push((ROOT, None));
+    }
+    let claim = |host: &str, form: Form, tag: Option<&str>, path: &str, route: Option<usize>| Claim {
+        host: host.into(),
+        form,
+        claimant: claimant.clone(),
+        path: path.into(),
+        tag: tag.map(Into::into),
+        route,
+    };
+    let each = names
+        .iter()
+        .flat_map(|(host, form, tag)| ways.iter().map(move |(path, route)| (host, *form, *tag, *path, *route)));
+    each.map(|(host, form, tag, path, route)| claim(host, form, tag, path, route)).collect()
+}

@@ -1,0 +1,46 @@
+//! The way from a plain call to the same by TLS.
+
+use http::{HeaderValue, request::Parts};
+
+use super::Host;
+
+/// Where a public call that came without TLS is to be made instead; `None` if it came by TLS to the ingress, which says so in
+/// `X-Forwarded-Proto`, or names no host. The port is the one of `https`, whichever it came to.
+#[must_use]
+pub fn to_https(parts: &Parts) -> Option<HeaderValue> {
+    if parts.headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https")) {
+        return None;
+    }
+    let host = Host::of(parts).ok()?;
+    // The target of OPTIONS may be no path.
+    let target = parts.uri.path_and_query().map(http::uri::PathAndQuery::as_str).filter(|t| t.starts_with('/'));
+    HeaderValue::try_from(format!("https://{}{}", host.as_str(), target.unwrap_or("/"))).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("/x?y=1", "A.example:8080", None, Some("https://a.example/x?y=1"))]
+    #[case("http://a.example:80/x", "a.example", Some("http"), Some("https://a.example/x"))]
+    #[case("//b.example/x", "a.example", None, Some("https://a.example//b.example/x"))]
+    #[case("*", "a.example", None, Some("https://a.example/"))]
+    #[case("/x", "a.example", Some("https"), None)]
+    #[case("/x", "a b", None, None)]
+    fn the_same_by_tls(
+        #[case] target: &str,
+        #[case] host: &str,
+        #[case] proto: Option<&str>,
+        #[case] location: Option<&str>,
+    ) {
+        let mut request = Request::builder().method("OPTIONS").uri(target).header("host", host);
+        if let Some(proto) = proto {
+            request = request.header("x-forwarded-proto", proto);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        assert_eq!(to_https(&parts).as_ref().map(|l| l.to_str().unwrap()), location);
+    }
+}

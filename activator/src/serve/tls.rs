@@ -1,0 +1,86 @@
+//! A client's connection by TLS.
+//!
+//! The guard of the heads reads what was deciphered; the TCP connection below stays shared with the task that watches for the
+//! client's leaving.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::tcp;
+
+/// What is read and written by TLS.
+pub(super) type Secured = Box<TlsStream<Ciphered>>;
+
+/// The TCP connection below.
+#[derive(Debug)]
+pub(super) struct Ciphered(Arc<TcpStream>);
+
+/// Comes to terms with a client, within this time.
+///
+/// # Errors
+///
+/// If the client speaks something else, agrees to nothing, leaves, or takes too long.
+pub(super) async fn accept(config: Arc<ServerConfig>, stream: Arc<TcpStream>, within: Duration) -> io::Result<Secured> {
+    // In a box, since a connection that has begun has no more use for it.
+    let handshake = Box::pin(TlsAcceptor::from(config).accept(Ciphered(stream)));
+    timeout(within, handshake).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(Box::new)
+}
+
+/// Reads what is there behind what is `kept`; 0 at the end.
+pub(super) fn poll_piece<const PIECE: usize>(
+    tls: &mut Secured,
+    cx: &mut Context<'_>,
+    kept: &mut Vec<u8>,
+) -> Poll<io::Result<usize>> {
+    let mut piece = [0; PIECE];
+    let mut buffer = ReadBuf::new(&mut piece);
+    ready!(Pin::new(tls).poll_read(cx, &mut buffer))?;
+    kept.extend_from_slice(buffer.filled());
+    Poll::Ready(Ok(buffer.filled().len()))
+}
+
+impl AsyncRead for Ciphered {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        tcp::poll_read(&self.0, cx, buffer)
+    }
+}
+
+impl AsyncWrite for Ciphered {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        tcp::poll_write(&self.0, cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        tcp::poll_write_vectored(&self.0, cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// The socket closes it when TLS has said its last.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,264 @@
+//! TLS that ends in the activator.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod rig;
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{CertificateParams, KeyPair};
+use rig::{FakePod, GENEROUS, Rig, ok, read_head};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName},
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+const HOST: &str = "hello.default.example.com";
+
+/// Whom the clients of these tests trust.
+struct Authority {
+    issuer: rcgen::Issuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let root = params.self_signed(&key).unwrap().der().clone();
+        Self { issuer: rcgen::Issuer::new(params, key), root }
+    }
+
+    /// Writes a certificate for every function of `default`, as the kubelet does: into a new folder, to which a link is moved.
+    fn write(&self, folder: &Path, version: &str, last_year: i32) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(vec!["*.default.example.com".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        swap(folder, version, &certificate.pem(), &key.serialize_pem());
+        certificate.der().clone()
+    }
+
+    /// A connection by TLS that offers these protocols.
+    async fn connect(&self, rig: &Rig, protocols: &[&str]) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(rig.tls.unwrap()).await.unwrap();
+        timeout(GENEROUS, self.try_connect(stream, protocols)).await.expect("no handshake").unwrap()
+    }
+
+    async fn try_connect(&self, stream: TcpStream, protocols: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(HOST).unwrap(), stream).await
+    }
+}
+
+fn swap(folder: &Path, version: &str, certificate: &str, key: &str) {
+    let data = folder.join(version);
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("tls.crt"), certificate).unwrap();
+    std::fs::write(data.join("tls.key"), key).unwrap();
+    let link = folder.join("..next");
+    std::os::unix::fs::symlink(version, &link).unwrap();
+    std::fs::rename(link, folder.join("..data")).unwrap();
+}
+
+/// An activator with the certificate in `folder`, and `hello` in it that says what it was told.
+async fn rig(folder: &Path, flags: &[&str]) -> (Rig, FakePod) {
+    let pod = FakePod::start(|request: Request<Incoming>| async move {
+        let told = |name: &str| request.headers().get(name).map_or("", |v| v.to_str().unwrap()).to_owned();
+        let text = format!("{} {}", told("x-forwarded-proto"), told("forwarded"));
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        ok([text.as_bytes(), b" ", &body].concat())
+    })
+    .await;
+    let files = [("cert", "tls.crt"), ("key", "tls.key")];
+    let files = files.map(|(flag, file)| format!("--tls-{flag}-file={}", folder.join("..data").join(file).display()));
+    let mut all = vec!["--tls-addr=127.0.0.1:0", &files[0], &files[1]];
+    all.extend(flags);
+    let rig = Rig::with(&all).await;
+    rig.function("hello", json!({}));
+    rig.start_pod("hello", &pod);
+    (rig, pod)
+}
+
+async fn over_http1(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Response<Incoming> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    timeout(GENEROUS, sender.send_request(request)).await.unwrap().unwrap()
+}
+
+async fn text(response: Response<Incoming>) -> String {
+    String::from_utf8(timeout(GENEROUS, response.into_body().collect()).await.unwrap().unwrap().to_bytes().into())
+        .unwrap()
+}
+
+fn get() -> Request<Full<Bytes>> {
+    Request::get("/").header("host", HOST).header("x-forwarded-proto", "http").body(Full::default()).unwrap()
+}
+
+#[tokio::test]
+async fn both_versions_of_http_are_spoken_and_the_function_learns_that_it_is_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(folder.path(), "1", 2099);
+    let (rig, _pod) = rig(folder.path(), &[]).await;
+
+    let stream = authority.connect(&rig, &["http/1.1"]).await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let answer = text(over_http1(stream, get()).await).await;
+    assert!(answer.starts_with("https for=") && answer.contains("proto=https"), "{answer}");
+
+    let stream = authority.connect(&rig, &["h2", "http/1.1"]).await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let io = TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get(format!("https://{HOST}/")).body(Empty::<Bytes>::new()).unwrap();
+    let answer = text(timeout(GENEROUS, sender.send_request(request)).await.unwrap().unwrap()).await;
+    assert!(answer.starts_with("https "), "{answer}");
+
+    // More than a socket takes at once, in both directions.
+    let much = Bytes::from(vec![b'~'; 3 << 20]);
+    let request = Request::post("/").header("host", HOST).body(Full::new(much)).unwrap();
+    let answer = text(over_http1(authority.connect(&rig, &[]).await, request).await).await;
+    assert_eq!(answer.bytes().filter(|b| *b == b'~').count(), 3 << 20);
+
+    // It is a public listener like the other.
+    rig.function("inside", json!({"visibility": "Cluster"}));
+    for host in ["inside.default", "inside.default.example.com"] {
+        let request = Request::get("/").header("host", host).body(Full::default()).unwrap();
+        assert_eq!(over_http1(authority.connect(&rig, &[]).await, request).await.status(), 404, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_guard_refuses_it_refuses_behind_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(folder.path(), "1", 2099);
+    let (rig, pod) = rig(folder.path(), &["--head-timeout=300ms"]).await;
+    let (told, smuggled) = (std::sync::atomic::Ordering::SeqCst, "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n");
+    let request = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\n{smuggled}\r\n0\r\n\r\n");
+    for (request, status) in [(request.as_str(), " 400 "), ("GET / HTTP/1.1\r\nHost", " 408 ")] {
+        let mut stream = authority.connect(&rig, &[]).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = vec![];
+        timeout(GENEROUS, stream.read_to_end(&mut answer)).await.expect("it stays open").expect("it ends by the rules");
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.contains(status) && answer.contains("application/problem+json"), "{answer}");
+    }
+    assert_eq!(pod.requests.load(told), 0);
+    // A handshake may take no longer than a head.
+    let mut silent = TcpStream::connect(rig.tls.unwrap()).await.unwrap();
+    assert_eq!(timeout(GENEROUS, silent.read(&mut [0; 8])).await.expect("it is waited for for ever").unwrap(), 0);
+    let mut plain = rig::raw(rig.tls.unwrap(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let mut answer = vec![];
+    timeout(GENEROUS, plain.read_to_end(&mut answer)).await.unwrap().unwrap();
+    assert!(!answer.starts_with(b"HTTP"), "without TLS there is no answer");
+    rig.metric("rouse_tls_handshake_failures_total", 2).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_gives_up_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(folder.path(), "1", 2099);
+    let (rig, _pod) = rig(folder.path(), &[]).await;
+    rig.function("cold", json!({}));
+    let request = b"GET / HTTP/1.1\r\nHost: cold.default.example.com\r\n\r\n";
+    let mut stays = authority.connect(&rig, &[]).await;
+    stays.write_all(request).await.unwrap();
+    let mut leaves = authority.connect(&rig, &[]).await;
+    leaves.write_all(request).await.unwrap();
+    rig.queued("cold", 2).await;
+    drop(leaves);
+    rig.queued("cold", 1).await;
+    // One that says that it has no more to say, and keeps its connection, listens.
+    stays.get_mut().1.send_close_notify();
+    stays.flush().await.unwrap();
+    let pod = FakePod::saying("late").await;
+    rig.start_pod("cold", &pod);
+    let mut answer = vec![];
+    timeout(GENEROUS, async {
+        while !answer.ends_with(b"late") {
+            assert_ne!(stays.read_buf(&mut answer).await.unwrap(), 0, "{}", String::from_utf8_lossy(&answer));
+        }
+    })
+    .await
+    .expect("no answer");
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let first = authority.write(folder.path(), "1", 2099);
+    let (rig, _pod) = rig(folder.path(), &[]).await;
+    let served = async || {
+        let stream = authority.connect(&rig, &[]).await;
+        stream.get_ref().1.peer_certificates().unwrap()[0].clone()
+    };
+    let kept = authority.connect(&rig, &[]).await;
+    assert_eq!(served().await, first);
+    swap(folder.path(), "2", "not a certificate", "not a key");
+    rig.metric("rouse_tls_certificate_reload_failures_total", 1).await;
+    assert_eq!(served().await, first);
+    let second = authority.write(folder.path(), "3", 2098);
+    timeout(GENEROUS, async { while served().await != second {} }).await.expect("the former is served for ever");
+    // In Unix time, the beginning of 2098.
+    rig.metric("rouse_tls_certificate_expiry_seconds", 4_039_372_800).await;
+    assert_eq!(over_http1(kept, get()).await.status(), StatusCode::OK, "connections outlive their certificate");
+}
+
+#[tokio::test]
+async fn neither_an_expired_certificate_nor_none_keeps_others_from_being_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let (rig, _pod) = rig(folder.path(), &[]).await;
+    rig.metric("rouse_tls_certificate_reload_failures_total", 1).await;
+    assert_eq!(rig::get(rig.public, HOST, "/").await.status, StatusCode::OK);
+    let refused = authority.try_connect(TcpStream::connect(rig.tls.unwrap()).await.unwrap(), &[]).await;
+    assert!(refused.is_err(), "there is no certificate");
+    authority.write(folder.path(), "1", 2021);
+    rig.metric("rouse_tls_certificate_expiry_seconds", 1_609_459_200).await;
+    // It is served, and it is for the client to say what it thinks of it.
+    let refused = authority.try_connect(TcpStream::connect(rig.tls.unwrap()).await.unwrap(), &[]).await;
+    assert!(refused.unwrap_err().to_string().contains("xpired"));
+}
+
+#[tokio::test]
+async fn plain_calls_are_sent_to_tls_where_that_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(folder.path(), "1", 2099);
+    let (rig, pod) = rig(folder.path(), &["--https-redirect"]).await;
+    let sent = rig::get(rig.public, &format!("{HOST}:8080"), "/x?y").await;
+    assert_eq!(
+        (sent.status, sent.header("location")),
+        (StatusCode::PERMANENT_REDIRECT, &*format!("https://{HOST}/x?y"))
+    );
+    assert_eq!(rig::get(rig.public, "nobody.default.example.com", "/").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(pod.requests.load(std::sync::atomic::Ordering::SeqCst), 0);
+    assert_eq!(rig::get(rig.cluster, "hello.default", "/").await.status, StatusCode::OK, "pods call as they like");
+    assert_eq!(over_http1(authority.connect(&rig, &[]).await, get()).await.status(), StatusCode::OK);
+    let by_ingress = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-Proto: https\r\n\r\n");
+    let mut stream = rig::raw(rig.public, &by_ingress).await;
+    assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 200"));
+}

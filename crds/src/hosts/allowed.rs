@@ -1,0 +1,214 @@
+//! Which namespaces may claim which custom hosts: the chart's `hosts.allowed`.
+
+use std::{fmt, str::FromStr};
+
+use serde::Deserialize;
+
+/// Rules about custom hosts. Without any, every namespace may claim every host that nobody else has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllowedHosts(Vec<Rule>);
+
+/// Domains that some namespaces may claim hosts of.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Rule {
+    /// `shop.example.org` for this host alone, `*.shop.example.org` for every host below it, or `*` for all.
+    domains: Vec<String>,
+    /// Names, in which one `*` stands for any number of letters.
+    namespaces: Vec<String>,
+}
+
+/// What is wrong with a list of rules.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadAllowedHosts {
+    /// It has another shape.
+    #[error(
+        "not a JSON list of objects like {{\"domains\": [\"*.shop.example.org\"], \"namespaces\": [\"shop-*\"]}}: {0}"
+    )]
+    Shape(String),
+    /// A rule says nothing.
+    #[error("rule {0} needs at least one domain and one namespace")]
+    Empty(usize),
+    /// A domain is none.
+    #[error("rule {0}: `{1}` is no lower-case domain such as shop.example.org, *.shop.example.org, or * for all")]
+    Domain(usize, String),
+    /// A namespace is none.
+    #[error("rule {0}: `{1}` is no name of a namespace with at most one * in it")]
+    Namespace(usize, String),
+}
+
+/// Why a namespace may not claim a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotAllowed {
+    /// The rules give the host to others.
+    Others {
+        /// Which rule, from 1.
+        rule: usize,
+        /// Its domain that the host is of.
+        domain: String,
+        /// Its namespaces.
+        namespaces: String,
+    },
+    /// No rule has it.
+    Nobody,
+}
+
+impl FromStr for AllowedHosts {
+    type Err = BadAllowedHosts;
+
+    /// Reads a JSON list. Nothing at all is a list without rules.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let rules: Vec<Rule> = serde_json::from_str(text).map_err(|error| BadAllowedHosts::Shape(error.to_string()))?;
+        for (index, rule) in rules.iter().enumerate() {
+            let number = index + 1;
+            if rule.domains.is_empty() || rule.namespaces.is_empty() {
+                return Err(BadAllowedHosts::Empty(number));
+            }
+            if let Some(bad) = rule.domains.iter().find(|domain| !is_domain(domain)) {
+                return Err(BadAllowedHosts::Domain(number, bad.clone()));
+            }
+            if let Some(bad) = rule.namespaces.iter().find(|namespace| !is_namespace(namespace)) {
+                return Err(BadAllowedHosts::Namespace(number, bad.clone()));
+            }
+        }
+        Ok(Self(rules))
+    }
+}
+
+impl AllowedHosts {
+    /// Whether a namespace may claim a host, which is in lower case and without a dot at its end.
+    ///
+    /// # Errors
+    ///
+    /// If not: whom the rules give it to.
+    pub fn check(&self, host: &str, namespace: &str) -> Result<(), NotAllowed> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let mut refused = NotAllowed::Nobody;
+        for (index, rule) in self.0.iter().enumerate() {
+            let Some(domain) = rule.domains.iter().find(|domain| covers(domain, host)) else { continue };
+            if rule.namespaces.iter().any(|pattern| names(pattern, namespace)) {
+                return Ok(());
+            }
+            if refused == NotAllowed::Nobody {
+                refused = NotAllowed::Others {
+                    rule: index + 1,
+                    domain: domain.clone(),
+                    namespaces: rule.namespaces.join(", "),
+                };
+            }
+        }
+        Err(refused)
+    }
+}
+
+impl fmt::Display for NotAllowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Others { rule, domain, namespaces } => {
+                write!(f, "rule {rule} of Rouse's value hosts.allowed gives {domain} to the namespaces {namespaces}")
+            }
+            Self::Nobody => f.write_str("no rule of Rouse's value hosts.allowed has it"),
+        }
+    }
+}
+
+fn covers(domain: &str, host: &str) -> bool {
+    match domain.strip_prefix('*') {
+        Some("") => true,
+        // With its dot, so that `*.example.org` has neither `example.org` nor `badexample.org`.
+        Some(below) => host.len() > below.len() && host.ends_with(below),
+        None => domain == host,
+    }
+}
+
+fn names(pattern: &str, namespace: &str) -> bool {
+    match pattern.split_once('*') {
+        Some((before, after)) => {
+            namespace.len() >= before.len() + after.len() && namespace.starts_with(before) && namespace.ends_with(after)
+        }
+        None => pattern == namespace,
+    }
+}
+
+fn is_domain(text: &str) -> bool {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    text == "*" || (name.len() <= 253 && name.split('.').all(label))
+}
+
+fn is_namespace(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 63
+        && text.bytes().filter(|b| *b == b'*').count() <= 1
+        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'*'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    const SHOP: &str = r#"[
+        {"domains": ["*.shop.example.org", "shop.example.org"], "namespaces": ["shop", "shop-*"]},
+        {"domains": ["*.eu.shop.example.org"], "namespaces": ["eu"]},
+        {"domains": ["*"], "namespaces": ["platform"]}
+    ]"#;
+
+    #[rstest]
+    #[case("shop.example.org", "shop", true)]
+    #[case("a.b.shop.example.org", "shop-next", true)]
+    #[case("shop.example.org", "shopping", false)]
+    #[case("shop.example.org", "my-shop", false)]
+    #[case("a.eu.shop.example.org", "eu", true)]
+    #[case("a.shop.example.org", "eu", false)]
+    #[case("badshop.example.org", "shop", false)]
+    #[case("anything.example.com", "platform", true)]
+    fn who_may(#[case] host: &str, #[case] namespace: &str, #[case] allowed: bool) {
+        let rules: AllowedHosts = SHOP.parse().unwrap();
+        assert_eq!(rules.check(host, namespace).is_ok(), allowed);
+        assert_eq!(AllowedHosts::default().check(host, namespace), Ok(()));
+    }
+
+    #[test]
+    fn a_refusal_names_the_rule() {
+        let said = |rules: &str, host, namespace| {
+            rules.parse::<AllowedHosts>().unwrap().check(host, namespace).unwrap_err().to_string()
+        };
+        let others = said(SHOP, "a.shop.example.org", "zoo");
+        assert!(others.contains("rule 1 ") && others.contains("*.shop.example.org to the namespaces shop, shop-*"));
+        let rule = r#"[{"domains": ["a.example.org"], "namespaces": ["a"]}]"#;
+        assert!(said(rule, "b.example.org", "a").starts_with("no rule"));
+    }
+
+    #[rstest]
+    #[case("", None)]
+    #[case("[]", None)]
+    #[case("{}", Some("JSON list"))]
+    #[case(r#"[{"domains": ["a.b"], "namespace": ["c"]}]"#, Some("unknown field `namespace`"))]
+    #[case(r#"[{"domains": ["a.b"], "namespaces": []}]"#, Some("rule 1 needs"))]
+    #[case(
+        r#"[{"domains": ["a.b"], "namespaces": ["c"]}, {"domains": ["A.b"], "namespaces": ["c"]}]"#,
+        Some("rule 2: `A.b`")
+    )]
+    #[case(r#"[{"domains": ["a.*.b"], "namespaces": ["c"]}]"#, Some("`a.*.b`"))]
+    #[case(r#"[{"domains": ["*a.b"], "namespaces": ["c"]}]"#, Some("`*a.b`"))]
+    #[case(r#"[{"domains": ["a.b"], "namespaces": ["*c*"]}]"#, Some("`*c*`"))]
+    fn what_is_no_list(#[case] text: &str, #[case] wrong: Option<&str>) {
+        match (text.parse::<AllowedHosts>(), wrong) {
+            (Ok(rules), None) => assert_eq!(rules, AllowedHosts::default()),
+            (Err(error), Some(wrong)) => assert!(error.to_string().contains(wrong), "{error}"),
+            (read, _) => panic!("{read:?}"),
+        }
+    }
+}
