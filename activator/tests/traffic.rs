@@ -309,3 +309,22 @@ async fn functions_that_call_one_another_wait_for_their_own_start_alone() {
     // One wake for each, and none was given up and asked for again while another was probed.
     assert!(pods.iter().all(|pod| pod.requests.load(Ordering::SeqCst) == 1));
 }
+
+#[tokio::test]
+async fn a_call_by_a_tag_waits_for_its_revision_alone() {
+    let rig = Rig::start().await;
+    let spec = json!({"traffic": [{"latest": true, "percent": 100}, {"revision": "hello-00002", "tag": "next"}]});
+    rig.apply(hello(spec.clone(), &[("hello-00001", 100), ("hello-00002", 0)]));
+    let first = FakePod::saying("1").await;
+    show(&rig, "hello-00001", &first);
+    assert_eq!(get(rig.public, HOST, "/").await.text(), "1");
+    let call = tokio::spawn(get(rig.public, "next-hello.default.example.com", "/"));
+    assert_eq!(rig.wake().await.revision, "hello-00002");
+    rig.queued("hello", 1).await;
+    // The shares are told anew, and it stays where it is.
+    rig.apply(hello(spec, &[("hello-00001", 100), ("hello-00002", 0)]));
+    let second = FakePod::saying("2").await;
+    show(&rig, "hello-00002", &second);
+    assert_eq!(call.await.unwrap().text(), "2");
+    assert_eq!((first.requests.load(Ordering::SeqCst), get(rig.public, HOST, "/").await.text()), (1, "1".into()));
+}

@@ -10,6 +10,9 @@ use rouse_crds::pod::PodFailure;
 use super::{Gate, Held, Lease, Refusal, cold::Milestones, revision::Revision, throttle::Throttle};
 use crate::{endpoints::Endpoint, wake};
 
+/// How one that waits is told what becomes of it.
+pub(super) type Answer = oneshot::Sender<Result<Lease, Refusal>>;
+
 /// What the gate decides from, under its lock.
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -45,9 +48,9 @@ pub(super) struct Waiting {
 /// What is to be done once the lock is free: whoever is woken may come back at once.
 #[derive(Default)]
 pub(super) struct Effects {
-    pub(super) grants: Vec<(oneshot::Sender<Result<Lease, Refusal>>, Lease)>,
+    pub(super) grants: Vec<(Answer, Lease)>,
     /// With whether it is a copy's.
-    pub(super) refusals: Vec<(oneshot::Sender<Result<Lease, Refusal>>, Refusal, bool)>,
+    pub(super) refusals: Vec<(Answer, Refusal, bool)>,
     pub(super) probes: Vec<(Arc<Endpoint>, Duration, CancellationToken)>,
     /// A keeper is to be started.
     pub(super) keeper: bool,

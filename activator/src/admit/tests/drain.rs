@@ -88,7 +88,7 @@ async fn a_pod_that_is_told_to_be_empty_and_going_gets_no_request() {
             })
         })
         .collect();
-    for _ in 0..300 {
+    for _ in 0..50 {
         gate.pod_seen(&going(1));
         while !pods(&gate).contains(&PodDemand { pod: "1".into(), in_flight: 0, draining: true }) {
             std::thread::yield_now();
