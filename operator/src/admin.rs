@@ -1,14 +1,27 @@
-//! The admin port: `/livez` (the loops turn), `/readyz` (the caches are filled), `/metrics`.
+//! The admin port: `/livez` (the loops turn), `/readyz` (the caches are filled), `/metrics`, and
+//! `/debug/functions/{namespace}/{name}` (why a function has as many pods as it has).
 
 use std::sync::Arc;
 
 use axum::{
-    Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
+    Router,
+    extract::{Path, State},
+    http::StatusCode,
+    http::header::CONTENT_TYPE,
+    response::IntoResponse,
+    routing::get,
 };
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{caches::Caches, metrics::Metrics, progress::Progress};
+use crate::{
+    caches::Caches,
+    key::FunctionKey,
+    metrics::Metrics,
+    progress::Progress,
+    scaler::{Explainer, NotExplained},
+};
 
 /// What the admin port tells.
 #[derive(Clone, Debug)]
@@ -19,6 +32,8 @@ pub struct Admin {
     pub progress: Progress,
     /// Of `/readyz`. A replica that does not lead is ready too.
     pub caches: Caches,
+    /// Of `/debug`.
+    pub explainer: Explainer,
 }
 
 /// The routes.
@@ -27,6 +42,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/debug/functions/{namespace}/{name}", get(explain))
         .with_state(Arc::new(admin))
 }
 
@@ -64,12 +80,44 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     }
 }
 
+async fn explain(
+    State(admin): State<Arc<Admin>>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> impl IntoResponse {
+    let key = FunctionKey::new(namespace, name);
+    let (status, type_, body) = match admin.explainer.explain(&key) {
+        Ok(explained) => (StatusCode::OK, "application/json", explained),
+        Err(NotExplained::Unknown) => {
+            let detail = format!("There is no Function {key}, or it cannot be read.");
+            problem(StatusCode::NOT_FOUND, "unknown-function", "No such function", &detail)
+        }
+        Err(NotExplained::NotLeading) => {
+            let detail =
+                "This replica of the operator does not lead, so it decides nothing. Ask the one that holds the Lease.";
+            problem(StatusCode::SERVICE_UNAVAILABLE, "not-leading", "Another replica decides", detail)
+        }
+    };
+    (status, [(CONTENT_TYPE, type_)], format!("{body:#}\n"))
+}
+
+/// A problem after RFC 9457.
+fn problem(status: StatusCode, kind: &str, title: &str, detail: &str) -> (StatusCode, &'static str, serde_json::Value) {
+    let type_ = format!("https://rouse.dev/problems/{kind}");
+    let body = json!({"type": type_, "title": title, "status": status.as_u16(), "detail": detail});
+    (status, "application/problem+json", body)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::{body::Body, http::Request};
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
+
+    fn admin() -> Admin {
+        let (metrics, progress, caches) = (Metrics::default(), Progress::default(), Caches::default());
+        Admin { metrics, progress, caches, explainer: Explainer::default() }
+    }
 
     async fn get(admin: &Admin, path: &str) -> (StatusCode, String) {
         let request = Request::get(path).body(Body::empty()).unwrap();
@@ -81,7 +129,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn tells_life_and_readiness() {
-        let admin = Admin { metrics: Metrics::default(), progress: Progress::default(), caches: Caches::default() };
+        let admin = admin();
         assert_eq!(get(&admin, "/livez").await.0, StatusCode::OK);
         let (status, text) = get(&admin, "/readyz").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -98,7 +146,7 @@ mod tests {
     #[tokio::test]
     async fn ready_when_every_cache_is_filled() {
         use kube::runtime::watcher::Event::InitDone;
-        let admin = Admin { metrics: Metrics::default(), progress: Progress::default(), caches: Caches::default() };
+        let admin = admin();
         let Caches { functions, revisions, deployments, services, pods, slices, ingresses } = &admin.caches;
         ingresses.apply(kube::runtime::watcher::Event::InitDone);
         functions.apply(InitDone);
@@ -109,5 +157,14 @@ mod tests {
         assert_eq!(get(&admin, "/readyz").await.1, "caches that are not filled yet: endpointslices\n");
         slices.apply(InitDone);
         assert_eq!(get(&admin, "/readyz").await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn says_that_it_does_not_lead() {
+        let (status, text) = get(&admin(), "/debug/functions/ns/f").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        let problem: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(problem["type"], "https://rouse.dev/problems/not-leading");
+        assert_eq!(problem["status"], 503);
     }
 }

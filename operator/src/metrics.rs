@@ -23,6 +23,8 @@ pub struct Metrics {
     reconcile_seconds: Histogram,
     writes: Family<Write, Counter>,
     scales: Family<Scale, Counter>,
+    corrections: Counter,
+    refused: Family<Refusal, Counter>,
     leader: Gauge,
     streams: Gauge,
 }
@@ -43,6 +45,11 @@ struct Write {
 struct Scale {
     direction: &'static str,
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refusal {
+    what: &'static str,
 }
 
 impl Default for Metrics {
@@ -67,6 +74,18 @@ impl Default for Metrics {
         );
         let scales = Family::default();
         registry.register("scales", "Changes of a replica count", scales.clone());
+        let corrections = Counter::default();
+        registry.register(
+            "scale_corrections",
+            "Replica counts that somebody else has set and that were changed again",
+            corrections.clone(),
+        );
+        let refused = Family::default();
+        registry.register(
+            "demand_refused",
+            "What activators have said of demand and cannot be, by what is wrong with it",
+            refused.clone(),
+        );
         let leader = Gauge::default();
         registry.register("leader", "1 if this replica is the leader", leader.clone());
         let streams = Gauge::default();
@@ -77,6 +96,8 @@ impl Default for Metrics {
             reconcile_seconds,
             writes,
             scales,
+            corrections,
+            refused,
             leader,
             streams,
         }
@@ -103,6 +124,16 @@ impl Metrics {
     /// A replica count was changed.
     pub fn scaled(&self, direction: &'static str, reason: &'static str) {
         self.scales.get_or_create(&Scale { direction, reason }).inc();
+    }
+
+    /// A count that somebody else has set was changed again.
+    pub fn corrected(&self) {
+        self.corrections.inc();
+    }
+
+    /// An activator said something that cannot be.
+    pub fn refused(&self, what: &'static str) {
+        self.refused.get_or_create(&Refusal { what }).inc();
     }
 
     /// Whether this replica leads.
@@ -133,6 +164,8 @@ mod tests {
         metrics.reconciled(Duration::from_millis(2), true);
         metrics.wrote("create", "services".to_owned(), 201);
         metrics.scaled("down", "idle");
+        metrics.corrected();
+        metrics.refused("sequence");
         metrics.leading(true);
         metrics.streams(1);
         let text = metrics.text().unwrap();
@@ -140,6 +173,8 @@ mod tests {
             r#"rouse_operator_reconciles_total{result="success"} 1"#,
             r#"rouse_operator_api_writes_total{verb="create",resource="services",code="201"} 1"#,
             r#"rouse_operator_scales_total{direction="down",reason="idle"} 1"#,
+            "rouse_operator_scale_corrections_total 1",
+            r#"rouse_operator_demand_refused_total{what="sequence"} 1"#,
             "rouse_operator_leader 1",
             "rouse_operator_demand_streams 1",
             "rouse_operator_reconcile_seconds_count 1",

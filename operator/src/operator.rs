@@ -24,7 +24,7 @@ use crate::{
     metrics::Metrics,
     progress::Progress,
     queue::WorkQueue,
-    scaler::{Scaler, discovery},
+    scaler::{Explainer, Scaler, discovery},
     startup, worker,
 };
 
@@ -90,7 +90,9 @@ async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationTo
         .await
         .with_context(|| format!("cannot listen on --admin-addr {}", args.admin_addr))?;
     let (caches, progress) = (Caches::default(), Progress::default());
-    let admin = Admin { metrics: metrics.clone(), progress: progress.clone(), caches: caches.clone() };
+    let explainer = Explainer::default();
+    let (counts, copies) = (metrics.clone(), caches.clone());
+    let admin = Admin { metrics: counts, progress: progress.clone(), caches: copies, explainer: explainer.clone() };
     // The admin side stays up until the very end, so that a slow end can be watched.
     let mut background = JoinSet::new();
     background.spawn(admin::serve(admin_socket, admin, CancellationToken::new()));
@@ -131,7 +133,7 @@ async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationTo
             () = stop.cancelled() => {}
             () = elected => {
                 metrics.leading(true);
-                lead(&args, names, mode, owner, &client, &metrics, &caches, &progress, &queues, &stop).await;
+                lead(&args, names, mode, owner, &client, &metrics, &caches, &progress, &queues, &explainer, &stop).await;
             }
         }
         resign.cancel();
@@ -159,6 +161,7 @@ async fn lead(
     caches: &Caches,
     progress: &Progress,
     queues: &Queues,
+    explainer: &Explainer,
     stop: &CancellationToken,
 ) {
     let claims = Claims::default();
@@ -183,6 +186,7 @@ async fn lead(
     ));
     let scaler =
         Arc::new(Scaler::new(client.clone(), caches.clone(), events, metrics.clone(), Arc::clone(&queues.scaler)));
+    let _rule = explainer.begin(&scaler);
     let activators = FunctionKey::new(&args.namespace, &args.activator_service);
     let discovery = discovery::run(Arc::clone(&scaler), activators, Arc::clone(&queues.activators), stop.clone());
     let reconciling = worker::run(&queues.reconciler, RECONCILES, stop, &progress.reconciler, |key| {

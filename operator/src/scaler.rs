@@ -7,36 +7,36 @@
 
 pub mod aggregate;
 pub mod discovery;
+pub mod drain;
+mod explain;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod habits;
+pub mod journal;
+mod memory;
+pub mod pace;
+mod plan;
 pub mod policy;
+pub mod schedules;
 pub mod stream;
-pub mod victims;
 mod write;
+
+pub use explain::{Explainer, NotExplained, Rule};
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, ResourceExt as _};
 use parking_lot::Mutex;
-use rouse_autoscaler::{Observed, Reason, State, decide};
-use rouse_crds::{Function, demand::Frame, pod::FunctionPod};
+use rouse_crds::{Function, demand::Frame};
 use tokio::time::Instant;
 
-use crate::{
-    caches::Caches,
-    children::{DeploymentObject, owned_by},
-    events::Events,
-    function::{dereference::Found, observe},
-    key::FunctionKey,
-    metrics::Metrics,
-    queue::WorkQueue,
-};
+use crate::{caches::Caches, events::Events, key::FunctionKey, metrics::Metrics, queue::WorkQueue};
 use aggregate::{Aggregate, Source};
-
-/// After a write the cache has the new state within so long; else it is read as it is.
-const CATCH_UP: Duration = Duration::from_secs(2);
+use memory::{CATCH_UP, Memories};
+use pace::Pace;
+use plan::{Change, Plan, sooner};
 
 /// See the module.
 #[allow(missing_debug_implementations, reason = "kube's Client and Recorder have none of use")]
@@ -50,44 +50,10 @@ pub struct Scaler {
     demand: Mutex<Aggregate>,
     /// By Function and revision. What is gone is taken out.
     memory: Mutex<HashMap<FunctionKey, Memories>>,
+    /// How fast all Functions together are written.
+    pace: Pace,
     /// From when time is counted.
     origin: Instant,
-}
-
-/// Of the revisions of one Function; mostly one, so no map.
-type Memories = Vec<(String, Memory)>;
-
-/// What is remembered of a revision.
-#[derive(Debug)]
-struct Memory {
-    /// `uid` of its Deployment.
-    uid: Option<String>,
-    state: State,
-    /// The `resourceVersion` that the last write was decided from, until the cache has a newer one or has had its time.
-    written: Option<(Option<String>, Instant)>,
-    /// Writes that failed in a row.
-    failures: u32,
-}
-
-/// A count that is to be written.
-#[derive(Debug)]
-pub(crate) struct Change {
-    pub(crate) deployment: Arc<DeploymentObject>,
-    pub(crate) from: u32,
-    pub(crate) to: u32,
-    pub(crate) reason: Reason,
-    /// Pods that are marked to go before the count is patched.
-    pub(crate) victims: Vec<String>,
-}
-
-/// What is to be done about one Function.
-#[derive(Debug, Default)]
-struct Plan {
-    changes: Vec<Change>,
-    /// Pods that were chosen to go and stay after all.
-    spared: Vec<String>,
-    /// When to look again.
-    again: Option<Instant>,
 }
 
 impl Scaler {
@@ -107,6 +73,7 @@ impl Scaler {
             queue,
             demand: Mutex::default(),
             memory: Mutex::default(),
+            pace: Pace::default(),
             origin: Instant::now(),
         }
     }
@@ -159,10 +126,11 @@ impl Scaler {
         if function.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        let Plan { changes, spared, mut again } = self.plan(&key, function, Timestamp::now());
-        for pod in spared {
-            if let Err(error) = write::unmark(&self, &key, &pod).await {
-                tracing::warn!(function = %key, pod, %error, "A mark could not be taken off a pod and will be tried again");
+        let Plan { marks, changes, habits, mut again } = self.plan(&key, function, Timestamp::now());
+        // A pod that stays gets requests again before more pods are asked for; one that is to go is marked before it goes.
+        for (pod, cost) in marks {
+            if let Err(error) = write::mark(&self, &key, &pod, cost).await {
+                tracing::warn!(function = %key, pod, cost, %error, "A pod's deletion cost could not be set and will be tried again");
                 again = sooner(again, Instant::now() + CATCH_UP);
             }
         }
@@ -170,138 +138,47 @@ impl Scaler {
             let retry = self.write(&key, function, &change).await;
             again = retry.map_or(again, |at| sooner(again, at));
         }
-        again
-    }
-
-    /// Decides for every revision. Does no I/O, so the lock is never held across a wait.
-    fn plan(&self, key: &FunctionKey, function: &Function, wall: Timestamp) -> Plan {
-        let uid = function.uid().unwrap_or_default();
-        let mine = |d: &Arc<DeploymentObject>| owned_by(&d.metadata, &uid) && d.metadata.deletion_timestamp.is_none();
-        let deployments: Vec<_> = self.caches.deployments.of(key).into_iter().filter(mine).collect();
-        let pods = self
-            .caches
-            .pods
-            .of(key)
-            .into_iter()
-            .filter(|p| p.function_uid() == Some(&uid) && p.metadata.deletion_timestamp.is_none());
-        let found = Found {
-            deployments: deployments.iter().map(|d| (d.name_any(), Arc::clone(d))).collect(),
-            pods: pods.collect(),
-            ..Found::default()
-        };
-        let now = self.now();
-        let mut plan = Plan::default();
-        let mut memories = self.memory.lock();
-        let memories = memories.entry(key.clone()).or_default();
-        memories.retain(|(name, memory)| found.deployments.get(name).is_some_and(|d| d.metadata.uid == memory.uid));
-        // Names end in the number with leading zeros, so the last is the newest.
-        let newest = found.deployments.keys().next_back().cloned();
-        let cold_start = function.spec.timeouts().cold_start();
-        for deployment in deployments {
-            let name = deployment.name_any();
-            let pods: Vec<_> =
-                found.pods.iter().filter(|p| p.revision() == Some(&name) && !p.ended()).cloned().collect();
-            let memory = memory_of(memories, &name, || Memory {
-                uid: deployment.metadata.uid.clone(),
-                state: State::new(now),
-                written: None,
-                failures: 0,
-            });
-            if let Some(at) = memory.catching_up(&deployment) {
-                plan.again = sooner(plan.again, at);
-                continue;
-            }
-            // Not before the cache has what was written: by an old count, the pods that were just marked would be spared.
-            plan.spared.extend(victims::spared(&pods, deployment.desired()));
-            let seen = observe::revision(&found, &name, cold_start, wall);
-            let facts = policy::Facts {
-                name: &name,
-                newest: newest.as_ref() == Some(&name),
-                created: deployment.creation_timestamp().map(|t| t.0),
-                failing: seen.failure.is_some(),
-                ready: seen.ready > 0,
-            };
-            let (policy, proof_ends) = policy::of(function, facts, wall);
-            let (demand, complete) = {
-                let mut aggregate = self.demand.lock();
-                (aggregate.demand(key, &name, now), aggregate.complete(now))
-            };
-            let observed = Observed { desired: deployment.desired(), ready: deployment.ready() };
-            let decision = decide(now, &demand, &observed, &policy, &mut memory.state);
-            let times = [decision.wake_at.map(|at| self.origin + at), proof_ends.map(|left| Instant::now() + left)];
-            plan.again = times.into_iter().flatten().fold(plan.again, sooner);
-            let (from, to) = (observed.desired, decision.replicas);
-            // What is not known is never taken for little: without word from every activator nothing goes down.
-            if to == from || (to < from && !complete) {
-                continue;
-            }
-            let victims = victims_of(&pods, from, to);
-            plan.changes.push(Change { deployment, from, to, reason: decision.reason, victims });
+        if let Some(habits) = habits
+            && let Err(error) = habits::write(&self, &key, function, &habits).await
+        {
+            tracing::warn!(function = %key, %error, "What was learned of idle times could not be written and will be tried again later");
+            self.memory.lock().entry(key).or_default().habits_lost();
         }
-        plan
+        again
     }
 
     /// Writes one count. Yields when to try again, if it could not be written.
     async fn write(&self, key: &FunctionKey, function: &Function, change: &Change) -> Option<Instant> {
         let name = change.deployment.name_any();
-        let outcome = write::scale(self, key, function, change).await;
-        let mut memories = self.memory.lock();
-        let (_, memory) = memories.get_mut(key)?.iter_mut().find(|(of, _)| *of == name)?;
+        let outcome = write::scale(self, key, change).await;
+        let retry = {
+            let mut memories = self.memory.lock();
+            let (_, memory) = memories.get_mut(key)?.revisions.iter_mut().find(|(of, _)| *of == name)?;
+            match &outcome {
+                Ok(()) => {
+                    memory.failures = 0;
+                    memory.state.wrote(change.to);
+                    memory.counts.wrote();
+                    memory.written = Some((change.deployment.resource_version(), Instant::now()));
+                    None
+                }
+                Err(_) => {
+                    memory.failures = memory.failures.saturating_add(1);
+                    Some(crate::backoff::QUICK.after(memory.failures))
+                }
+            }
+        };
         match outcome {
-            Ok(()) => {
-                memory.failures = 0;
-                memory.state.wrote(change.to);
-                memory.written = Some((change.deployment.resource_version(), Instant::now()));
-                None
+            Ok(()) => write::tell(self, function, change).await,
+            Err(error) if write::is_race(&error) => {
+                tracing::debug!(function = %key, revision = name, "A Deployment changed while its count was decided; it is decided anew");
             }
             Err(error) => {
-                memory.failures = memory.failures.saturating_add(1);
-                let wait = crate::backoff::QUICK.after(memory.failures);
-                if write::is_race(&error) {
-                    tracing::debug!(function = %key, revision = name, "A Deployment changed while its count was decided; it is decided anew");
-                } else {
-                    tracing::warn!(function = %key, revision = name, %error, retry_in = ?wait, "A count could not be written and will be decided anew");
-                }
-                Some(Instant::now() + wait)
+                tracing::warn!(function = %key, revision = name, %error, retry_in = ?retry, "A count could not be written and will be decided anew");
             }
         }
+        retry.map(|wait| Instant::now() + wait)
     }
-}
-
-/// What is remembered of `revision`; a new memory if there is none.
-fn memory_of<'a>(memories: &'a mut Memories, revision: &str, new: impl FnOnce() -> Memory) -> &'a mut Memory {
-    let at = memories.iter().position(|(name, _)| name == revision).unwrap_or_else(|| {
-        memories.reserve_exact(1);
-        memories.push((revision.to_owned(), new()));
-        memories.len() - 1
-    });
-    &mut memories[at].1
-}
-
-impl Memory {
-    /// After a write: until when to wait for the cache to have it.
-    fn catching_up(&mut self, deployment: &DeploymentObject) -> Option<Instant> {
-        let (version, at) = self.written.as_ref()?;
-        let until = *at + CATCH_UP;
-        if *version == deployment.resource_version() && Instant::now() < until {
-            return Some(until);
-        }
-        self.written = None;
-        None
-    }
-}
-
-/// Pods to be marked. When all go there is nothing to choose, and from zero there is nobody.
-fn victims_of(pods: &[Arc<FunctionPod>], from: u32, to: u32) -> Vec<String> {
-    if to == 0 || to >= from {
-        return Vec::new();
-    }
-    let number = pods.len().saturating_sub(usize::try_from(to).unwrap_or(usize::MAX));
-    victims::choose(pods, number)
-}
-
-fn sooner(a: Option<Instant>, b: Instant) -> Option<Instant> {
-    Some(a.map_or(b, |a| a.min(b)))
 }
 
 #[cfg(test)]

@@ -61,6 +61,8 @@ pub async fn update_status(
             }
         }
     };
+    // That field is the autoscaler's: it is neither compared here nor sent.
+    let former = FunctionStatus { habits: None, ..former };
     let now = Timestamp::now();
     let (status, state) = compute(function, &former, found, applied, &context.names, now);
     if status != former {

@@ -56,6 +56,7 @@ pub fn validate(function: &Function) -> Result<ValidatedFunction<'_>, Invalid> {
     let internal = |what: &str| Invalid::new("metadata", format!("the API server sent no {what}"));
     let key = FunctionKey::new(function.namespace().ok_or_else(|| internal("namespace"))?, function.name_any());
     let overlay = spec.pod_template.as_ref().map(check_overlay).transpose()?;
+    crate::scaler::schedules::check(spec)?;
     let container = container(spec);
     let status = function.status.iter().flat_map(|s| &s.traffic).map(|t| t.revision.clone());
     let wanted = spec.traffic.iter().flatten().filter_map(|t| t.revision.clone());

@@ -7,7 +7,7 @@
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use rouse_autoscaler::Demand;
-use rouse_crds::demand::{Frame, HEARTBEAT, RevisionDemand};
+use rouse_crds::demand::{Frame, HEARTBEAT, PodDemand, RevisionDemand};
 
 use crate::key::FunctionKey;
 
@@ -28,14 +28,67 @@ struct Key {
 }
 
 /// What one activator said of one revision last.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Sample {
     at: Duration,
     in_flight: u64,
     queued: u64,
     arrivals: u64,
     request_us: u64,
+    /// As many as the frame held.
+    pods: Box<[PodDemand]>,
 }
+
+/// What an activator says of a pod that is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It has requests for the revision, and does not say in which pods.
+    Mute,
+    /// It says nothing of this pod: it has nothing in it, and has not heard yet that it is to go, or does not know it.
+    Unnamed,
+    /// It has so many requests in it, and sends it nothing new if `draining`.
+    Named {
+        /// Requests in it.
+        in_flight: u64,
+        /// Whether it sends nothing new there.
+        draining: bool,
+    },
+}
+
+/// One activator's part in what is known of a revision, for whoever asks.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Which activator.
+    pub source: Source,
+    /// How long ago what follows was so.
+    pub age: Duration,
+    /// Requests in pods.
+    pub in_flight: u64,
+    /// Requests that wait.
+    pub queued: u64,
+    /// Requests that came to this process.
+    pub arrivals: u64,
+    /// Pods that it named.
+    pub pods: Vec<PodDemand>,
+}
+
+/// One activator, for whoever asks.
+#[derive(Clone, Debug)]
+pub struct Activator {
+    /// Which.
+    pub source: Source,
+    /// Its process, once it has been heard.
+    pub process: Option<String>,
+    /// Whether nothing may be scaled down before it has been heard.
+    pub awaited: bool,
+    /// How long ago it was heard last.
+    pub age: Option<Duration>,
+    /// Revisions that it has told of.
+    pub revisions: usize,
+}
+
+/// Revisions of one activator; what is beyond is not taken in. Ten thousand Functions with all the revisions that are kept.
+const MOST_REVISIONS: usize = 100_000;
 
 impl Sample {
     /// The integral at `now`, if nothing has changed since.
@@ -43,12 +96,20 @@ impl Sample {
         let passed = u64::try_from(now.saturating_sub(self.at).as_micros()).unwrap_or(u64::MAX);
         self.request_us.saturating_add(passed.saturating_mul(self.in_flight.saturating_add(self.queued)))
     }
+
+    fn word(&self, pod: &str) -> Word {
+        match self.pods.iter().find(|p| p.pod == pod) {
+            Some(PodDemand { in_flight, draining, .. }) => Word::Named { in_flight: *in_flight, draining: *draining },
+            None if self.pods.is_empty() && self.in_flight > 0 => Word::Mute,
+            None => Word::Unnamed,
+        }
+    }
 }
 
 /// A frame comes at least every [`HEARTBEAT`]; one second is for the way. After that, what was heard is no longer what is.
-const FRESH: Duration = HEARTBEAT.saturating_add(Duration::from_secs(1));
+pub(super) const FRESH: Duration = HEARTBEAT.saturating_add(Duration::from_secs(1));
 
-/// What is known of one activator. Bounded by the revisions that it has been called for.
+/// What is known of one activator. Bounded by the revisions that it has been called for, and by [`MOST_REVISIONS`].
 #[derive(Debug, Default)]
 struct Known {
     /// Whether nothing may be scaled down before it has been heard.
@@ -60,6 +121,8 @@ struct Known {
     /// By how much our clock is ahead of the process's, and when that was found.
     ahead: Option<(Duration, Duration)>,
     samples: HashMap<Key, Sample>,
+    /// Whether it was said that there are more than can be.
+    overfull: bool,
 }
 
 impl Known {
@@ -135,6 +198,7 @@ impl Aggregate {
         let Some(known) = self.sources.get_mut(source) else { return touched };
         known.heard = Some(now);
         let at = known.moment(Duration::from_micros(frame.at_us), now);
+        let mut left_out = 0usize;
         for revision in frame.revisions {
             let RevisionDemand {
                 namespace,
@@ -145,12 +209,16 @@ impl Aggregate {
                 arrivals,
                 completions: _,
                 request_us,
-                pods: _,
+                pods,
                 outcomes: _,
             } = revision;
             let key = Key { function: FunctionKey { namespace, name: function }, revision };
+            if known.samples.len() >= MOST_REVISIONS && !known.samples.contains_key(&key) {
+                left_out += 1;
+                continue;
+            }
             touched.push(key.function.clone());
-            let sample = Sample { at, in_flight, queued, arrivals, request_us };
+            let sample = Sample { at, in_flight, queued, arrivals, request_us, pods: pods.into() };
             let former = known.samples.insert(key.clone(), sample);
             // A revision that lost its traffic and got it again is counted from zero by the same process.
             if let Some(former) = former.filter(|f| arrivals < f.arrivals || request_us < f.request_us) {
@@ -158,6 +226,10 @@ impl Aggregate {
                 carried.arrivals = carried.arrivals.saturating_add(former.arrivals);
                 carried.request_us = carried.request_us.saturating_add(former.request_us);
             }
+        }
+        if left_out > 0 && !known.overfull {
+            known.overfull = true;
+            tracing::warn!(activator = %source.address, left_out, "An activator tells of more revisions than there can be; those that are beyond are not taken in");
         }
         touched
     }
@@ -192,6 +264,68 @@ impl Aggregate {
         demand
     }
 
+    /// What every activator that may send to it says of `pod`, and how many requests are in it over all.
+    pub fn words(&self, function: &FunctionKey, revision: &str, pod: &str) -> (Vec<Word>, u64) {
+        let key = Key { function: function.clone(), revision: revision.to_owned() };
+        let (mut words, mut in_flight) = (Vec::new(), 0u64);
+        for known in self.sources.values() {
+            let word = known.samples.get(&key).map_or(Word::Unnamed, |sample| sample.word(pod));
+            if let Word::Named { in_flight: some, .. } = word {
+                in_flight = in_flight.saturating_add(some);
+            }
+            // One that only starts has sent nothing; once it is ready it knows what is marked.
+            if known.awaited {
+                words.push(word);
+            }
+        }
+        (words, in_flight)
+    }
+
+    /// Requests in the pods of a revision, over all activators that say; one that is not here has none.
+    pub fn loads(&self, function: &FunctionKey, revision: &str) -> HashMap<&str, u64> {
+        let key = Key { function: function.clone(), revision: revision.to_owned() };
+        let samples = self.sources.values().filter_map(|known| known.samples.get(&key));
+        let mut loads = HashMap::new();
+        for pod in samples.flat_map(|sample| &sample.pods) {
+            let load: &mut u64 = loads.entry(pod.pod.as_str()).or_default();
+            *load = load.saturating_add(pod.in_flight);
+        }
+        loads
+    }
+
+    /// What each activator has said of a revision last.
+    pub fn parts(&self, function: &FunctionKey, revision: &str, now: Duration) -> Vec<Part> {
+        let key = Key { function: function.clone(), revision: revision.to_owned() };
+        let part = |(source, known): (&Source, &Known)| {
+            let sample = known.samples.get(&key)?;
+            Some(Part {
+                source: source.clone(),
+                age: now.saturating_sub(sample.at),
+                in_flight: sample.in_flight,
+                queued: sample.queued,
+                arrivals: sample.arrivals,
+                pods: sample.pods.to_vec(),
+            })
+        };
+        let mut parts: Vec<_> = self.sources.iter().filter_map(part).collect();
+        parts.sort_by(|a, b| a.source.cmp(&b.source));
+        parts
+    }
+
+    /// The activators that there are.
+    pub fn activators(&self, now: Duration) -> Vec<Activator> {
+        let activator = |(source, known): (&Source, &Known)| Activator {
+            source: source.clone(),
+            process: known.process.clone(),
+            awaited: known.awaited,
+            age: known.heard.map(|at| now.saturating_sub(at)),
+            revisions: known.samples.len(),
+        };
+        let mut activators: Vec<_> = self.sources.iter().map(activator).collect();
+        activators.sort_by(|a, b| a.source.cmp(&b.source));
+        activators
+    }
+
     /// Forgets a Function that is gone.
     pub fn forget(&mut self, function: &FunctionKey) {
         self.carried.retain(|key, _| key.function != *function);
@@ -202,162 +336,4 @@ impl Aggregate {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rouse_crds::demand::VERSION;
-
-    fn source(last: u8) -> Source {
-        Source { address: SocketAddr::from(([10, 0, 0, last], 9090)), pod: None }
-    }
-
-    fn sources(lasts: &[u8]) -> HashMap<Source, bool> {
-        lasts.iter().map(|last| (source(*last), true)).collect()
-    }
-
-    /// A frame that a process which began at 0 wrote in this second.
-    fn frame(second: u64, process: &str, in_flight: u64, arrivals: u64, request_us: u64) -> Frame {
-        let revision = RevisionDemand {
-            namespace: "ns".into(),
-            function: "f".into(),
-            revision: "f-00001".into(),
-            in_flight,
-            queued: 0,
-            arrivals,
-            completions: 0,
-            request_us,
-            ..RevisionDemand::default()
-        };
-        Frame {
-            version: VERSION,
-            process: process.into(),
-            sequence: 0,
-            at_us: second * 1_000_000,
-            revisions: vec![revision],
-        }
-    }
-
-    fn demand(aggregate: &mut Aggregate, second: u64) -> Demand {
-        aggregate.demand(&FunctionKey::new("ns", "f"), "f-00001", at(second))
-    }
-
-    fn at(second: u64) -> Duration {
-        Duration::from_secs(second)
-    }
-
-    #[test]
-    fn sums_over_activators() {
-        let mut aggregate = Aggregate::default();
-        aggregate.set_sources(&sources(&[1, 2]), at(0));
-        assert_eq!(aggregate.frame(&source(1), frame(1, "a", 2, 5, 100), at(1)), [FunctionKey::new("ns", "f")]);
-        aggregate.frame(&source(2), frame(1, "b", 0, 7, 50), at(1));
-        let sum = Demand { in_flight: 2, queued: 0, arrivals: 12, request_us: 150 };
-        assert_eq!(demand(&mut aggregate, 1), sum);
-    }
-
-    #[test]
-    fn an_activator_that_is_not_heard_keeps_its_requests_until_it_is_gone() {
-        let mut aggregate = Aggregate::default();
-        aggregate.set_sources(&sources(&[1]), at(0));
-        aggregate.frame(&source(1), frame(0, "a", 3, 3, 0), at(0));
-        let silent = demand(&mut aggregate, 10);
-        assert_eq!((silent.in_flight, silent.request_us), (3, 30_000_000), "three requests for ten seconds");
-        aggregate.set_sources(&sources(&[]), at(20));
-        let gone = demand(&mut aggregate, 30);
-        assert_eq!((gone.in_flight, gone.arrivals, gone.request_us), (0, 3, 60_000_000));
-    }
-
-    #[test]
-    fn a_restart_never_takes_counters_back() {
-        let mut aggregate = Aggregate::default();
-        aggregate.set_sources(&sources(&[1]), at(0));
-        aggregate.frame(&source(1), frame(5, "a", 1, 100, 5_000_000), at(5));
-        let before = demand(&mut aggregate, 6);
-        aggregate.frame(&source(1), frame(6, "a-again", 0, 1, 10), at(6));
-        let after = demand(&mut aggregate, 6);
-        assert_eq!(after, Demand { in_flight: 0, queued: 0, arrivals: 101, request_us: 6_000_010 });
-        assert!(after.request_us >= before.request_us);
-        // A Function that the new process has not been called for keeps its counters as well.
-        aggregate.set_sources(&sources(&[]), at(7));
-        assert_eq!(demand(&mut aggregate, 7).arrivals, 101);
-    }
-
-    #[test]
-    fn the_guess_between_frames_is_never_taken_back() {
-        let mut aggregate = Aggregate::default();
-        aggregate.set_sources(&sources(&[1]), at(0));
-        aggregate.frame(&source(1), frame(0, "a", 1, 1, 0), at(0));
-        assert_eq!(demand(&mut aggregate, 2).request_us, 2_000_000);
-        // It had ended after one second.
-        aggregate.frame(&source(1), frame(2, "a", 0, 1, 1_000_000), at(2));
-        assert_eq!(demand(&mut aggregate, 3).request_us, 2_000_000);
-    }
-
-    #[test]
-    fn knows_when_it_does_not_know() {
-        let mut aggregate = Aggregate::default();
-        assert!(!aggregate.complete(at(0)), "no activator at all");
-        aggregate.set_sources(&HashMap::from([(source(1), true), (source(2), false)]), at(0));
-        assert!(!aggregate.complete(at(0)), "one that may have requests has not been heard");
-        aggregate.frame(&source(1), frame(1, "a", 0, 0, 0), at(1));
-        assert!(aggregate.complete(at(1)), "one that is not ready yet has none");
-        aggregate.set_sources(&sources(&[1, 2]), at(2));
-        assert!(!aggregate.complete(at(2)));
-        aggregate.set_sources(&sources(&[1]), at(3));
-        assert!(aggregate.complete(at(3)));
-        assert!(!aggregate.complete(at(5)), "one that fell silent at zero is not known to be at zero");
-        aggregate.frame(&source(1), frame(5, "a", 0, 0, 0), at(5));
-        assert!(aggregate.complete(at(5)));
-    }
-
-    #[test]
-    fn a_revision_that_is_counted_anew_by_the_same_process_goes_on() {
-        let mut aggregate = Aggregate::default();
-        aggregate.set_sources(&sources(&[1]), at(0));
-        aggregate.frame(&source(1), frame(1, "a", 0, 100, 50_000_000), at(1));
-        let before = demand(&mut aggregate, 1);
-        aggregate.frame(&source(1), frame(2, "a", 1, 1, 0), at(2));
-        aggregate.frame(&source(1), frame(4, "a", 1, 1, 2_000_000), at(4));
-        let after = demand(&mut aggregate, 4);
-        assert_eq!(after.arrivals, before.arrivals + 1);
-        assert_eq!(after.request_us, before.request_us + 2_000_000);
-    }
-
-    #[test]
-    fn the_way_of_a_frame_is_not_taken_for_time_in_which_requests_ran() {
-        let mut aggregate = Aggregate::default();
-        aggregate.set_sources(&sources(&[1]), at(0));
-        let millis = Duration::from_millis;
-        // One request runs all the time; the second frame is 40 ms late.
-        aggregate.frame(&source(1), frame(1, "a", 1, 1, 1_000_000), at(1));
-        aggregate.frame(&source(1), frame(2, "a", 1, 1, 2_000_000), at(2) + millis(40));
-        let late = demand(&mut aggregate, 3).request_us;
-        aggregate.frame(&source(1), frame(3, "a", 1, 1, 3_000_000), at(3));
-        let seen = [late, demand(&mut aggregate, 3).request_us, demand(&mut aggregate, 4).request_us];
-        for (seen, expected) in seen.into_iter().zip([3_000_000u64, 3_000_000, 4_000_000]) {
-            assert!(seen.abs_diff(expected) <= 2_000, "{seen} is not {expected}");
-        }
-    }
-
-    #[test]
-    fn an_address_that_another_pod_took_over_is_another_source() {
-        let mut aggregate = Aggregate::default();
-        let of = |pod: &str| Source { pod: Some(pod.into()), ..source(1) };
-        aggregate.set_sources(&HashMap::from([(of("x"), true)]), at(0));
-        aggregate.frame(&of("x"), frame(0, "a", 4, 4, 0), at(0));
-        aggregate.set_sources(&HashMap::from([(of("y"), true)]), at(1));
-        assert_eq!(demand(&mut aggregate, 1).in_flight, 0);
-        assert!(aggregate.frame(&of("x"), frame(1, "a", 9, 9, 0), at(1)).is_empty(), "its last words are not heard");
-        assert_eq!(demand(&mut aggregate, 1).in_flight, 0);
-    }
-
-    #[test]
-    fn a_function_that_is_gone_is_forgotten() {
-        let mut aggregate = Aggregate::default();
-        aggregate.set_sources(&sources(&[1]), at(0));
-        aggregate.frame(&source(1), frame(0, "a", 1, 1, 1), at(0));
-        demand(&mut aggregate, 0);
-        aggregate.forget(&FunctionKey::new("ns", "f"));
-        assert_eq!(demand(&mut aggregate, 1), Demand::default());
-        assert!(aggregate.carried.is_empty());
-    }
-}
+mod tests;

@@ -34,12 +34,13 @@ pub async fn run(scaler: Arc<Scaler>, service: FunctionKey, changed: Arc<Notify>
         for source in sources.into_keys() {
             running.entry(source.clone()).or_insert_with(|| {
                 tracing::info!(activator = %source.address, "Found an activator");
-                let (frames, streams) = (Arc::clone(&scaler), Arc::clone(&scaler));
+                let (frames, streams, faults) = (Arc::clone(&scaler), Arc::clone(&scaler), Arc::clone(&scaler));
                 let from = source.clone();
                 readers.spawn(stream::follow(
                     source,
                     move |frame| frames.frame(&from, frame),
                     move |change| streams.metrics.streams(change),
+                    move |fault| faults.metrics.refused(fault.word()),
                 ))
             });
         }

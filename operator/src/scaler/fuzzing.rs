@@ -9,7 +9,7 @@ use rouse_crds::demand::{Frame, MAX_LINE};
 
 use super::{
     aggregate::{Aggregate, Source},
-    stream::Frames,
+    stream::{Frames, Witness},
 };
 use crate::key::FunctionKey;
 
@@ -50,7 +50,9 @@ fn decided(frames: Vec<Frame>) {
     let mut aggregate = Aggregate::default();
     aggregate.set_sources(&HashMap::from([(source.clone(), true)]), Duration::ZERO);
     let mut known: HashMap<(FunctionKey, String), (Demand, State)> = HashMap::new();
-    for (n, frame) in (1..).zip(frames) {
+    let mut witness = Witness::default();
+    let believed = frames.into_iter().filter_map(|frame| witness.check(frame, |_| {}));
+    for (n, frame) in (1..).zip(believed) {
         let now = Duration::from_millis(500 * n);
         let named: Vec<_> =
             frame.revisions.iter().map(|r| (FunctionKey::new(&r.namespace, &r.function), r.revision.clone())).collect();

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use rouse_autoscaler::{Metric, Policy};
-use rouse_crds::{Function, conditions::REVISION_READY, function};
+use rouse_autoscaler::{Metric, PRICE, Policy};
+use rouse_crds::{
+    Function,
+    conditions::REVISION_READY,
+    function::{self, Prewarm},
+};
 
 /// What is known of the revision.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +23,8 @@ pub struct Facts<'a> {
     pub failing: bool,
     /// Whether one of its pods is ready.
     pub ready: bool,
+    /// Pods that the Function's schedules want now.
+    pub scheduled: u32,
 }
 
 /// The policy, and after how long it will be another one though nothing changes.
@@ -43,6 +49,7 @@ pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Opt
         min: if carries { scaling.min() } else { 0 },
         max: scaling.max(),
         initial: if proving { scaling.initial() } else { 0 },
+        scheduled: if carries { facts.scheduled } else { 0 },
         metric: match scaling.metric() {
             function::Metric::Concurrency => Metric::Concurrency,
             function::Metric::Rps => Metric::Rps,
@@ -52,7 +59,9 @@ pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Opt
         stable_window: scaling.stable_window(),
         panic_window: scaling.panic_window(),
         scale_down_delay: scaling.scale_down_delay(),
-        ..Policy::default()
+        // Of a revision that nobody calls there is nothing to be learned.
+        prewarm: (carries && scaling.prewarm() == Prewarm::Auto).then_some(PRICE),
+        paused: scaling.paused(),
     };
     (policy, proving.then_some(left))
 }
@@ -73,7 +82,14 @@ mod tests {
     }
 
     fn facts(name: &str) -> Facts<'_> {
-        Facts { name, newest: true, created: "2026-01-01T00:00:00Z".parse().ok(), failing: false, ready: false }
+        Facts {
+            name,
+            newest: true,
+            created: "2026-01-01T00:00:00Z".parse().ok(),
+            failing: false,
+            ready: false,
+            scheduled: 7,
+        }
     }
 
     fn now(second: i64) -> Timestamp {
@@ -106,6 +122,19 @@ mod tests {
     ) {
         let (policy, _) = of(&function(status), facts, now(second));
         assert_eq!((policy.min, policy.initial), expected);
+        assert_eq!(policy.scheduled > 0, policy.min > 0, "schedules are for what carries calls");
+    }
+
+    #[test]
+    fn prewarm_and_pause_are_taken_over() {
+        let mut function = function(said("True"));
+        let policies = |function: &Function| ["f-1", "f-0"].map(|name| of(function, facts(name), now(0)).0);
+        let [carries, _] = policies(&function);
+        assert_eq!((carries.prewarm, carries.paused), (None, false));
+        let scaling = function.spec.scaling.get_or_insert_default();
+        (scaling.prewarm, scaling.paused) = (Some(Prewarm::Auto), Some(true));
+        let [carries, idle] = policies(&function);
+        assert_eq!((carries.prewarm, carries.paused, idle.prewarm), (Some(PRICE), true, None));
     }
 
     #[test]

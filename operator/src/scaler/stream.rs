@@ -1,4 +1,12 @@
 //! Reads the demand stream of one activator.
+//!
+//! What is read is handed on before more is read, so nothing is held here but one unfinished line and what the HTTP library
+//! has read ahead; a writer that is faster than this reader is held back by its socket. A line has to be complete within
+//! [`SILENCE`], however busily its bytes trickle, and lines come no faster than [`MOST_FRAMES`].
+
+mod trust;
+
+pub use trust::{Fault, Witness};
 
 use std::{io, time::Duration};
 
@@ -8,13 +16,26 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rouse_crds::demand::{Frame, HEARTBEAT, MAX_LINE, VERSION};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
 
 use super::aggregate::Source;
 use crate::backoff;
 
 /// An activator that says nothing for so long is as good as gone: three heartbeats.
 const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT.as_secs());
+
+/// Frames that are read in a second; the others wait in the socket. An activator writes four, and one for each function that
+/// is woken.
+const MOST_FRAMES: u32 = 1000;
+
+/// The time in which so many are read.
+const FLOOD: Duration = Duration::from_secs(1);
+
+/// What the HTTP library may read ahead, in bytes.
+const READ_AHEAD: usize = 64 << 10;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -37,6 +58,9 @@ pub enum Error {
     /// A line is longer than any that an activator writes.
     #[error("a line is longer than {MAX_LINE} bytes")]
     TooLong,
+    /// Another process speaks than the one that began.
+    #[error("another process speaks on the same connection")]
+    Process,
     /// A line is not a frame.
     #[error("a line is no frame: {0}")]
     Garbage(#[from] serde_json::Error),
@@ -48,21 +72,28 @@ pub enum Error {
     Ended,
 }
 
-/// Reads the stream of `source` over and over, for as long as it is polled, and hands each frame to `sink`.
-/// `connected` is told 1 and -1.
-pub async fn follow(source: Source, sink: impl Fn(Frame), connected: impl Fn(i64)) {
+/// Reads the stream of `source` over and over, for as long as it is polled, and hands each frame to `sink`, as far as it can
+/// be believed. `connected` is told 1 and -1, `fault` what could not be.
+pub async fn follow(source: Source, sink: impl Fn(Frame), connected: impl Fn(i64), fault: impl Fn(Fault)) {
     let mut failures = 0;
     loop {
         let mut frames = 0u64;
         let mut guard = Connected { tell: &connected, open: false };
-        let Err(error) = read(&source, |frame| {
+        let mut told = false;
+        let hear = |frame| {
             if frames == 0 {
                 guard.open();
             }
             frames += 1;
             sink(frame);
-        })
-        .await;
+        };
+        let doubt = |what: Fault| {
+            fault(what);
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(activator = %source.address, what = what.word(), "An activator says of demand what cannot be; that is not believed, and more of it on this connection is only counted");
+            }
+        };
+        let Err(error) = read(&source, hear, doubt).await;
         drop(guard);
         // One that spoke was well until now.
         failures = if frames > 0 { 1 } else { failures + 1 };
@@ -94,9 +125,14 @@ impl<F: Fn(i64)> Drop for Connected<'_, F> {
 }
 
 /// Reads one connection to its end, which is always an error.
-async fn read(source: &Source, mut sink: impl FnMut(Frame)) -> Result<std::convert::Infallible, Error> {
+async fn read(
+    source: &Source,
+    mut sink: impl FnMut(Frame),
+    mut fault: impl FnMut(Fault),
+) -> Result<std::convert::Infallible, Error> {
     let socket = timeout(CONNECT, TcpStream::connect(source.address)).await.map_err(|_| Error::Silence(CONNECT))??;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(READ_AHEAD).handshake(TokioIo::new(socket)).await?;
     let talk = async {
         let request = Request::get("/v1/demand").header(HOST, source.address.to_string()).body(Empty::<Bytes>::new());
         // A constant path and an address are always a request.
@@ -106,11 +142,32 @@ async fn read(source: &Source, mut sink: impl FnMut(Frame)) -> Result<std::conve
             return Err(Error::Status(response.status()));
         }
         let mut body = response.into_body();
-        let mut frames = Frames::default();
+        let (mut frames, mut witness) = (Frames::default(), Witness::default());
+        let (mut heard, mut second, mut number) = (Instant::now(), Instant::now(), 0u32);
         loop {
-            let chunk = timeout(SILENCE, body.frame()).await.map_err(|_| Error::Silence(SILENCE))?;
+            let chunk = timeout_at(heard + SILENCE, body.frame()).await.map_err(|_| Error::Silence(SILENCE))?;
             let Some(data) = chunk.ok_or(Error::Ended)??.into_data().ok() else { continue };
-            frames.take(&data, &mut sink)?;
+            let mut broken = false;
+            frames.take(&data, |frame| {
+                heard = Instant::now();
+                number = number.saturating_add(1);
+                let checked = witness.check(frame, |what| {
+                    broken |= what == Fault::Process;
+                    fault(what);
+                });
+                checked.into_iter().for_each(&mut sink);
+            })?;
+            if broken {
+                return Err(Error::Process);
+            }
+            if number >= MOST_FRAMES {
+                sleep_until(second + FLOOD).await;
+                // The time in which nobody read is not the writer's.
+                heard = Instant::now();
+            }
+            if second.elapsed() >= FLOOD {
+                (second, number) = (Instant::now(), 0);
+            }
         }
     };
     // The connection has to be polled for the talk to go on; it ends before the talk only by failing.

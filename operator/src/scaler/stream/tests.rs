@@ -43,7 +43,12 @@ async fn reads_frames_and_comes_again() {
     let (heard, level) = (Arc::new(Mutex::new(vec![])), Arc::new(Mutex::new(vec![])));
     let reading = tokio::spawn({
         let (heard, level) = (heard.clone(), level.clone());
-        follow(source, move |f| heard.lock().push((f.process, f.sequence)), move |change| level.lock().push(change))
+        follow(
+            source,
+            move |f| heard.lock().push((f.process, f.sequence)),
+            move |change| level.lock().push(change),
+            |_| {},
+        )
     });
     let done = async {
         while heard.lock().len() < 3 {
@@ -66,7 +71,7 @@ async fn reads_frames_and_comes_again() {
 #[tokio::test]
 async fn says_what_is_wrong(#[case] answer: String, #[case] message: &str) {
     let source = activator(vec![answer]).await;
-    let Err(error) = timeout(Duration::from_secs(20), read(&source, |_| {})).await.unwrap();
+    let Err(error) = timeout(Duration::from_secs(20), read(&source, |_| {}, |_| {})).await.unwrap();
     assert!(error.to_string().contains(message), "{error}");
 }
 
@@ -75,7 +80,7 @@ async fn one_that_is_not_there() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let source = Source { address: listener.local_addr().unwrap(), pod: None };
     drop(listener);
-    let Err(error) = read(&source, |_| {}).await;
+    let Err(error) = read(&source, |_| {}, |_| {}).await;
     assert!(matches!(error, Error::Connect(_)), "{error}");
 }
 
@@ -90,7 +95,7 @@ async fn silence_ends_it() {
         std::future::pending::<()>().await;
     });
     let begun = tokio::time::Instant::now();
-    let Err(error) = read(&source, |_| {}).await;
+    let Err(error) = read(&source, |_| {}, |_| {}).await;
     assert!(matches!(error, Error::Silence(_)), "{error}");
     assert!(begun.elapsed() >= SILENCE);
     server.abort();
@@ -120,4 +125,83 @@ fn an_endless_line_is_cut_off() {
     assert!(frames.held() <= MAX_LINE);
     let whole = [vec![b' '; MAX_LINE + 1], b"\n".to_vec()].concat();
     assert!(matches!(Frames::default().take(&whole, |_| unreachable!()), Err(Error::TooLong)), "all at once");
+}
+
+/// An activator that answers one connection with `head` and then with `more`, over and over, as fast as it is read, each after
+/// a pause. Yields how many bytes it could write.
+async fn flood(
+    head: String,
+    more: impl Fn(u64) -> String + Send + 'static,
+    pause: Duration,
+) -> (Source, Arc<Mutex<u64>>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let source = Source { address: listener.local_addr().unwrap(), pod: None };
+    let written = Arc::new(Mutex::new(0));
+    let count = written.clone();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        assert!(socket.read(&mut [0; 1024]).await.unwrap() > 0);
+        socket.write_all(head.as_bytes()).await.unwrap();
+        for number in 0.. {
+            let text = more(number);
+            if socket.write_all(text.as_bytes()).await.is_err() {
+                return;
+            }
+            *count.lock() += text.len() as u64;
+            tokio::time::sleep(pause).await;
+        }
+    });
+    (source, written)
+}
+
+#[tokio::test]
+async fn a_line_that_trickles_is_cut_off_by_time() {
+    let begun = tokio::time::Instant::now();
+    let (source, _) = flood(ok(&line(&frame("a", 0))), |_| "x".into(), Duration::from_millis(20)).await;
+    let heard = Mutex::new(0);
+    let reading = read(&source, |_| *heard.lock() += 1, |_| {});
+    let Err(error) = timeout(Duration::from_secs(30), reading).await.unwrap();
+    assert!(matches!(error, Error::Silence(_)), "{error}");
+    assert!(begun.elapsed() >= SILENCE && *heard.lock() == 1);
+}
+
+#[tokio::test]
+async fn blank_lines_are_no_sign_of_life() {
+    let (source, _) = flood(ok(""), |_| "\n".into(), Duration::from_millis(20)).await;
+    let Err(error) = timeout(Duration::from_secs(30), read(&source, |_| {}, |_| {})).await.unwrap();
+    assert!(matches!(error, Error::Silence(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_flood_waits_in_its_socket() {
+    let (source, written) = flood(ok(""), |number| line(&frame("a", number)), Duration::ZERO).await;
+    let heard = Arc::new(Mutex::new(0u64));
+    let reading = tokio::spawn({
+        let heard = heard.clone();
+        async move { read(&source, |_| *heard.lock() += 1, |_| {}).await }
+    });
+    // Read at full speed, megabytes would be through before the third second.
+    let third = async {
+        while *heard.lock() < 2 * u64::from(MOST_FRAMES) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let begun = tokio::time::Instant::now();
+    timeout(Duration::from_secs(30), third).await.unwrap();
+    assert!(begun.elapsed() >= FLOOD / 2, "{:?}", begun.elapsed());
+    assert!(!reading.is_finished());
+    // What one read brings is handed on at once, and the rest is the kernel's: nothing piles up here.
+    let ahead = READ_AHEAD as u64 / line(&frame("a", 0)).len() as u64;
+    assert!(*heard.lock() <= 4 * (u64::from(MOST_FRAMES) + ahead), "{} of {} bytes", heard.lock(), written.lock());
+    reading.abort();
+}
+
+#[tokio::test]
+async fn another_process_on_the_same_connection_ends_it() {
+    let source = activator(vec![ok(&format!("{}{}", line(&frame("a", 0)), line(&frame("b", 1))))]).await;
+    let (heard, faults) = (Mutex::new(0), Mutex::new(vec![]));
+    let reading = read(&source, |_| *heard.lock() += 1, |fault| faults.lock().push(fault));
+    let Err(error) = timeout(Duration::from_secs(20), reading).await.unwrap();
+    assert!(matches!(error, Error::Process), "{error}");
+    assert_eq!((*heard.lock(), faults.lock().clone()), (1, vec![Fault::Process]));
 }

@@ -1,0 +1,157 @@
+use super::*;
+use rouse_crds::demand::VERSION;
+
+fn source(last: u8) -> Source {
+    Source { address: SocketAddr::from(([10, 0, 0, last], 9090)), pod: None }
+}
+
+fn sources(lasts: &[u8]) -> HashMap<Source, bool> {
+    lasts.iter().map(|last| (source(*last), true)).collect()
+}
+
+/// A frame that a process which began at 0 wrote in this second.
+fn frame(second: u64, process: &str, in_flight: u64, arrivals: u64, request_us: u64) -> Frame {
+    let revision = RevisionDemand {
+        namespace: "ns".into(),
+        function: "f".into(),
+        revision: "f-00001".into(),
+        in_flight,
+        queued: 0,
+        arrivals,
+        completions: 0,
+        request_us,
+        ..RevisionDemand::default()
+    };
+    Frame {
+        version: VERSION,
+        process: process.into(),
+        sequence: 0,
+        at_us: second * 1_000_000,
+        revisions: vec![revision],
+    }
+}
+
+fn demand(aggregate: &mut Aggregate, second: u64) -> Demand {
+    aggregate.demand(&FunctionKey::new("ns", "f"), "f-00001", at(second))
+}
+
+fn at(second: u64) -> Duration {
+    Duration::from_secs(second)
+}
+
+#[test]
+fn sums_over_activators() {
+    let mut aggregate = Aggregate::default();
+    aggregate.set_sources(&sources(&[1, 2]), at(0));
+    assert_eq!(aggregate.frame(&source(1), frame(1, "a", 2, 5, 100), at(1)), [FunctionKey::new("ns", "f")]);
+    aggregate.frame(&source(2), frame(1, "b", 0, 7, 50), at(1));
+    let sum = Demand { in_flight: 2, queued: 0, arrivals: 12, request_us: 150 };
+    assert_eq!(demand(&mut aggregate, 1), sum);
+}
+
+#[test]
+fn an_activator_that_is_not_heard_keeps_its_requests_until_it_is_gone() {
+    let mut aggregate = Aggregate::default();
+    aggregate.set_sources(&sources(&[1]), at(0));
+    aggregate.frame(&source(1), frame(0, "a", 3, 3, 0), at(0));
+    let silent = demand(&mut aggregate, 10);
+    assert_eq!((silent.in_flight, silent.request_us), (3, 30_000_000), "three requests for ten seconds");
+    aggregate.set_sources(&sources(&[]), at(20));
+    let gone = demand(&mut aggregate, 30);
+    assert_eq!((gone.in_flight, gone.arrivals, gone.request_us), (0, 3, 60_000_000));
+}
+
+#[test]
+fn a_restart_never_takes_counters_back() {
+    let mut aggregate = Aggregate::default();
+    aggregate.set_sources(&sources(&[1]), at(0));
+    aggregate.frame(&source(1), frame(5, "a", 1, 100, 5_000_000), at(5));
+    let before = demand(&mut aggregate, 6);
+    aggregate.frame(&source(1), frame(6, "a-again", 0, 1, 10), at(6));
+    let after = demand(&mut aggregate, 6);
+    assert_eq!(after, Demand { in_flight: 0, queued: 0, arrivals: 101, request_us: 6_000_010 });
+    assert!(after.request_us >= before.request_us);
+    // A Function that the new process has not been called for keeps its counters as well.
+    aggregate.set_sources(&sources(&[]), at(7));
+    assert_eq!(demand(&mut aggregate, 7).arrivals, 101);
+}
+
+#[test]
+fn the_guess_between_frames_is_never_taken_back() {
+    let mut aggregate = Aggregate::default();
+    aggregate.set_sources(&sources(&[1]), at(0));
+    aggregate.frame(&source(1), frame(0, "a", 1, 1, 0), at(0));
+    assert_eq!(demand(&mut aggregate, 2).request_us, 2_000_000);
+    // It had ended after one second.
+    aggregate.frame(&source(1), frame(2, "a", 0, 1, 1_000_000), at(2));
+    assert_eq!(demand(&mut aggregate, 3).request_us, 2_000_000);
+}
+
+#[test]
+fn knows_when_it_does_not_know() {
+    let mut aggregate = Aggregate::default();
+    assert!(!aggregate.complete(at(0)), "no activator at all");
+    aggregate.set_sources(&HashMap::from([(source(1), true), (source(2), false)]), at(0));
+    assert!(!aggregate.complete(at(0)), "one that may have requests has not been heard");
+    aggregate.frame(&source(1), frame(1, "a", 0, 0, 0), at(1));
+    assert!(aggregate.complete(at(1)), "one that is not ready yet has none");
+    aggregate.set_sources(&sources(&[1, 2]), at(2));
+    assert!(!aggregate.complete(at(2)));
+    aggregate.set_sources(&sources(&[1]), at(3));
+    assert!(aggregate.complete(at(3)));
+    assert!(!aggregate.complete(at(5)), "one that fell silent at zero is not known to be at zero");
+    aggregate.frame(&source(1), frame(5, "a", 0, 0, 0), at(5));
+    assert!(aggregate.complete(at(5)));
+}
+
+#[test]
+fn a_revision_that_is_counted_anew_by_the_same_process_goes_on() {
+    let mut aggregate = Aggregate::default();
+    aggregate.set_sources(&sources(&[1]), at(0));
+    aggregate.frame(&source(1), frame(1, "a", 0, 100, 50_000_000), at(1));
+    let before = demand(&mut aggregate, 1);
+    aggregate.frame(&source(1), frame(2, "a", 1, 1, 0), at(2));
+    aggregate.frame(&source(1), frame(4, "a", 1, 1, 2_000_000), at(4));
+    let after = demand(&mut aggregate, 4);
+    assert_eq!(after.arrivals, before.arrivals + 1);
+    assert_eq!(after.request_us, before.request_us + 2_000_000);
+}
+
+#[test]
+fn the_way_of_a_frame_is_not_taken_for_time_in_which_requests_ran() {
+    let mut aggregate = Aggregate::default();
+    aggregate.set_sources(&sources(&[1]), at(0));
+    let millis = Duration::from_millis;
+    // One request runs all the time; the second frame is 40 ms late.
+    aggregate.frame(&source(1), frame(1, "a", 1, 1, 1_000_000), at(1));
+    aggregate.frame(&source(1), frame(2, "a", 1, 1, 2_000_000), at(2) + millis(40));
+    let late = demand(&mut aggregate, 3).request_us;
+    aggregate.frame(&source(1), frame(3, "a", 1, 1, 3_000_000), at(3));
+    let seen = [late, demand(&mut aggregate, 3).request_us, demand(&mut aggregate, 4).request_us];
+    for (seen, expected) in seen.into_iter().zip([3_000_000u64, 3_000_000, 4_000_000]) {
+        assert!(seen.abs_diff(expected) <= 2_000, "{seen} is not {expected}");
+    }
+}
+
+#[test]
+fn an_address_that_another_pod_took_over_is_another_source() {
+    let mut aggregate = Aggregate::default();
+    let of = |pod: &str| Source { pod: Some(pod.into()), ..source(1) };
+    aggregate.set_sources(&HashMap::from([(of("x"), true)]), at(0));
+    aggregate.frame(&of("x"), frame(0, "a", 4, 4, 0), at(0));
+    aggregate.set_sources(&HashMap::from([(of("y"), true)]), at(1));
+    assert_eq!(demand(&mut aggregate, 1).in_flight, 0);
+    assert!(aggregate.frame(&of("x"), frame(1, "a", 9, 9, 0), at(1)).is_empty(), "its last words are not heard");
+    assert_eq!(demand(&mut aggregate, 1).in_flight, 0);
+}
+
+#[test]
+fn a_function_that_is_gone_is_forgotten() {
+    let mut aggregate = Aggregate::default();
+    aggregate.set_sources(&sources(&[1]), at(0));
+    aggregate.frame(&source(1), frame(0, "a", 1, 1, 1), at(0));
+    demand(&mut aggregate, 0);
+    aggregate.forget(&FunctionKey::new("ns", "f"));
+    assert_eq!(demand(&mut aggregate, 1), Demand::default());
+    assert!(aggregate.carried.is_empty());
+}
