@@ -3,7 +3,7 @@ use super::*;
 use http::{Request, Response};
 use kube::{client::Body, core::DeserializeGuard, runtime::watcher::Event};
 use rouse_crds::{
-    demand::{RevisionDemand, VERSION},
+    demand::{PodDemand, RevisionDemand, VERSION},
     names::{FUNCTION_LABEL, FUNCTION_UID_LABEL, POD_DELETION_COST_ANNOTATION, REVISION_LABEL},
 };
 use serde_json::{Value, json};
@@ -27,6 +27,11 @@ fn source() -> Source {
 
 impl Rig {
     fn new(scaling: &Value) -> Self {
+        Self::of(&json!({"image": "i", "scaling": scaling}), None)
+    }
+
+    /// A Function with this spec, and with these habits in its status.
+    fn of(spec: &Value, habits: Option<&str>) -> Self {
         let (writes, status) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(200)));
         let (noted, answer) = (Arc::clone(&writes), Arc::clone(&status));
         let service = tower::service_fn(move |request: Request<Body>| {
@@ -40,8 +45,13 @@ impl Rig {
                     return Ok::<_, kube::Error>(Response::new(Body::from(body.to_string().into_bytes())));
                 }
                 let reply = if answer == 200 {
+                    let reply = if path.contains("/functions/") {
+                        json!({"apiVersion": "rouse.dev/v1alpha1", "kind": "Function", "metadata": {"name": "f"}, "spec": {"image": "i"}})
+                    } else {
+                        json!({"metadata": {}, "spec": {}, "status": {"replicas": 0}})
+                    };
                     noted.lock().push((path, body));
-                    json!({"metadata": {}, "spec": {}, "status": {"replicas": 0}})
+                    reply
                 } else {
                     json!({"kind": "Status", "status": "Failure", "code": answer, "reason": "Conflict", "message": "m"})
                 };
@@ -54,21 +64,25 @@ impl Rig {
         let events = Events::new(client.clone(), "test");
         let scaler = Scaler::new(client, caches, events, Metrics::default(), Arc::default());
         let rig = Self { scaler: Arc::new(scaler), writes, status };
+        rig.function(spec, habits);
+        rig
+    }
+
+    /// What the watch brings of the Function.
+    fn function(&self, spec: &Value, habits: Option<&str>) {
         let function = json!({
             "apiVersion": "rouse.dev/v1alpha1", "kind": "Function",
             "metadata": {"namespace": "ns", "name": "f", "uid": UID},
-            "spec": {"image": "i", "scaling": scaling},
+            "spec": spec,
             "status": {
                 "latestRevision": "f-00001",
                 "traffic": [{"revision": "f-00001", "percent": 100, "latest": true}],
                 "conditions": [{"type": "RevisionReady", "status": "True", "reason": "Proven", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                "habits": habits,
             },
         });
-        rig.scaler
-            .caches
-            .functions
-            .apply(Event::Apply(DeserializeGuard(Ok(serde_json::from_value(function).unwrap()))));
-        rig
+        let function = Event::Apply(DeserializeGuard(Ok(serde_json::from_value(function).unwrap())));
+        self.scaler.caches.functions.apply(function);
     }
 
     /// What the watch brings of the Deployment.
@@ -114,6 +128,27 @@ impl Rig {
         let at_us = u64::try_from(self.scaler.now().as_micros()).unwrap();
         let frame = Frame { version: VERSION, process: "a".into(), sequence: 0, at_us, revisions: vec![revision] };
         self.scaler.frame(&source(), frame);
+    }
+
+    /// A frame of an activator that says in which of its pods its requests are, and whether it sends there still.
+    fn says(&self, source: &Source, arrivals: u64, pods: &[(&str, u64, bool)]) {
+        let pod = |(pod, in_flight, draining): &(&str, u64, bool)| PodDemand {
+            pod: (*pod).to_owned(),
+            in_flight: *in_flight,
+            draining: *draining,
+        };
+        let revision = RevisionDemand {
+            namespace: "ns".into(),
+            function: "f".into(),
+            revision: "f-00001".into(),
+            in_flight: pods.iter().map(|(_, n, _)| n).sum(),
+            arrivals,
+            pods: pods.iter().map(pod).collect(),
+            ..RevisionDemand::default()
+        };
+        let at_us = u64::try_from(self.scaler.now().as_micros()).unwrap();
+        let process = source.address.to_string();
+        self.scaler.frame(source, Frame { version: VERSION, process, sequence: 0, at_us, revisions: vec![revision] });
     }
 
     /// A frame that says nothing but that the activator is there.
@@ -328,3 +363,7 @@ async fn what_is_gone_is_forgotten() {
     assert_eq!(rig.look().await, None);
     assert!(rig.scaler.memory.lock().is_empty());
 }
+
+mod drains;
+mod humans;
+mod input;

@@ -11,3 +11,4 @@ mod input;
 mod rig;
 mod rollout;
 mod scale;
+mod scale_wishes;

@@ -1,0 +1,191 @@
+//! What people ask of the scaler, against a real API server: a count of their own, a pause, a schedule, fewer pods than there
+//! are while all of them are busy. The test is the kubelet and the activator.
+
+use std::time::Duration;
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, events::v1::Event};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use rouse_crds::{
+    Function,
+    names::{FUNCTION_LABEL, FUNCTION_UID_LABEL, POD_DELETION_COST_ANNOTATION, REVISION_LABEL},
+};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    rig::{Rig, condition, eventually, message},
+    scale::Stage,
+};
+
+const DEPLOYMENT: &str = "hello-00001";
+
+fn replicas(deployment: &Deployment) -> i32 {
+    deployment.spec.as_ref().unwrap().replicas.unwrap()
+}
+
+/// What `kubectl scale` does.
+async fn scale(rig: &Rig, count: i32) {
+    let patch = Patch::Merge(json!({"spec": {"replicas": count}}));
+    rig.deployments().patch_scale(DEPLOYMENT, &PatchParams::default(), &patch).await.unwrap();
+}
+
+/// Changes `spec.scaling`.
+async fn edit(rig: &Rig, scaling: Value) {
+    let patch = Patch::Merge(json!({"spec": {"scaling": scaling}}));
+    rig.functions().patch("hello", &PatchParams::default(), &patch).await.unwrap();
+}
+
+/// Notes of the events with this reason.
+async fn told(rig: &Rig, reason: &str) -> Vec<String> {
+    let events: Api<Event> = rig.api();
+    let all = events.list(&ListParams::default()).await.unwrap();
+    all.into_iter().filter(|e| e.reason.as_deref() == Some(reason)).filter_map(|e| e.note).collect()
+}
+
+#[tokio::test]
+async fn a_count_set_by_hand_is_corrected_and_a_pause_leaves_it() {
+    let rig = Rig::new("wishes").await;
+    let scaling = json!({"min": 1, "max": 1, "prewarm": "Auto"});
+    let stage = Stage::new(&rig, &json!({"image": "i", "scaling": scaling})).await;
+    stage.says(&rig, 0, &[]);
+    // It has to have been seen at 1 before somebody sets 4.
+    rig.object(DEPLOYMENT, "is at one", |d| replicas(d) == 1).await;
+    let key = rouse_operator::key::FunctionKey::new(&rig.namespace, "hello");
+    stage.scaler.clone().look(key).await;
+    scale(&rig, 4).await;
+    stage.says(&rig, 0, &[]);
+    rig.object(DEPLOYMENT, "is at one again", |d| replicas(d) == 1).await;
+    eventually("an event says so", async || told(&rig, "ScaleCorrected").await.len() == 1).await;
+    let note = told(&rig, "ScaleCorrected").await.remove(0);
+    assert!(note.starts_with("hello-00001 was changed from 1 to 4 pods by somebody else"), "{note}");
+
+    edit(&rig, json!({"paused": true})).await;
+    let paused = |f: &Function| f.spec.scaling().paused();
+    rig.function("hello", "is paused", paused).await;
+    // That the scaler has seen the pause shows in the count of somebody else that it leaves.
+    eventually("the count is left alone", async || {
+        stage.says(&rig, 0, &[]);
+        scale(&rig, 3).await;
+        let until = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < until {
+            stage.says(&rig, 0, &[]);
+            if replicas(&rig.deployments().get(DEPLOYMENT).await.unwrap()) != 3 {
+                return false;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        true
+    })
+    .await;
+
+    edit(&rig, json!({"paused": null, "max": 9, "schedules": [{"cron": "* * * * *", "timeZone": "Asia/Tokyo", "duration": "5m", "min": 6}]})).await;
+    rig.object(DEPLOYMENT, "is as the schedule says", |d| replicas(d) == 6).await;
+    eventually("an event says so", async || told(&rig, "Scheduled").await.len() == 1).await;
+    stage.end(rig).await;
+}
+
+#[tokio::test]
+async fn a_schedule_that_cannot_be_is_told_of() {
+    let rig = Rig::new("schedule").await;
+    let operator = rig.operator().await;
+    let schedule = |cron: &str, zone: &str| json!({"image": "i", "scaling": {"schedules": [{"cron": cron, "timeZone": zone, "duration": "1h", "min": 1}]}});
+    rig.apply("hello", &schedule("0 8 * * *", "Mars/Olympus")).await;
+    let invalid = |f: &Function| condition(f, "Ready").1 == "Invalid";
+    let told = rig.function("hello", "is not valid", invalid).await;
+    assert!(message(&told, "Ready").starts_with("spec.scaling.schedules[0].timeZone: `Mars/Olympus`"), "{told:?}");
+    rig.apply("hello", &schedule("0 8 31 2 *", "Europe/Berlin")).await;
+    rig.function("hello", "names the other field", |f| {
+        message(f, "Ready").starts_with("spec.scaling.schedules[0].cron")
+    })
+    .await;
+    rig.apply("hello", &schedule("0 8 * * *", "Europe/Berlin")).await;
+    rig.function("hello", "is valid", |f| !invalid(f)).await;
+    // The autoscaler's field is no difference to the reconciler.
+    let habits = json!({"apiVersion": "rouse.dev/v1alpha1", "kind": "Function", "status": {"habits": "1:2.1;=0"}});
+    let params = PatchParams::apply("rouse-autoscaler");
+    rig.functions().patch_status("hello", &params, &Patch::Apply(habits)).await.unwrap();
+    let before = operator.writes();
+    rig.pods_ready(DEPLOYMENT, 1).await;
+    let kept = |f: &Function| condition(f, "RevisionReady").0 == "True";
+    let function = rig.function("hello", "is proven", kept).await;
+    assert_eq!(function.status.unwrap().habits.as_deref(), Some("1:2.1;=0"), "and it is not taken away");
+    assert_ne!(operator.writes(), before);
+    rig.end(Some(operator)).await;
+}
+
+/// A ready pod, as the ReplicaSet and the kubelet would make it.
+async fn pod(rig: &Rig, name: &str, uid: &str) {
+    let pods: Api<Pod> = rig.api();
+    let pod = json!({
+        "metadata": {"name": name, "labels": {FUNCTION_LABEL: "hello", REVISION_LABEL: DEPLOYMENT, FUNCTION_UID_LABEL: uid}},
+        "spec": {"containers": [{"name": "function", "image": "i"}], "automountServiceAccountToken": false},
+    });
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+}
+
+fn cost(pod: &Pod) -> i64 {
+    pod.annotations().get(POD_DELETION_COST_ANNOTATION).map_or(0, |c| c.parse().unwrap())
+}
+
+#[tokio::test]
+async fn max_below_the_count_under_load_takes_only_what_is_empty() {
+    let rig = Rig::new("drain").await;
+    let stage = Stage::new(&rig, &json!({"image": "i", "scaling": {"min": 3, "target": 1}})).await;
+    rig.object(DEPLOYMENT, "is at three", |d| replicas(d) == 3).await;
+    let uid = rig.functions().get("hello").await.unwrap().uid().unwrap();
+    let mut loads = vec![("a".to_owned(), 3), ("b".to_owned(), 1), ("c".to_owned(), 2)];
+    for (name, _) in &loads {
+        pod(&rig, name, &uid).await;
+    }
+    rig.pods_ready(DEPLOYMENT, 3).await;
+    let pods: Api<Pod> = rig.api();
+    // What an activator that follows the marks says, and what the ReplicaSet controller does.
+    let turn = async |loads: &mut Vec<(String, u64)>| -> i32 {
+        let mut there = pods.list(&ListParams::default()).await.unwrap().items;
+        let desired = replicas(&rig.deployments().get(DEPLOYMENT).await.unwrap());
+        there.sort_by_key(cost);
+        while there.len() > usize::try_from(desired).unwrap() {
+            let gone = there.remove(0).name_any();
+            let load = loads.iter().find(|(name, _)| *name == gone).unwrap().1;
+            assert_eq!(load, 0, "{gone} is taken with requests in it");
+            loads.retain(|(name, _)| *name != gone);
+            let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+            pods.delete(&gone, &now).await.unwrap();
+        }
+        let said: Vec<_> = there
+            .iter()
+            .map(|pod| (pod.name_any(), loads.iter().find(|(n, _)| *n == pod.name_any()).unwrap().1, cost(pod) < 0))
+            .filter(|(_, load, draining)| *load > 0 || *draining)
+            .collect();
+        stage.says(&rig, 100, &said);
+        desired
+    };
+    turn(&mut loads).await;
+    edit(&rig, json!({"min": null, "max": 1})).await;
+    let until = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < until {
+        assert_eq!(turn(&mut loads).await, 3, "all of them are busy");
+        sleep(Duration::from_millis(200)).await;
+    }
+    let marked: Vec<_> =
+        pods.list(&ListParams::default()).await.unwrap().iter().filter(|p| cost(p) < 0).map(|p| p.name_any()).collect();
+    assert_eq!(marked, ["b", "c"], "those with the least in them");
+    for (name, count) in [("c", 2), ("b", 1)] {
+        loads.iter_mut().find(|(n, _)| n == name).unwrap().1 = 0;
+        let begun = Instant::now();
+        while turn(&mut loads).await != count || loads.len() > usize::try_from(count).unwrap() {
+            assert!(begun.elapsed() < crate::rig::LIMIT, "{name} is empty and does not go");
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert!(loads.iter().all(|(n, _)| n != name));
+    }
+    assert_eq!(loads, [("a".to_owned(), 3)]);
+    stage.end(rig).await;
+    let none: Api<Pod> = pods;
+    none.delete("a", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await.unwrap();
+}
