@@ -6,6 +6,7 @@
 mod cold;
 mod crowd;
 mod daemon;
+mod decide;
 mod figures;
 mod hop;
 mod loopback;
@@ -29,6 +30,8 @@ use loopback::Loopback;
 /// What a benchmark is run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Needs {
+    /// A processor.
+    Nothing,
     /// A whole Kubernetes with Rouse on it.
     Cluster,
     /// The activator's own program and an API server, on loopback.
@@ -36,7 +39,8 @@ enum Needs {
 }
 
 /// The benchmarks, in the order that they run in: a cluster takes time from what else is measured, so it comes last.
-const BENCHMARKS: [(&str, Needs); 5] = [
+const BENCHMARKS: [(&str, Needs); 6] = [
+    ("decide", Needs::Nothing),
     ("hop", Needs::Loopback),
     ("park", Needs::Loopback),
     ("cold", Needs::Cluster),
@@ -81,10 +85,11 @@ pub async fn bench(
                 }
             }
             Needs::Loopback if loopback.is_none() => loopback = Some(Loopback::start(places, progress).await?),
-            Needs::Loopback => {}
+            Needs::Loopback | Needs::Nothing => {}
         }
         eprintln!("  … {name}");
         match (name, &cluster, &loopback) {
+            ("decide", ..) => decide::run(places, &mut figures).await,
             ("hop", _, Some(loopback)) => hop::run(places, loopback, wanted, &mut figures, progress).await,
             ("park", _, Some(loopback)) => park::run(loopback, &mut figures).await,
             ("cold", Some(cluster), _) => cold::run(cluster, &mut figures).await,

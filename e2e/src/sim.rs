@@ -13,11 +13,18 @@ use crate::Places;
 ///
 /// If it cannot be compiled, or what it ends with.
 pub async fn sim(places: &Places, arguments: Vec<OsString>) -> Result<()> {
+    let mut cargo = cargo_run(places, "rouse-sim");
+    cargo.arg("--").args(arguments);
+    let status = cargo.status().await.context("Cannot run cargo")?;
+    ensure!(status.success(), "The simulation failed ({status})");
+    Ok(())
+}
+
+/// Compiles a program of the simulator's package for speed and runs it, where who asks for it is: paths that are said are his.
+pub(crate) fn cargo_run(places: &Places, program: &str) -> Command {
     let mut cargo = Command::new("cargo");
-    cargo.args(["run", "--release", "--quiet", "--package", "rouse-sim", "--manifest-path"]);
-    cargo.arg(places.repo.join("Cargo.toml")).arg("--").args(arguments);
-    // Paths that are said are those of whoever says them, so it runs where he is.
-    cargo.stdin(Stdio::null()).kill_on_drop(true);
+    cargo.args(["run", "--release", "--quiet", "--package", "rouse-sim", "--bin", program, "--manifest-path"]);
+    cargo.arg(places.repo.join("Cargo.toml")).stdin(Stdio::null()).kill_on_drop(true);
     // `cargo e2e` runs in cargo's environment; of that the inner one must see nothing.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
@@ -25,7 +32,5 @@ pub async fn sim(places: &Places, arguments: Vec<OsString>) -> Result<()> {
             cargo.env_remove(name.as_ref());
         }
     }
-    let status = cargo.status().await.context("Cannot run cargo")?;
-    ensure!(status.success(), "The simulation failed ({status})");
-    Ok(())
+    cargo
 }

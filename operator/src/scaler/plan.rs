@@ -34,6 +34,9 @@ pub(crate) struct Change {
     pub(crate) foreign: Option<(u32, u32)>,
 }
 
+/// Marks that are written before it is looked again: the load may have come back meanwhile.
+const MARKS: usize = 50;
+
 /// What is to be done about one Function.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
@@ -184,6 +187,10 @@ impl Scaler {
         for (pod, cost) in step.spare.into_iter().map(|pod| (pod, 0)).chain(step.mark) {
             // The watch shows it soon; should it not, it is asked for again.
             plan.look_at(Instant::now() + CATCH_UP);
+            if plan.marks.len() >= MARKS {
+                plan.look_at(Instant::now());
+                break;
+            }
             if memory.ask(&pod, cost, now, CATCH_UP) {
                 plan.marks.push((pod, cost));
             }

@@ -164,3 +164,13 @@ async fn nothing_is_marked_or_spared_while_an_activator_is_silent() {
     rig.look().await;
     assert_eq!((marked, rig.marks().len(), rig.counts().len()), (1, 0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_marks_are_written_in_parts() {
+    let rig = Rig::new(&json!({"target": 1, "max": 1}));
+    World::new(&rig, &[[1, 0]; 90]);
+    let again = rig.look().await;
+    assert_eq!((rig.marks().len(), again), (50, Some(Duration::ZERO)), "the rest at once, if it is wanted still");
+    rig.look().await;
+    assert_eq!(rig.marks().len(), 39);
+}
