@@ -91,7 +91,11 @@ async fn a_count_set_by_hand_is_corrected_and_a_pause_leaves_it() {
 async fn a_schedule_that_cannot_be_is_told_of() {
     let rig = Rig::new("schedule").await;
     let operator = rig.operator().await;
-    let schedule = |cron: &str, zone: &str| json!({"image": "i", "scaling": {"schedules": [{"cron": cron, "timeZone": zone, "duration": "1h", "min": 1}]}});
+    // Pre-warming is on, so that the autoscaler's field has a reason to be.
+    let schedule = |cron: &str, zone: &str| {
+        let schedules = json!([{"cron": cron, "timeZone": zone, "duration": "1h", "min": 1}]);
+        json!({"image": "i", "scaling": {"prewarm": "Auto", "schedules": schedules}})
+    };
     rig.apply("hello", &schedule("0 8 * * *", "Mars/Olympus")).await;
     let invalid = |f: &Function| condition(f, "Ready").1 == "Invalid";
     let told = rig.function("hello", "is not valid", invalid).await;
