@@ -67,7 +67,12 @@ async fn to_zero_and_up_and_against_the_will_of_others() {
     let metrics = Metrics::default();
     let client = client_for(config().await, &metrics).unwrap();
     let (caches, listener) = (Caches::default(), Arc::new(Queue::default()));
-    let scope = Scope { namespace: rig.system.clone(), activator_service: "rouse-activator".into(), ingress: false };
+    let scope = Scope {
+        namespace: rig.system.clone(),
+        activator_service: "rouse-activator".into(),
+        ingress: false,
+        gateway: false,
+    };
     let _follow = caches.follow(&client, &scope, &listener);
     caches.synced().await;
     let events = Events::new(client.clone(), "test");
