@@ -206,7 +206,11 @@ impl Keeper {
         });
         match (&trouble, about) {
             (Some(LostHost { reason, message }), about) => {
-                tracing::error!(reason, message, "No public host leads to the activators by the cluster's ingress");
+                tracing::error!(
+                    reason,
+                    detail = message,
+                    "No public host leads to the activators by the cluster's ingress"
+                );
                 if let Some(about) = about {
                     self.events.warning(&about, reason, message).await;
                 }

@@ -81,7 +81,7 @@ async fn functions_of_one_namespace_share_a_host_by_paths() -> Result<()> {
     let route = json!({"routes": [{"host": host, "path": "/api"}]});
     scene.ready("api", asleep(&route)).await?;
     for (path, name) in [("/", "web"), ("/api", "api"), ("/api/x", "api"), ("/apix", "web")] {
-        leads(&scene, &host, path, &format!("{name}")).await?;
+        leads(&scene, &host, path, name).await?;
     }
     // The same path once more is lost, and the message says which.
     scene.apply("late", asleep(&route)).await?;
@@ -226,7 +226,7 @@ async fn https_through_the_ingress_and_http_is_sent_there() -> Result<()> {
     let wildcard = format!("*.{}.{}", scene.namespace, scene.domain);
     let folder = tempfile::tempdir()?;
     let default_pem = certificate(&scene, "e2e-wildcard", &[wildcard]).await?;
-    let custom_pem = certificate(&scene, "e2e-shop", &[custom.clone()]).await?;
+    let custom_pem = certificate(&scene, "e2e-shop", std::slice::from_ref(&custom)).await?;
     let tls = json!({"secretName": "e2e-wildcard", "perHost": {custom.clone(): "e2e-shop"}, "redirect": true});
     let upgrade = Upgrade::with(&scene, json!({"ingress": {"tls": tls}})).await?;
     scene.apply("hello", asleep(&json!({"hosts": [custom]}))).await?;

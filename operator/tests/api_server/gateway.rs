@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use clap::Parser as _;
 use k8s_openapi::{
     api::networking::v1::Ingress, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -12,8 +11,13 @@ use kube::{
     discovery::ApiResource,
     runtime::{conditions, wait::await_condition},
 };
-use rouse_operator::{api::client_for, args::Args, ingress::httproute::HTTPRoute, metrics::Metrics};
-use serde_json::{Value, json};
+use rouse_operator::{
+    api::client_for,
+    args::{Args, IngressMode},
+    ingress::httproute::HTTPRoute,
+    metrics::Metrics,
+};
+use serde_json::json;
 use tokio::time::timeout;
 
 use crate::rig::{LIMIT, Rig, condition, config, eventually, message, wait_for};
@@ -94,8 +98,7 @@ async fn routes_follow_the_functions_and_what_their_gateway_says_is_told() {
 
     let metrics = Metrics::default();
     let client = client_for(config().await, &metrics).unwrap();
-    let mut args: Args = rig.args("operator");
-    args.update_from(["rouse-operator", "--ingress-mode", "gateway", "--gateway-name", "edge"]);
+    let args = Args { ingress_mode: IngressMode::Gateway, gateway_name: "edge".into(), ..rig.args("operator") };
     let operator = rig.operator_of(args, client, metrics);
     let spec = |hosts: &[String]| json!({"image": "i", "scaling": {"initial": 0}, "hosts": hosts});
     rig.apply("a", &spec(&["shop.example.org".into()])).await;
