@@ -31,6 +31,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     refused: Family<RefusedLabels, Counter>,
     wakes: Family<WakeLabels, Counter>,
+    mirrored: Family<MirrorLabels, Counter>,
     waiting: Waiting,
     pub(crate) tls: tls::Tls,
     /// How long cold requests waited, in seconds.
@@ -71,6 +72,11 @@ struct WakeLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MirrorLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RevisionLabels {
     namespace: String,
     function: String,
@@ -96,6 +102,12 @@ impl Metrics {
         registry.register("refused", "Requests answered without a function: unknown host, malformed", refused.clone());
         let wakes = Family::<WakeLabels, Counter>::default();
         registry.register("wakes", "Scale patches sent, by result", wakes.clone());
+        let mirrored = Family::<MirrorLabels, Counter>::default();
+        registry.register(
+            "mirrored",
+            "Copies of requests for the tag of spec.mirror, by what became of them",
+            mirrored.clone(),
+        );
         let bounds = [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
         let cold_starts = Histogram::new(bounds);
         registry.register_with_unit(
@@ -130,6 +142,7 @@ impl Metrics {
             requests,
             refused,
             wakes,
+            mirrored,
             waiting,
             tls,
             cold_starts,
@@ -166,6 +179,11 @@ impl Metrics {
             Err(WakeError::Busy { .. }) => "busy",
         };
         self.wakes.get_or_create(&WakeLabels { result }).inc();
+    }
+
+    /// Counts a copy of a request. `result` is one of a few fixed words.
+    pub(crate) fn mirrored(&self, result: &'static str) {
+        self.mirrored.get_or_create(&MirrorLabels { result }).inc();
     }
 
     /// Tells what waits under this budget from now on.

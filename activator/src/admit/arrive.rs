@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Caps, Entered, Full, Gate, Held, Lease, Measure, Policy, Refusal, Scope, Ticket,
+    Caps, Entered, Full, Gate, Held, Lease, Measure, Policy, Refusal, Scope, Target, Ticket,
     inner::{Effects, Inner},
     revision::Waiter,
 };
 
 /// A request that comes.
-struct Arrival {
+struct Arrival<'a> {
+    target: &'a Target,
     /// What it would hold while it waits.
     bytes: u64,
     /// Its place in the order, and since when it has it.
@@ -22,13 +23,13 @@ struct Arrival {
 }
 
 impl Gate {
-    /// A request comes that would hold `bytes` while it waits, which is asked only if it has to.
+    /// A request comes that is for `target` and would hold `bytes` while it waits, which is asked only if it has to.
     ///
     /// # Errors
     ///
     /// If it is turned away.
-    pub fn enter(self: &Arc<Self>, bytes: impl FnOnce() -> u64) -> Result<Entered, Refusal> {
-        self.arrive(bytes, None)
+    pub fn enter(self: &Arc<Self>, target: &Target, bytes: impl FnOnce() -> u64) -> Result<Entered, Refusal> {
+        self.arrive(target, bytes, None)
     }
 
     /// A request comes back that could not be sent to its pod. It keeps its place in the order, so it goes next.
@@ -38,14 +39,20 @@ impl Gate {
     /// If it is turned away.
     pub fn enter_again(
         self: &Arc<Self>,
+        target: &Target,
         bytes: impl FnOnce() -> u64,
         sequence: u64,
         arrived: Instant,
     ) -> Result<Entered, Refusal> {
-        self.arrive(bytes, Some((sequence, arrived)))
+        self.arrive(target, bytes, Some((sequence, arrived)))
     }
 
-    fn arrive(self: &Arc<Self>, bytes: impl FnOnce() -> u64, back: Option<(u64, Instant)>) -> Result<Entered, Refusal> {
+    fn arrive(
+        self: &Arc<Self>,
+        target: &Target,
+        bytes: impl FnOnce() -> u64,
+        back: Option<(u64, Instant)>,
+    ) -> Result<Entered, Refusal> {
         let entered = self.with(|inner, effects| {
             // Read under the lock: once a lower limit was set, nobody is let in by the former.
             let policy = self.policy.load();
@@ -53,7 +60,10 @@ impl Gate {
                 return Err(Refusal::Deleted);
             }
             let now = Instant::now();
-            let chosen = inner.choose();
+            let chosen = match target {
+                Target::Shares { affinity } => inner.choose(affinity),
+                Target::Revision(name) | Target::Copy(name) => self.index_of(inner, name),
+            };
             let (sequence, since) = back.unwrap_or_else(|| {
                 inner.sequence += 1;
                 (inner.sequence, now)
@@ -67,14 +77,29 @@ impl Gate {
                 revision.account.enter();
                 let account = revision.account.clone();
                 let arrived = since;
-                let lease =
-                    Lease { gate: self.clone(), account, endpoint, sequence, arrived, cold: None, answered: false };
+                let lease = Lease {
+                    gate: self.clone(),
+                    account,
+                    endpoint,
+                    sequence,
+                    arrived,
+                    cold: None,
+                    answered: false,
+                    given: None,
+                };
                 return Ok(Entered::Now(lease));
             }
-            let arrival = Arrival { bytes: bytes(), sequence, since, back: back.is_some() };
-            self.wait_in_line(inner, effects, chosen, &policy, now, &arrival).map(Entered::Later)
+            let arrival = Arrival { target, bytes: bytes(), sequence, since, back: back.is_some() };
+            let line = self.wait_in_line(inner, effects, chosen, &policy, now, &arrival);
+            if let Err(Refusal::Failing { .. }) = line {
+                // Its pods could not serve it.
+                inner.revisions[chosen].account.ended(true, None);
+            }
+            line.map(Entered::Later)
         });
-        if let Err(refusal) = &entered {
+        if let Err(refusal) = &entered
+            && !matches!(target, Target::Copy(_))
+        {
             self.metrics().turned_away(refusal);
         }
         entered
@@ -87,7 +112,7 @@ impl Gate {
         chosen: usize,
         policy: &Policy,
         now: Instant,
-        arrival: &Arrival,
+        arrival: &Arrival<'_>,
     ) -> Result<Ticket, Refusal> {
         let revision = &mut inner.revisions[chosen];
         if let Some(refusal) = revision.judge(now) {
@@ -105,16 +130,16 @@ impl Gate {
             return Err(refusal);
         }
         if asleep && !arrival.back {
-            self.permit(inner, chosen, now, policy.cold_start)?;
+            let copy = matches!(arrival.target, Target::Copy(_));
+            self.permit(inner, chosen, now, if copy { Duration::ZERO } else { policy.cold_start })?;
         }
         let held = self.hold(inner, policy, arrival)?;
-        let Arrival { bytes, sequence, since, .. } = *arrival;
+        let Arrival { target, sequence, since, .. } = *arrival;
         let (sender, answer) = oneshot::channel();
         let revision = &mut inner.revisions[chosen];
-        revision.queue.insert(sequence, Waiter { answer: sender, arrived: since, held });
+        inner.waiting.add(&held);
+        revision.queue.insert(sequence, Waiter { answer: sender, arrived: since, held, bound: target.bound() });
         revision.account.queue();
-        inner.queued += 1;
-        inner.queued_bytes += bytes;
         // A pod may have room for those that wait and not for one that comes anew, or the other way round.
         inner.pump(self, chosen, policy.limit, effects);
         effects.keeper = !std::mem::replace(&mut inner.keeper, true);
@@ -123,18 +148,22 @@ impl Gate {
     }
 
     /// Takes what a request that waits is to hold of the caps.
-    fn hold(&self, inner: &Inner, policy: &Policy, arrival: &Arrival) -> Result<Held, Refusal> {
+    fn hold(&self, inner: &Inner, policy: &Policy, arrival: &Arrival<'_>) -> Result<Held, Refusal> {
         let budgets = [&self.namespace.budget, &self.context.budget];
+        if matches!(arrival.target, Target::Copy(_)) {
+            return Ok(Held::nothing());
+        }
         if arrival.back {
             // It was let in before; a queue that has filled meanwhile does not cost it its place.
             return Ok(Held::over(arrival.bytes, budgets));
         }
-        let measure = if inner.queued >= policy.queue_requests as usize {
+        let waiting = inner.waiting.requests - inner.waiting.copies;
+        let measure = if waiting >= policy.queue_requests as usize {
             Measure::Requests
-        } else if inner.queued_bytes.saturating_add(arrival.bytes) > policy.queue_bytes {
+        } else if inner.waiting.bytes.saturating_add(arrival.bytes) > policy.queue_bytes {
             Measure::Bytes
         } else {
-            let function = Caps { requests: inner.queued as u64, bytes: inner.queued_bytes };
+            let function = Caps { requests: waiting as u64, bytes: inner.waiting.bytes };
             return Held::take(arrival.bytes, function, budgets).map_err(Refusal::QueueFull);
         };
         Err(Refusal::QueueFull(Full { scope: Scope::Function, measure }))

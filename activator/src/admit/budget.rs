@@ -41,7 +41,7 @@ struct Meter {
 #[derive(Debug)]
 pub struct Held {
     bytes: u64,
-    budgets: [Arc<Budget>; 2],
+    budgets: Option<[Arc<Budget>; 2]>,
 }
 
 impl Meter {
@@ -129,7 +129,7 @@ impl Held {
             namespace.give(bytes);
             return Err(Full { scope: Scope::Process, measure });
         }
-        Ok(Self { bytes, budgets: [namespace.clone(), process.clone()] })
+        Ok(Self { bytes, budgets: Some([namespace.clone(), process.clone()]) })
     }
 
     /// Takes them from both budgets even if that is more than they have.
@@ -139,7 +139,19 @@ impl Held {
             budget.requests.take_anyhow(1);
             budget.bytes.take_anyhow(bytes);
         }
-        Self { bytes, budgets: budgets.map(Arc::clone) }
+        Self { bytes, budgets: Some(budgets.map(Arc::clone)) }
+    }
+
+    /// Takes nothing from any.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { bytes: 0, budgets: None }
+    }
+
+    /// Whether nothing was taken.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.budgets.is_none()
     }
 
     /// How many bytes.
@@ -151,7 +163,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        for budget in &self.budgets {
+        for budget in self.budgets.iter().flatten() {
             budget.give(self.bytes);
         }
     }

@@ -1,6 +1,12 @@
 //! The gate of one Function.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32},
+    },
+};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
@@ -12,7 +18,7 @@ use tokio::{
 use super::{
     Lease, Namespace, Policy, Refusal, Ticket,
     inner::{Effects, Inner},
-    revision::Revision,
+    revision::{Bound, Revision},
     throttle::Throttle,
 };
 use crate::{context::Context, demand::Account, endpoints::Endpoint, metrics::FunctionMetrics};
@@ -38,6 +44,10 @@ pub struct Gate {
     metrics: FunctionMetrics,
     /// Tells the keeper that something has changed.
     kick: Notify,
+    /// More than one revision has a share of the calls.
+    pub(super) split: AtomicBool,
+    /// Copies of its requests that are under way.
+    copies: AtomicU32,
     inner: Mutex<Inner>,
 }
 
@@ -72,6 +82,8 @@ impl Gate {
             namespace,
             metrics,
             kick: Notify::new(),
+            split: AtomicBool::new(false),
+            copies: AtomicU32::new(0),
             inner,
         })
     }
@@ -100,6 +112,11 @@ impl Gate {
         &self.metrics
     }
 
+    /// Copies of its requests that are under way.
+    pub(crate) fn copies(&self) -> &AtomicU32 {
+        &self.copies
+    }
+
     /// A request left its pod.
     pub(super) fn release(self: &Arc<Self>, endpoint: &Endpoint, account: &Arc<Account>, answered: bool) {
         self.with(|inner, effects| {
@@ -121,15 +138,26 @@ impl Gate {
         });
     }
 
+    /// A request that waits is given up because of its revision's pods.
+    pub(super) fn fail(&self, sequence: u64) {
+        let inner = self.lock();
+        if let Some(revision) = inner.revisions.iter().find(|r| r.queue.contains_key(&sequence)) {
+            revision.account.ended(true, None);
+        }
+    }
+
     /// A request that waited left.
     pub(super) fn leave(self: &Arc<Self>, sequence: u64) {
         self.with(|inner, effects| {
             let gone = inner.revisions.iter_mut().find_map(|r| Some((r.queue.remove(&sequence)?, &r.account)));
             if let Some((waiter, account)) = gone {
                 account.leave();
-                inner.queued -= 1;
-                inner.queued_bytes -= waiter.held.bytes();
-                effects.kick = inner.queued == 0;
+                inner.waiting.remove(&waiter.held);
+                effects.kick = inner.waiting.requests == 0;
+                if waiter.bound == Bound::Here {
+                    // Its tag may lead elsewhere by now.
+                    inner.forget_spent();
+                }
             }
         });
     }
@@ -139,43 +167,11 @@ impl Gate {
         if **self.policy.load() != policy {
             self.with(|inner, effects| {
                 let limit = policy.limit;
+                inner.revisions.iter().for_each(|revision| revision.account.judge(policy.judged));
                 self.policy.store(Arc::new(policy));
                 inner.pump_all(self, limit, effects);
             });
         }
-    }
-
-    /// Which revisions get which share of the calls. Whoever waits for one that gets none any more waits for another from
-    /// now on, in the order in which they came.
-    pub fn set_traffic(self: &Arc<Self>, traffic: &[(Box<str>, u32)]) {
-        if traffic.iter().all(|(_, percent)| *percent == 0) {
-            // A status that lost its traffic says nothing new; what was known stands.
-            return;
-        }
-        self.with(|inner, effects| {
-            if inner.closed {
-                return;
-            }
-            for revision in &mut inner.revisions {
-                revision.percent = 0;
-            }
-            for (name, percent) in traffic {
-                self.revision(inner, name).percent += percent;
-            }
-            let mut homeless = std::collections::BTreeMap::new();
-            for revision in inner.revisions.iter_mut().filter(|r| r.percent == 0) {
-                (0..revision.queue.len()).for_each(|_| revision.account.leave());
-                homeless.append(&mut revision.queue);
-            }
-            for (sequence, waiter) in homeless {
-                let chosen = inner.choose();
-                let revision = &mut inner.revisions[chosen];
-                revision.account.queue();
-                revision.queue.insert(sequence, waiter);
-            }
-            inner.forget_spent();
-            inner.pump_all(self, self.policy.load().limit, effects);
-        });
     }
 
     /// Its Function is gone: whoever waits is told so, whoever comes is too, and what is in a pod goes on.
@@ -196,7 +192,7 @@ impl Gate {
     /// Requests that wait now.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.lock().queued
+        self.lock().waiting.requests
     }
 
     /// Lets the keeper look again.
@@ -214,12 +210,18 @@ impl Gate {
     }
 
     pub(super) fn revision<'a>(&self, inner: &'a mut Inner, name: &str) -> &'a mut Revision {
-        let index = inner.revisions.iter().position(|r| *r.name == *name).unwrap_or_else(|| {
+        let index = self.index_of(inner, name);
+        &mut inner.revisions[index]
+    }
+
+    /// Where a revision stands, which is made if there is none of this name.
+    pub(super) fn index_of(&self, inner: &mut Inner, name: &str) -> usize {
+        inner.revisions.iter().position(|r| *r.name == *name).unwrap_or_else(|| {
             let account = self.context.ledger.account(&self.id.namespace, &self.id.name, name);
+            account.judge(self.policy.load().judged);
             inner.revisions.push(Revision::new(name.into(), account));
             inner.revisions.len() - 1
-        });
-        &mut inner.revisions[index]
+        })
     }
 
     /// Decides under the lock, then does what was decided without it.

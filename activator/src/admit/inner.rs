@@ -2,13 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rand::Rng;
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use rouse_crds::pod::PodFailure;
 
-use super::{Gate, Lease, Refusal, cold::Milestones, revision::Revision, throttle::Throttle};
+use super::{Gate, Held, Lease, Refusal, cold::Milestones, revision::Revision, throttle::Throttle};
 use crate::{endpoints::Endpoint, wake};
 
 /// What the gate decides from, under its lock.
@@ -18,18 +17,29 @@ pub(super) struct Inner {
     pub(super) closed: bool,
     /// How many have come.
     pub(super) sequence: u64,
-    /// Those with traffic, those with pods, and at first one without a name. Few.
+    /// Those with traffic in the order of the status, those with pods, and at first one without a name. Few.
     pub(super) revisions: Vec<Revision>,
+    /// Tags and the revisions that they lead to.
+    pub(super) tags: Vec<(Box<str>, Arc<str>)>,
     /// Over all revisions.
-    pub(super) queued: usize,
-    /// Over all revisions.
-    pub(super) queued_bytes: u64,
+    pub(super) waiting: Waiting,
     /// A keeper runs.
     pub(super) keeper: bool,
     /// How often it may be woken.
     pub(super) wakes: Throttle,
     /// Why no pod of it can be made now, as the operator says.
     pub(super) pods_refused: Option<PodFailure>,
+}
+
+/// What waits at a gate.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// All of them.
+    pub(super) requests: usize,
+    /// Those among them that are copies, for which no room is kept.
+    pub(super) copies: usize,
+    /// What the others hold.
+    pub(super) bytes: u64,
 }
 
 /// What is to be done once the lock is free: whoever is woken may come back at once.
@@ -44,36 +54,32 @@ pub(super) struct Effects {
     pub(super) kick: bool,
 }
 
+impl Waiting {
+    pub(super) fn add(&mut self, held: &Held) {
+        self.requests += 1;
+        self.copies += usize::from(held.is_nothing());
+        self.bytes += held.bytes();
+    }
+
+    pub(super) fn remove(&mut self, held: &Held) {
+        self.requests -= 1;
+        self.copies -= usize::from(held.is_nothing());
+        self.bytes -= held.bytes();
+    }
+}
+
 impl Inner {
     pub(super) fn new(nameless: Revision, wakes: Throttle) -> Self {
         Self {
             closed: false,
             sequence: 0,
             revisions: vec![nameless],
-            queued: 0,
-            queued_bytes: 0,
+            tags: vec![],
+            waiting: Waiting::default(),
             keeper: false,
             wakes,
             pods_refused: None,
         }
-    }
-
-    /// A revision for one more request, by the shares.
-    pub(super) fn choose(&self) -> usize {
-        let total: u32 = self.revisions.iter().map(|r| r.percent).sum();
-        let mut with_traffic = self.revisions.iter().enumerate().filter(|(_, r)| r.percent > 0);
-        let Some((first, revision)) = with_traffic.next() else { return 0 };
-        if revision.percent == total {
-            return first;
-        }
-        let mut point = rand::rng().random_range(0..total);
-        for (index, revision) in self.revisions.iter().enumerate() {
-            if point < revision.percent {
-                return index;
-            }
-            point -= revision.percent;
-        }
-        first
     }
 
     /// Gives those that wait for a revision what room there is, first come, first served.
@@ -96,8 +102,7 @@ impl Inner {
             };
             endpoint.enter();
             revision.account.grant();
-            self.queued -= 1;
-            self.queued_bytes -= waiter.held.bytes();
+            self.waiting.remove(&waiter.held);
             let lease = Lease {
                 gate: gate.clone(),
                 account: revision.account.clone(),
@@ -106,6 +111,7 @@ impl Inner {
                 arrived: waiter.arrived,
                 cold: (admitted > waiter.arrived).then(|| seen.cold_start(now)),
                 answered: false,
+                given: None,
             };
             effects.grants.push((waiter.answer, lease));
         }

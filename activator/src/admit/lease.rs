@@ -18,6 +18,8 @@ pub struct Lease {
     pub(super) arrived: Instant,
     pub(super) cold: Option<ColdStart>,
     pub(super) answered: bool,
+    /// When it was given to its pod, while somebody judges by how that ends.
+    pub(super) given: Option<Instant>,
 }
 
 /// A place in the queue. Dropping it gives the place up.
@@ -34,6 +36,18 @@ impl Lease {
     #[must_use]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
+    }
+
+    /// The gate that it was had from.
+    #[must_use]
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Name of the revision whose pod it is.
+    #[must_use]
+    pub fn revision(&self) -> &str {
+        self.account.revision()
     }
 
     /// Where its time went, if it waited for a pod to start.
@@ -64,6 +78,25 @@ impl Lease {
         self.answered = true;
     }
 
+    /// It is given to its pod now. From here on it counts how it ends, unless it just leaves.
+    pub(crate) fn give(&mut self) {
+        self.given = Some(Instant::now());
+    }
+
+    /// It ends with the head of an answer.
+    pub(crate) fn judge(&mut self, status: http::StatusCode) {
+        if let Some(given) = self.given.take() {
+            self.account.ended(status.as_u16() >= 500, Some(given.elapsed()));
+        }
+    }
+
+    /// It ends without an answer that can be passed on.
+    pub(crate) fn fail(&mut self) {
+        if self.given.take().is_some() {
+            self.account.ended(true, None);
+        }
+    }
+
     /// The pod cannot be connected to: it gets nothing until a probe succeeds.
     pub fn unreachable(self) {
         self.gate.set_aside(&self.endpoint);
@@ -81,6 +114,11 @@ impl Ticket {
     #[must_use]
     pub fn obstacle(&self) -> Option<PodFailure> {
         self.gate.obstacle(self.sequence)
+    }
+
+    /// It is given up because its revision's pods cannot be connected to: that counts as a failure of the revision.
+    pub(crate) fn fail(&self) {
+        self.gate.fail(self.sequence);
     }
 
     /// Waits for a place in a pod. There is no limit of time in here; dropping the ticket ends the wait.

@@ -17,16 +17,19 @@ mod refusal;
 mod revision;
 mod slot;
 mod step;
+mod target;
 mod throttle;
+mod traffic;
 
 pub use budget::{Budget, Caps, Held};
 pub use cold::ColdStart;
 pub use gate::{Entered, FunctionId, Gate};
 pub use lease::{Lease, Ticket};
 pub use namespace::Namespace;
-pub use policy::Policy;
+pub use policy::{MirrorTo, Policy, TellApart};
 pub use refusal::{Full, Measure, Refusal, Scope};
 pub use step::Step;
+pub use target::{Affinity, Target};
 pub use throttle::Rate;
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ impl Gate {
             }
             let ready_before = std::mem::replace(&mut slot.ready, facts.ready && slot.endpoint.is_some());
             slot.draining = facts.draining;
+            revision.account.pod_seen(&facts.id, slot.endpoint.as_ref(), facts.draining);
             if newly_failed || (ready_before && !slot.ready) {
                 // Its container is gone or says that it cannot: only an answer lets it serve again.
                 slot.serving = false;
@@ -79,6 +80,7 @@ impl Gate {
             let revision = self.revision(inner, revision);
             let live_before = revision.live().next().is_some();
             revision.slots.retain(|slot| *slot.id != *id);
+            revision.account.pod_gone(id);
             let live = revision.live().next().is_some();
             if live != live_before {
                 revision.wake_anew();

@@ -2,7 +2,26 @@
 
 use std::time::Duration;
 
-use rouse_crds::function::{FunctionSpec, Metric, Protocol};
+use http::HeaderName;
+use rouse_crds::function::{Affinity, FunctionSpec, Metric, Protocol};
+
+/// By what callers are told apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TellApart {
+    /// A cookie of this name, which is set with the answer.
+    Cookie(Box<str>),
+    /// The value of this header.
+    Header(HeaderName),
+}
+
+/// Where copies of requests go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorTo {
+    /// A tag.
+    pub tag: Box<str>,
+    /// Of so many in a hundred.
+    pub percent: u32,
+}
 
 /// What a Function's spec says about its requests. Replaced as a whole when the spec changes.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +44,12 @@ pub struct Policy {
     pub response: Duration,
     /// How long neither side may send a byte.
     pub idle: Option<Duration>,
+    /// What keeps a caller at one revision while calls are split.
+    pub affinity: Option<TellApart>,
+    /// Where copies of requests go.
+    pub mirror: Option<MirrorTo>,
+    /// How requests end is counted, because a roll-out is judged by it.
+    pub judged: bool,
     /// Port of the container, where the pod does not say it.
     pub port: u16,
     /// What the container speaks, where the pod does not say it.
@@ -41,6 +66,15 @@ impl Policy {
         let wanted = (queued as f64 / self.target.max(1.0)).ceil();
         // A float that does not fit saturates, and the clamp takes it from there.
         (wanted as u32).clamp(self.min.clamp(1, most), most)
+    }
+}
+
+impl TellApart {
+    /// As the spec says. The schema keeps names such as can be; another one tells nobody apart.
+    fn of(affinity: &Affinity) -> Option<Self> {
+        let cookie = || affinity.cookie.as_deref().map(|name| Self::Cookie(name.into()));
+        let header = || affinity.header.as_deref().and_then(|name| name.parse().ok()).map(Self::Header);
+        cookie().or_else(header)
     }
 }
 
@@ -61,6 +95,9 @@ impl From<&FunctionSpec> for Policy {
             cold_start: timeouts.cold_start(),
             response: timeouts.response(),
             idle: timeouts.idle(),
+            affinity: spec.rollout.as_ref().and_then(|rollout| rollout.affinity.as_ref()).and_then(TellApart::of),
+            mirror: spec.mirror.as_ref().map(|m| MirrorTo { tag: m.tag.as_str().into(), percent: m.percent() }),
+            judged: spec.rollout.as_ref().is_some_and(|rollout| rollout.abort_on.is_some()),
             // The schema keeps the port in range; an object stored before that rule gets the default.
             port: u16::try_from(spec.port()).unwrap_or(8080),
             protocol: spec.protocol(),

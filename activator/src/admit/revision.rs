@@ -19,6 +19,8 @@ pub(super) struct Revision {
     pub(super) name: Box<str>,
     /// Its share of the calls.
     pub(super) percent: u32,
+    /// It can be called by a tag.
+    pub(super) tagged: bool,
     /// Who waits, by the order in which they came. Bounded by the queue limits of the Function.
     pub(super) queue: BTreeMap<u64, Waiter>,
     /// Its pods. Bounded by what the cluster runs.
@@ -55,6 +57,19 @@ pub(super) struct Waiter {
     pub(super) arrived: Instant,
     /// What it holds of the caps; given back when it goes.
     pub(super) held: Held,
+    /// Where it may go if its revision loses its share of the calls.
+    pub(super) bound: Bound,
+}
+
+/// Where a request that waits may go if its revision loses its share of the calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// Nowhere: it was called by a tag.
+    Here,
+    /// Where this value points.
+    Value(u64),
+    /// Anywhere.
+    Free,
 }
 
 /// How long after the first pod of a wake the others are waited for before it gets more than its share. Pods that were
@@ -78,6 +93,7 @@ impl Revision {
         Self {
             name,
             percent: 0,
+            tagged: false,
             queue: BTreeMap::new(),
             slots: vec![],
             account,
@@ -160,7 +176,7 @@ impl Revision {
 
     /// Whether nothing is left that it is needed for.
     pub(super) fn spent(&self) -> bool {
-        self.percent == 0 && self.slots.is_empty() && self.queue.is_empty()
+        self.percent == 0 && !self.tagged && self.slots.is_empty() && self.queue.is_empty()
     }
 }
 

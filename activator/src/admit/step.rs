@@ -84,10 +84,12 @@ impl Inner {
     pub(super) fn refuse(&mut self, name: &str, refusal: &Refusal, effects: &mut Effects) {
         if let Some(revision) = self.revisions.iter_mut().find(|r| *r.name == *name) {
             let waiting = std::mem::take(&mut revision.queue);
-            self.queued -= waiting.len();
             for waiter in waiting.into_values() {
-                self.queued_bytes -= waiter.held.bytes();
+                self.waiting.remove(&waiter.held);
                 revision.account.leave();
+                if matches!(refusal, Refusal::Failing { .. }) {
+                    revision.account.ended(true, None);
+                }
                 effects.refusals.push((waiter.answer, refusal.clone()));
             }
         }
@@ -116,7 +118,7 @@ impl Gate {
                     wake @ Step::Wake { .. } => return wake,
                 }
             }
-            if inner.queued == 0 {
+            if inner.waiting.requests == 0 {
                 inner.keeper = false;
                 return Step::Done;
             }

@@ -1,12 +1,14 @@
 //! The gate against a model, against time, and against many threads.
 
 mod crowd;
+mod drain;
 mod failure;
 mod model;
 mod panics;
 mod pick;
 mod threads;
 mod throttle;
+mod traffic;
 mod wake;
 
 use std::{sync::Arc, time::Duration};
@@ -14,6 +16,7 @@ use std::{sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 use rouse_crds::{
     FunctionSpec,
+    function::TrafficStatus,
     pod::{Ended, PodFailure},
 };
 use tokio::{sync::oneshot::error::TryRecvError, time::Instant};
@@ -50,10 +53,25 @@ fn context(bounds: Bounds) -> Arc<Context> {
     Context::new(Arc::new(NoScaler), bounds, Dialer::new(true), metrics, ledger)
 }
 
+/// A status in which these revisions have these shares.
+fn shares(of: &[(&str, u32)]) -> Vec<TrafficStatus> {
+    let share = |(revision, percent): &(&str, u32)| TrafficStatus {
+        revision: (*revision).to_owned(),
+        percent: i32::try_from(*percent).unwrap(),
+        ..TrafficStatus::default()
+    };
+    of.iter().map(share).collect()
+}
+
+/// A tag without a share.
+fn tag(name: &str, revision: &str) -> TrafficStatus {
+    TrafficStatus { revision: revision.to_owned(), tag: Some(name.to_owned()), ..TrafficStatus::default() }
+}
+
 fn gate_in(context: &Arc<Context>, namespace: &Arc<Namespace>, policy: Policy) -> Arc<Gate> {
     let id = FunctionId { namespace: "ns".into(), name: "f".into(), uid: "u".into() };
     let gate = Gate::new(id, policy, namespace.clone(), context.clone());
-    gate.set_traffic(&[(REVISION.into(), 100)]);
+    gate.set_traffic(&shares(&[(REVISION, 100)]));
     gate
 }
 
@@ -140,7 +158,7 @@ impl Callers {
 
 /// Somebody comes, and waits.
 fn park(gate: &Arc<Gate>) -> Ticket {
-    match gate.enter(|| 1) {
+    match gate.enter(&Target::ANY, || 1) {
         Ok(Entered::Later(ticket)) => ticket,
         other => panic!("{other:?}"),
     }

@@ -11,7 +11,10 @@ use parking_lot::{Mutex, RwLock};
 use rouse_crds::demand::{FRAME_INTERVAL, RevisionDemand};
 use tokio::{sync::watch, time::Instant};
 
-/// Every revision that has been called in this process.
+use super::{outcomes::Tally, pods::Pods};
+use crate::endpoints::Endpoint;
+
+/// Every revision that has been called in this process, or has had pods that go.
 #[derive(Debug)]
 pub struct Ledger {
     began: Instant,
@@ -46,6 +49,8 @@ struct Counters {
     summed: Instant,
     /// When the last request left.
     idle_since: Option<Instant>,
+    pods: Pods,
+    tally: Tally,
 }
 
 /// Accounts as of one moment.
@@ -71,7 +76,7 @@ impl Ledger {
         })
     }
 
-    /// An account, which stands in the ledger from its first request on.
+    /// An account, which stands in the ledger from its first request on, or from when a pod of it goes.
     #[must_use]
     pub fn account(self: &Arc<Self>, namespace: &str, function: &str, revision: &str) -> Arc<Account> {
         Arc::new(Account {
@@ -89,6 +94,8 @@ impl Ledger {
                 request_us: 0,
                 summed: Instant::now(),
                 idle_since: None,
+                pods: Pods::default(),
+                tally: Tally::default(),
             }),
         })
     }
@@ -112,13 +119,17 @@ impl Ledger {
             let changed = mark.is_none_or(|mark| account.changed.load(Ordering::Acquire) > mark);
             if changed || counters.in_flight + counters.queued > 0 {
                 counters.sum(now);
-                revisions.push(account.demand(&counters));
+                revisions.push(RevisionDemand {
+                    pods: counters.pods.tell(),
+                    outcomes: counters.tally.tell(),
+                    ..account.demand(&counters)
+                });
             }
         }
         Reading { at_us: micros(now.saturating_duration_since(self.began)), mark: next, revisions }
     }
 
-    /// Visits every account as it is now, for metrics.
+    /// Visits every account as it is now, for metrics: without its pods and outcomes.
     pub fn each(&self, mut visit: impl FnMut(&RevisionDemand)) {
         for account in self.accounts.read().iter() {
             let demand = account.demand(&account.counters.lock());
@@ -178,6 +189,35 @@ impl Account {
         });
     }
 
+    /// A pod of it is there or has changed. Whether it gets nothing new is told, called or not.
+    pub(crate) fn pod_seen(self: &Arc<Self>, id: &str, endpoint: Option<&Arc<Endpoint>>, draining: bool) {
+        let news = self.counters.lock().pods.see(id, endpoint, draining);
+        if news {
+            self.change(|_| ());
+        }
+    }
+
+    /// A pod of it is gone.
+    pub(crate) fn pod_gone(self: &Arc<Self>, id: &str) {
+        let news = self.counters.lock().pods.part(id);
+        if news {
+            self.change(|_| ());
+        }
+    }
+
+    /// Whether somebody judges by how its requests end.
+    pub(crate) fn judge(&self, asked: bool) {
+        self.counters.lock().tally.ask(asked);
+    }
+
+    /// A request ended, with the head of an answer after this time or without one. Counted if somebody judges by it.
+    pub(crate) fn ended(self: &Arc<Self>, failed: bool, latency: Option<std::time::Duration>) {
+        let counted = self.counters.lock().tally.count(failed, latency);
+        if counted {
+            self.change(|_| ());
+        }
+    }
+
     /// Takes the account out of the ledger: its Function is gone, and nobody asks for it again.
     pub(crate) fn close(&self) {
         self.ledger.forget(self);
@@ -195,7 +235,7 @@ impl Account {
             let idle_before = counters.in_flight + counters.queued == 0;
             change(&mut counters);
             let idle_after = counters.in_flight + counters.queued == 0;
-            if idle_after {
+            if idle_after && !idle_before {
                 counters.idle_since = Some(now);
             }
             // One caller after the other makes a revision idle between calls; that is no news while a frame is due anyhow.

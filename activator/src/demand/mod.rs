@@ -1,6 +1,8 @@
 //! Demand: counting requests per revision, and telling the autoscaler.
 
 mod ledger;
+mod outcomes;
+mod pods;
 mod stream;
 
 pub use ledger::{Account, Ledger, Reading};

@@ -119,6 +119,39 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn functions_that_call_one_another_do_not_wait_for_one_anothers_probes() {
+        let turns = Arc::new(Turns::new());
+        let mut dead = JoinSet::new();
+        for _ in 0..1000 {
+            let turns = turns.clone();
+            dead.spawn(async move { while turns.take(false).await.is_some() {} });
+        }
+        // What a pod waits for turns while it is tried ten times.
+        let start = |turns: Arc<Turns>| async move {
+            let mut waited = Duration::ZERO;
+            for _ in 0..10 {
+                let before = Instant::now();
+                drop(turns.take(true).await);
+                waited += before.elapsed();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            waited
+        };
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // One behind the other, as in a chain, and all at once, as when a chain is called ahead.
+        for _ in 0..5 {
+            assert_eq!(start(turns.clone()).await, Duration::ZERO);
+        }
+        let mut together = JoinSet::new();
+        for _ in 0..5 {
+            together.spawn(start(turns.clone()));
+        }
+        for waited in together.join_all().await {
+            assert_eq!(waited, Duration::ZERO);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn pods_that_never_start_do_not_hold_up_a_new_one() {
         let turns = Arc::new(Turns::new());
         let mut dead = JoinSet::new();

@@ -15,6 +15,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::copying::{Copied, Copying};
 use crate::{admit::Lease, endpoints::Connection};
 
 /// When bytes last went either way.
@@ -27,9 +28,19 @@ pub(super) struct Progress {
 /// The body of a request on its way to a pod.
 #[derive(Debug)]
 pub struct RequestBody {
-    /// None if there is no body.
-    inner: Option<Incoming>,
+    inner: Source,
     progress: Option<Arc<Progress>>,
+    /// Where a copy of it goes.
+    copy: Option<Arc<Copying>>,
+}
+
+/// Where the body of a request comes from.
+#[derive(Debug)]
+enum Source {
+    None,
+    Client(Incoming),
+    /// It is a copy.
+    Copied(Box<Copied>),
 }
 
 /// The body of an answer.
@@ -96,12 +107,43 @@ fn clean(frame: &mut Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
 
 impl RequestBody {
     pub(super) fn new(inner: Incoming, progress: Option<Arc<Progress>>) -> Self {
-        Self { inner: Some(inner), progress }
+        Self { inner: Source::Client(inner), progress, copy: None }
     }
 
     /// No body at all.
     pub(super) fn none() -> Self {
-        Self { inner: None, progress: None }
+        Self { inner: Source::None, progress: None, copy: None }
+    }
+
+    /// One that was copied.
+    pub(super) fn copied(copied: Copied) -> Self {
+        Self { inner: Source::Copied(Box::new(copied)), progress: None, copy: None }
+    }
+
+    /// What passes from here on is copied.
+    pub(super) fn copy_to(&mut self, copying: Arc<Copying>) {
+        self.copy = Some(copying);
+    }
+}
+
+impl RequestBody {
+    /// Copies what passes. A body that says that it is over is not asked for its end.
+    fn pass(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
+        let over = match (frame, &self.copy) {
+            (Poll::Ready(Some(Ok(frame))), Some(copy)) => {
+                copy.pass(frame);
+                http_body::Body::is_end_stream(self)
+            }
+            (Poll::Ready(Some(Err(_))), _) => {
+                self.copy = None;
+                false
+            }
+            (Poll::Ready(None), _) => true,
+            _ => false,
+        };
+        if over && let Some(copy) = self.copy.take() {
+            copy.end();
+        }
     }
 }
 
@@ -110,9 +152,15 @@ impl http_body::Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
-        let mut frame = Pin::new(inner).poll_frame(cx);
+        let mut frame = match &mut self.inner {
+            Source::None => return Poll::Ready(None),
+            Source::Client(inner) => Pin::new(inner).poll_frame(cx),
+            Source::Copied(inner) => Pin::new(inner.as_mut()).poll_frame(cx),
+        };
         clean(&mut frame);
+        if self.copy.is_some() {
+            self.pass(&frame);
+        }
         if frame.is_ready()
             && let Some(progress) = &self.progress
         {
@@ -122,11 +170,19 @@ impl http_body::Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(http_body::Body::is_end_stream)
+        match &self.inner {
+            Source::None => true,
+            Source::Client(inner) => inner.is_end_stream(),
+            Source::Copied(inner) => inner.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
+        match &self.inner {
+            Source::None => SizeHint::with_exact(0),
+            Source::Client(inner) => inner.size_hint(),
+            Source::Copied(inner) => inner.size_hint(),
+        }
     }
 }
 

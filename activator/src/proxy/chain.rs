@@ -12,13 +12,15 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Body, Peer, RequestBody,
+    Body, Peer, RequestBody, affinity,
     body::Progress,
     forward::{Forwarded, forward},
-    headers, hygiene, trace, upgrade,
+    headers, hygiene,
+    mirror::Mirror,
+    trace, upgrade,
 };
 use crate::{
-    admit::{Entered, Gate, Lease, Policy, Ticket},
+    admit::{Entered, Gate, Lease, Policy, Target, Ticket},
     endpoints::Connection,
     metrics::Metrics,
     problem::{Kind, Problem},
@@ -32,6 +34,7 @@ use crate::{
 pub struct Proxy {
     table: Arc<Table>,
     metrics: Arc<Metrics>,
+    mirror: Mirror,
     /// Cancelled when waiting any longer is of no use, because this process is about to end.
     closing: CancellationToken,
     tunnels: TaskTracker,
@@ -78,8 +81,9 @@ impl Proxy {
     /// A proxy by this table. Requests that wait are turned away once `closing` is cancelled.
     #[must_use]
     pub fn new(table: Arc<Table>, metrics: Arc<Metrics>, closing: CancellationToken) -> Self {
+        let mirror = Mirror::new(metrics.clone());
         let (tunnels, leaving) = (TaskTracker::new(), AtomicBool::new(false));
-        Self { table, metrics, closing, tunnels, leaving, https_redirect: false }
+        Self { table, metrics, mirror, closing, tunnels, leaving, https_redirect: false }
     }
 
     /// Whether public calls that did not come by TLS, neither here nor at the ingress, are sent there.
@@ -144,7 +148,7 @@ impl Proxy {
 
         // 2. What is answered without a pod: other methods than the route's, preflights, the way to TLS.
         let (answer, grant) = self.screen(side, &peer, &route, &parts, id_text());
-        let Route { gate, revision: _, rules } = route;
+        let Route { gate, revision, rules } = route;
         drop(rules);
         if let Some(answer) = answer {
             let mut response = own(answer, bodiless);
@@ -158,13 +162,17 @@ impl Proxy {
         let wants_upgrade = headers::toward_pod(&mut parts, &peer);
         let client = client.filter(|_| wants_upgrade);
         let policy = gate.policy();
+        let target = match revision {
+            Some(revision) => Target::Revision(revision),
+            None => affinity::target(&gate, &policy, &parts.headers),
+        };
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
         let mut request = Some(Request::from_parts(parts, RequestBody::new(body, progress.clone())));
-        let answered = self.call(&gate, &policy, &peer, &mut request, progress.as_ref()).await;
+        let answered = self.call(&gate, &target, &policy, &peer, &mut request, progress.as_ref()).await;
 
         // 4. Answer.
         let response = match answered {
-            Ok(answer) => self.pass(answer, &peer, client, &policy, progress),
+            Ok(answer) => self.pass(answer, &peer, client, &target, &policy, progress),
             Err(Stop::Answer(problem)) => Err(problem),
             Err(Stop::Gone) => return Err(Gone),
         };
@@ -251,13 +259,15 @@ impl Proxy {
     async fn call(
         &self,
         gate: &Arc<Gate>,
+        target: &Target,
         policy: &Policy,
         peer: &Peer,
         request: &mut Option<Request<RequestBody>>,
         progress: Option<&Arc<Progress>>,
     ) -> Result<Answer, Stop> {
         let deadline = Instant::now() + policy.cold_start;
-        let mut entered = gate.enter(|| request.as_ref().map_or(0, held_bytes));
+        let mut mirror = policy.mirror.as_ref();
+        let mut entered = gate.enter(target, || request.as_ref().map_or(0, held_bytes));
         let mut unreachable = None;
         let mut cold = None;
         loop {
@@ -269,17 +279,27 @@ impl Proxy {
             // A request that goes to a second pod waited for both.
             cold = lease.cold_start().or(cold);
             lease.set_cold_start(cold);
+            if policy.judged {
+                lease.give();
+            }
+            if let (Some(mirror), Some(request)) = (mirror.take(), request.as_mut()) {
+                self.mirror.copy(gate, target, mirror, request);
+            }
             match forward(lease, request, &gate.context().dialer, policy, progress, &peer.alarm).await {
                 Forwarded::Answered(response, connection, lease) => return Ok((response, connection, lease)),
-                Forwarded::Unsent(lease, error) => {
+                Forwarded::Unsent(mut lease, error) => {
                     self.metrics.retries.inc();
                     let (sequence, arrived) = (lease.sequence(), lease.arrived());
+                    let late = Instant::now() >= deadline;
+                    if late {
+                        lease.fail();
+                    }
                     lease.unreachable();
-                    if Instant::now() >= deadline {
+                    if late {
                         return Err(Problem::new(Kind::PodUnreachable, error).into());
                     }
                     unreachable = Some(error);
-                    entered = gate.enter_again(|| request.as_ref().map_or(0, held_bytes), sequence, arrived);
+                    entered = gate.enter_again(target, || request.as_ref().map_or(0, held_bytes), sequence, arrived);
                 }
                 Forwarded::Broken(error) => return Err(Problem::new(Kind::BadAnswer, error).into()),
                 Forwarded::Late => {
@@ -301,7 +321,10 @@ impl Proxy {
             biased;
             lease = ticket.wait() => lease.map_err(|refusal| Stop::Answer(refusal.into())),
             () = sleep_until(deadline) => Err(Stop::Answer(match unreachable {
-                Some(error) => Problem::new(Kind::PodUnreachable, error),
+                Some(error) => {
+                    ticket.fail();
+                    Problem::new(Kind::PodUnreachable, error)
+                }
                 None => Problem::new(Kind::ColdStartTimeout, "no pod was ready within spec.timeouts.coldStart")
                     .because(ticket.obstacle()),
             })),
@@ -317,29 +340,35 @@ impl Proxy {
     /// Makes the answer of a pod the answer to the client.
     fn pass(
         &self,
-        (mut response, connection, lease): Answer,
+        (mut response, connection, mut lease): Answer,
         peer: &Peer,
         client: Option<OnUpgrade>,
+        target: &Target,
         policy: &Policy,
         progress: Option<Arc<Progress>>,
     ) -> Result<Response<Body>, Problem> {
         let cold = lease.cold_start();
-        let mut passed = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let protocol = response.headers().get(header::UPGRADE).cloned();
-            let (Some(client), Some(protocol), true) = (client, protocol, upgrade::agreed(&response)) else {
-                return Err(Problem::new(
-                    Kind::BadAnswer,
-                    "the pod changed to another protocol without having been asked to",
-                ));
-            };
-            bad(headers::toward_client(response.headers_mut()))?;
+        let changes = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let protocol = response.headers().get(header::UPGRADE).filter(|_| changes).cloned();
+        let change = client.filter(|_| changes).zip(protocol);
+        let fault = if changes && change.is_none() {
+            Err("the pod changed to another protocol without having been asked to")
+        } else {
+            headers::toward_client(response.headers_mut())
+        };
+        if let Err(fault) = fault {
+            lease.fail();
+            return Err(Problem::new(Kind::BadAnswer, fault));
+        }
+        lease.judge(response.status());
+        affinity::keep(lease.gate(), policy, target, &lease, response.headers_mut());
+        let mut passed = if let Some((client, protocol)) = change {
             peer.heads.tunnel();
             upgrade::tunnel(&self.tunnels, client, hyper::upgrade::on(&mut response), lease, policy.idle);
             response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("upgrade"));
             response.headers_mut().insert(header::UPGRADE, protocol);
             response.map(|_| Body::empty())
         } else {
-            bad(headers::toward_client(response.headers_mut()))?;
             let silence = policy.idle.zip(progress);
             response.map(|body| Body::pod(body, connection, lease, silence))
         };
@@ -359,10 +388,6 @@ fn own(mut response: Response<Body>, bodiless: bool) -> Response<Body> {
         *response.body_mut() = Body::empty();
     }
     response
-}
-
-fn bad(answer: Result<(), &'static str>) -> Result<(), Problem> {
-    answer.map_err(|fault| Problem::new(Kind::BadAnswer, fault))
 }
 
 /// What a request holds of memory while it waits: its head, and what comes of its body before anybody asks for it.

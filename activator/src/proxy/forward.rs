@@ -70,7 +70,10 @@ pub(super) async fn forward(
         let Some(sent) = request.take() else { return Forwarded::Broken("the request was sent already".to_owned()) };
         let again = if connection.reused { replay(&sent) } else { None };
         let sending = pin!(connection.send(sent));
-        let Some(sent) = in_time(sending, policy, progress, alarm).await else { return Forwarded::Late };
+        let Some(sent) = in_time(sending, policy, progress, alarm).await else {
+            lease.fail();
+            return Forwarded::Late;
+        };
         match sent {
             Sent::Answered(response) => {
                 lease.answered();
@@ -92,7 +95,10 @@ pub(super) async fn forward(
                     replayed = true;
                     *request = Some(*again);
                 }
-                _ => return Forwarded::Broken(error.to_string()),
+                _ => {
+                    lease.fail();
+                    return Forwarded::Broken(error.to_string());
+                }
             },
         }
     }

@@ -8,11 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Response, StatusCode, header};
-use hyper::{
-    body::Incoming,
-    upgrade::{OnUpgrade, Upgraded},
-};
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes},
@@ -28,11 +24,6 @@ const BUFFER: usize = 8 << 10;
 
 /// How long both sides may take to change over after the 101.
 const CHANGE_LIMIT: Duration = Duration::from_secs(10);
-
-/// Whether a pod agreed to change to another protocol.
-pub(super) fn agreed(response: &Response<Incoming>) -> bool {
-    response.status() == StatusCode::SWITCHING_PROTOCOLS && response.headers().contains_key(header::UPGRADE)
-}
 
 /// Connects both sides once the 101 has gone to the client, until they end it or no byte went either way for `idle`. The
 /// request is in its pod until then.

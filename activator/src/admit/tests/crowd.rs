@@ -6,7 +6,7 @@ use super::*;
 async fn a_crowd_is_let_in_step_by_step() {
     let gate = gate(None, 10_000);
     let mut callers = Callers::default();
-    (0..1000).for_each(|_| callers.enter(gate.enter(|| 1)));
+    (0..1000).for_each(|_| callers.enter(gate.enter(&Target::ANY, || 1)));
     serve(&gate, 1);
     callers.collect();
     assert_eq!(callers.inside.len(), 100);
@@ -23,7 +23,7 @@ async fn a_crowd_is_let_in_step_by_step() {
     }
     assert!(callers.waiting.is_empty());
     // Nobody waits: whoever comes now goes in at once.
-    callers.enter(gate.enter(|| 1));
+    callers.enter(gate.enter(&Target::ANY, || 1));
     assert!(callers.waiting.is_empty());
 }
 
@@ -31,7 +31,7 @@ async fn a_crowd_is_let_in_step_by_step() {
 fn woken(crowd: usize) -> (Arc<Gate>, Callers, u32) {
     let gate = gate(None, 10_000);
     let mut callers = Callers::default();
-    (0..crowd).for_each(|_| callers.enter(gate.enter(|| 1)));
+    (0..crowd).for_each(|_| callers.enter(gate.enter(&Target::ANY, || 1)));
     let Step::Wake { replicas, .. } = gate.step() else { panic!("it is asleep") };
     gate.woken(REVISION, Ok(()));
     (gate, callers, replicas)
@@ -87,7 +87,7 @@ async fn pods_that_do_not_come_are_not_waited_for_long() {
 async fn with_a_limit_each_pod_takes_what_it_may() {
     let gate = gate(Some(50), 10_000);
     let mut callers = Callers::default();
-    (0..200).for_each(|_| callers.enter(gate.enter(|| 1)));
+    (0..200).for_each(|_| callers.enter(gate.enter(&Target::ANY, || 1)));
     assert!(matches!(gate.step(), Step::Wake { replicas: 3.., .. }));
     gate.woken(REVISION, Ok(()));
     serve(&gate, 1);

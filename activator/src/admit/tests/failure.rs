@@ -26,7 +26,7 @@ fn waiting_now(gate: &Gate) -> u64 {
 async fn a_crash_loop_is_not_kept_alive_by_calls() {
     let gate = gate(None, 10);
     let mut callers = Callers::default();
-    callers.enter(gate.enter(|| 1));
+    callers.enter(gate.enter(&Target::ANY, || 1));
     gate.woken(REVISION, Ok(()));
     gate.pod_seen(&facts(1));
     gate.pod_seen(&exited(1));
@@ -36,7 +36,7 @@ async fn a_crash_loop_is_not_kept_alive_by_calls() {
     for facts in [runs_again(1), exited(1), held_back(1), runs_again(1), held_back(1)] {
         gate.pod_seen(&facts);
         for _ in 0..5 {
-            assert!(["Error", "CrashLoopBackOff"].contains(&&*reason(gate.enter(|| 1))));
+            assert!(["Error", "CrashLoopBackOff"].contains(&&*reason(gate.enter(&Target::ANY, || 1))));
             assert_eq!(waiting_now(&gate), 0, "a demand that would keep it from going to zero");
             assert_eq!(gate.step(), Step::Done);
             tokio::time::advance(Duration::from_secs(20)).await;
@@ -44,7 +44,7 @@ async fn a_crash_loop_is_not_kept_alive_by_calls() {
     }
     gate.pod_seen(&runs_again(1));
     gate.admitted(&endpoint(&gate, 1).unwrap());
-    assert!(matches!(gate.enter(|| 1), Ok(Entered::Now(_))), "it answers, whatever was said before");
+    assert!(matches!(gate.enter(&Target::ANY, || 1), Ok(Entered::Now(_))), "it answers, whatever was said before");
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,7 +54,7 @@ async fn each_wake_that_fails_holds_back_the_next_for_longer() {
     for number in 1..=8 {
         let began = Instant::now();
         let ticket = loop {
-            match gate.enter(|| 1) {
+            match gate.enter(&Target::ANY, || 1) {
                 Ok(Entered::Later(ticket)) => break ticket,
                 Err(Refusal::Failing { retry_after, .. }) => tokio::time::advance(retry_after).await,
                 other => panic!("{other:?}"),
@@ -78,7 +78,7 @@ async fn a_pod_that_dies_after_it_has_served_is_waited_for_once() {
     serve(&gate, 1);
     let mut callers = Callers::default();
     gate.pod_seen(&exited(1));
-    callers.enter(gate.enter(|| 1));
+    callers.enter(gate.enter(&Target::ANY, || 1));
     assert_eq!(callers.waiting.len(), 1, "its container is started again");
     gate.pod_seen(&runs_again(1));
     gate.admitted(&endpoint(&gate, 1).unwrap());
@@ -87,7 +87,7 @@ async fn a_pod_that_dies_after_it_has_served_is_waited_for_once() {
     callers.inside.clear();
     // It dies twice without having answered between.
     gate.pod_seen(&exited(1));
-    callers.enter(gate.enter(|| 1));
+    callers.enter(gate.enter(&Target::ANY, || 1));
     gate.pod_seen(&held_back(1));
     callers.collect();
     assert_eq!((callers.waiting.len(), callers.turned_away), (0, 1));
@@ -100,7 +100,7 @@ async fn an_image_that_comes_at_last_lets_calls_wait_again() {
     gate.woken(REVISION, Ok(()));
     gate.pod_seen(&PodFacts { ip: None, failure: failing("ImagePullBackOff"), ..facts(1) });
     drop(ticket);
-    assert_eq!(reason(gate.enter(|| 1)), "ImagePullBackOff");
+    assert_eq!(reason(gate.enter(&Target::ANY, || 1)), "ImagePullBackOff");
     gate.pod_seen(&PodFacts { ip: None, ..facts(1) });
     drop(park(&gate));
 }
@@ -109,7 +109,7 @@ async fn an_image_that_comes_at_last_lets_calls_wait_again() {
 async fn a_node_may_be_on_its_way_for_a_while() {
     let gate = gate(None, 10);
     let mut callers = Callers::default();
-    callers.enter(gate.enter(|| 1));
+    callers.enter(gate.enter(&Target::ANY, || 1));
     gate.woken(REVISION, Ok(()));
     let pending = |message: &str| {
         let failure = Some(PodFailure { reason: "Unschedulable".into(), message: message.into() });
@@ -123,7 +123,7 @@ async fn a_node_may_be_on_its_way_for_a_while() {
     // The scheduler's words change; that does not begin the time anew.
     tokio::time::advance(Duration::from_secs(6)).await;
     gate.pod_seen(&pending("0/2 nodes are available"));
-    callers.enter(gate.enter(|| 1));
+    callers.enter(gate.enter(&Target::ANY, || 1));
     loop {
         match gate.step() {
             Step::Done => break,
@@ -134,10 +134,10 @@ async fn a_node_may_be_on_its_way_for_a_while() {
     callers.collect();
     assert_eq!((callers.waiting.len(), callers.turned_away), (0, 2));
     assert_eq!(began.elapsed(), gate.context().bounds.unschedulable_grace);
-    assert_eq!(reason(gate.enter(|| 1)), "Unschedulable");
+    assert_eq!(reason(gate.enter(&Target::ANY, || 1)), "Unschedulable");
     // A node comes.
     gate.pod_seen(&PodFacts { ip: None, ..facts(1) });
-    callers.enter(gate.enter(|| 1));
+    callers.enter(gate.enter(&Target::ANY, || 1));
     assert_eq!(callers.waiting.len(), 1);
 }
 
@@ -145,7 +145,7 @@ async fn a_node_may_be_on_its_way_for_a_while() {
 async fn a_node_that_comes_in_time_fails_nobody() {
     let gate = gate(None, 10);
     let mut callers = Callers::default();
-    callers.enter(gate.enter(|| 1));
+    callers.enter(gate.enter(&Target::ANY, || 1));
     gate.woken(REVISION, Ok(()));
     gate.pod_seen(&PodFacts { ip: None, scheduled: false, failure: failing("Unschedulable"), ..facts(1) });
     tokio::time::advance(Duration::from_secs(9)).await;
@@ -162,7 +162,7 @@ async fn what_the_operator_says_of_pods_counts_only_while_it_can_be_meant() {
     let gate = gate(None, 10);
     let refused = failing("PodCreationFailed");
     let mut callers = Callers::default();
-    callers.enter(gate.enter(|| 1));
+    callers.enter(gate.enter(&Target::ANY, || 1));
     gate.pods_refused(refused.clone());
     callers.collect();
     assert_eq!(callers.waiting.len(), 1, "nothing was woken yet, so this is of another time");
@@ -172,10 +172,10 @@ async fn what_the_operator_says_of_pods_counts_only_while_it_can_be_meant() {
     gate.pods_refused(refused.clone());
     callers.collect();
     assert_eq!((callers.waiting.len(), callers.turned_away), (0, 1));
-    assert_eq!(reason(gate.enter(|| 1)), "PodCreationFailed");
+    assert_eq!(reason(gate.enter(&Target::ANY, || 1)), "PodCreationFailed");
     // It is tried again. The count still stands and so does the word: the next callers hear it without a new one.
     tokio::time::advance(Duration::from_secs(2)).await;
-    callers.enter(gate.enter(|| 1));
+    callers.enter(gate.enter(&Target::ANY, || 1));
     assert_eq!(callers.waiting.len(), 1);
     gate.woken(REVISION, Err(WakeError::Awake));
     callers.collect();
@@ -183,7 +183,7 @@ async fn what_the_operator_says_of_pods_counts_only_while_it_can_be_meant() {
     // Nothing stands in the way any more.
     tokio::time::advance(Duration::from_secs(5)).await;
     gate.pods_refused(None);
-    callers.enter(gate.enter(|| 1));
+    callers.enter(gate.enter(&Target::ANY, || 1));
     gate.woken(REVISION, Err(WakeError::Awake));
     callers.collect();
     assert_eq!(callers.waiting.len(), 1);

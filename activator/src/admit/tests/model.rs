@@ -5,13 +5,23 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::admit::revision::{Bound, Revision};
 
 const OTHER: &str = "f-00002";
+const BOTH: [&str; 2] = [REVISION, OTHER];
 const LIMITS: [Option<u32>; 6] = [Some(1), Some(2), Some(3), Some(12), Some(200), None];
 
 #[derive(Clone, Debug)]
 enum Act {
     Come,
+    /// One that a value binds.
+    ComeWith(u64),
+    /// By the tag of one of the two revisions.
+    ComeByTag(usize),
+    /// A copy for one of the two revisions.
+    Copy(usize),
+    /// Of those, by kind, one leaves the queue or ends.
+    Go(usize, usize),
     Leave(usize),
     End(usize),
     Unreachable(usize),
@@ -25,8 +35,8 @@ enum Act {
     Gone(u16),
     Fail(u16),
     Limit(usize),
-    /// Shares of the two revisions.
-    Traffic(u32),
+    /// Shares of the two revisions, and which of them can be called by a tag. Shares of nothing leave them as they were.
+    Traffic(Option<u32>, [bool; 2]),
     Ramp,
     Woken,
 }
@@ -34,7 +44,11 @@ enum Act {
 fn act() -> impl Strategy<Value = Act> {
     let pod = 1..7_u16;
     prop_oneof![
-        12 => Just(Act::Come),
+        10 => Just(Act::Come),
+        2 => any::<u64>().prop_map(Act::ComeWith),
+        2 => (0..2_usize).prop_map(Act::ComeByTag),
+        1 => (0..2_usize).prop_map(Act::Copy),
+        3 => (0..3_usize, any::<usize>()).prop_map(|(kind, n)| Act::Go(kind, n)),
         2 => any::<usize>().prop_map(Act::Leave),
         8 => any::<usize>().prop_map(Act::End),
         2 => any::<usize>().prop_map(Act::Unreachable),
@@ -46,7 +60,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => pod.clone().prop_map(Act::Gone),
         1 => pod.prop_map(Act::Fail),
         1 => (0..LIMITS.len()).prop_map(Act::Limit),
-        1 => (0..3_u32).prop_map(|n| Act::Traffic(n * 50)),
+        2 => (prop::option::of(0..3_u32), any::<[bool; 2]>()).prop_map(|(n, tags)| Act::Traffic(n.map(|n| n * 50), tags)),
         1 => Just(Act::Ramp),
         1 => Just(Act::Woken),
     ]
@@ -67,19 +81,44 @@ fn endpoints(gate: &Gate) -> Vec<Arc<Endpoint>> {
 
 struct Model {
     gate: Arc<Gate>,
+    /// Those who take what the shares give them.
     callers: Callers,
+    /// Those who came by the tag of each revision, and those who are copies.
+    bound: [Callers; 2],
+    copies: Callers,
     limit: Option<u32>,
 }
 
 impl Model {
     fn new(limit: Option<u32>) -> Self {
-        Self { gate: gate(limit, 20), callers: Callers::default(), limit }
+        Self {
+            gate: gate(limit, 20),
+            callers: Callers::default(),
+            bound: Default::default(),
+            copies: Callers::default(),
+            limit,
+        }
     }
 
     fn act(&mut self, act: &Act) {
-        let Self { gate, callers, limit } = self;
+        let Self { gate, callers, bound, copies, limit } = self;
         match act {
-            Act::Come => callers.enter(gate.enter(|| 1)),
+            Act::Come => callers.enter(gate.enter(&Target::ANY, || 1)),
+            Act::ComeWith(value) => {
+                callers.enter(gate.enter(&Target::Shares { affinity: Affinity::Value(*value) }, || 1));
+            }
+            Act::ComeByTag(which) => {
+                bound[*which].enter(gate.enter(&Target::Revision(BOTH[*which].into()), || 1));
+            }
+            Act::Copy(which) => copies.enter(gate.enter(&Target::Copy(BOTH[*which].into()), || 1)),
+            Act::Go(kind, n) => {
+                let of = if *kind < 2 { &mut bound[*kind] } else { &mut *copies };
+                if !of.waiting.is_empty() && n % 2 == 0 {
+                    drop(of.waiting.remove(n % of.waiting.len()));
+                } else if !of.inside.is_empty() {
+                    drop(of.inside.swap_remove(n % of.inside.len()));
+                }
+            }
             Act::Leave(n) if !callers.waiting.is_empty() => {
                 let n = n % callers.waiting.len();
                 drop(callers.waiting.remove(n));
@@ -96,7 +135,7 @@ impl Model {
                 let (sequence, arrived) = (lease.sequence(), lease.arrived());
                 lease.unreachable();
                 callers.collect();
-                callers.enter(gate.enter_again(|| 1, sequence, arrived));
+                callers.enter(gate.enter_again(&Target::ANY, || 1, sequence, arrived));
             }
             Act::Leave(_) | Act::End(_) | Act::Unreachable(_) => {}
             Act::Seen(number) => gate.pod_seen(&PodFacts { ip: None, ..pod(*number) }),
@@ -116,7 +155,18 @@ impl Model {
                 *limit = LIMITS[*n];
                 gate.set_policy(policy(*limit, 20));
             }
-            Act::Traffic(share) => gate.set_traffic(&[(REVISION.into(), *share), (OTHER.into(), 100 - share)]),
+            Act::Traffic(share, tags) => {
+                let mut traffic = shares(&share.map_or([0; 2], |share| [share, 100 - share]).map(|n| (REVISION, n)));
+                for (which, entry) in traffic.iter_mut().enumerate() {
+                    entry.revision = BOTH[which].into();
+                    entry.tag = tags[which].then(|| format!("tag-{which}"));
+                }
+                gate.set_traffic(&traffic);
+                for which in 0..2 {
+                    let found = gate.tagged(&format!("tag-{which}"));
+                    assert_eq!(found.as_deref(), tags[which].then_some(BOTH[which]));
+                }
+            }
             Act::Ramp => gate.ramp(),
             Act::Woken => {
                 if let Step::Wake { revision, .. } = gate.step() {
@@ -125,13 +175,23 @@ impl Model {
             }
         }
         callers.collect();
+        bound.iter_mut().for_each(Callers::collect);
+        copies.collect();
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Callers> {
+        self.bound.iter().chain([&self.callers, &self.copies])
+    }
+
+    fn inside(&self) -> impl Iterator<Item = &Lease> {
+        self.all().flat_map(|callers| &callers.inside)
     }
 
     /// What holds after each act. `before` is what was in each pod before it.
     fn check(&self, before: &HashMap<*const Endpoint, u32>) -> Result<(), TestCaseError> {
-        let Self { gate, callers, limit } = self;
+        let Self { gate, limit, .. } = self;
         let mut held: HashMap<*const Endpoint, u32> = HashMap::new();
-        for lease in &callers.inside {
+        for lease in self.inside() {
             let endpoint = lease.endpoint();
             let now = endpoint.in_flight();
             let former = before.get(&Arc::as_ptr(endpoint)).copied().unwrap_or(0);
@@ -139,14 +199,16 @@ impl Model {
             prop_assert!(limit.is_none_or(|limit| now <= limit.max(former)), "{now} are in a pod, {former} were");
             *held.entry(Arc::as_ptr(endpoint)).or_default() += 1;
         }
-        for lease in &callers.inside {
+        for lease in self.inside() {
             prop_assert_eq!(lease.endpoint().in_flight(), held[&Arc::as_ptr(lease.endpoint())]);
         }
         let inner = gate.lock();
-        prop_assert_eq!(inner.queued, callers.waiting.len());
-        prop_assert_eq!(inner.queued, inner.revisions.iter().map(|r| r.queue.len()).sum::<usize>());
-        prop_assert_eq!(inner.queued_bytes, callers.waiting.len() as u64);
-        let waiting = callers.waiting.len() as u64;
+        let waiting: usize = self.all().map(|callers| callers.waiting.len()).sum();
+        prop_assert_eq!(inner.waiting.requests, waiting);
+        prop_assert_eq!(inner.waiting.copies, self.copies.waiting.len());
+        prop_assert_eq!(inner.waiting.requests, inner.revisions.iter().map(|r| r.queue.len()).sum::<usize>());
+        let waiting = (waiting - self.copies.waiting.len()) as u64;
+        prop_assert_eq!(inner.waiting.bytes, waiting);
         prop_assert_eq!(gate.context().budget.used(), Caps { requests: waiting, bytes: waiting });
         for revision in &inner.revisions {
             for slot in &revision.slots {
@@ -156,9 +218,27 @@ impl Model {
                 );
                 prop_assert!(slot.load().is_none() || !slot.draining, "a pod that goes is given requests");
             }
-            prop_assert!(revision.percent > 0 || revision.queue.is_empty(), "somebody waits where no calls go");
+            let free = revision.queue.values().filter(|waiter| waiter.bound != Bound::Here).count();
+            prop_assert!(revision.percent > 0 || free == 0, "somebody waits where no calls go");
+            let named = BOTH.iter().position(|name| *revision.name == **name);
+            let here = named.map_or(0, |which| self.bound[which].waiting.len());
+            let copies = revision.queue.values().filter(|waiter| waiter.held.is_nothing()).count();
+            prop_assert_eq!(revision.queue.len() - free - copies, here, "one that came by a tag waits elsewhere");
         }
-        prop_assert!(inner.queued == 0 || inner.keeper, "somebody waits, and nobody sees to it");
+        for (which, bound) in self.bound.iter().enumerate() {
+            prop_assert!(bound.inside.iter().all(|lease| lease.revision() == BOTH[which]), "a tag led elsewhere");
+        }
+        prop_assert_eq!(gate.is_split(), inner.revisions.iter().filter(|r| r.percent > 0).count() > 1);
+        let draining = |r: &Revision| r.slots.iter().filter(|slot| slot.draining).count();
+        let going: usize = inner.revisions.iter().map(draining).sum();
+        let told = gate.context().ledger.read(None).revisions;
+        for revision in &told {
+            let in_pods: u64 = revision.pods.iter().map(|pod| pod.in_flight).sum();
+            prop_assert_eq!(in_pods, revision.in_flight, "what is in pods is not what is told of them");
+        }
+        let told = told.iter().flat_map(|r| &r.pods).filter(|pod| pod.draining).count();
+        prop_assert!(told >= going, "{told} of {going} pods are told to go");
+        prop_assert!(inner.waiting.requests == 0 || inner.keeper, "somebody waits, and nobody sees to it");
         Ok(())
     }
 
@@ -169,6 +249,8 @@ impl Model {
             self.gate.ramp();
         }
         self.callers.collect();
+        self.bound.iter_mut().for_each(Callers::collect);
+        self.copies.collect();
         for revision in &self.gate.lock().revisions {
             let room = revision.slots.iter().any(|slot| slot.has_room(self.limit, false));
             prop_assert!(!room || revision.queue.is_empty(), "somebody waits for ever");
@@ -178,10 +260,9 @@ impl Model {
 
     /// Everything ends.
     fn end(self) -> Result<(), TestCaseError> {
-        let Self { gate, callers, .. } = self;
+        let Self { gate, callers, bound, copies, .. } = self;
         let endpoints = endpoints(&gate);
-        let Callers { waiting, inside, .. } = callers;
-        drop((waiting, inside));
+        drop((callers, bound, copies));
         prop_assert_eq!((gate.queued(), gate.context().budget.used()), (0, NOTHING));
         prop_assert!(endpoints.iter().all(|endpoint| endpoint.in_flight() == 0));
         let mut left = 0;
@@ -203,7 +284,7 @@ proptest! {
         runtime.block_on(async {
             let mut model = Model::new(LIMITS[limit]);
             for act in &acts {
-                let inside = model.callers.inside.iter().map(Lease::endpoint);
+                let inside = model.inside().map(Lease::endpoint);
                 let before = inside.map(|e| (Arc::as_ptr(e), e.in_flight())).collect();
                 model.act(act);
                 model.check(&before)?;

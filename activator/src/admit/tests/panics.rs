@@ -53,10 +53,10 @@ async fn whoever_is_in_a_pod_when_its_task_panics_leaves_it() {
     let task = tokio::spawn({
         let gate = gate.clone();
         async move {
-            let _lease = gate.enter(|| 1).unwrap();
+            let _lease = gate.enter(&Target::ANY, || 1).unwrap();
             panic!("a defect");
         }
     });
     assert!(task.await.unwrap_err().is_panic());
-    assert!(matches!(gate.enter(|| 1), Ok(Entered::Now(_))));
+    assert!(matches!(gate.enter(&Target::ANY, || 1), Ok(Entered::Now(_))));
 }

@@ -10,7 +10,7 @@ fn serving(limit: Option<u32>, pods: u16) -> Arc<Gate> {
 }
 
 fn enter(gate: &Arc<Gate>, count: usize) -> Vec<Lease> {
-    let enter = |_| match gate.enter(|| 1) {
+    let enter = |_| match gate.enter(&Target::ANY, || 1) {
         Ok(Entered::Now(lease)) => lease,
         other => panic!("{other:?}"),
     };
@@ -60,7 +60,7 @@ async fn a_pod_without_room_is_no_choice() {
     assert_eq!(inside.len(), 599);
     let _last = enter(&gate, 1);
     assert!((1..=30).all(|pod| load(&gate, pod) == 20));
-    assert!(matches!(gate.enter(|| 1), Ok(Entered::Later(_))));
+    assert!(matches!(gate.enter(&Target::ANY, || 1), Ok(Entered::Later(_))));
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn a_pod_that_cannot_be_connected_to_is_put_aside_for_longer_each_time() {
     let (sequence, arrived) = (lease.sequence(), lease.arrived());
     let behind = park(&gate);
     lease.unreachable();
-    let Ok(Entered::Later(mut again)) = gate.enter_again(|| 1, sequence, arrived) else {
+    let Ok(Entered::Later(mut again)) = gate.enter_again(&Target::ANY, || 1, sequence, arrived) else {
         panic!("it has no other pod")
     };
     // A probe finds it; that is no answer to a request, and does not make it as good as new.
@@ -117,7 +117,7 @@ async fn one_that_is_put_aside_leaves_its_requests_to_the_others() {
     let (sequence, arrived) = (lease.sequence(), lease.arrived());
     lease.unreachable();
     assert!(
-        matches!(gate.enter_again(|| 1, sequence, arrived), Ok(Entered::Now(lease)) if !Arc::ptr_eq(lease.endpoint(), &first))
+        matches!(gate.enter_again(&Target::ANY, || 1, sequence, arrived), Ok(Entered::Now(lease)) if !Arc::ptr_eq(lease.endpoint(), &first))
     );
     drop(enter(&gate, 5));
     assert_eq!(first.in_flight(), 0);

@@ -14,7 +14,7 @@ async fn the_limit_holds_between_threads() {
         .map(|number| {
             let (gate, inside) = (gate.clone(), inside.clone());
             tokio::spawn(async move {
-                let lease = match gate.enter(|| 1).unwrap() {
+                let lease = match gate.enter(&Target::ANY, || 1).unwrap() {
                     Entered::Now(lease) => lease,
                     Entered::Later(ticket) if number % 7 == 0 => {
                         tokio::task::yield_now().await;

@@ -63,7 +63,7 @@ async fn a_turn_that_comes_too_late_is_told_at_once() {
     let gate = &gates(bounds(1, 1000), 1, 5 * SECOND)[0];
     wake(gate).await;
     pass(gate, 1);
-    let refused = gate.enter(|| 1).unwrap_err();
+    let refused = gate.enter(&Target::ANY, || 1).unwrap_err();
     assert_eq!(refused, Refusal::Throttled { scope: Scope::Function, retry_after: 10 * SECOND });
     assert_eq!((gate.queued(), gate.context().budget.used()), (0, NOTHING));
     assert_eq!(gate.step(), Step::Done);
@@ -127,13 +127,13 @@ async fn a_retried_request_and_a_warm_one_need_no_turn() {
     let gate = &gates(bounds(1, 1), 1, SECOND)[0];
     wake(gate).await;
     serve(gate, 1);
-    let Ok(Entered::Now(lease)) = gate.enter(|| 1) else { panic!("it serves") };
+    let Ok(Entered::Now(lease)) = gate.enter(&Target::ANY, || 1) else { panic!("it serves") };
     let (sequence, arrived) = (lease.sequence(), lease.arrived());
     gate.pod_gone(REVISION, "1");
     drop(lease);
-    let again = gate.enter_again(|| 1, sequence, arrived);
+    let again = gate.enter_again(&Target::ANY, || 1, sequence, arrived);
     assert!(matches!(again, Ok(Entered::Later(_))), "{again:?}");
-    assert!(matches!(gate.enter(|| 1), Err(Refusal::Throttled { .. })));
+    assert!(matches!(gate.enter(&Target::ANY, || 1), Err(Refusal::Throttled { .. })));
     serve(gate, 2);
-    assert!(matches!(gate.enter(|| 1), Ok(Entered::Now(_))));
+    assert!(matches!(gate.enter(&Target::ANY, || 1), Ok(Entered::Now(_))));
 }

@@ -6,7 +6,7 @@ use super::*;
 async fn a_wake_is_repeated_as_long_as_there_is_no_pod() {
     let gate = gate(None, 10);
     assert_eq!(gate.step(), Step::Done);
-    let Ok(Entered::Later(ticket)) = gate.enter(|| 1) else { panic!("there is no pod") };
+    let Ok(Entered::Later(ticket)) = gate.enter(&Target::ANY, || 1) else { panic!("there is no pod") };
     let wake = Step::Wake { revision: REVISION.into(), replicas: 1 };
     assert_eq!(gate.step(), wake);
     for result in [
@@ -35,20 +35,20 @@ async fn a_wake_is_repeated_as_long_as_there_is_no_pod() {
 async fn readiness_that_is_lost_is_believed() {
     let gate = gate(None, 10);
     gate.pod_seen(&PodFacts { ready: true, ..facts(1) });
-    assert!(matches!(gate.enter(|| 1), Ok(Entered::Now(_))));
+    assert!(matches!(gate.enter(&Target::ANY, || 1), Ok(Entered::Now(_))));
     gate.pod_seen(&facts(1));
-    assert!(matches!(gate.enter(|| 1), Ok(Entered::Later(_))));
+    assert!(matches!(gate.enter(&Target::ANY, || 1), Ok(Entered::Later(_))));
     gate.pod_seen(&PodFacts { ready: true, ..facts(1) });
-    assert!(matches!(gate.enter(|| 1), Ok(Entered::Now(_))));
+    assert!(matches!(gate.enter(&Target::ANY, || 1), Ok(Entered::Now(_))));
 }
 
 #[tokio::test]
 async fn traffic_that_moves_takes_the_waiting_along_in_order() {
     let gate = gate(None, 10);
     let mut callers = Callers::default();
-    (0..5).for_each(|_| callers.enter(gate.enter(|| 1)));
+    (0..5).for_each(|_| callers.enter(gate.enter(&Target::ANY, || 1)));
     gate.set_traffic(&[]);
-    gate.set_traffic(&[("f-00002".into(), 100)]);
+    gate.set_traffic(&shares(&[("f-00002", 100)]));
     gate.pod_seen(&PodFacts { revision: "f-00002".into(), ready: true, ..facts(9) });
     callers.collect();
     assert!(callers.inside.iter().map(Lease::sequence).eq(1..=5));

@@ -8,7 +8,7 @@ use rouse_crds::hosts::HostTemplate;
 use serde_json::{Value, json};
 
 use crate::{
-    admit::Entered,
+    admit::{Entered, Target},
     context::Bounds,
     demand::Ledger,
     endpoints::Dialer,
@@ -115,9 +115,9 @@ async fn pods_may_be_seen_before_their_function() {
     let mut directory = directory();
     directory.pod_seen(&pod("f", "1"));
     directory.function_seen(&function("a", "f", "1", 0, &json!({})));
-    assert!(matches!(gate(&directory, "f.a").enter(|| 1), Ok(Entered::Now(_))));
+    assert!(matches!(gate(&directory, "f.a").enter(&Target::ANY, || 1), Ok(Entered::Now(_))));
     directory.pod_gone(&pod("f", "1"));
-    assert!(matches!(gate(&directory, "f.a").enter(|| 1), Ok(Entered::Later(_))));
+    assert!(matches!(gate(&directory, "f.a").enter(&Target::ANY, || 1), Ok(Entered::Later(_))));
     assert!(directory.pods.is_empty());
 }
 
@@ -125,13 +125,18 @@ async fn pods_may_be_seen_before_their_function() {
 async fn a_function_made_again_starts_anew() {
     let mut directory = directory();
     directory.function_seen(&function("a", "f", "1", 0, &json!({})));
-    let Ok(Entered::Later(mut waiting)) = gate(&directory, "f.a").enter(|| 1) else { panic!("there is no pod") };
+    let Ok(Entered::Later(mut waiting)) = gate(&directory, "f.a").enter(&Target::ANY, || 1) else {
+        panic!("there is no pod")
+    };
     directory.function_seen(&function("a", "f", "2", 1, &json!({})));
     assert!(tokio::time::timeout(Duration::from_secs(5), waiting.wait()).await.unwrap().is_err());
     directory.pod_seen(&pod("f", "1"));
-    assert!(matches!(gate(&directory, "f.a").enter(|| 1), Ok(Entered::Later(_))), "that is a pod of the former");
+    assert!(
+        matches!(gate(&directory, "f.a").enter(&Target::ANY, || 1), Ok(Entered::Later(_))),
+        "that is a pod of the former"
+    );
     directory.pod_seen(&pod("f", "2"));
-    assert!(matches!(gate(&directory, "f.a").enter(|| 1), Ok(Entered::Now(_))));
+    assert!(matches!(gate(&directory, "f.a").enter(&Target::ANY, || 1), Ok(Entered::Now(_))));
 }
 
 #[tokio::test]
@@ -155,8 +160,8 @@ async fn a_list_takes_away_what_it_does_not_show() {
     directory.pods_listing();
     directory.pod_seen(&pod("kept", "kept"));
     directory.pods_listed();
-    assert!(matches!(gate(&directory, "kept.a").enter(|| 1), Ok(Entered::Now(_))));
-    assert!(matches!(gate(&directory, "unreadable.a").enter(|| 1), Ok(Entered::Later(_))));
+    assert!(matches!(gate(&directory, "kept.a").enter(&Target::ANY, || 1), Ok(Entered::Now(_))));
+    assert!(matches!(gate(&directory, "unreadable.a").enter(&Target::ANY, || 1), Ok(Entered::Later(_))));
 }
 
 #[tokio::test]

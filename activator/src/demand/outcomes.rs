@@ -1,0 +1,81 @@
+//! How the requests of a revision ended, for those who judge a roll-out by it.
+
+use std::time::Duration;
+
+use rouse_crds::demand::{LATENCY_BUCKETS, Outcomes, latency_bucket};
+
+/// How the requests of a revision ended, counted while somebody judges by it.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    asked: bool,
+    /// From the first time that it was asked for on: counts never go back.
+    counts: Option<Box<Counts>>,
+}
+
+#[derive(Debug)]
+struct Counts {
+    answered: u64,
+    failed: u64,
+    latencies: [u64; LATENCY_BUCKETS as usize],
+}
+
+impl Tally {
+    /// Whether somebody judges by it.
+    pub(super) fn ask(&mut self, asked: bool) {
+        self.asked = asked;
+    }
+
+    /// A request ended, with the head of an answer after this time or without one. Tells whether that was counted.
+    pub(super) fn count(&mut self, failed: bool, latency: Option<Duration>) -> bool {
+        if self.asked {
+            let counts = self.counts.get_or_insert_default();
+            counts.answered += 1;
+            counts.failed += u64::from(failed);
+            if let Some(latency) = latency {
+                counts.latencies[usize::from(latency_bucket(latency))] += 1;
+            }
+        }
+        self.asked
+    }
+
+    /// What is told of it.
+    pub(super) fn tell(&self) -> Option<Outcomes> {
+        let Some(counts) = self.counts.as_ref().filter(|_| self.asked) else {
+            return self.asked.then(Outcomes::default);
+        };
+        let latencies = (0..).zip(counts.latencies).filter(|(_, count)| *count > 0).collect();
+        Some(Outcomes { answered: counts.answered, failed: counts.failed, latencies })
+    }
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { answered: 0, failed: 0, latencies: [0; LATENCY_BUCKETS as usize] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_counts_while_it_is_asked_for_and_never_goes_back() {
+        let mut tally = Tally::default();
+        assert!(!tally.count(true, None) && tally.counts.is_none());
+        assert_eq!(tally.tell(), None);
+        tally.ask(true);
+        assert_eq!(tally.tell(), Some(Outcomes::default()));
+        assert!(tally.count(false, Some(Duration::ZERO)));
+        assert!(tally.count(true, Some(Duration::from_millis(100))));
+        assert!(tally.count(true, Some(Duration::from_secs(86_400))));
+        assert!(tally.count(true, None));
+        let latencies = vec![(0, 1), (latency_bucket(Duration::from_millis(100)), 1), (LATENCY_BUCKETS - 1, 1)];
+        let told = Some(Outcomes { answered: 4, failed: 3, latencies });
+        assert_eq!(tally.tell(), told);
+        tally.ask(false);
+        assert!(!tally.count(true, None));
+        assert_eq!(tally.tell(), None);
+        tally.ask(true);
+        assert_eq!(tally.tell(), told);
+    }
+}

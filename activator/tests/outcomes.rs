@@ -1,0 +1,149 @@
+//! How requests end, as the demand stream tells those who judge a roll-out by it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod rig;
+
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use rig::{Client, FakePod, GENEROUS, Rig, get, no_image, ok, raw_pod, running, warm};
+use rouse_crds::demand::{Frame, Outcomes};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+const HOST: &str = "hello.default.example.com";
+
+fn judged(more: Value) -> Value {
+    let mut spec = json!({"rollout": {"steps": [10], "abortOn": {"errorRate": "5%"}}});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec
+}
+
+/// What the first frame of a new reader says of `hello-00001`.
+async fn outcomes(rig: &Rig) -> Option<Outcomes> {
+    let mut client = Client::connect(rig.admin).await;
+    let request =
+        Request::get("/v1/demand").header("host", "admin").body(http_body_util::Empty::new().boxed()).unwrap();
+    let mut body = client.begin(request).await.into_body();
+    let mut line = vec![];
+    while !line.ends_with(b"\n") {
+        let frame = timeout(GENEROUS, body.frame()).await.expect("no frame").unwrap().unwrap();
+        line.extend_from_slice(&frame.into_data().unwrap());
+    }
+    let frame: Frame = serde_json::from_slice(&line).unwrap();
+    frame.revisions.into_iter().find(|r| r.revision == "hello-00001")?.outcomes
+}
+
+async fn ended(rig: &Rig) -> (u64, u64, u64) {
+    let told = outcomes(rig).await.unwrap();
+    (told.answered, told.failed, told.latencies.iter().map(|(_, count)| count).sum())
+}
+
+#[tokio::test]
+async fn answers_are_counted_by_their_status_and_only_while_somebody_judges() {
+    let pod = FakePod::start(|request| async move {
+        let mut response = ok("x");
+        *response.status_mut() = request.uri().path()[1..].parse::<StatusCode>().unwrap();
+        response
+    })
+    .await;
+    let rig = warm(&pod, json!({})).await;
+    get(rig.public, HOST, "/500").await;
+    assert_eq!(outcomes(&rig).await, None);
+    rig.function("hello", judged(json!({})));
+    for path in ["/200", "/404", "/499", "/500", "/503"] {
+        get(rig.public, HOST, path).await;
+    }
+    assert_eq!(ended(&rig).await, (5, 2, 5));
+    rig.function("hello", json!({}));
+    get(rig.public, HOST, "/200").await;
+    assert_eq!(outcomes(&rig).await, None);
+}
+
+#[tokio::test]
+async fn a_pod_that_gives_no_answer_has_failed_and_a_client_that_leaves_has_not() {
+    let pod = FakePod::start(|request| async move {
+        match request.uri().path() {
+            "/never" => std::future::pending().await,
+            _ => ok("x"),
+        }
+    })
+    .await;
+    let rig = warm(&pod, judged(json!({"timeouts": {"response": "1s"}}))).await;
+    let leaving = tokio::spawn(get(rig.public, HOST, "/never"));
+    rig.in_flight("hello", 1).await;
+    leaving.abort();
+    rig.in_flight("hello", 0).await;
+    assert_eq!(ended(&rig).await, (0, 0, 0));
+    assert_eq!(get(rig.public, HOST, "/never").await.status, 504);
+    assert_eq!(ended(&rig).await, (1, 1, 0));
+}
+
+#[tokio::test]
+async fn answers_that_are_none_have_failed() {
+    let port = raw_pod(|head, mut stream| async move {
+        use tokio::io::AsyncWriteExt;
+        let answer: &[u8] = match head.split(' ').nth(1).unwrap() {
+            "/both" => b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            "/change" => b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
+            _ => b"nonsense\r\n\r\n",
+        };
+        stream.write_all(answer).await.unwrap();
+        None
+    })
+    .await;
+    let rig = Rig::start().await;
+    rig.function("hello", judged(json!({})));
+    rig.show_as("p", "hello", running(), port);
+    for path in ["/both", "/change", "/nonsense"] {
+        assert_eq!(get(rig.public, HOST, path).await.status, 502);
+    }
+    assert_eq!(ended(&rig).await, (3, 3, 0));
+}
+
+#[tokio::test]
+async fn pods_that_cannot_serve_have_failed_and_a_full_queue_has_not() {
+    let rig = Rig::start().await;
+    rig.function("hello", judged(json!({"queue": {"maxRequests": 2}, "timeouts": {"coldStart": "1s"}})));
+    let waiting: Vec<_> = (0..2).map(|_| tokio::spawn(get(rig.public, HOST, "/"))).collect();
+    rig.queued("hello", 2).await;
+    assert_eq!(get(rig.public, HOST, "/").await.status, 429);
+    for call in waiting {
+        assert_eq!(call.await.unwrap().status, 504, "no pod came");
+    }
+    assert_eq!(ended(&rig).await, (0, 0, 0));
+    let call = tokio::spawn(get(rig.public, HOST, "/"));
+    rig.queued("hello", 1).await;
+    rig.show("hello", no_image());
+    assert_eq!(call.await.unwrap().status, 503);
+    assert_eq!(ended(&rig).await, (1, 1, 0));
+    assert_eq!(get(rig.public, HOST, "/").await.status, 503);
+    assert_eq!(ended(&rig).await, (2, 2, 0), "one that is refused at once has failed too");
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_connected_to_in_the_end_has_failed_once() {
+    let pod = FakePod::saying("hi").await;
+    let rig = warm(&pod, judged(json!({"timeouts": {"coldStart": "1s"}}))).await;
+    assert_eq!(get(rig.public, HOST, "/").await.status, 200);
+    drop(pod);
+    assert_eq!(get(rig.public, HOST, "/").await.status, 502);
+    assert_eq!(ended(&rig).await, (2, 1, 1));
+}
+
+#[tokio::test]
+async fn the_time_is_that_of_the_pod_and_not_of_its_start() {
+    let rig = Rig::start().await;
+    rig.function("hello", judged(json!({})));
+    let call = tokio::spawn(get(rig.public, HOST, "/"));
+    rig.queued("hello", 1).await;
+    // It waits for longer than the pod takes.
+    let began = tokio::time::Instant::now();
+    rig.wake().await;
+    tokio::time::sleep_until(began + std::time::Duration::from_secs(1)).await;
+    let pod = FakePod::start(|_| async { Response::new(ok("x").into_body()) }).await;
+    rig.start_pod("hello", &pod);
+    assert_eq!(call.await.unwrap().status, 200);
+    let (bucket, count) = outcomes(&rig).await.unwrap().latencies[0];
+    let bound = rouse_crds::demand::latency_bound(bucket);
+    assert!(count == 1 && bound < std::time::Duration::from_secs(1), "{bound:?}");
+}

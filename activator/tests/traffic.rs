@@ -1,0 +1,291 @@
+//! Calls that are split over revisions, kept at one, and copied to a tag.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod rig;
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
+
+use futures::future::join_all;
+use http::Request;
+use http_body::Frame;
+use http_body_util::{BodyExt, Full};
+use rig::{Answer, Client, FakePod, GENEROUS, Rig, by_hand, get, ok, pod_object, running};
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, time::timeout};
+
+const HOST: &str = "hello.default.example.com";
+
+/// `hello` with these shares; an entry without a share has the tag `next`.
+fn hello(spec: Value, shares: &[(&str, u32)]) -> Value {
+    let mut function = rig::function("hello", "uid-1", spec, shares);
+    for entry in function["status"]["traffic"].as_array_mut().unwrap() {
+        if entry["percent"] == 0 {
+            entry["tag"] = json!("next");
+        }
+    }
+    function
+}
+
+fn show(rig: &Rig, revision: &str, pod: &FakePod) {
+    let name = format!("{revision}-{}", pod.address.port());
+    rig.show_pod(pod_object(&name, "hello", "uid-1", revision, running(), pod.address.port()));
+}
+
+/// Two revisions with even shares that say their names.
+async fn split(spec: Value) -> (Rig, [FakePod; 2]) {
+    let rig = Rig::start().await;
+    rig.apply(hello(spec, &[("hello-00001", 50), ("hello-00002", 50)]));
+    let pods = [FakePod::saying("hello-00001").await, FakePod::saying("hello-00002").await];
+    show(&rig, "hello-00001", &pods[0]);
+    show(&rig, "hello-00002", &pods[1]);
+    // Both are served by: neither is waited for below.
+    let mut seen = BTreeSet::new();
+    let mut client = Client::connect(rig.public).await;
+    timeout(GENEROUS, async {
+        while seen.len() < 2 {
+            seen.insert(client.get(HOST, "/").await.text());
+        }
+    })
+    .await
+    .unwrap();
+    (rig, pods)
+}
+
+async fn with(rig: &Rig, name: &str, value: &str) -> Answer {
+    let request = Request::get("/").header("host", HOST).header(name, value).body(Full::default().boxed()).unwrap();
+    Client::connect(rig.public).await.send(request).await
+}
+
+fn cookies(answer: &Answer) -> Vec<&str> {
+    answer.headers.get_all("set-cookie").iter().map(|v| v.to_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_cookie_keeps_a_caller_at_the_revision_that_answered() {
+    let spec = json!({"rollout": {"affinity": {"cookie": "rev"}}});
+    let (rig, _pods) = split(spec.clone()).await;
+    for _ in 0..10 {
+        let first = get(rig.public, HOST, "/").await;
+        let expected = format!("rev={}; Path=/; HttpOnly; SameSite=Lax", first.text());
+        assert_eq!(cookies(&first), [expected]);
+        for _ in 0..5 {
+            let next = with(&rig, "cookie", &format!("a=b; rev={}", first.text())).await;
+            assert_eq!((next.text(), cookies(&next).len()), (first.text(), 0), "it is known already");
+        }
+    }
+    let stale = with(&rig, "cookie", "rev=hello-00000").await;
+    assert!(cookies(&stale)[0].starts_with(&format!("rev={};", stale.text())));
+    // All calls go to one.
+    rig.apply(hello(spec, &[("hello-00001", 100), ("hello-00002", 0)]));
+    let moved = with(&rig, "cookie", "rev=hello-00002").await;
+    assert_eq!((moved.text().as_str(), cookies(&moved).len()), ("hello-00001", 0));
+}
+
+#[tokio::test]
+async fn a_header_keeps_a_caller_at_one_revision() {
+    let (rig, _pods) = split(json!({"rollout": {"affinity": {"header": "X-User"}}})).await;
+    let mut places = BTreeSet::new();
+    for user in 0..20 {
+        let user = format!("user-{user}");
+        let first = with(&rig, "x-user", &user).await;
+        assert!(cookies(&first).is_empty());
+        for _ in 0..4 {
+            assert_eq!(with(&rig, "x-user", &user).await.text(), first.text());
+        }
+        places.insert(first.text());
+    }
+    assert_eq!(places.len(), 2, "callers are spread");
+}
+
+#[tokio::test]
+async fn at_zero_each_revision_is_woken_for_its_own_share() {
+    let rig = Rig::start().await;
+    rig.apply(hello(json!({}), &[("hello-00001", 90), ("hello-00002", 10)]));
+    let calls: Vec<_> = (0..200).map(|_| tokio::spawn(get(rig.public, HOST, "/"))).collect();
+    let mut woken = BTreeSet::new();
+    while woken.len() < 2 {
+        woken.insert(rig.wake().await.revision);
+    }
+    assert!(woken.iter().eq(["hello-00001", "hello-00002"]), "{woken:?}");
+    let pods = [FakePod::saying("1").await, FakePod::saying("2").await];
+    show(&rig, "hello-00001", &pods[0]);
+    show(&rig, "hello-00002", &pods[1]);
+    let answers = join_all(calls).await;
+    assert!(answers.iter().all(|answer| answer.as_ref().unwrap().status == 200));
+    let [first, second] = [0, 1].map(|n: usize| pods[n].requests.load(Ordering::SeqCst));
+    assert!(first + second == 200 && (5..45).contains(&second), "{first} and {second}");
+}
+
+/// A pod that tells of the requests that come: method, path, `rouse-mirror`, body.
+async fn listening() -> (FakePod, mpsc::UnboundedReceiver<(String, String, String, String)>) {
+    let (teller, told) = mpsc::unbounded_channel();
+    let pod = FakePod::start(move |request| {
+        let teller = teller.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let mirror = parts.headers.get("rouse-mirror").map_or("", |v| v.to_str().unwrap()).to_owned();
+            // A body that breaks off is no request.
+            let Ok(body) = body.collect().await else { return ok("broken") };
+            let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+            teller.send((parts.method.to_string(), parts.uri.to_string(), mirror, body)).ok();
+            ok("heard")
+        }
+    })
+    .await;
+    (pod, told)
+}
+
+async fn mirrored(spec: Value) -> (Rig, FakePod) {
+    let rig = Rig::start().await;
+    let mut whole = json!({"mirror": {"tag": "next"}});
+    whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    rig.apply(hello(whole, &[("hello-00001", 100), ("hello-00002", 0)]));
+    let pod = FakePod::start(|request| async move {
+        let mirror = request.headers().contains_key("rouse-mirror");
+        let Ok(body) = request.into_body().collect().await else { return ok("broken") };
+        ok(format!("{mirror} {}", body.to_bytes().len()))
+    })
+    .await;
+    show(&rig, "hello-00001", &pod);
+    (rig, pod)
+}
+
+async fn post(rig: &Rig, path: &str, body: Vec<u8>) -> Answer {
+    let request = Request::post(path).header("host", HOST).header("rouse-mirror", "forged");
+    Client::connect(rig.public).await.send(request.body(Full::from(body).boxed()).unwrap()).await
+}
+
+async fn results(rig: &Rig, result: &str, count: u64) {
+    rig.metric(&format!(r#"rouse_activator_mirrored_total{{result="{result}"}}"#), count).await;
+}
+
+#[tokio::test]
+async fn a_copy_goes_to_the_tag_and_its_answer_to_nobody() {
+    let (rig, _pod) = mirrored(json!({})).await;
+    let (shadow, mut told) = listening().await;
+    // The tag's revision is asleep, and nobody waits for it.
+    assert_eq!(post(&rig, "/a?b", b"body".to_vec()).await.text(), "false 4");
+    assert_eq!(rig.wake().await.revision, "hello-00002");
+    show(&rig, "hello-00002", &shadow);
+    let heard = timeout(GENEROUS, told.recv()).await.expect("no copy came").unwrap();
+    assert_eq!(heard, ("POST".into(), "/a?b".into(), "true".into(), "body".into()));
+    assert_eq!(get(rig.public, HOST, "/get").await.text(), "false 0");
+    let heard = timeout(GENEROUS, told.recv()).await.unwrap().unwrap();
+    assert_eq!(heard, ("GET".into(), "/get".into(), "true".into(), String::new()));
+    results(&rig, "answered", 2).await;
+    rig.in_flight("hello", 0).await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_is_not_copied_and_passes_as_it_is() {
+    let (rig, _pod) = mirrored(json!({})).await;
+    let (shadow, mut told) = listening().await;
+    show(&rig, "hello-00002", &shadow);
+    assert_eq!(post(&rig, "/", vec![b'x'; 64 << 10]).await.text(), format!("false {}", 64 << 10));
+    assert_eq!(timeout(GENEROUS, told.recv()).await.unwrap().unwrap().3.len(), 64 << 10);
+    assert_eq!(post(&rig, "/", vec![b'x'; (64 << 10) + 1]).await.text(), format!("false {}", (64 << 10) + 1));
+    results(&rig, "too-long", 1).await;
+    // The same without a length that is known before.
+    let (frames, body) = by_hand();
+    let request = Request::post("/").header("host", HOST).body(body).unwrap();
+    let call = tokio::spawn(async move { Client::connect(rig.public).await.send(request).await.text() });
+    for _ in 0..5 {
+        frames.send(Frame::data(vec![b'x'; 16 << 10].into())).await.unwrap();
+    }
+    drop(frames);
+    assert_eq!(call.await.unwrap(), format!("false {}", 80 << 10));
+    assert!(told.try_recv().is_err(), "no part of a body is sent");
+}
+
+#[tokio::test]
+async fn one_that_breaks_off_is_not_copied() {
+    let (rig, pod) = mirrored(json!({})).await;
+    let (shadow, mut told) = listening().await;
+    show(&rig, "hello-00002", &shadow);
+    let (frames, body) = by_hand();
+    let request = Request::post("/").header("host", HOST).body(body).unwrap();
+    let public = rig.public;
+    let call = tokio::spawn(async move { Client::connect(public).await.send(request).await.status });
+    frames.send(Frame::data("begun".into())).await.unwrap();
+    timeout(GENEROUS, async {
+        while pod.requests.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    call.abort();
+    results(&rig, "broken-off", 1).await;
+    assert!(told.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn copies_that_hang_or_fail_are_nothing_to_the_caller_and_are_bounded() {
+    let spec = json!({"scaling": {"concurrencyLimit": 1}, "queue": {"maxRequests": 1}});
+    let (rig, pod) = mirrored(spec).await;
+    let shadow = FakePod::start(|_| std::future::pending()).await;
+    show(&rig, "hello-00002", &shadow);
+    let mut client = Client::connect(rig.public).await;
+    for _ in 0..40 {
+        // One at a time, as the pod takes them; the copies wait for their own pod, and 32 of them at most.
+        assert_eq!(client.get(HOST, "/").await.text(), "false 0");
+    }
+    results(&rig, "busy", 8).await;
+    assert_eq!((pod.requests.load(Ordering::SeqCst), shadow.most.load(Ordering::SeqCst)), (40, 1));
+    // The pod of the tag dies: those that wait find none.
+    drop(shadow);
+    assert_eq!(client.get(HOST, "/").await.text(), "false 0");
+}
+
+#[tokio::test]
+async fn only_a_share_is_copied() {
+    let (rig, _pod) = mirrored(json!({"mirror": {"tag": "next", "percent": 30}})).await;
+    let shadow = FakePod::saying("x").await;
+    show(&rig, "hello-00002", &shadow);
+    let mut client = Client::connect(rig.public).await;
+    for _ in 0..300 {
+        client.get(HOST, "/").await;
+    }
+    rig.in_flight("hello", 0).await;
+    let copied = shadow.requests.load(Ordering::SeqCst);
+    assert!((50..130).contains(&copied), "{copied} of 300 at 30 %");
+}
+
+#[tokio::test]
+async fn functions_that_call_one_another_wait_for_their_own_start_alone() {
+    const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+    let rig = Arc::new(Rig::start().await);
+    // Pods of others that never listen are probed all the while.
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    rig.function("dead", json!({}));
+    for pod in 0..300 {
+        rig.show_as(&format!("dead-{pod}"), "dead", running(), nobody);
+    }
+    for name in NAMES {
+        rig.function(name, json!({}));
+    }
+    let call = tokio::spawn(get(rig.cluster, "a.default", "/"));
+    let mut pods = vec![];
+    for (place, name) in NAMES.iter().enumerate() {
+        // It is called by the one before it, whose pod holds that call's answer back until this one has answered.
+        assert_eq!(rig.wake().await.revision, format!("{name}-00001"));
+        let (cluster, next) = (rig.cluster, NAMES.get(place + 1));
+        let pod = FakePod::start(move |_| async move {
+            let rest = match next {
+                Some(next) => get(cluster, &format!("{next}.default.svc.cluster.local"), "/").await.text(),
+                None => String::new(),
+            };
+            ok(format!("{name}{rest}"))
+        })
+        .await;
+        rig.start_pod(name, &pod);
+        pods.push(pod);
+    }
+    let answer = timeout(GENEROUS, call).await.expect("the chain is stuck").unwrap();
+    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "abcde"));
+    // One wake for each, and none was given up and asked for again while another was probed.
+    assert!(pods.iter().all(|pod| pod.requests.load(Ordering::SeqCst) == 1));
+}
