@@ -136,7 +136,7 @@ impl Table {
                 (root, Some(_)) => Some(Entry::Split(root)),
             },
         );
-        let kept = |path: &Box<str>| now.binary_search_by(|(kept, _)| kept.cmp(path)).is_ok();
+        let kept = |path: &str| now.binary_search_by(|(kept, _)| (**kept).cmp(path)).is_ok();
         for path in former.iter().filter(|path| ***path != *ROOT && !kept(path)) {
             hosts.set(&key(path), None);
         }
