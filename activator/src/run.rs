@@ -164,7 +164,7 @@ impl Activator {
                 let stop = stop.clone();
                 unbroken::spawn("certificates", context.metrics.clone(), move || {
                     let (certificates, stop) = (certificates.clone(), stop.clone());
-                    async move { drop(stop.run_until_cancelled(certificates.follow()).await) }
+                    async move { stop.run_until_cancelled(certificates.follow()).await.unwrap_or_default() }
                 });
             }
             async move {

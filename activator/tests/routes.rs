@@ -102,3 +102,52 @@ async fn answers_say_who_may_read_them_whoever_gives_them() {
     let late = Client::connect(rig.public).await.send(request.body(Full::default().boxed()).unwrap()).await;
     assert_eq!((late.status.as_u16(), late.header("access-control-allow-origin")), (504, "*"));
 }
+
+#[tokio::test]
+async fn a_tag_is_called_by_a_host_of_its_own() {
+    let (new, old) = (FakePod::saying("new").await, FakePod::saying("old").await);
+    let rig = Rig::start().await;
+    let mut function = rig::function(
+        "hello",
+        "uid-1",
+        json!({"traffic": [{"revision": "hello-00002", "percent": 100}, {"revision": "hello-00001", "percent": 0, "tag": "old"}]}),
+        &[("hello-00002", 100), ("hello-00001", 0)],
+    );
+    function["status"]["traffic"][1]["tag"] = json!("old");
+    rig.apply(function.clone());
+    for (pod, revision) in [(&new, "hello-00002"), (&old, "hello-00001")] {
+        rig.show_pod(rig::pod_object(revision, "hello", "uid-1", revision, rig::running(), pod.address.port()));
+    }
+    for (to, host, said) in [
+        (rig.public, HOST, "new"),
+        (rig.public, "old-hello.default.example.com", "old"),
+        (rig.cluster, "old-hello.default.svc.cluster.local", "old"),
+        (rig.cluster, "hello.default", "new"),
+    ] {
+        assert_eq!(get(to, host, "/").await.text(), said, "{host}");
+    }
+    // Without its tag nobody has the host.
+    function["spec"]["traffic"] = json!([{"revision": "hello-00002", "percent": 100}]);
+    function["status"]["traffic"] = json!([{"revision": "hello-00002", "percent": 100}]);
+    rig.apply(function);
+    assert_eq!(get(rig.public, "old-hello.default.example.com", "/").await.status, 404);
+    assert_eq!(get(rig.cluster, "old-hello.default", "/").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_tag_without_a_pod_wakes_its_own_revision() {
+    let rig = Rig::start().await;
+    let mut function = rig::function(
+        "hello",
+        "uid-1",
+        json!({"traffic": [{"revision": "hello-00002", "percent": 100}, {"revision": "hello-00001", "percent": 0, "tag": "old"}]}),
+        &[("hello-00002", 100), ("hello-00001", 0)],
+    );
+    function["status"]["traffic"][1]["tag"] = json!("old");
+    rig.apply(function);
+    let call = tokio::spawn(get(rig.public, "old-hello.default.example.com", "/"));
+    assert_eq!(rig.wake().await.revision, "hello-00001");
+    let pod = FakePod::saying("old").await;
+    rig.show_pod(rig::pod_object("p", "hello", "uid-1", "hello-00001", rig::running(), pod.address.port()));
+    assert_eq!(call.await.unwrap().text(), "old");
+}

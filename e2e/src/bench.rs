@@ -11,6 +11,7 @@ mod figures;
 mod hop;
 mod loopback;
 mod park;
+mod route;
 mod step;
 mod wake;
 
@@ -40,10 +41,11 @@ enum Needs {
 }
 
 /// The benchmarks, in the order that they run in: a cluster takes time from what else is measured, so it comes last.
-const BENCHMARKS: [(&str, Needs); 7] = [
+const BENCHMARKS: [(&str, Needs); 8] = [
     ("decide", Needs::Nothing),
     ("hop", Needs::Loopback),
     ("park", Needs::Loopback),
+    ("route", Needs::Loopback),
     ("cold", Needs::Cluster),
     ("wake", Needs::Cluster),
     ("crowd1000", Needs::Cluster),
@@ -94,6 +96,7 @@ pub async fn bench(
             ("decide", ..) => decide::run(places, &mut figures).await,
             ("hop", _, Some(loopback)) => hop::run(places, loopback, wanted, &mut figures, progress).await,
             ("park", _, Some(loopback)) => park::run(loopback, &mut figures).await,
+            ("route", _, Some(loopback)) => route::run(loopback, &mut figures).await,
             ("cold", Some(cluster), _) => cold::run(cluster, &mut figures).await,
             ("wake", Some(cluster), _) => wake::run(cluster, &mut figures).await,
             ("crowd1000", Some(cluster), _) => crowd::run(cluster, &mut figures).await,

@@ -81,7 +81,8 @@ impl Proxy {
     /// A proxy by this table. Requests that wait are turned away once `closing` is cancelled.
     #[must_use]
     pub fn new(table: Arc<Table>, metrics: Arc<Metrics>, closing: CancellationToken) -> Self {
-        let (mirror, tunnels, leaving) = (Mirror::new(metrics.clone()), TaskTracker::new(), AtomicBool::new(false));
+        let mirror = Mirror::new(metrics.clone());
+        let (tunnels, leaving) = (TaskTracker::new(), AtomicBool::new(false));
         Self { table, metrics, mirror, closing, tunnels, leaving, https_redirect: false }
     }
 
@@ -161,7 +162,10 @@ impl Proxy {
         let wants_upgrade = headers::toward_pod(&mut parts, &peer);
         let client = client.filter(|_| wants_upgrade);
         let policy = gate.policy();
-        let target = affinity::target(revision, &gate, &policy, &parts.headers);
+        let target = match revision {
+            Some(revision) => Target::Revision(revision),
+            None => affinity::target(&gate, &policy, &parts.headers),
+        };
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
         let mut request = Some(Request::from_parts(parts, RequestBody::new(body, progress.clone())));
         let answered = self.call(&gate, &target, &policy, &peer, &mut request, progress.as_ref()).await;

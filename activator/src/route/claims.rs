@@ -18,6 +18,9 @@ pub(super) struct Claims {
     side: Side,
     rules: Rules,
     hosts: HashMap<Box<str>, Claimed>,
+    /// Hosts that are to be settled at the end of the first list. If ten thousand Functions share a host, it is settled once
+    /// then and not as often as there are Functions.
+    pending: Option<BTreeSet<Box<str>>>,
 }
 
 /// A host that somebody claims.
@@ -31,7 +34,7 @@ struct Claimed {
 
 impl Claims {
     pub(super) fn new(side: Side, rules: Rules) -> Self {
-        Self { side, rules, hosts: HashMap::new() }
+        Self { side, rules, hosts: HashMap::new(), pending: None }
     }
 
     /// What a Function claims on this side.
@@ -66,8 +69,24 @@ impl Claims {
             }
         }
         let touched: BTreeSet<&str> = former.iter().chain(now).map(|claim| &*claim.host).collect();
+        if let Some(pending) = &mut self.pending {
+            pending.extend(touched.into_iter().map(Into::into));
+            return;
+        }
         for host in touched {
             self.settle(table, host, &route);
+        }
+    }
+
+    /// From here on claims come to nothing in the table until [`Claims::settle_pending`].
+    pub(super) fn defer(&mut self) {
+        self.pending.get_or_insert_default();
+    }
+
+    /// Puts what claims come to into the table that was put off.
+    pub(super) fn settle_pending(&mut self, table: &Table, route: impl Fn(&Claim) -> Option<Route>) {
+        for host in self.pending.take().into_iter().flatten() {
+            self.settle(table, &host, &route);
         }
     }
 

@@ -101,7 +101,6 @@ impl Directory {
             }
             None => self.open(&key, uid, policy),
         };
-        self.set_routes(&key, function);
         if let Some(status) = &function.status {
             gate.set_traffic(&status.traffic);
             let refused = status.conditions.iter().find(|c| {
@@ -109,6 +108,8 @@ impl Directory {
             });
             gate.pods_refused(refused.map(|c| PodFailure { reason: c.reason.clone(), message: c.message.clone() }));
         }
+        // Then, so that a tag leads to a revision that is known.
+        self.set_routes(&key, function);
     }
 
     /// An object that is not a Function as this process knows it. What was known of it stands.
@@ -155,6 +156,11 @@ impl Directory {
     /// A list of all Functions begins.
     pub fn functions_listing(&mut self) {
         self.listed_functions.clear();
+        if self.functions.is_empty() {
+            // Nothing is led anywhere yet, so it may as well be at the end.
+            self.public.defer();
+            self.cluster.defer();
+        }
     }
 
     /// A list of all Functions has ended: the others are gone.
@@ -164,6 +170,9 @@ impl Directory {
         for (namespace, name) in gone {
             self.function_gone(&namespace, &name);
         }
+        let Self { functions, table, .. } = self;
+        self.public.settle_pending(table, |claim| route_of(functions, claim));
+        self.cluster.settle_pending(table, |claim| route_of(functions, claim));
     }
 
     /// A list of all pods begins.
@@ -222,12 +231,8 @@ impl Directory {
     /// Puts claims in place of those that a Function had.
     fn claim(&mut self, former: &Known, public: &[Arc<Claim>], cluster: &[Arc<Claim>]) {
         let Self { functions, table, .. } = self;
-        let route = |claim: &Claim| {
-            let claimant = &claim.claimant;
-            functions.get(&(claimant.namespace.clone(), claimant.name.clone()))?.route(claim)
-        };
-        self.public.change(table, &former.public, public, route);
-        self.cluster.change(table, &former.cluster, cluster, route);
+        self.public.change(table, &former.public, public, |claim| route_of(functions, claim));
+        self.cluster.change(table, &former.cluster, cluster, |claim| route_of(functions, claim));
     }
 
     fn remove_pod(&mut self, key: &Key, name: &str) {
@@ -262,6 +267,11 @@ impl Known {
         let rules = claim.route.and_then(|index| self.rules.get(index)?.clone());
         Some(Route { gate: self.gate.clone(), revision, rules })
     }
+}
+
+fn route_of(functions: &HashMap<Key, Known>, claim: &Claim) -> Option<Route> {
+    let claimant = &claim.claimant;
+    functions.get(&(claimant.namespace.clone(), claimant.name.clone()))?.route(claim)
 }
 
 fn key_of(metadata: &kube::core::ObjectMeta) -> Key {

@@ -1,5 +1,5 @@
-//! The normal form of a host against a naive reading of the same rules: for a fuzz target, and for the test that replays
-//! what it began with and what it has found.
+//! The normal form of a host, and the way that a path leads, against naive readings of the same rules: for fuzz targets, and
+//! for the test that replays what they began with and what they have found.
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "a broken promise is told by panicking")]
 
 use super::{
@@ -109,14 +109,16 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_seeds_have_one_form() {
-        let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/host");
-        let mut read = 0;
-        for entry in std::fs::read_dir(&seeds).unwrap() {
-            check(&std::fs::read_to_string(entry.unwrap().path()).unwrap());
-            read += 1;
+    fn the_seeds_keep_every_promise() {
+        for (target, check) in [("host", check as fn(&str)), ("path", check_path)] {
+            let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+            let mut read = 0;
+            for entry in std::fs::read_dir(&seeds).unwrap() {
+                check(&std::fs::read_to_string(entry.unwrap().path()).unwrap());
+                read += 1;
+            }
+            assert!(read > 0, "there are no seeds at {}", seeds.display());
         }
-        assert!(read > 0, "there are no seeds at {}", seeds.display());
     }
 
     proptest! {

@@ -115,7 +115,7 @@ impl Table {
         }
     }
 
-    /// Makes `now` all that a host leads to, by path. `former` are the paths that it had.
+    /// Makes `now` all that a host leads to, in the order of the paths. `former` are the paths that it had.
     pub(super) fn set(&self, side: Side, host: &str, former: &[Box<str>], now: &[(Box<str>, Route)]) {
         let hosts = match side {
             Side::Public => &self.public,
@@ -136,7 +136,8 @@ impl Table {
                 (root, Some(_)) => Some(Entry::Split(root)),
             },
         );
-        for path in former.iter().filter(|path| ***path != *ROOT && now.iter().all(|(kept, _)| kept != *path)) {
+        let kept = |path: &str| now.binary_search_by(|(kept, _)| (**kept).cmp(path)).is_ok();
+        for path in former.iter().filter(|path| ***path != *ROOT && !kept(path)) {
             hosts.set(&key(path), None);
         }
     }

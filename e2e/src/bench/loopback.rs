@@ -121,6 +121,25 @@ impl Loopback {
         Ok(())
     }
 
+    /// Makes a Function and nothing else.
+    pub(super) async fn bare_function(&self, name: &str, mut spec: Value) -> Result<()> {
+        spec["image"] = json!("example.com/function:1");
+        let functions: Api<Function> = Api::namespaced(self.client.0.clone(), NAMESPACE);
+        let function = Function::new(name, serde_json::from_value(spec).context("not a Function's spec")?);
+        functions.create(&PostParams::default(), &function).await.context("the Function is refused")?;
+        Ok(())
+    }
+
+    /// Merges a change into a Function. It is written when this returns.
+    pub(super) async fn change(&self, function: &str, change: Value) -> Result<()> {
+        let functions: Api<Function> = Api::namespaced(self.client.0.clone(), NAMESPACE);
+        functions
+            .patch(function, &PatchParams::default(), &Patch::Merge(change))
+            .await
+            .context("the change is refused")?;
+        Ok(())
+    }
+
     /// Makes a ready pod of the function's first revision that is the server at `address`.
     pub(super) async fn pod(&self, function: &str, address: SocketAddr) -> Result<()> {
         let functions: Api<Function> = Api::namespaced(self.client.0.clone(), NAMESPACE);

@@ -69,7 +69,8 @@ fn owner_of_path(directory: &Directory, side: Side, host: &str, path: &str) -> O
 }
 
 fn find(directory: &Directory, side: Side, host: &str, path: &str) -> Result<Route, Unrouted> {
-    directory.table.find(side, &Host::normalise(host).unwrap(), path)
+    let Ok(host) = Host::normalise(host) else { panic!("{host} is no host") };
+    directory.table.find(side, &host, path)
 }
 
 fn gate(directory: &Directory, host: &str) -> Arc<Gate> {
