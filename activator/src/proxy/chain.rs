@@ -162,10 +162,7 @@ impl Proxy {
         let wants_upgrade = headers::toward_pod(&mut parts, &peer);
         let client = client.filter(|_| wants_upgrade);
         let policy = gate.policy();
-        let target = match revision {
-            Some(revision) => Target::Revision(revision),
-            None => affinity::target(&gate, &policy, &parts.headers),
-        };
+        let target = affinity::target(revision, &gate, &policy, &parts.headers);
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
         let mut request = Some(Request::from_parts(parts, RequestBody::new(body, progress.clone())));
         let answered = self.call(&gate, &target, &policy, &peer, &mut request, progress.as_ref()).await;

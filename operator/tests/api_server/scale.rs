@@ -50,8 +50,12 @@ impl Stage {
         let metrics = Metrics::default();
         let client = client_for(config().await, &metrics).unwrap();
         let (caches, listener) = (Caches::default(), Arc::new(Queue::default()));
-        let scope =
-            Scope { namespace: rig.system.clone(), activator_service: "rouse-activator".into(), ingress: false, gateway: false };
+        let scope = Scope {
+            namespace: rig.system.clone(),
+            activator_service: "rouse-activator".into(),
+            ingress: false,
+            gateway: false,
+        };
         let follow = caches.follow(&client, &scope, &listener);
         caches.synced().await;
         let events = Events::new(client.clone(), "test");
