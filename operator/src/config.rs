@@ -124,6 +124,12 @@ impl Configs {
         drop(self.synced.subscribe().wait_for(|synced| synced.len() == 2).await);
     }
 
+    /// Sets a version, as an event would.
+    #[cfg(test)]
+    pub(crate) fn set_version(&self, namespace: &str, reference: Reference, version: &str) {
+        self.inner.write().versions.insert((namespace.to_owned(), reference), version.into());
+    }
+
     /// Takes in an event and returns the Functions that it touches.
     fn apply<K: Resource<DynamicType = ()>>(
         &self,

@@ -11,7 +11,11 @@ pub mod build;
 pub mod conditions;
 pub mod config;
 pub mod dereference;
+#[cfg(test)]
+mod fake_api;
 pub mod observe;
+#[cfg(test)]
+mod properties;
 pub mod rollout;
 pub mod shares;
 pub mod tell;

@@ -134,7 +134,8 @@ pub fn next(inputs: &Inputs<'_>) -> Next {
 /// A revision without calls: it gets its first share when it has been ready, and there are pods enough for that share.
 fn prove(inputs: &Inputs<'_>, mut status: RolloutStatus) -> Next {
     let failing = inputs.state.failure.is_some() && inputs.state.ready == 0;
-    let wanted = pods::before(0, following(inputs.spec, 0), inputs.need, 0).max(inputs.proof.min(1)).min(inputs.max);
+    let proof = if inputs.proven { 0 } else { inputs.proof.min(1) };
+    let wanted = pods::before(0, following(inputs.spec, 0), inputs.need, 0).max(proof).min(inputs.max);
     let before = status.pods.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     status.pods = Some(count(wanted.max(before).min(inputs.max)));
     if !inputs.proven || failing {

@@ -143,6 +143,18 @@ mod tests {
     }
 
     #[test]
+    fn a_roll_out_holds_the_pods_that_it_asks_for() {
+        let mut status = said("True");
+        status["rollout"] = json!({"revision": "f-2", "from": "f-1", "percent": 10, "phase": "Progressing", "pods": 9});
+        let initial = |status: &Value, facts| of(&function(status.clone()), facts, now(100)).0.initial;
+        assert_eq!(initial(&status, facts("f-2")), 9);
+        assert_eq!(initial(&status, Facts { newest: false, ..facts("f-1") }), 0);
+        assert_eq!(initial(&status, Facts { failing: true, ..facts("f-2") }), 0, "not for one that cannot run");
+        status["rollout"]["phase"] = json!("Aborted");
+        assert_eq!(initial(&status, facts("f-2")), 0);
+    }
+
+    #[test]
     fn says_when_the_proof_is_over() {
         let (policy, left) = of(&function(said("Unknown")), facts("f-2"), now(20));
         assert_eq!(left, Some(Duration::from_secs(40)));

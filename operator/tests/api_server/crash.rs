@@ -100,6 +100,19 @@ async fn story(rig: &Rig, dies: Option<(&DieAfter, Client)>) -> Value {
         .await;
         rig.pods_ready("hello-00002", 1).await;
         rig.function("hello", "has moved", |f| f.status.as_ref().unwrap().traffic[0].revision == "hello-00002").await;
+        // In steps, of which the operator may die in any.
+        let steps = json!({"steps": [50], "interval": "1s"});
+        rig.apply("hello", &json!({"image": "i:3", "hosts": ["shop.example.org"], "rollout": steps})).await;
+        rig.function("hello", "has a third", |f| {
+            f.status.as_ref().unwrap().latest_revision.as_deref() == Some("hello-00003")
+        })
+        .await;
+        rig.pods_ready("hello-00003", 1).await;
+        let all = |f: &rouse_crds::Function| {
+            let status = f.status.as_ref().unwrap();
+            status.rollout.is_none() && status.traffic.len() == 1 && status.traffic[0].revision == "hello-00003"
+        };
+        rig.function("hello", "has moved in steps", all).await;
         eventually("the Ingress is there", async || rig.ingresses().get_opt("rouse").await.unwrap().is_some()).await;
     };
     match dies {
@@ -139,10 +152,10 @@ async fn after_any_write() {
     let rig = Rig::new("whole").await;
     let whole = story(&rig, None).await;
     rig.end(None).await;
-    assert_eq!(whole["deployments"].as_array().unwrap().len(), 2);
-    // With these and the Events there are some fifteen writes in the story; more than it has is a run that does not die.
+    assert_eq!(whole["deployments"].as_array().unwrap().len(), 3);
+    // With these and the Events there are some twenty-five writes in the story; more than it has is a run that does not die.
     let mut undisturbed = false;
-    for write in 1..=40 {
+    for write in 1..=60 {
         let rig = Rig::new("crash").await;
         let plan = DieAfter { left: Arc::new(AtomicUsize::new(write)), dead: Arc::default() };
         let builder = ClientBuilder::try_from(config().await).unwrap();

@@ -118,6 +118,17 @@ impl Rig {
         self.operator_with("operator", client, metrics)
     }
 
+    /// Starts an operator whose flags `change` changes.
+    pub(crate) async fn operator_that(&self, change: impl FnOnce(&mut Args)) -> Running {
+        let metrics = Metrics::default();
+        let client = client_for(config().await, &metrics).unwrap();
+        let mut args = self.args("operator");
+        change(&mut args);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(operator::run(args, client, metrics.clone(), stop.clone()));
+        Running { metrics, stop, task }
+    }
+
     pub(crate) fn operator_with(&self, pod: &str, client: Client, metrics: Metrics) -> Running {
         self.operator_of(self.args(pod), client, metrics)
     }
@@ -277,7 +288,9 @@ where
 
 /// Takes away what two runs to the same end differ in.
 fn scrub(value: Value) -> Value {
-    const VARYING: [&str; 10] = [
+    const VARYING: [&str; 12] = [
+        "created",
+        "since",
         "uid",
         "resourceVersion",
         "creationTimestamp",

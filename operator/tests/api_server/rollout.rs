@@ -118,7 +118,10 @@ async fn named_revisions_share_the_calls() {
     let traffic = serde_json::to_value(&shared.status.unwrap().traffic).unwrap();
     assert_eq!(
         traffic,
-        json!([{"revision": "hello-00001", "percent": 90}, {"revision": "hello-00002", "percent": 10, "latest": true, "tag": "next"}])
+        json!([{"revision": "hello-00001", "percent": 90}, {
+            "revision": "hello-00002", "percent": 10, "latest": true, "tag": "next",
+            "url": format!("http://next-hello.{}.fn.test", rig.namespace),
+        }])
     );
     let missing = json!([{"revision": "hello-00009", "percent": 100}]);
     rig.apply("hello", &json!({"image": "i:2", "scaling": {"initial": 0}, "traffic": missing})).await;
@@ -128,7 +131,7 @@ async fn named_revisions_share_the_calls() {
 }
 
 #[tokio::test]
-async fn only_the_last_ten_revisions_are_kept() {
+async fn only_ten_revisions_without_calls_are_kept() {
     let rig = Rig::new("history").await;
     let operator = rig.operator().await;
     for number in 1..=12 {
@@ -137,12 +140,176 @@ async fn only_the_last_ten_revisions_are_kept() {
         rig.function("hello", "has the next revision", |f| latest(f) == Some(&name)).await;
     }
     let revisions: Api<ControllerRevision> = rig.api();
-    crate::rig::eventually("ten are left", async || {
+    crate::rig::eventually("ten are left beside the latest", async || {
         let left: Vec<_> =
             revisions.list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
         let deployments = rig.deployments().list(&ListParams::default()).await.unwrap().items.len();
-        left.len() == 10 && left[0] == "hello-00003" && deployments == 10
+        left.len() == 11 && left[0] == "hello-00002" && deployments == 11
     })
     .await;
+    rig.end(Some(operator)).await;
+}
+
+fn shares(function: &Function) -> Vec<(String, i32)> {
+    let traffic = function.status.iter().flat_map(|s| &s.traffic);
+    traffic.map(|share| (share.revision.clone(), share.percent)).collect()
+}
+
+#[tokio::test]
+async fn calls_move_in_steps_and_a_name_takes_them_back_at_once() {
+    let rig = Rig::new("steps").await;
+    let operator = rig.operator().await;
+    let spec = |image: &str, more: serde_json::Value| {
+        let mut spec = json!({"image": image, "rollout": {"steps": [10, 50], "interval": "2s"}});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    rig.apply("hello", &spec("i:1", json!({}))).await;
+    rig.function("hello", "has a first status", |f| f.status.is_some()).await;
+    rig.pods_ready("hello-00001", 1).await;
+    rig.function("hello", "is ready", |f| condition(f, "Ready").0 == "True").await;
+
+    rig.apply("hello", &spec("i:2", json!({}))).await;
+    rig.function("hello", "has a second revision", |f| latest(f) == Some("hello-00002")).await;
+    rig.pods_ready("hello-00002", 1).await;
+    let of = |percent: i32| vec![("hello-00001".to_owned(), 100 - percent), ("hello-00002".to_owned(), percent)];
+    rig.function("hello", "is at ten percent", |f| shares(f) == of(10)).await;
+    rig.function("hello", "is at fifty percent", |f| shares(f) == of(50)).await;
+
+    let named = json!({"traffic": [{"revision": "hello-00001", "percent": 100}]});
+    rig.apply("hello", &spec("i:2", named)).await;
+    let back = rig.function("hello", "is back", |f| shares(f) == [("hello-00001".to_owned(), 100)]).await;
+    assert_eq!(back.status.unwrap().rollout, None);
+
+    rig.apply("hello", &spec("i:2", json!({}))).await;
+    rig.function("hello", "begins anew", |f| shares(f) == of(10)).await;
+    rig.pods_ready("hello-00002", 2).await;
+    let done = rig.function("hello", "has moved", |f| shares(f) == [("hello-00002".to_owned(), 100)]).await;
+    let status = done.status.unwrap();
+    assert_eq!(status.rollout, None);
+    let told: Vec<_> = status.revisions.iter().map(|r| (r.name.as_str(), r.image.as_str(), r.percent)).collect();
+    assert_eq!(told, [("hello-00002", "i:2", 100), ("hello-00001", "i:1", 0)]);
+    assert!(status.revisions.iter().all(|r| r.created.is_some()));
+    rig.end(Some(operator)).await;
+}
+
+#[tokio::test]
+async fn a_tag_gives_way_to_a_function_of_its_host() {
+    let rig = Rig::new("tag").await;
+    let operator = rig.operator().await;
+    let traffic = json!([{"latest": true, "percent": 100, "tag": "next"}]);
+    rig.apply("hello", &json!({"image": "i", "scaling": {"initial": 0}, "traffic": traffic})).await;
+    let url = |f: &Function| f.status.as_ref().and_then(|s| s.traffic.first()).and_then(|t| t.url.clone());
+    let host = format!("http://next-hello.{}.fn.test", rig.namespace);
+    rig.function("hello", "has a host for its tag", |f| url(f) == Some(host.clone())).await;
+    rig.apply("next-hello", &json!({"image": "i", "scaling": {"initial": 0}})).await;
+    let lost = rig.function("hello", "has lost it", |f| condition(f, "Routable").1 == "HostConflict").await;
+    assert!(message(&lost, "Routable").contains(&format!("{}/next-hello", rig.namespace)));
+    assert_eq!((url(&lost), shares(&lost)), (None, vec![("hello-00001".to_owned(), 100)]), "its calls go on");
+    rig.functions().delete("next-hello", &kube::api::DeleteParams::default()).await.unwrap();
+    rig.function("hello", "has it again", |f| url(f) == Some(host.clone()) && condition(f, "Routable").0 == "True")
+        .await;
+    rig.end(Some(operator)).await;
+}
+
+#[tokio::test]
+async fn a_change_of_configuration_makes_a_revision_where_it_is_watched() {
+    let rig = Rig::new("config").await;
+    let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = rig.api();
+    let write = async |value: &str| {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"k": value}});
+        maps.patch("c", &PatchParams::apply("user").force(), &Patch::Apply(map)).await.unwrap();
+    };
+    write("1").await;
+    let spec = json!({
+        "image": "i", "scaling": {"initial": 0}, "envFrom": [{"configMapRef": {"name": "c"}}],
+        "rollout": {"onConfigChange": "NewRevision"},
+    });
+    let ignorant = rig.operator().await;
+    rig.apply("hello", &spec).await;
+    let told = rig.function("hello", "is ready", |f| condition(f, "Ready").0 == "True").await;
+    assert!(message(&told, "Ready").contains("operator.watchConfig"), "{}", message(&told, "Ready"));
+    ignorant.stop().await;
+
+    let watching = rig.operator_that(|args| args.watch_config = true).await;
+    // Switched on, it makes none; the versions are noted down.
+    rig.object("hello-00001", "has the versions", |r: &ControllerRevision| {
+        r.annotations().get("rouse.dev/config").is_some_and(|text| text.contains("ConfigMap/c"))
+    })
+    .await;
+    rig.function("hello", "has nothing to complain of", |f| !message(f, "Ready").contains("operator.watchConfig"))
+        .await;
+    write("2").await;
+    rig.function("hello", "has a second revision", |f| latest(f) == Some("hello-00002")).await;
+    let revisions: Api<ControllerRevision> = rig.api();
+    assert_eq!(revisions.list(&ListParams::default()).await.unwrap().items.len(), 2);
+    rig.end(Some(watching)).await;
+}
+
+/// Argo CD and Flux apply the same again and again, under names of their own.
+#[tokio::test]
+async fn others_that_apply_the_same_again_cause_no_write() {
+    let rig = Rig::new("reapply").await;
+    let operator = rig.operator().await;
+    let spec = json!({
+        "image": "i:1", "env": [{"name": "A", "value": "1"}], "rollout": {"steps": [10], "abortOn": {"errorRate": "5%"}},
+        "traffic": [{"latest": true, "percent": 100, "tag": "next"}],
+        "podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}},
+    });
+    rig.apply("hello", &spec).await;
+    rig.function("hello", "has a first status", |f| f.status.is_some()).await;
+    rig.pods_ready("hello-00001", 1).await;
+    let before = rig.function("hello", "is ready", |f| condition(f, "Ready").0 == "True").await;
+    crate::rig::eventually("the Ingress is there", async || rig.ingresses().get_opt("rouse").await.unwrap().is_some())
+        .await;
+    let quiet = async || {
+        let mut writes = operator.writes();
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            let now = operator.writes();
+            if now == writes {
+                return writes;
+            }
+            writes = now;
+        }
+    };
+    let writes = quiet().await;
+    let reconciles = || operator.metric(r#"rouse_operator_reconciles_total{result="success"}"#);
+    for manager in ["argocd-controller", "kustomize-controller"] {
+        let seen = reconciles();
+        let body = json!({"apiVersion": "rouse.dev/v1alpha1", "kind": "Function", "metadata": {"name": "hello"}, "spec": spec});
+        for _ in 0..3 {
+            let params = PatchParams::apply(manager).force();
+            rig.functions().patch("hello", &params, &Patch::Apply(&body)).await.unwrap();
+        }
+        crate::rig::eventually("the operator has looked", async || reconciles() > seen).await;
+    }
+    assert_eq!(quiet().await, writes);
+    let after = rig.functions().get("hello").await.unwrap();
+    assert_eq!((after.spec, after.status), (before.spec, before.status));
+    assert_eq!(after.metadata.generation, before.metadata.generation);
+    rig.end(Some(operator)).await;
+}
+
+#[tokio::test]
+async fn a_revision_that_is_deleted_while_it_has_calls_is_named_and_the_others_serve() {
+    let rig = Rig::new("deleted").await;
+    let operator = rig.operator().await;
+    for image in ["i:1", "i:2"] {
+        rig.apply("hello", &json!({"image": image, "scaling": {"initial": 0}})).await;
+        rig.function("hello", "has seen the change", observed).await;
+    }
+    let split = json!([{"revision": "hello-00001", "percent": 30}, {"revision": "hello-00002", "percent": 70}]);
+    rig.apply("hello", &json!({"image": "i:2", "scaling": {"initial": 0}, "traffic": split})).await;
+    rig.function("hello", "shares", |f| shares(f).len() == 2).await;
+    operator.stop().await;
+    // Deployment and revision at once: one alone would be made again from the other.
+    let revisions: Api<ControllerRevision> = rig.api();
+    revisions.delete("hello-00001", &kube::api::DeleteParams::default()).await.unwrap();
+    rig.deployments().delete("hello-00001", &kube::api::DeleteParams::default()).await.unwrap();
+    let operator = rig.operator().await;
+    let named = rig.function("hello", "misses it", |f| condition(f, "Routable").1 == "RevisionMissing").await;
+    assert!(message(&named, "Routable").contains("hello-00001"));
+    assert_eq!(shares(&named), [("hello-00002".to_owned(), 100)]);
     rig.end(Some(operator)).await;
 }

@@ -15,6 +15,8 @@ struct World {
     need: u32,
     proof: u32,
     figures: Figures,
+    /// It has been ready before.
+    proven: bool,
     second: i64,
 }
 
@@ -31,6 +33,7 @@ impl World {
             need: 1,
             proof: 1,
             figures: Figures::default(),
+            proven: false,
             second: 0,
         }
     }
@@ -42,7 +45,7 @@ impl World {
             former: self.rollout.as_ref(),
             stable: Some(&self.stable),
             latest: &self.latest,
-            proven: self.state.ready > 0,
+            proven: self.proven || self.state.ready > 0,
             state: &self.state,
             need: self.need,
             proof: self.proof,
@@ -91,6 +94,17 @@ fn without_steps_all_calls_go_when_it_is_ready() {
     assert_eq!(world.rollout, None);
     world.stable = NEW.into();
     assert_eq!(world.next().1, Next { rollout: None, split: Split::all(NEW), look_again: None });
+}
+
+#[test]
+fn one_that_was_proven_long_ago_is_not_started_for_nothing() {
+    let mut world = World::new(&[], None);
+    (world.need, world.proven) = (0, true);
+    assert_eq!(world.share_at(0), 100);
+    let mut world = World::new(&[], None);
+    (world.need, world.proven) = (2, true);
+    assert_eq!(world.share_at(0), 0, "but where there are calls it is");
+    assert_eq!(world.rollout.as_ref().unwrap().pods, Some(2));
 }
 
 #[test]
