@@ -19,7 +19,6 @@ use crate::{
     cache::{Cache, Cached, follow},
     children::{DeploymentObject, RevisionObject, ServiceObject},
     config::{Configs, Kind},
-    function::dereference::tagged,
     ingress::httproute::HTTPRoute,
     key::FunctionKey,
 };
@@ -85,13 +84,8 @@ impl Caches {
             move |key: &FunctionKey| listener.touched(key)
         };
         let to = Arc::clone(listener);
-        let known = Arc::clone(&functions);
         tasks.spawn(follow(Api::all(client.clone()), all(), functions, move |key| {
             to.touched(key);
-            // A tag of another Function may have, or get back, the host that this one's name makes.
-            for other in tagged(key).filter(|other| known.get(other, &other.name).is_some()) {
-                to.touched(&other);
-            }
             to.function_changed();
         }));
         tasks.spawn(follow(Api::all(client.clone()), managed(), revisions, touch()));

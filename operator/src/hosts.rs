@@ -41,6 +41,8 @@ pub type Won = HashMap<FunctionKey, Vec<Claim>>;
 /// Why a host does not lead to a Function that claims it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostHost {
+    /// The host; `None` if it is every public one.
+    pub host: Option<Box<str>>,
     /// Reason of the condition `Routable=False`.
     pub reason: &'static str,
     /// What is wrong and how to mend it.
@@ -86,7 +88,7 @@ impl LostHost {
                 (HOST_NOT_ALLOWED, format!("the namespace {namespace} may not claim the host {host}: {why}"))
             }
         };
-        Self { reason, message }
+        Self { host: Some(host.clone()), reason, message }
     }
 }
 
@@ -286,7 +288,7 @@ mod tests {
         let claims = new(DEFAULT_TEMPLATE, "");
         let public = hosts("ns/public", FIRST, &[]);
         let hidden = function("ns/hidden", FIRST, None, json!({"visibility": "Cluster"}));
-        let trouble = LostHost { reason: "GatewayNotReady", message: "no Gateway".into() };
+        let trouble = LostHost { host: None, reason: "GatewayNotReady", message: "no Gateway".into() };
         assert!(claims.set_way_in(Some(trouble.clone())) && !claims.set_way_in(Some(trouble.clone())));
         claims.replace([&public, &hidden].into_iter());
         assert_eq!(claims.lost(&key_of("ns/public"), &public), [trouble]);

@@ -205,7 +205,7 @@ impl Keeper {
             ..ObjectReference::default()
         });
         match (&trouble, about) {
-            (Some(LostHost { reason, message }), about) => {
+            (Some(LostHost { host: _, reason, message }), about) => {
                 tracing::error!(
                     reason,
                     detail = message,

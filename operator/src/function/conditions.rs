@@ -3,20 +3,14 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use rouse_crds::{
     conditions::{
-        ACTIVE, ALL_GOOD, HOST_CONFLICT, IDLE, INVALID, NOT_STARTED, PROVEN, READY, REVISION_READY, ROLLOUT_ABORTED,
-        ROUTABLE, ROUTED, RUNNING, STARTING, Wanted,
+        ACTIVE, ALL_GOOD, IDLE, INVALID, NOT_STARTED, PROVEN, READY, REVISION_READY, ROLLOUT_ABORTED, ROUTABLE, ROUTED,
+        RUNNING, STARTING, Wanted,
     },
     function::FunctionStatus,
     pod::PodFailure,
 };
 
-use super::{
-    apply::Conflict,
-    dereference::{Kind, LostTag},
-    observe::RevisionState,
-    traffic::Missing,
-    validate::Invalid,
-};
+use super::{apply::Conflict, dereference::Kind, observe::RevisionState, traffic::Missing, validate::Invalid};
 use crate::hosts::LostHost;
 
 /// Reason: an object that the Function needs exists already and belongs to something else.
@@ -40,8 +34,6 @@ pub struct Inputs<'a> {
     pub conflicts: &'a [Conflict],
     /// Hosts that do not lead to it, and why.
     pub lost_hosts: &'a [LostHost],
-    /// Tags whose host another Function has.
-    pub lost_tags: &'a [LostTag],
     /// A revision that `spec.traffic` names and that is not there.
     pub missing: Option<&'a Missing>,
     /// The newest revision.
@@ -78,9 +70,6 @@ fn conflict(type_: &'static str, conflict: &Conflict) -> Wanted {
 fn routable(inputs: &Inputs<'_>) -> Wanted {
     if let Some(lost) = inputs.lost_hosts.first() {
         return wanted(ROUTABLE, Some(false), lost.reason, lost.to_string());
-    }
-    if let Some(lost) = inputs.lost_tags.first() {
-        return wanted(ROUTABLE, Some(false), HOST_CONFLICT, lost.to_string());
     }
     if let Some(missing) = inputs.missing {
         return wanted(ROUTABLE, Some(false), REVISION_MISSING, missing.to_string());

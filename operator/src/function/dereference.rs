@@ -1,13 +1,9 @@
 //! Step one: everything that a Function refers to and owns, as the caches have it.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use kube::{Resource, ResourceExt as _};
-use rouse_crds::{
-    Function,
-    function::{OnConfigChange, Visibility},
-    pod::FunctionPod,
-};
+use rouse_crds::{Function, function::OnConfigChange, pod::FunctionPod};
 
 use super::{
     Context,
@@ -36,26 +32,8 @@ pub struct Found {
     pub leftovers: Vec<Removal>,
     /// Hosts that it claims and another has.
     pub lost_hosts: Vec<LostHost>,
-    /// Tags whose host is another Function's default host.
-    pub lost_tags: Vec<LostTag>,
     /// ConfigMaps and Secrets that it takes something from.
     pub config: Config,
-}
-
-/// A tag whose host is the default host of another Function, which has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LostTag {
-    /// The tag.
-    pub tag: String,
-    /// The Function that has the host.
-    pub owner: FunctionKey,
-}
-
-impl fmt::Display for LostTag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tag, owner } = self;
-        write!(f, "the host of the tag {tag} in spec.traffic is that of the Function {owner}; choose another tag")
-    }
 }
 
 /// Kinds of objects that are removed.
@@ -108,7 +86,6 @@ pub fn dereference(context: &Context, key: &FunctionKey, function: &Function) ->
             .collect(),
         leftovers,
         lost_hosts: context.claims.lost(key, function),
-        lost_tags: lost_tags(context, key, function),
         config: config(context, key, function),
     }
 }
@@ -127,30 +104,6 @@ fn config(context: &Context, key: &FunctionKey, function: &Function) -> Config {
     let version = |of: &Reference| configs.version(&key.namespace, of);
     Config::Watched(references.into_iter().map(|(of, optional)| (of.clone(), (optional, version(&of)))).collect())
 }
-
-fn lost_tags(context: &Context, key: &FunctionKey, function: &Function) -> Vec<LostTag> {
-    if function.spec.visibility() != Visibility::Public {
-        return Vec::new();
-    }
-    let tags = function.spec.traffic.iter().flatten().filter_map(|target| target.tag.as_ref());
-    tags.filter_map(|tag| {
-        let owner = FunctionKey::new(&key.namespace, format!("{tag}-{}", key.name));
-        let there = context.caches.functions.get(&owner, &owner.name).is_some();
-        there.then(|| LostTag { tag: tag.clone(), owner })
-    })
-    .collect()
-}
-
-/// Functions that a Function of this name may have the host of a tag of: `next-hello` is `hello` with the tag `next`.
-pub fn tagged(key: &FunctionKey) -> impl Iterator<Item = FunctionKey> {
-    key.name.match_indices('-').filter(|(at, _)| (1..=MAX_TAG).contains(at)).map(|(at, _)| {
-        // A dash is one byte, so what follows it begins a character.
-        FunctionKey::new(&key.namespace, key.name.get(at + 1..).unwrap_or_default())
-    })
-}
-
-/// Longest tag, as the custom resource has it.
-const MAX_TAG: usize = 11;
 
 /// Sorts what is filed under a Function into its own and what a former one of the same name has left. What is being
 /// deleted counts as gone, and what has another kind of owner is not touched.
@@ -188,17 +141,4 @@ pub fn is_leftover(
             && o.name == key.name
             && o.uid != uid
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whose_tag_a_name_may_be() {
-        let of = |name: &str| tagged(&FunctionKey::new("ns", name)).map(|key| key.name).collect::<Vec<_>>();
-        assert_eq!(of("next-my-fn"), ["my-fn", "fn"]);
-        assert_eq!(of("plain"), Vec::<String>::new());
-        assert_eq!(of("a-name-longer-than-a-tag"), ["name-longer-than-a-tag", "longer-than-a-tag"]);
-    }
 }

@@ -8,6 +8,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use rouse_crds::{
     demand,
     function::{FunctionStatus, RolloutPhase},
+    hosts::{AllowedHosts, ownership::Rules},
     names::{FUNCTION_LABEL, FUNCTION_UID_LABEL, REVISION_LABEL},
 };
 use serde::de::DeserializeOwned;
@@ -120,7 +121,8 @@ fn context(api: &FakeApi, configs: &Arc<Configs>) -> Arc<Context> {
     let caches = Caches { configs: Some(Arc::clone(configs)), ..Caches::default() };
     let events = Events::new(client.clone(), "test");
     let outcomes = Arc::new(Outcomes::default());
-    let mut context = Context::new(client, caches, Claims::default(), names(), events, Metrics::default(), outcomes);
+    let claims = Claims::new(Rules { template: names().hosts, allowed: AllowedHosts::default() });
+    let mut context = Context::new(client, caches, claims, names(), events, Metrics::default(), outcomes);
     let clock = api.clone();
     context.clock = Box::new(move || clock.now());
     Arc::new(context)

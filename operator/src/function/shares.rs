@@ -126,7 +126,7 @@ fn roll(inputs: &Inputs<'_>, stable: Option<&str>, percent: u32) -> rollout::Nex
 fn url(inputs: &Inputs<'_>, tag: &str) -> Option<String> {
     let function = inputs.function;
     let public = function.spec.visibility() == Visibility::Public;
-    let lost = inputs.found.lost_tags.iter().any(|lost| lost.tag == tag);
-    let namespace = function.namespace().unwrap_or_default();
-    (public && !lost).then(|| format!("http://{}", inputs.names.hosts.tagged(tag, &function.name_any(), &namespace)))
+    let host = inputs.names.hosts.tagged(tag, &function.name_any(), &function.namespace().unwrap_or_default());
+    let lost = inputs.found.lost_hosts.iter().any(|lost| lost.host.as_deref() == Some(&host));
+    (public && !lost).then(|| inputs.names.url(&host))
 }

@@ -135,7 +135,6 @@ fn compute(
         invalid,
         conflicts: applied.as_ref().map_or(&[], |r| &r.state.conflicts),
         lost_hosts: &found.lost_hosts,
-        lost_tags: &found.lost_tags,
         missing: shares.missing.as_ref(),
         latest: &latest,
         state: &state,

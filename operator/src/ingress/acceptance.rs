@@ -69,6 +69,7 @@ impl Keeper {
         }
         known.amiss = matches!(known.asked, Some((_, Some(false))));
         known.amiss.then(|| LostHost {
+            host: None,
             reason: INGRESS_CLASS_MISSING,
             message: format!(
                 "the IngressClass {class} of Rouse's value ingress.className does not exist, so its hosts are not served by an ingress; calls inside the cluster are"
@@ -86,6 +87,7 @@ impl Keeper {
         let message = self.gateway_message(gateway, routes, known).await;
         known.amiss = message.is_some();
         message.map(|message| LostHost {
+            host: None,
             reason: GATEWAY_NOT_READY,
             message: format!("{message}; calls inside the cluster are served"),
         })

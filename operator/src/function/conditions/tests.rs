@@ -26,7 +26,6 @@ fn decided(former: &FunctionStatus, state: &RevisionState, unproven_is_fine: boo
         invalid: None,
         conflicts: &[],
         lost_hosts: &[],
-        lost_tags: &[],
         missing: None,
         latest: LATEST,
         state,
@@ -106,13 +105,13 @@ fn zero_is_healthy() {
 #[test]
 fn a_lost_host_says_who_has_it() {
     let former = FunctionStatus::default();
-    let lost = [LostHost { reason: HOST_CONFLICT, message: "shop.example.org belongs to other/shop".into() }];
+    let lost =
+        [LostHost { host: None, reason: HOST_CONFLICT, message: "shop.example.org belongs to other/shop".into() }];
     let inputs = Inputs {
         former: &former,
         invalid: None,
         conflicts: &[],
         lost_hosts: &lost,
-        lost_tags: &[],
         missing: None,
         latest: LATEST,
         state: &state(1, 1, None),
@@ -137,7 +136,6 @@ fn an_invalid_spec_is_named() {
         invalid: Some(&invalid),
         conflicts: &[],
         lost_hosts: &[],
-        lost_tags: &[],
         missing: None,
         latest: LATEST,
         state: &state(1, 1, None),
@@ -164,7 +162,6 @@ fn pods_that_cannot_be_made_are_told_as_long_as_they_are_wanted() {
         invalid: None,
         conflicts: &[],
         lost_hosts: &[],
-        lost_tags: &[],
         missing: None,
         latest: LATEST,
         state: &state,
@@ -192,7 +189,6 @@ fn a_notice_stands_beside_what_is_well() {
         invalid: None,
         conflicts: &[],
         lost_hosts: &[],
-        lost_tags: &[],
         missing: None,
         latest: LATEST,
         state: &state,

@@ -8,6 +8,7 @@ use crate::function::{
     tell::condition,
     validate::validate,
 };
+use crate::hosts::LostHost;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -201,8 +202,11 @@ fn a_tag_whose_host_another_function_has() {
     let function = function(json!({"image": "i", "traffic": [{"latest": true, "percent": 100, "tag": "next"}]}));
     let mut found = Found::default();
     deployment(&mut found, "hello-00001", 1, 1);
-    let owner = FunctionKey::new("default", "next-hello");
-    found.lost_tags = vec![super::super::dereference::LostTag { tag: "next".into(), owner }];
+    found.lost_hosts = vec![LostHost {
+        host: Some("next-hello.default.example.com".into()),
+        reason: "HostConflict",
+        message: "it belongs to the Function default/next-hello".into(),
+    }];
     let (former, applied) = (FunctionStatus::default(), resources("hello-00001"));
     let status = compute(&function, &former, &found, &applied, &names(), &Figures::default(), at(0)).0;
     assert_eq!((status.traffic[0].tag.as_deref(), &status.traffic[0].url), (Some("next"), &None));
