@@ -107,7 +107,8 @@ async fn story(rig: &Rig, dies: Option<(&DieAfter, Client)>) -> Value {
             f.status.as_ref().unwrap().latest_revision.as_deref() == Some("hello-00003")
         })
         .await;
-        rig.pods_ready("hello-00003", 1).await;
+        // As many as all calls need at most, when each of two has half of them on one pod.
+        rig.pods_ready("hello-00003", 2).await;
         let all = |f: &rouse_crds::Function| {
             let status = f.status.as_ref().unwrap();
             status.rollout.is_none() && status.traffic.len() == 1 && status.traffic[0].revision == "hello-00003"
