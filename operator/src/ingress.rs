@@ -165,8 +165,13 @@ impl Keeper {
         self.report(trouble).await;
         // The way that there was goes when the new one is there.
         if served && !memory.swept {
-            self.sweep().await?;
-            memory.swept = true;
+            // It holds up nothing: what is wanted is written.
+            match self.sweep().await {
+                Ok(()) => memory.swept = true,
+                Err(error) => {
+                    tracing::warn!(%error, "What another ingress.mode has left could not be removed and will be tried again");
+                }
+            }
         }
         Ok(wait)
     }

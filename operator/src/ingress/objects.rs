@@ -78,8 +78,9 @@ impl Keeper {
         let ours = ListParams::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
         let found = match api.list_metadata(&ours).await {
             Ok(found) => found,
-            // A cluster without the Gateway API, or a role that was not made for it: then there is nothing of ours.
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_forbidden() => {
+            // A cluster without the Gateway API, or a role that was not made for it: then there is nothing of ours. That a
+            // kind is not known is said in plain text, without the reason that `is_not_found` looks for.
+            Err(kube::Error::Api(status)) if status.code == 404 || status.is_forbidden() => {
                 tracing::debug!(kind = %K::kind(&()), "Nothing to sweep");
                 return Ok(());
             }
