@@ -176,8 +176,14 @@ async fn max_below_the_count_under_load_takes_only_what_is_empty() {
         assert_eq!(turn(&mut loads).await, 3, "all of them are busy");
         sleep(Duration::from_millis(200)).await;
     }
-    let marked: Vec<_> =
-        pods.list(&ListParams::default()).await.unwrap().iter().filter(|p| cost(p) < 0).map(|p| p.name_any()).collect();
+    let marked: Vec<_> = pods
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .iter()
+        .filter(|p| cost(p) < 0)
+        .map(kube::ResourceExt::name_any)
+        .collect();
     assert_eq!(marked, ["b", "c"], "those with the least in them");
     for (name, count) in [("c", 2), ("b", 1)] {
         loads.iter_mut().find(|(n, _)| n == name).unwrap().1 = 0;
