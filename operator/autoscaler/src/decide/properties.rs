@@ -197,6 +197,8 @@ proptest! {
     ) {
         let mut state = State::new(Duration::ZERO);
         let (mut demand, mut observed) = (Demand::default(), Observed { desired: 1, ready: 1 });
+        // What was counted before the first look is of no time in particular, so a call is one that comes after it.
+        decide(Duration::ZERO, &demand, &observed, &policy, &mut state);
         for (now, in_flight, calls) in jumps {
             (demand.in_flight, demand.arrivals) = (in_flight, demand.arrivals + calls);
             demand.request_us += in_flight * 250_000;
