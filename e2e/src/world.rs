@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
 use kube::{
     Api, Client, Config, ResourceExt as _,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use rouse_crds::{Function, FunctionSpec, names, pod::FunctionPod};
@@ -126,15 +126,9 @@ impl World {
             fields.extend(more.clone());
         }
         let spec: FunctionSpec = serde_json::from_value(fields).context("not a Function's spec")?;
-        let mut function = Function::new(name, spec);
-        let api = self.functions();
-        match api.get_opt(name).await? {
-            None => Ok(api.create(&PostParams::default(), &function).await?),
-            Some(old) => {
-                function.metadata.resource_version = old.metadata.resource_version;
-                Ok(api.replace(name, &PostParams::default(), &function).await?)
-            }
-        }
+        // Server-side, so that what the operator writes at the same moment into the status is no conflict.
+        let apply = PatchParams::apply("rouse-e2e").force();
+        Ok(self.functions().patch(name, &apply, &Patch::Apply(Function::new(name, spec))).await?)
     }
 
     /// Waits until condition `type_` has `status`, and gives its reason and message.
