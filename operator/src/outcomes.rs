@@ -75,6 +75,14 @@ impl Figures {
         self.latencies.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
+    /// Calls that certainly took so long or longer: those of the buckets that begin there.
+    #[must_use]
+    pub fn slower(&self, limit: Duration) -> u64 {
+        let begins = |bucket: u16| bucket.checked_sub(1).map_or(Duration::ZERO, latency_bound);
+        let slow = self.latencies.iter().filter(|(bucket, _)| begins(**bucket) >= limit);
+        slow.fold(0, |sum, (_, count)| sum.saturating_add(*count))
+    }
+
     /// Between which two times the 99th percentile of the times lies; `None` without any.
     #[must_use]
     pub fn p99(&self) -> Option<(Duration, Duration)> {

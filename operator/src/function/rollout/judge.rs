@@ -13,6 +13,10 @@ pub const ALL_FAILED: u64 = 5;
 /// Calls that are needed before their 99th percentile is more than the slowest one.
 pub const ENOUGH_FOR_P99: u64 = 100;
 
+/// So many slow calls say something already among fewer. Were one in a hundred slow, there would be so many among 99 once
+/// in three hundred times.
+pub const SLOW_FOR_SURE: u64 = 5;
+
 /// What speaks against the revision, by its calls since the step began; nothing while there are too few of them.
 pub fn judge(abort_on: &AbortOn, figures: &Figures) -> Option<String> {
     let Figures { answered, failed, latencies: _ } = figures;
@@ -34,6 +38,12 @@ pub fn judge(abort_on: &AbortOn, figures: &Figures) -> Option<String> {
             let (from, to) = (from.as_millis(), to.as_millis());
             return Some(format!(
                 "of its {timed} calls the 99th percentile took {from} to {to}ms, and spec.rollout.abortOn.p99 is {limit}"
+            ));
+        }
+        let slow = figures.slower(limit.get());
+        if timed < ENOUGH_FOR_P99 && slow >= SLOW_FOR_SURE {
+            return Some(format!(
+                "{slow} of its {timed} calls took longer than spec.rollout.abortOn.p99, which is {limit}"
             ));
         }
     }
@@ -77,12 +87,25 @@ mod tests {
     #[rstest]
     #[case::fine(500, 200, false)]
     #[case::too_long(1000, 200, true)]
-    #[case::too_few(1000, 99, false)]
+    #[case::a_few_and_all_of_them(1000, 5, true)]
+    #[case::too_few(1000, 4, false)]
     #[case::within_the_width_of_a_bucket(805, 200, false)]
     fn by_time(#[case] millis: u64, #[case] calls: u64, #[case] bad: bool) {
         let bucket = latency_bucket(Duration::from_millis(millis));
         let figures = Figures { answered: calls, failed: 0, latencies: [(bucket, calls)].into() };
         let said = judge(&abort_on(Some("5%"), Some("800ms")), &figures);
         assert_eq!(said.is_some(), bad, "{said:?}");
+    }
+
+    #[test]
+    fn a_few_slow_ones_among_few() {
+        let (quick, slow) = (latency_bucket(Duration::from_millis(5)), latency_bucket(Duration::from_secs(2)));
+        let told = |quick_ones, slow_ones| {
+            let latencies = [(quick, quick_ones), (slow, slow_ones)].into();
+            judge(&abort_on(None, Some("800ms")), &Figures { answered: quick_ones + slow_ones, failed: 0, latencies })
+        };
+        assert_eq!(told(60, 4), None);
+        assert_eq!(told(60, 5).unwrap(), "5 of its 65 calls took longer than spec.rollout.abortOn.p99, which is 800ms");
+        assert_eq!(told(995, 5), None, "five in a thousand are fewer than one in a hundred");
     }
 }
