@@ -3,14 +3,13 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt as _;
 use parking_lot::Mutex;
 use rouse_autoscaler::{Decision, Metric, Policy, Seen};
 use rouse_crds::Function;
 use serde_json::{Value, json};
 
 use super::{Scaler, drain, memory::Memory, policy};
-use crate::{children::DeploymentObject, function::observe, key::FunctionKey};
+use crate::{children::DeploymentObject, key::FunctionKey};
 
 /// The scaler, while this replica leads; every clone has the same.
 #[derive(Clone, Default)]
@@ -70,18 +69,9 @@ impl Scaler {
         let memories = memories.get_mut(key).unwrap_or(&mut nothing);
         let schedules = function.spec.scaling.as_ref().and_then(|s| s.schedules.as_deref()).unwrap_or_default();
         let wanted = memories.timetable.as_mut().map(|timetable| timetable.wanted(schedules, wall));
-        let newest = found.deployments.keys().next_back();
         let cold_start = function.spec.timeouts().cold_start();
         let revisions = found.deployments.iter().map(|(name, deployment)| {
-            let seen = observe::revision(&found, name, cold_start, wall);
-            let facts = policy::Facts {
-                name,
-                newest: newest == Some(name),
-                created: deployment.creation_timestamp().map(|t| t.0),
-                failing: seen.failure.is_some(),
-                ready: seen.ready > 0,
-                scheduled: wanted.map_or(0, |w| w.min),
-            };
+            let facts = policy::Facts::of(&found, name, cold_start, wanted.map_or(0, |w| w.min), wall);
             let (policy, _) = policy::of(function, facts, wall);
             self.explain_revision(key, name, deployment, &policy, memories.get(name), now)
         });

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     children::{DeploymentObject, owned_by},
-    function::{dereference::Found, observe},
+    function::dereference::Found,
     key::FunctionKey,
 };
 
@@ -92,7 +92,6 @@ impl Scaler {
             plan.look_at(Instant::now() + wanted.again);
         }
         // Names end in the number with leading zeros, so the last is the newest.
-        let newest = found.deployments.keys().next_back();
         let (cold_start, response) = (function.spec.timeouts().cold_start(), function.spec.timeouts().response());
         for (name, deployment) in &found.deployments {
             let memory =
@@ -102,15 +101,7 @@ impl Scaler {
                 plan.look_at(at);
                 continue;
             }
-            let seen = observe::revision(&found, name, cold_start, wall);
-            let facts = policy::Facts {
-                name,
-                newest: newest == Some(name),
-                created: deployment.creation_timestamp().map(|t| t.0),
-                failing: seen.failure.is_some(),
-                ready: seen.ready > 0,
-                scheduled,
-            };
+            let facts = policy::Facts::of(&found, name, cold_start, scheduled, wall);
             let (policy, proof_ends) = policy::of(function, facts, wall);
             let (demand, complete) = {
                 let mut aggregate = self.demand.lock();

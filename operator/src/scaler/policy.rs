@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
 use rouse_autoscaler::{Metric, PRICE, Policy};
 use rouse_crds::{
     Function,
@@ -10,7 +11,7 @@ use rouse_crds::{
     function::{self, Prewarm},
 };
 
-use crate::function::rollout;
+use crate::function::{dereference::Found, observe, rollout};
 
 /// What is known of the revision.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,23 @@ pub struct Facts<'a> {
     pub ready: bool,
     /// Pods that the Function's schedules want now.
     pub scheduled: u32,
+}
+
+impl<'a> Facts<'a> {
+    /// What is known at `now` of the revision `name`, whose pods may take `cold_start` to listen, while a schedule wants
+    /// `scheduled` pods.
+    pub fn of(found: &Found, name: &'a str, cold_start: Duration, scheduled: u32, now: Timestamp) -> Self {
+        let seen = observe::revision(found, name, cold_start, now);
+        Self {
+            name,
+            // Names end in the number with leading zeros, so the last is the newest.
+            newest: found.deployments.keys().next_back().is_some_and(|newest| newest == name),
+            created: found.deployments.get(name).and_then(|d| d.creation_timestamp()).map(|t| t.0),
+            failing: seen.failure.is_some(),
+            ready: seen.ready > 0,
+            scheduled,
+        }
+    }
 }
 
 /// The policy, and after how long it will be another one though nothing changes.
