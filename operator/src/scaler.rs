@@ -133,6 +133,8 @@ impl Scaler {
         let Some(guarded) = self.caches.functions.get(&key, &key.name) else {
             self.memory.lock().remove(&key);
             self.demand.lock().forget(&key);
+            // A late frame may have spoken of it after the reconciler had let it go.
+            self.outcomes.keep(&key, |_| false);
             return None;
         };
         // One that cannot be read keeps its pods as they are.

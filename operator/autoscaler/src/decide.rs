@@ -59,10 +59,15 @@ pub fn decide(now: Duration, demand: &Demand, observed: &Observed, policy: &Poli
         if replicas == 0 && called {
             (replicas, reason) = (1, Reason::Load);
         }
-        let floors =
-            [(policy.initial, Reason::Initial), (policy.scheduled, Reason::Scheduled), (policy.min, Reason::Min)];
+        let floors = [
+            (policy.initial, Reason::Initial),
+            (policy.held, Reason::Rollout),
+            (policy.scheduled, Reason::Scheduled),
+            (policy.min, Reason::Min),
+        ];
         for (floor, why) in floors {
-            if floor > replicas {
+            // What is held counts as a rise, too, and is not to be told as one.
+            if floor > replicas || (why == Reason::Rollout && floor == replicas && reason == Reason::Panic) {
                 (replicas, reason) = (floor, why);
             }
         }
@@ -109,6 +114,12 @@ fn notice(demand: &Demand, observed: &Observed, policy: &Policy, state: &mut Sta
     if woken {
         state.rise = Some(at);
         state.peaks.note(at, observed.desired, hold(policy));
+    }
+    if policy.held > 0 {
+        // Its calls are on their way: as if they were here, lest the pods go in the moment in which they come.
+        state.last_active = at;
+        state.rise = Some(at);
+        state.peaks.note(at, policy.held.min(policy.max), hold(policy));
     }
     state.arrivals = Some(demand.arrivals);
     if demand.queued > 0 {

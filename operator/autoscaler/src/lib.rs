@@ -49,6 +49,9 @@ pub struct Policy {
     pub max: u32,
     /// Never fewer pods while the revision is being proven. The caller sets it to 0 once it is proven, or has failed.
     pub initial: u32,
+    /// Never fewer pods while calls are about to be led to the revision, and for as long afterwards as a rise is held: until
+    /// they are there, nothing but this says that they come. 0 while none are.
+    pub held: u32,
     /// Never fewer pods while a schedule is on; see [`schedule::active`]. 0 while none is.
     pub scheduled: u32,
     /// What `target` counts.
@@ -76,6 +79,7 @@ impl Default for Policy {
             min: 0,
             max: 100,
             initial: 0,
+            held: 0,
             scheduled: 0,
             metric: Metric::Concurrency,
             target: 70.0,

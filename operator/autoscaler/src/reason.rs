@@ -50,6 +50,8 @@ pub enum Reason {
     Learning,
     /// The revision is being proven.
     Initial,
+    /// Calls are about to be led to the revision.
+    Rollout,
     /// More was wanted within the scale-down delay.
     Delayed,
     /// The next call is likely soon, going by earlier ones.
@@ -76,6 +78,7 @@ impl Reason {
             Self::Panic => "panic",
             Self::Learning => "learning",
             Self::Initial => "initial",
+            Self::Rollout => "rollout",
             Self::Delayed => "delayed",
             Self::Prewarmed => "prewarmed",
             Self::Scheduled => "scheduled",
@@ -96,6 +99,7 @@ impl fmt::Display for Reason {
             Self::Panic => "sudden rise",
             Self::Learning => "kept until a whole window has been seen",
             Self::Initial => "being proven",
+            Self::Rollout => "a roll-out is about to lead calls here",
             Self::Delayed => "more was wanted within scaleDownDelay",
             Self::Prewarmed => "a call is likely soon",
             Self::Scheduled => "a schedule is on",
@@ -144,8 +148,10 @@ mod tests {
     #[test]
     fn words_and_sentences_tell_reasons_apart() {
         use Reason::*;
-        let all =
-            [Idle, KeptWarm, Load, Waiting, Panic, Learning, Initial, Delayed, Prewarmed, Scheduled, Min, Max, Paused];
+        let all = [
+            Idle, KeptWarm, Load, Waiting, Panic, Learning, Initial, Rollout, Delayed, Prewarmed, Scheduled, Min, Max,
+            Paused,
+        ];
         let words: std::collections::HashSet<_> = all.iter().map(|r| r.word()).collect();
         let sentences: std::collections::HashSet<_> = all.iter().map(ToString::to_string).collect();
         assert_eq!((words.len(), sentences.len()), (all.len(), all.len()));

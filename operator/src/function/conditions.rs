@@ -42,6 +42,8 @@ pub struct Inputs<'a> {
     pub state: &'a RevisionState,
     /// Why its roll-out was ended.
     pub aborted: Option<&'a str>,
+    /// Whether its roll-out is under way.
+    pub rolling: bool,
     /// Something that the user should know though all is well.
     pub notice: Option<&'a str>,
     /// Whether `scaling.initial` is 0: it is not started to be proven.
@@ -115,6 +117,11 @@ fn revision_ready(inputs: &Inputs<'_>) -> Wanted {
             NOT_STARTED,
             format!("{name} is started by its first call (spec.scaling.initial is 0)."),
         );
+    }
+    // What was last said does not hold any more (a wrong edit was taken back, or calls are led elsewhere by name), and no pod
+    // is on its way.
+    if inputs.state.desired == 0 && !inputs.rolling && former_of_this_revision(inputs).is_some() {
+        return said(Some(true), NOT_STARTED, format!("{name} has no pods; its next call starts one."));
     }
     said(None, STARTING, format!("The first pod of {name} is on its way."))
 }

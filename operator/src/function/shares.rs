@@ -72,7 +72,14 @@ pub fn decide(inputs: &Inputs<'_>) -> Shares {
     existing.dedup();
     let wanted = function.spec.traffic.as_deref().unwrap_or_default();
     let stable = rollout::stable(former, |name| existing.iter().any(|there| there == name));
+    let mut named = wanted.iter().filter_map(|target| target.revision.as_ref());
     let next = match traffic::latest_percent(wanted) {
+        // Nothing moves while a revision is named that is not there, so no roll-out does.
+        _ if named.any(|name| !existing.contains(name)) => rollout::Next {
+            rollout: former.rollout.clone(),
+            split: Split::all(stable.as_deref().unwrap_or(latest)),
+            look_again: None,
+        },
         Some(percent) => roll(inputs, stable.as_deref(), percent),
         // Nothing goes to the latest, so there is nothing to roll out.
         None => {

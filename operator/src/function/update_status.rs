@@ -63,7 +63,6 @@ pub async fn update_status(
     let former = FunctionStatus { habits: None, ..former };
     let figures = context.baselines.figures(key, former.rollout.as_ref(), &context.outcomes);
     let (status, look_again) = compute(function, &former, found, applied, &context.names, &figures, (context.clock)());
-    context.baselines.set(key, status.rollout.as_ref(), &context.outcomes);
     if status != former {
         let body = json!({
             "apiVersion": Function::api_version(&()),
@@ -80,8 +79,12 @@ pub async fn update_status(
             Err(kube::Error::Api(refused)) if refused.is_not_found() || refused.is_conflict() => return Ok(None),
             Err(error) => return Err(error),
         }
+        context.baselines.set(key, status.rollout.as_ref(), &context.outcomes);
         tell(context, key, function, &former, &status).await;
         context.written.lock().insert(key.clone(), LastWritten { seen, status });
+    } else {
+        // After a restart in the middle of a step. Not before a write: one that fails must not lose what it was decided from.
+        context.baselines.set(key, status.rollout.as_ref(), &context.outcomes);
     }
     let obstacle = match applied {
         Ok(resources) => !resources.state.conflicts.is_empty() || resources.state.rejected.is_some(),
@@ -139,6 +142,7 @@ fn compute(
         latest: &latest,
         state: &state,
         aborted: aborted.and_then(|r| r.message.as_deref()),
+        rolling: aborted.is_none() && shares.rollout.is_some(),
         notice: (found.config == Config::NotWatched).then_some(conditions::CONFIG_NOTICE),
         unproven_is_fine: scaling.initial() == 0,
         pods: desired.max(u32::try_from(found.pods.iter().filter(|p| !p.ended()).count()).unwrap_or(u32::MAX)),

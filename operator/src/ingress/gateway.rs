@@ -105,27 +105,37 @@ impl Gateway {
     /// What the Gateway's controller has said of a route.
     pub fn verdict(&self, route: &HTTPRoute) -> Verdict {
         let own = route.metadata.namespace.as_deref();
-        let mut heard = false;
+        let (mut heard, mut accepted, mut elsewhere) = (false, false, None);
         for parent in route.status.iter().flat_map(|status| &status.parents) {
             let ParentRef { name, namespace, .. } = &parent.parent_ref;
             if *name != self.name || namespace.as_deref().or(own) != Some(&self.namespace) {
                 continue;
             }
             heard |= parent.conditions.iter().any(|c| c.type_ == "Accepted");
+            accepted |= parent.conditions.iter().any(|c| c.type_ == "Accepted" && c.status == "True");
             let bad = |c: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
                 matches!(c.type_.as_str(), "Accepted" | "ResolvedRefs") && c.status == "False"
             };
             if let Some(bad) = parent.conditions.iter().find(bad) {
-                return Verdict::Refused(format!(
+                let refused = Verdict::Refused(format!(
                     "the Gateway {self} says of the HTTPRoute {}: {}=False, {}: {}",
                     route.metadata.name.as_deref().unwrap_or_default(),
                     bad.type_,
                     bad.reason,
                     bad.message
                 ));
+                // A listener that is for one host only has nothing to do with routes of others: another one serves those.
+                if bad.reason != "NoMatchingListenerHostname" {
+                    return refused;
+                }
+                elsewhere.get_or_insert(refused);
             }
         }
-        if heard { Verdict::Accepted } else { Verdict::Unheard }
+        match elsewhere {
+            Some(refused) if !accepted => refused,
+            _ if heard => Verdict::Accepted,
+            _ => Verdict::Unheard,
+        }
     }
 }
 
@@ -237,6 +247,12 @@ mod tests {
         assert_eq!(gateway.verdict(&route(&parent("edge", good.clone()))), Verdict::Accepted);
         assert_eq!(gateway.verdict(&route(&parent("other", good))), Verdict::Unheard);
         assert_eq!(gateway.verdict(&route(&json!([]))), Verdict::Unheard);
+        let listener = |conditions: Value| parent("edge", conditions)[0].clone();
+        let mut no_host = condition("Accepted", "False");
+        no_host["reason"] = json!("NoMatchingListenerHostname");
+        let two = json!([listener(json!([no_host])), listener(json!([condition("Accepted", "True")]))]);
+        assert_eq!(gateway.verdict(&route(&two)), Verdict::Accepted, "another listener serves it");
+        assert!(matches!(gateway.verdict(&route(&json!([listener(json!([no_host]))]))), Verdict::Refused(_)));
         for bad in [
             json!([condition("Accepted", "False")]),
             json!([condition("Accepted", "True"), condition("ResolvedRefs", "False")]),

@@ -174,6 +174,7 @@ fn of_policy(policy: &Policy) -> Value {
         "min": policy.min,
         "max": policy.max,
         "initial": policy.initial,
+        "rollout": policy.held,
         "scheduled": policy.scheduled,
         "metric": match policy.metric { Metric::Concurrency => "concurrency", Metric::Rps => "rps" },
         "target": policy.target,

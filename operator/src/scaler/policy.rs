@@ -13,6 +13,9 @@ use rouse_crds::{
 
 use crate::function::{dereference::Found, observe, rollout};
 
+/// How long after it was made a new revision that fails is tried.
+const TRY: Duration = Duration::from_secs(600);
+
 /// What is known of the revision.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -65,13 +68,24 @@ pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Opt
         function.spec.timeouts().cold_start().saturating_sub(age)
     });
     let proving = unproven && !left.is_zero() && scaling.initial() > 0;
-    // A revision that is about to take over needs the pods for its share before it has the share.
+    // A revision that is about to take over needs the pods for its share before it has the share. One that fails may do
+    // better by itself (a node comes, a registry is back), so for a while one pod goes on trying.
     let failed = facts.failing || said == Some("False");
-    let held = if failed { 0 } else { rollout::pods::held(status, facts.name) };
+    let asked = rollout::pods::held(status, facts.name);
+    let trying = facts.created.map_or(Duration::ZERO, |created| {
+        TRY.saturating_sub(Duration::try_from(now.duration_since(created)).unwrap_or_default())
+    });
+    let held = match (failed, trying.is_zero()) {
+        (false, _) => asked,
+        (true, false) => asked.min(1),
+        (true, true) => 0,
+    };
+    let tries = failed && held > 0;
     let policy = Policy {
         min: if carries { scaling.min() } else { 0 },
         max: scaling.max(),
-        initial: if proving { scaling.initial() } else { 0 }.max(held),
+        initial: if proving { scaling.initial() } else { 0 },
+        held,
         scheduled: if carries { facts.scheduled } else { 0 },
         metric: match scaling.metric() {
             function::Metric::Concurrency => Metric::Concurrency,
@@ -84,9 +98,11 @@ pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Opt
         scale_down_delay: scaling.scale_down_delay(),
         // Of a revision that nobody calls there is nothing to be learned.
         prewarm: (carries && scaling.prewarm() == Prewarm::Auto).then_some(PRICE),
-        paused: scaling.paused(),
+        // What has no calls is nobody's to scale by hand: it goes.
+        paused: scaling.paused() && (carries || facts.newest),
     };
-    (policy, proving.then_some(left))
+    let ends = [proving.then_some(left), tries.then_some(trying)];
+    (policy, ends.into_iter().flatten().min())
 }
 
 #[cfg(test)]
@@ -158,18 +174,23 @@ mod tests {
         (scaling.prewarm, scaling.paused) = (Some(Prewarm::Auto), Some(true));
         let [carries, idle] = policies(&function);
         assert_eq!((carries.prewarm, carries.paused, idle.prewarm), (Some(PRICE), true, None));
+        let old = of(&function, Facts { newest: false, ..facts("f-0") }, now(0)).0;
+        assert!(!old.paused, "a revision without calls goes, or each edit would leave its pods behind");
     }
 
     #[test]
     fn a_roll_out_holds_the_pods_that_it_asks_for() {
         let mut status = said("True");
         status["rollout"] = json!({"revision": "f-2", "from": "f-1", "percent": 10, "phase": "Progressing", "pods": 9});
-        let initial = |status: &Value, facts| of(&function(status.clone()), facts, now(100)).0.initial;
-        assert_eq!(initial(&status, facts("f-2")), 9);
-        assert_eq!(initial(&status, Facts { newest: false, ..facts("f-1") }), 0);
-        assert_eq!(initial(&status, Facts { failing: true, ..facts("f-2") }), 0, "not for one that cannot run");
+        let held = |status: &Value, facts, second| of(&function(status.clone()), facts, now(second)).0.held;
+        assert_eq!(held(&status, facts("f-2"), 100), 9);
+        assert_eq!(held(&status, Facts { newest: false, ..facts("f-1") }, 100), 0);
+        let failing = Facts { failing: true, ..facts("f-2") };
+        assert_eq!(held(&status, failing, 100), 1, "one that fails goes on trying");
+        assert_eq!(of(&function(status.clone()), failing, now(100)).1, Some(Duration::from_secs(500)));
+        assert_eq!(held(&status, failing, 600), 0, "not for ever");
         status["rollout"]["phase"] = json!("Aborted");
-        assert_eq!(initial(&status, facts("f-2")), 0);
+        assert_eq!(held(&status, facts("f-2"), 100), 0);
     }
 
     #[test]

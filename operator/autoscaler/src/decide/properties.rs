@@ -24,6 +24,7 @@ fn policies() -> impl Strategy<Value = Policy> {
             min,
             max,
             initial,
+            held: 0,
             scheduled,
             metric: if rps { Metric::Rps } else { Metric::Concurrency },
             target,

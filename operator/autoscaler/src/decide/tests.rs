@@ -76,6 +76,25 @@ fn a_step_of_ten_times_is_answered_within_a_second_and_a_half() {
 }
 
 #[test]
+fn pods_that_a_roll_out_holds_outlive_it_until_its_calls_are_seen() {
+    let mut world = World::new(Policy { held: 9, ..policy() }, 1);
+    let decision = world.load(0, 100.0);
+    assert_eq!((decision.replicas, decision.reason), (9, Reason::Rollout));
+    // The share is given, and the calls come half a second later.
+    world.policy.held = 0;
+    assert_eq!(world.load(0, 0.5).replicas, 9);
+    assert_eq!(world.load(90, 70.0).replicas, 9);
+    // No calls come at all: it is as with any pods that nobody needs.
+    let mut world = World::new(Policy { held: 9, ..policy() }, 1);
+    world.load(0, 100.0);
+    world.policy.held = 0;
+    assert_eq!(world.load(0, 29.0).replicas, 9);
+    assert_eq!(world.load(0, 2.0).replicas, 0);
+    // And `max` wins over it.
+    assert_eq!(World::new(Policy { held: 9, max: 3, ..policy() }, 1).load(0, 1.0).replicas, 3);
+}
+
+#[test]
 fn what_a_spike_wanted_is_kept_for_as_long_as_a_pod_may_idle() {
     let mut world = World::new(policy(), 1);
     world.load(5, 120.0);

@@ -192,9 +192,44 @@ fn a_roll_out_in_steps() {
     assert!(ready.message.contains("25 of its 50 calls failed"), "{}", ready.message);
     assert_eq!(run(&aborted, &Figures::default(), 9000).0, aborted, "it stays so");
 
+    // Somebody leads the calls elsewhere by name, and the ended revision has no pods any more.
+    let pinned = super::super::build::fixtures::function(
+        json!({"image": "i:2", "traffic": [{"revision": "hello-00001", "percent": 100}]}),
+    );
+    let mut asleep = Found::default();
+    deployment(&mut asleep, "hello-00001", 1, 1);
+    deployment(&mut asleep, "hello-00002", 0, 0);
+    let (applied, none) = (resources("hello-00002"), Figures::default());
+    let calm = compute(&pinned, &aborted, &asleep, &applied, &names(), &none, at(9001)).0;
+    assert_eq!(condition(&calm, READY).unwrap().status, "True", "{:?}", condition(&calm, READY));
+
     let done = run(&step, &Figures::default(), 60).0;
     assert_eq!((done.rollout, done.traffic[1].percent), (None, 50));
     assert_eq!(done.traffic[1].revision, "hello-00002");
+}
+
+#[test]
+fn nothing_is_rolled_out_while_a_revision_is_named_that_is_not_there() {
+    let function = function(json!({
+        "image": "i:2", "rollout": {"steps": [10], "interval": "10s"},
+        "traffic": [{"revision": "hello-00009", "percent": 90}, {"latest": true, "percent": 10}],
+    }));
+    let mut found = Found::default();
+    deployment(&mut found, "hello-00001", 1, 1);
+    deployment(&mut found, "hello-00002", 1, 1);
+    let mut status: FunctionStatus = serde_json::from_value(json!({
+        "latestRevision": "hello-00001", "traffic": [{"revision": "hello-00001", "percent": 100, "latest": true}],
+    }))
+    .unwrap();
+    for second in 0..100 {
+        let applied = resources("hello-00002");
+        let (next, again) = compute(&function, &status, &found, &applied, &names(), &Figures::default(), at(second));
+        assert_eq!((next.rollout.as_ref(), again), (None, None), "at {second}");
+        assert_eq!(next.traffic[0].revision, "hello-00001");
+        assert!(second == 0 || next == status, "it is written over and over");
+        status = next;
+    }
+    assert_eq!(condition(&status, "Routable").unwrap().reason, "RevisionMissing");
 }
 
 #[test]
