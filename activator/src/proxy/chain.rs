@@ -357,7 +357,7 @@ impl Proxy {
             lease.fail();
             return Err(Problem::new(Kind::BadAnswer, fault));
         }
-        lease.judge(response.status());
+        lease.judge(response.status(), progress.as_ref().map(|progress| progress.last()));
         affinity::keep(lease.gate(), policy, target, &lease, response.headers_mut());
         let mut passed = if let Some((client, protocol)) = change {
             peer.heads.tunnel();
