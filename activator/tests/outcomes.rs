@@ -6,7 +6,7 @@ mod rig;
 
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use rig::{Client, FakePod, GENEROUS, Rig, get, no_image, ok, raw_pod, running, warm};
+use rig::{Client, FakePod, GENEROUS, Rig, by_hand, get, no_image, ok, raw_pod, running, warm};
 use rouse_crds::demand::{Frame, Outcomes};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -77,6 +77,41 @@ async fn a_pod_that_gives_no_answer_has_failed_and_a_client_that_leaves_has_not(
     assert_eq!(ended(&rig).await, (0, 0, 0));
     assert_eq!(get(rig.public, HOST, "/never").await.status, 504);
     assert_eq!(ended(&rig).await, (1, 1, 0));
+}
+
+#[tokio::test]
+async fn a_client_that_is_slow_to_send_is_not_the_fault_of_the_pod() {
+    let pod = FakePod::start(|request| async move {
+        request.into_body().collect().await.ok();
+        ok("x")
+    })
+    .await;
+    let rig = warm(&pod, judged(json!({"timeouts": {"response": "1s"}}))).await;
+    let call = |body| {
+        let request = Request::post("/").header("host", HOST).body(body).unwrap();
+        let public = rig.public;
+        tokio::spawn(async move { Client::connect(public).await.send(request).await.status })
+    };
+    // It begins and never ends.
+    let (frames, body) = by_hand();
+    let never = call(body);
+    frames.send(http_body::Frame::data("x".into())).await.unwrap();
+    assert_eq!(never.await.unwrap(), 504);
+    assert_eq!(ended(&rig).await, (0, 0, 0));
+    // It takes longer than the pod, and ends.
+    let (frames, body) = by_hand();
+    let slow = call(body);
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(500));
+    for _ in 0..5 {
+        tick.tick().await;
+        frames.send(http_body::Frame::data("x".into())).await.unwrap();
+    }
+    drop(frames);
+    assert_eq!(slow.await.unwrap(), 200);
+    let told = outcomes(&rig).await.unwrap();
+    assert_eq!((told.answered, told.failed), (1, 0));
+    let bound = rouse_crds::demand::latency_bound(told.latencies[0].0);
+    assert!(bound < std::time::Duration::from_secs(1), "{bound:?}");
 }
 
 #[tokio::test]

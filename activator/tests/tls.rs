@@ -261,4 +261,29 @@ async fn plain_calls_are_sent_to_tls_where_that_is_wanted() {
     let by_ingress = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-Proto: https\r\n\r\n");
     let mut stream = rig::raw(rig.public, &by_ingress).await;
     assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 200"));
+    let by_two = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-Proto: https, http\r\n\r\n");
+    let mut stream = rig::raw(rig.public, &by_two).await;
+    assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 200"), "it would come back for ever");
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_can_follow_the_way_to_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    Authority::new().write(folder.path(), "1", 2099);
+    let (rig, _pod) = rig(folder.path(), &["--https-redirect"]).await;
+    rig.function("hello", json!({"routes": [{"cors": {"allowOrigins": ["https://a.example"]}}]}));
+    let call = |method: &str| {
+        let of_page = format!("{method} / HTTP/1.1\r\nHost: {HOST}\r\nOrigin: https://a.example\r\n");
+        let public = rig.public;
+        async move {
+            let asks = format!("{of_page}Access-Control-Request-Method: PUT\r\n\r\n");
+            read_head(&mut rig::raw(public, &asks).await).await.to_lowercase()
+        }
+    };
+    let (preflight, redirect) = (call("OPTIONS").await, call("PUT").await);
+    assert!(preflight.starts_with("http/1.1 204"), "{preflight}");
+    assert!(redirect.starts_with("http/1.1 308"), "{redirect}");
+    for answer in [preflight, redirect] {
+        assert!(answer.contains("access-control-allow-origin: https://a.example\r\n"), "{answer}");
+    }
 }

@@ -183,7 +183,7 @@ impl Gate {
                 inner.refuse(&name, &Refusal::Deleted, effects);
             }
             for revision in inner.revisions.drain(..) {
-                revision.account.close();
+                revision.account.forget();
             }
             effects.kick = true;
         });

@@ -83,10 +83,11 @@ impl Lease {
         self.given = Some(Instant::now());
     }
 
-    /// It ends with the head of an answer.
-    pub(crate) fn judge(&mut self, status: http::StatusCode) {
+    /// It ends with the head of an answer. What passed before the last byte of its body, if it has one, was the client's time.
+    pub(crate) fn judge(&mut self, status: http::StatusCode, last_byte: Option<Instant>) {
         if let Some(given) = self.given.take() {
-            self.account.ended(status.as_u16() >= 500, Some(given.elapsed()));
+            let since = last_byte.map_or(given, |last| last.max(given));
+            self.account.ended(status.as_u16() >= 500, Some(since.elapsed()));
         }
     }
 

@@ -2,17 +2,24 @@
 //!
 //! A request touches the account of its revision and nothing else; reading walks all accounts, a few times a second at most.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
-use rouse_crds::demand::{FRAME_INTERVAL, RevisionDemand};
+use rouse_crds::demand::{FRAME_INTERVAL, HEARTBEAT, RevisionDemand};
 use tokio::{sync::watch, time::Instant};
 
 use super::{outcomes::Tally, pods::Pods};
 use crate::endpoints::Endpoint;
+
+/// How long a revision that is no longer needed is told after its last request: a reader that lost its connection comes back
+/// meanwhile, and would else believe for ever what it heard last.
+const TOLD_FOR: Duration = HEARTBEAT.saturating_mul(30);
 
 /// Every revision that has been called in this process, or has had pods that go.
 #[derive(Debug)]
@@ -22,8 +29,15 @@ pub struct Ledger {
     changes: AtomicU64,
     /// Moves when an idle revision is called, so that streams tell it at once.
     urgent: watch::Sender<u64>,
+    accounts: RwLock<Accounts>,
+}
+
+#[derive(Debug, Default)]
+struct Accounts {
     /// Bounded by the revisions of existing Functions that have been called.
-    accounts: RwLock<Vec<Arc<Account>>>,
+    open: Vec<Arc<Account>>,
+    /// Of revisions that are no longer needed. Bounded by those that have requests or were closed within [`TOLD_FOR`].
+    closed: Vec<Arc<Account>>,
 }
 
 /// The counters of one revision.
@@ -49,6 +63,8 @@ struct Counters {
     summed: Instant,
     /// When the last request left.
     idle_since: Option<Instant>,
+    /// When its revision was no longer needed.
+    closed: Option<Instant>,
     pods: Pods,
     tally: Tally,
 }
@@ -76,9 +92,13 @@ impl Ledger {
         })
     }
 
-    /// An account, which stands in the ledger from its first request on, or from when a pod of it goes.
+    /// An account, which stands in the ledger from its first request on, or from when a pod of it goes. It is the former one of
+    /// this revision while that is still told, as two of one name would gainsay each other.
     #[must_use]
     pub fn account(self: &Arc<Self>, namespace: &str, function: &str, revision: &str) -> Arc<Account> {
+        if let Some(former) = self.reopen(namespace, function, revision) {
+            return former;
+        }
         Arc::new(Account {
             ledger: self.clone(),
             namespace: namespace.into(),
@@ -94,6 +114,7 @@ impl Ledger {
                 request_us: 0,
                 summed: Instant::now(),
                 idle_since: None,
+                closed: None,
                 pods: Pods::default(),
                 tally: Tally::default(),
             }),
@@ -114,7 +135,8 @@ impl Ledger {
         let next = self.changes.load(Ordering::Acquire);
         let now = Instant::now();
         let mut revisions = vec![];
-        for account in self.accounts.read().iter() {
+        self.purge(now);
+        for account in self.accounts.read().all() {
             let mut counters = account.counters.lock();
             let changed = mark.is_none_or(|mark| account.changed.load(Ordering::Acquire) > mark);
             if changed || counters.in_flight + counters.queued > 0 {
@@ -131,14 +153,38 @@ impl Ledger {
 
     /// Visits every account as it is now, for metrics: without its pods and outcomes.
     pub fn each(&self, mut visit: impl FnMut(&RevisionDemand)) {
-        for account in self.accounts.read().iter() {
+        self.purge(Instant::now());
+        for account in self.accounts.read().all() {
             let demand = account.demand(&account.counters.lock());
             visit(&demand);
         }
     }
 
-    fn forget(&self, account: &Account) {
-        self.accounts.write().retain(|a| !std::ptr::eq(a.as_ref(), account));
+    /// Forgets what has been told for long enough.
+    fn purge(&self, now: Instant) {
+        if !self.accounts.read().closed.is_empty() {
+            self.accounts.write().closed.retain(|account| !account.counters.lock().is_told(now));
+        }
+    }
+
+    fn reopen(&self, namespace: &str, function: &str, revision: &str) -> Option<Arc<Account>> {
+        if self.accounts.read().closed.is_empty() {
+            return None;
+        }
+        let mut accounts = self.accounts.write();
+        let same =
+            |a: &Arc<Account>| *a.revision == *revision && *a.function == *function && *a.namespace == *namespace;
+        let index = accounts.closed.iter().position(same)?;
+        let account = accounts.closed.swap_remove(index);
+        account.counters.lock().closed = None;
+        accounts.open.push(account.clone());
+        Some(account)
+    }
+}
+
+impl Accounts {
+    fn all(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.open.iter().chain(&self.closed)
     }
 }
 
@@ -211,22 +257,33 @@ impl Account {
     }
 
     /// A request ended, with the head of an answer after this time or without one. Counted if somebody judges by it.
-    pub(crate) fn ended(self: &Arc<Self>, failed: bool, latency: Option<std::time::Duration>) {
+    pub(crate) fn ended(self: &Arc<Self>, failed: bool, latency: Option<Duration>) {
         let counted = self.counters.lock().tally.count(failed, latency);
         if counted {
             self.change(|_| ());
         }
     }
 
+    /// Its revision is no longer needed. What it still has is told until it has ended, and then that it has nothing.
+    pub(crate) fn close(self: &Arc<Self>) {
+        let now = Instant::now();
+        self.ledger.purge(now);
+        let mut accounts = self.ledger.accounts.write();
+        let Some(index) = accounts.open.iter().position(|account| Arc::ptr_eq(account, self)) else { return };
+        let account = accounts.open.swap_remove(index);
+        account.counters.lock().closed = Some(now);
+        accounts.closed.push(account);
+    }
+
     /// Takes the account out of the ledger: its Function is gone, and nobody asks for it again.
-    pub(crate) fn close(&self) {
-        self.ledger.forget(self);
+    pub(crate) fn forget(&self) {
+        self.ledger.accounts.write().open.retain(|account| !std::ptr::eq(account.as_ref(), self));
     }
 
     fn change(self: &Arc<Self>, change: impl FnOnce(&mut Counters)) {
         // Before the change is counted: a reader that has seen the count must find the account.
         if !self.opened.load(Ordering::Relaxed) && !self.opened.swap(true, Ordering::AcqRel) {
-            self.ledger.accounts.write().push(self.clone());
+            self.ledger.accounts.write().open.push(self.clone());
         }
         let now = Instant::now();
         let urgent = {
@@ -265,22 +322,27 @@ impl Account {
 }
 
 impl Counters {
+    /// Whether it is closed, and nothing has been in it for so long that every reader knows.
+    fn is_told(&self, now: Instant) -> bool {
+        let since = self.closed.map(|closed| closed.max(self.idle_since.unwrap_or(closed)));
+        self.in_flight + self.queued == 0 && since.is_some_and(|since| now.saturating_duration_since(since) > TOLD_FOR)
+    }
+
     fn sum(&mut self, now: Instant) {
         let passed = micros(now.saturating_duration_since(self.summed));
         self.request_us = self.request_us.saturating_add(passed.saturating_mul(self.in_flight + self.queued));
         // Only whole microseconds are taken, so that many short steps lose nothing.
-        self.summed += std::time::Duration::from_micros(passed);
+        self.summed += Duration::from_micros(passed);
     }
 }
 
-fn micros(duration: std::time::Duration) -> u64 {
+fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
     async fn request_seconds_are_the_integral() {
@@ -315,8 +377,50 @@ mod tests {
         let reading = ledger.read(Some(mark));
         assert_eq!(reading.revisions.iter().map(|r| r.function.as_str()).collect::<Vec<_>>(), ["b"]);
         assert_eq!(ledger.read(Some(reading.mark)).revisions.len(), 1, "a busy revision is told every time");
-        a.close();
+        a.forget();
         assert_eq!(ledger.read(None).revisions.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_no_longer_needed_is_told_until_everybody_knows_that_it_has_nothing() {
+        let ledger = Ledger::new();
+        let (a, b) = (ledger.account("ns", "f", "f-1"), ledger.account("ns", "f", "f-2"));
+        a.queue();
+        b.enter();
+        let mark = ledger.read(None).mark;
+        a.leave();
+        a.close();
+        b.close();
+        tokio::time::advance(TOLD_FOR).await;
+        let reading = ledger.read(Some(mark));
+        let told = |reading: &Reading| {
+            let told = |r: &RevisionDemand| (r.revision.clone(), r.queued, r.in_flight, r.completions);
+            reading.revisions.iter().map(told).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&reading), [("f-1".into(), 0, 0, 1), ("f-2".into(), 0, 1, 0)]);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(told(&ledger.read(None)), [("f-2".into(), 0, 1, 0)], "what is in a pod goes on");
+        b.complete();
+        assert_eq!(told(&ledger.read(Some(reading.mark))), [("f-2".into(), 0, 0, 1)]);
+        // Without a reader as well nothing is kept.
+        tokio::time::advance(TOLD_FOR + Duration::from_millis(1)).await;
+        ledger.each(|_| ());
+        assert_eq!(ledger.accounts.read().all().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_needed_again_goes_on_counting() {
+        let ledger = Ledger::new();
+        let account = ledger.account("ns", "f", "f-1");
+        account.enter();
+        account.close();
+        let again = ledger.account("ns", "f", "f-1");
+        assert!(Arc::ptr_eq(&account, &again));
+        assert!(!Arc::ptr_eq(&again, &ledger.account("ns", "f", "f-2")));
+        again.enter();
+        account.complete();
+        let told = ledger.read(None).revisions;
+        assert_eq!((told.len(), told[0].arrivals, told[0].in_flight), (1, 2, 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -23,6 +23,8 @@ use crate::{admit::Lease, endpoints::Connection};
 pub(super) struct Progress {
     began: Instant,
     last_ms: AtomicU64,
+    /// All of the request has been taken to be sent.
+    whole: AtomicBool,
 }
 
 /// The body of a request on its way to a pod.
@@ -83,7 +85,7 @@ pub enum BodyError {
 
 impl Progress {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { began: Instant::now(), last_ms: AtomicU64::new(0) })
+        Arc::new(Self { began: Instant::now(), last_ms: AtomicU64::new(0), whole: AtomicBool::new(false) })
     }
 
     pub(super) fn touch(&self) {
@@ -93,6 +95,11 @@ impl Progress {
 
     pub(super) fn last(&self) -> Instant {
         self.began + Duration::from_millis(self.last_ms.load(Ordering::Relaxed))
+    }
+
+    /// Whether the pod has all of the request, so that only it can be what is waited for.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
     }
 }
 
@@ -107,6 +114,10 @@ fn clean(frame: &mut Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
 
 impl RequestBody {
     pub(super) fn new(inner: Incoming, progress: Option<Arc<Progress>>) -> Self {
+        // One without a body is not asked for its end.
+        if let Some(progress) = progress.as_ref().filter(|_| http_body::Body::is_end_stream(&inner)) {
+            progress.whole.store(true, Ordering::Relaxed);
+        }
         Self { inner: Source::Client(inner), progress, copy: None }
     }
 
@@ -165,6 +176,14 @@ impl http_body::Body for RequestBody {
             && let Some(progress) = &self.progress
         {
             progress.touch();
+            let over = match &frame {
+                Poll::Ready(Some(Ok(_))) => self.is_end_stream(),
+                Poll::Ready(None) => true,
+                _ => false,
+            };
+            if over {
+                progress.whole.store(true, Ordering::Relaxed);
+            }
         }
         frame
     }

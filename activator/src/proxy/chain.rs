@@ -219,20 +219,21 @@ impl Proxy {
         parts: &http::request::Parts,
         request_id: &str,
     ) -> (Option<Response<Body>>, Option<Box<Grant>>) {
-        if self.https_redirect
-            && side == Side::Public
-            && !peer.secure
-            && let Some(location) = to_https(parts)
-        {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-            response.headers_mut().insert(header::LOCATION, location);
-            return (Some(response), None);
-        }
-        let Some(rules) = &route.rules else { return (None, None) };
-        let (verdict, grant) = rules.judge(parts);
+        let (verdict, grant) = route.rules.as_ref().map_or((Verdict::Go, None), |rules| rules.judge(parts));
+        let elsewhere = || (self.https_redirect && side == Side::Public && !peer.secure).then(|| to_https(parts))?;
         let answer = match verdict {
-            Verdict::Go => return (None, grant),
+            Verdict::Go => {
+                let Some(location) = elsewhere() else { return (None, grant) };
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+                response.headers_mut().insert(header::LOCATION, location);
+                // A page follows only what it may read.
+                if let Some(grant) = grant {
+                    grant.write(response.headers_mut());
+                }
+                response
+            }
+            // Of what is sent elsewhere as well: browsers follow no redirect of a preflight.
             Verdict::Preflight(grant) => {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = StatusCode::NO_CONTENT;
@@ -357,7 +358,7 @@ impl Proxy {
             lease.fail();
             return Err(Problem::new(Kind::BadAnswer, fault));
         }
-        lease.judge(response.status());
+        lease.judge(response.status(), progress.as_ref().map(|progress| progress.last()));
         affinity::keep(lease.gate(), policy, target, &lease, response.headers_mut());
         let mut passed = if let Some((client, protocol)) = change {
             peer.heads.tunnel();

@@ -71,7 +71,10 @@ pub(super) async fn forward(
         let again = if connection.reused { replay(&sent) } else { None };
         let sending = pin!(connection.send(sent));
         let Some(sent) = in_time(sending, policy, progress, alarm).await else {
-            lease.fail();
+            // What a client has not sent, no pod can answer.
+            if progress.is_none_or(|progress| progress.is_whole()) {
+                lease.fail();
+            }
             return Forwarded::Late;
         };
         match sent {

@@ -9,6 +9,7 @@ use http::{
 use rouse_crds::function::Protocol;
 
 use super::{Peer, trace};
+use crate::route::said_tls;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -227,9 +228,8 @@ fn forwarded(parts: &mut Parts, peer: &Peer) {
         // Known here better than by whoever calls.
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
     }
-    let proto = headers.get(X_FORWARDED_PROTO);
-    let https = proto.is_some_and(|proto| proto.as_bytes() == b"https");
-    if proto.is_none() {
+    let https = said_tls(headers);
+    if !https && !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
     let proto: &[u8] = if https { b"https" } else { b"http" };
@@ -287,6 +287,16 @@ mod tests {
         assert_eq!(parts.headers["forwarded"], r#"for="[::1]";host="a.example";proto=http"#);
         assert_eq!(parts.headers["x-forwarded-for"], "::1");
         assert_eq!(parts.headers["x-forwarded-host"], "a.example");
+    }
+
+    #[rstest]
+    #[case("https", "https")]
+    #[case("HTTPS, http", "https")]
+    #[case("http, https", "http")]
+    fn the_client_spoke_with_the_first_proxy(#[case] said: &'static str, #[case] told: &str) {
+        let (parts, _) = cleaned(&[("x-forwarded-proto", said)]);
+        assert!(parts.headers["forwarded"].to_str().unwrap().ends_with(&format!(";proto={told}")));
+        assert_eq!(parts.headers["x-forwarded-proto"], said);
     }
 
     #[test]

@@ -184,7 +184,7 @@ async fn answer(gate: &Arc<Gate>, policy: &Policy, lease: Lease, copy: Request<R
                 lease.fail();
                 return Fate::Failed;
             }
-            lease.judge(response.status());
+            lease.judge(response.status(), None);
             let mut body = Body::pod(response.into_body(), connection, lease, None);
             let read = async {
                 let mut read = 0;

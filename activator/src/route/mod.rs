@@ -16,7 +16,7 @@ mod watch;
 pub use directory::Directory;
 pub use host::{BadHost, Host};
 pub use path::Ambiguous;
-pub use redirect::to_https;
+pub use redirect::{said_tls, to_https};
 pub use rules::{Rules, Verdict};
 pub use table::{Route, Side, Table, Unrouted};
 pub use watch::{Synced, follow};

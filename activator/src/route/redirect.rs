@@ -1,6 +1,6 @@
 //! The way from a plain call to the same by TLS.
 
-use http::{HeaderValue, request::Parts};
+use http::{HeaderMap, HeaderValue, request::Parts};
 
 use super::Host;
 
@@ -8,13 +8,21 @@ use super::Host;
 /// `X-Forwarded-Proto`, or names no host. The port is the one of `https`, whichever it came to.
 #[must_use]
 pub fn to_https(parts: &Parts) -> Option<HeaderValue> {
-    if parts.headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https")) {
+    if said_tls(&parts.headers) {
         return None;
     }
     let host = Host::of(parts).ok()?;
     // The target of OPTIONS may be no path.
     let target = parts.uri.path_and_query().map(http::uri::PathAndQuery::as_str).filter(|t| t.starts_with('/'));
     HeaderValue::try_from(format!("https://{}{}", host.as_str(), target.unwrap_or("/"))).ok()
+}
+
+/// Whether `X-Forwarded-Proto` says that the client called by TLS. A proxy behind another may add itself to it; the first of
+/// them spoke with the client.
+#[must_use]
+pub fn said_tls(headers: &HeaderMap) -> bool {
+    let first = headers.get("x-forwarded-proto").and_then(|proto| proto.as_bytes().split(|byte| *byte == b',').next());
+    first.is_some_and(|proto| proto.trim_ascii().eq_ignore_ascii_case(b"https"))
 }
 
 #[cfg(test)]
@@ -29,6 +37,8 @@ mod tests {
     #[case("//b.example/x", "a.example", None, Some("https://a.example//b.example/x"))]
     #[case("*", "a.example", None, Some("https://a.example/"))]
     #[case("/x", "a.example", Some("https"), None)]
+    #[case("/x", "a.example", Some("HTTPS , http"), None)]
+    #[case("/x", "a.example", Some("http, https"), Some("https://a.example/x"))]
     #[case("/x", "a b", None, None)]
     fn the_same_by_tls(
         #[case] target: &str,

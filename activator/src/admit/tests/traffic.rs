@@ -82,6 +82,36 @@ async fn a_tagged_revision_is_kept_without_pods_and_without_a_share() {
 }
 
 #[tokio::test]
+async fn a_reader_hears_that_nobody_waits_at_a_revision_that_is_forgotten() {
+    let gate = gate(None, 10);
+    let ledger = &gate.context().ledger;
+    let queued = |mark: Option<u64>| {
+        let reading = ledger.read(mark);
+        let told: Vec<_> = reading.revisions.iter().map(|r| (r.revision.clone(), r.queued, r.arrivals)).collect();
+        (told, reading.mark)
+    };
+    gate.set_traffic(&shares(&[(NEW, 100)]));
+    let waiting = park(&gate);
+    let (told, mark) = queued(None);
+    assert_eq!(told, [(NEW.to_owned(), 1, 1)]);
+    gate.set_traffic(&shares(&[(REVISION, 100)]));
+    let (mut told, mark) = queued(Some(mark));
+    told.sort();
+    assert_eq!(told, [(REVISION.to_owned(), 1, 1), (NEW.to_owned(), 0, 1)]);
+    drop(waiting);
+    // One that was called by a tag, which is taken away.
+    let ticket = match gate.enter(&to(NEW), || 1) {
+        Ok(Entered::Later(ticket)) => ticket,
+        other => panic!("{other:?}"),
+    };
+    let (mut told, mark) = queued(Some(mark));
+    told.sort();
+    assert_eq!(told, [(REVISION.to_owned(), 0, 1), (NEW.to_owned(), 1, 2)], "it counts on");
+    drop(ticket);
+    assert_eq!(queued(Some(mark)).0, [(NEW.to_owned(), 0, 2)]);
+}
+
+#[tokio::test]
 async fn tags_without_shares_leave_the_shares_as_they_were() {
     let gate = gate(None, 10);
     gate.set_traffic(&[tag("next", NEW)]);

@@ -54,5 +54,6 @@ async fn traffic_that_moves_takes_the_waiting_along_in_order() {
     assert!(callers.inside.iter().map(Lease::sequence).eq(1..=5));
     let mut told = vec![];
     gate.context().ledger.each(|demand| told.push((demand.revision.clone(), demand.in_flight, demand.queued)));
-    assert_eq!(told, [("f-00002".to_owned(), 5, 0)], "the former revision is forgotten");
+    assert_eq!(told, [("f-00002".to_owned(), 5, 0), (REVISION.to_owned(), 0, 0)], "that it has nothing is told");
+    assert_eq!(gate.lock().revisions.len(), 1, "the former revision is forgotten");
 }
