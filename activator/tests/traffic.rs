@@ -261,6 +261,32 @@ async fn a_call_that_goes_to_the_tags_revision_by_its_share_goes_there_once() {
 }
 
 #[tokio::test]
+async fn a_call_that_finds_no_pod_or_ends_at_the_tags_revision_is_not_copied() {
+    let rig = Rig::start().await;
+    let spec = json!({"mirror": {"tag": "next"}, "timeouts": {"coldStart": "1s"}});
+    let mut function = hello(spec, &[("hello-00001", 50), ("hello-00002", 50)]);
+    function["status"]["traffic"][1]["tag"] = json!("next");
+    rig.apply(function);
+    let (first, second) = (FakePod::saying("1").await, FakePod::saying("2").await);
+    show(&rig, "hello-00001", &first);
+    show(&rig, "hello-00002", &second);
+    for _ in 0..20 {
+        assert_eq!(get(rig.public, HOST, "/").await.status, 200);
+    }
+    let of_first = first.requests.load(Ordering::SeqCst);
+    assert!(of_first > 0, "it serves");
+    results(&rig, "answered", of_first as u64).await;
+    // Its pod is gone before that is known: calls that were given to it find no pod, or go to the other revision.
+    drop(first);
+    let calls: Vec<_> = (0..40).map(|_| tokio::spawn(get(rig.public, HOST, "/"))).collect();
+    let answers = join_all(calls).await;
+    let by_second = answers.iter().filter(|answer| answer.as_ref().unwrap().text() == "2").count();
+    assert!(by_second < 40, "some found no pod");
+    rig.in_flight("hello", 0).await;
+    assert_eq!(second.requests.load(Ordering::SeqCst), 20 + by_second, "no copy came");
+}
+
+#[tokio::test]
 async fn only_a_share_is_copied() {
     let (rig, _pod) = mirrored(json!({"mirror": {"tag": "next", "percent": 30}})).await;
     let shadow = FakePod::saying("x").await;

@@ -135,6 +135,11 @@ impl RequestBody {
     pub(super) fn copy_to(&mut self, copying: Arc<Copying>) {
         self.copy = Some(copying);
     }
+
+    /// It goes where its copy would go.
+    pub(super) fn end_copy(&mut self) {
+        self.copy = None;
+    }
 }
 
 impl RequestBody {

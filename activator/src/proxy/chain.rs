@@ -265,6 +265,7 @@ impl Proxy {
     ) -> Result<Answer, Stop> {
         let deadline = Instant::now() + policy.cold_start;
         let mut mirror = policy.mirror.as_ref();
+        let mut copy = None;
         let mut entered = gate.enter(target, || request.as_ref().map_or(0, held_bytes));
         let mut unreachable = None;
         let mut cold = None;
@@ -281,10 +282,21 @@ impl Proxy {
                 lease.give();
             }
             if let (Some(mirror), Some(request)) = (mirror.take(), request.as_mut()) {
-                self.mirror.copy(&lease, target, mirror, request);
+                copy = self.mirror.copy(&lease, target, mirror, request);
+            } else if copy.as_ref().is_some_and(|copy| copy.is_for(&lease)) {
+                // Another pod took it than was thought, and it is not sent there twice.
+                copy = None;
+                if let Some(request) = request.as_mut() {
+                    request.body_mut().end_copy();
+                }
             }
             match forward(lease, request, &gate.context().dialer, policy, progress, &peer.alarm).await {
-                Forwarded::Answered(response, connection, lease) => return Ok((response, connection, lease)),
+                Forwarded::Answered(response, connection, lease) => {
+                    if let Some(copy) = copy {
+                        self.mirror.answered(*copy, gate);
+                    }
+                    return Ok((response, connection, lease));
+                }
                 Forwarded::Unsent(mut lease, error) => {
                     self.metrics.retries.inc();
                     let (sequence, arrived) = (lease.sequence(), lease.arrived());

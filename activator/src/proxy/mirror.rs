@@ -71,6 +71,14 @@ struct Room {
     _of_process: OwnedSemaphorePermit,
 }
 
+/// A copy of a request that is on its way to its pod.
+#[derive(Debug)]
+pub(super) struct Begun {
+    revision: Arc<str>,
+    /// The copy of one without a body, where only an answer says that a pod has it. With a body the copy goes by itself.
+    kept: Option<Request<RequestBody>>,
+}
+
 /// A body that is being copied. The body itself holds on to the copy, so that this hears when it is gone.
 type Coming = (Weak<Copying>, oneshot::Receiver<Option<Copied>>);
 
@@ -80,32 +88,56 @@ impl Mirror {
     }
 
     /// Begins a copy of a request that goes to its pod now, if it is one of those that are to be copied. Waits for nothing.
-    pub(super) fn copy(&self, lease: &Lease, target: &Target, to: &MirrorTo, request: &mut Request<RequestBody>) {
+    pub(super) fn copy(
+        &self,
+        lease: &Lease,
+        target: &Target,
+        to: &MirrorTo,
+        request: &mut Request<RequestBody>,
+    ) -> Option<Box<Begun>> {
         let wanted = matches!(target, Target::Shares { .. })
             && !request.headers().contains_key(header::UPGRADE)
             && (to.percent >= 100 || rand::rng().random_range(0..100) < to.percent);
         if !wanted {
-            return;
+            return None;
         }
         let gate = lease.gate();
         // A tag that leads nowhere yet gets nothing, and what goes there by its share is not sent there twice.
-        let Some(revision) = gate.tagged(&to.tag).filter(|revision| **revision != *lease.revision()) else { return };
+        let revision = gate.tagged(&to.tag).filter(|revision| **revision != *lease.revision())?;
         if request.body().size_hint().lower() > LONGEST {
-            return self.count(Fate::TooLong);
+            self.count(Fate::TooLong);
+            return None;
         }
-        let Some(room) = self.room(gate) else { return self.count(Fate::Busy) };
         let mut copy = Request::new(RequestBody::none());
         *copy.method_mut() = request.method().clone();
         *copy.uri_mut() = request.uri().clone();
         *copy.version_mut() = request.version();
         copy.headers_mut().clone_from(request.headers());
         copy.headers_mut().insert(ROUSE_MIRROR, HeaderValue::from_static("true"));
-        let coming = (!request.body().is_end_stream()).then(|| {
-            let (copying, copied) = Copying::new();
-            let coming = (Arc::downgrade(&copying), copied);
-            request.body_mut().copy_to(copying);
-            coming
-        });
+        if request.body().is_end_stream() {
+            return Some(Box::new(Begun { revision, kept: Some(copy) }));
+        }
+        let Some(room) = self.room(gate) else {
+            self.count(Fate::Busy);
+            return None;
+        };
+        let (copying, copied) = Copying::new();
+        let coming = (Arc::downgrade(&copying), copied);
+        request.body_mut().copy_to(copying);
+        self.spawn(room, revision.clone(), copy, Some(coming));
+        Some(Box::new(Begun { revision, kept: None }))
+    }
+
+    /// A pod has answered the request itself.
+    pub(super) fn answered(&self, begun: Begun, gate: &Arc<Gate>) {
+        let Begun { revision, kept: Some(copy) } = begun else { return };
+        match self.room(gate) {
+            Some(room) => self.spawn(room, revision, copy, None),
+            None => self.count(Fate::Busy),
+        }
+    }
+
+    fn spawn(&self, room: Room, revision: Arc<str>, copy: Request<RequestBody>, coming: Option<Coming>) {
         let metrics = self.metrics.clone();
         // Bounded by the room that it has; it ends by its limits of time.
         tokio::spawn(async move {
@@ -123,6 +155,13 @@ impl Mirror {
         let more = |n: u32| (n < OF_FUNCTION).then_some(n + 1);
         gate.copies().fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(Room { gate: gate.clone(), _of_process: of_process })
+    }
+}
+
+impl Begun {
+    /// Whether the request itself goes where its copy would go.
+    pub(super) fn is_for(&self, lease: &Lease) -> bool {
+        *self.revision == *lease.revision()
     }
 }
 
