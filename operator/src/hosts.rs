@@ -29,8 +29,8 @@ pub struct Claims {
 struct Known {
     /// What the rest was made from; `None` where that cannot be told.
     seen: Option<HashMap<FunctionKey, (String, i64)>>,
+    /// Each in the order in which they win.
     by_host: HashMap<Box<str>, Vec<Claim>>,
-    lost: HashMap<FunctionKey, Vec<LostHost>>,
     won: Arc<Won>,
     way_in: Option<LostHost>,
 }
@@ -98,8 +98,11 @@ impl Claims {
         Self { rules: Arc::new(rules), known: Arc::default() }
     }
 
-    /// Takes in the Functions as they are now. Yields what each has won, and the Functions that are to be told something
-    /// else than before.
+    /// Takes in the Functions as they are now. Yields what each has won, and the Functions that may have to be told
+    /// something else than before: those with a host to which another's claim has come, changed or gone.
+    ///
+    /// Not those whose losses are others than at the last call: what came and went between two calls was told already, by
+    /// [`Self::lost`], to who claimed meanwhile.
     pub fn replace<'a>(
         &self,
         functions: impl Iterator<Item = &'a Function> + Clone,
@@ -117,21 +120,17 @@ impl Claims {
         for claim in functions.flat_map(|f| claims(f, &self.rules.template)) {
             by_host.entry(claim.host.clone()).or_default().push(claim);
         }
-        let (mut won, mut lost): (Won, HashMap<_, Vec<_>>) = (HashMap::new(), HashMap::new());
-        for here in by_host.values() {
-            let settled = self.rules.settle(here);
-            for claim in settled.paths.into_values() {
+        let mut won = Won::new();
+        for here in by_host.values_mut() {
+            here.sort_unstable();
+            for claim in self.rules.settle(&*here).paths.into_values() {
                 won.entry(claimant(claim)).or_default().push(claim.clone());
             }
-            for (claim, loss) in settled.lost {
-                lost.entry(claimant(claim)).or_default().push((claim.clone(), loss));
-            }
         }
-        let lost: HashMap<_, _> = lost.into_iter().map(|(key, losses)| (key, told(losses))).collect();
-        let changed = held.lost.keys().chain(lost.keys()).filter(|key| held.lost.get(*key) != lost.get(*key));
-        let changed = changed.cloned().collect();
+        let hosts = held.by_host.keys().chain(by_host.keys());
+        let changed = hosts.flat_map(|host| disturbed(at(&held.by_host, host), at(&by_host, host))).collect();
         let won = Arc::new(won);
-        *held = Known { seen, by_host, lost, won: Arc::clone(&won), way_in: held.way_in.take() };
+        *held = Known { seen, by_host, won: Arc::clone(&won), way_in: held.way_in.take() };
         (won, changed)
     }
 
@@ -150,7 +149,7 @@ impl Claims {
         let hosts: BTreeSet<&str> = own.iter().map(|claim| &*claim.host).collect();
         let mut lost = Vec::new();
         for host in hosts {
-            let others = known.by_host.get(host).into_iter().flatten().filter(|claim| claimant(claim) != *key);
+            let others = at(&known.by_host, host).iter().filter(|claim| claimant(claim) != *key);
             let settled = self.rules.settle(others.chain(own.iter().filter(|claim| &*claim.host == host)));
             let mine = settled.lost.into_iter().filter(|(claim, _)| claimant(claim) == *key);
             lost.extend(mine.map(|(claim, loss)| (claim.clone(), loss)));
@@ -167,6 +166,20 @@ impl Claims {
 fn told(mut losses: Vec<(Claim, Loss)>) -> Vec<LostHost> {
     losses.sort_by(|(a, _), (b, _)| a.cmp(b));
     losses.iter().map(|(claim, loss)| LostHost::new(claim, loss)).collect()
+}
+
+fn at<'a>(by_host: &'a HashMap<Box<str>, Vec<Claim>>, host: &str) -> &'a [Claim] {
+    by_host.get(host).map_or(&[], Vec::as_slice)
+}
+
+/// Who claims a host of which another's claims have changed.
+fn disturbed(before: &[Claim], now: &[Claim]) -> BTreeSet<FunctionKey> {
+    if before == now {
+        return BTreeSet::new();
+    }
+    let all: BTreeSet<_> = before.iter().chain(now).map(claimant).collect();
+    // A change of its own is looked at without this, and most hosts have one who claims them.
+    if all.len() == 1 { BTreeSet::new() } else { now.iter().map(claimant).collect() }
 }
 
 fn claimant(claim: &Claim) -> FunctionKey {
@@ -220,7 +233,7 @@ mod tests {
         let (claims, key) = (new(DEFAULT_TEMPLATE, ""), key_of("other/young"));
         assert_eq!(claims.lost(&key, &young), [], "nothing is known yet");
         let (won, changed) = claims.replace([&young, &old].into_iter());
-        assert_eq!(changed, [key.clone()].into());
+        assert_eq!(changed, [key_of("ns/old"), key.clone()].into());
         let won_by = |id: &str| -> Vec<_> { won[&key_of(id)].iter().map(ToString::to_string).collect() };
         assert!(won_by("ns/old").contains(&"a.example.org".to_owned()));
         assert!(!won_by("other/young").contains(&"a.example.org".to_owned()));
@@ -257,7 +270,7 @@ mod tests {
         assert!(lost[0].message.contains("namespace ns") && lost[0].message.contains("rule 1 "), "{lost:?}");
         let (won, changed) = claims.replace([&function].into_iter());
         assert_eq!(won[&key_of("ns/f")].len(), 1, "the default host alone");
-        assert_eq!(changed, [key_of("ns/f")].into());
+        assert_eq!(changed, [].into(), "no other claims what it claims");
     }
 
     #[test]
@@ -280,7 +293,18 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &claims.replace([&old, &young].into_iter()).0));
         young.metadata.generation = Some(2);
         young.spec.hosts = Some(vec!["a.example.org".into()]);
-        assert_eq!(claims.replace([&old, &young].into_iter()).1, [key_of("ns/young")].into());
+        assert_eq!(claims.replace([&old, &young].into_iter()).1, [key_of("ns/old"), key_of("ns/young")].into());
+    }
+
+    #[test]
+    fn one_that_came_and_lost_between_two_looks_hears_when_the_host_is_free() {
+        let claims = new(DEFAULT_TEMPLATE, "");
+        let (old, young) = (hosts("ns/old", FIRST, &["a.example.org"]), hosts("ns/young", SECOND, &["a.example.org"]));
+        claims.replace([&old].into_iter());
+        assert_eq!(claims.lost(&key_of("ns/young"), &young).len(), 1, "so much is told before the next look");
+        let (_, changed) = claims.replace([&young].into_iter());
+        assert_eq!(changed, [key_of("ns/young")].into());
+        assert_eq!(claims.lost(&key_of("ns/young"), &young), []);
     }
 
     #[test]
