@@ -7,7 +7,7 @@ use k8s_openapi::{
         apps::v1::{ControllerRevision, Deployment},
         core::v1::Service,
     },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
 use kube::{Resource, ResourceExt as _, core::DeserializeGuard};
 use rouse_crds::{
@@ -115,6 +115,8 @@ pub struct DeploymentCondition {
     pub reason: Option<String>,
     /// A sentence.
     pub message: Option<String>,
+    /// Since when.
+    pub last_transition_time: Option<Time>,
 }
 
 impl DeploymentObject {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use rouse_crds::{
     conditions::{NEVER_LISTENED, POD_CREATION_FAILED},
-    pod::{FunctionPod, PodFailure},
+    pod::{FunctionPod, PodFailure, UNSCHEDULABLE},
 };
 
 use super::dereference::Found;
@@ -20,7 +20,10 @@ pub struct RevisionState {
     pub ready: u32,
     /// Why none of its pods serves, if that is known.
     pub failure: Option<PodFailure>,
-    /// After how long a pod that runs and is not ready will count as one that never listens.
+    /// How much longer a failure that is the cluster's and not the revision's is to be borne: it may pass. No node has room,
+    /// the node put the pod out, or a quota is used up.
+    pub passing: Option<Duration>,
+    /// After how long a pod that runs and is not ready will count as one that never listens, or a failure will have lasted.
     pub look_again: Option<Duration>,
 }
 
@@ -36,7 +39,14 @@ pub fn revision(found: &Found, revision: &str, cold_start: Duration, now: Timest
     if state.ready > 0 || pods.iter().any(|pod| pod.ready()) {
         return state;
     }
-    state.failure = pods.iter().find_map(|pod| pod.failure());
+    let left = |since: Timestamp| {
+        let lasted = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+        Some(cold_start.saturating_sub(lasted)).filter(|left| !left.is_zero())
+    };
+    if let Some((pod, failure)) = pods.iter().find_map(|pod| Some((pod, pod.failure()?))) {
+        state.passing = since_when(pod, &failure).and_then(left);
+        state.failure = Some(failure);
+    }
     for pod in &pods {
         match unheard(pod, cold_start, now) {
             Some(Duration::ZERO) if state.failure.is_none() => state.failure = Some(never_listened(cold_start)),
@@ -44,26 +54,41 @@ pub fn revision(found: &Found, revision: &str, cold_start: Duration, now: Timest
             None => {}
         }
     }
-    state.look_again = state.look_again.filter(|left| !left.is_zero());
-    if state.failure.is_none() && pods.is_empty() && state.desired > 0 {
-        state.failure = not_made(deployment);
+    if state.failure.is_none()
+        && pods.is_empty()
+        && state.desired > 0
+        && let Some((failure, since)) = not_made(deployment)
+    {
+        state.failure = Some(failure);
+        state.passing = since.and_then(left);
     }
+    state.look_again = [state.look_again, state.passing].into_iter().flatten().filter(|left| !left.is_zero()).min();
     state
+}
+
+/// Since when a pod has failed by the cluster's doing; `None` if it is its own.
+fn since_when(pod: &FunctionPod, failure: &PodFailure) -> Option<Timestamp> {
+    // A kubelet that ends a pod says why for the pod, and not for a container.
+    let put_out = pod.status.phase.as_deref() == Some("Failed") && pod.status.reason.is_some();
+    let changed = || pod.status.conditions.iter().filter_map(|c| c.last_transition_time.as_ref()).map(|t| t.0).max();
+    (put_out || failure.reason == UNSCHEDULABLE).then(changed).flatten()
 }
 
 /// Why pods that are wanted cannot be made now, if that is so of any revision.
 pub fn pods_refused(found: &Found) -> Option<PodFailure> {
     found.deployments.iter().find_map(|(revision, deployment)| {
         let none = !found.pods.iter().any(|pod| pod.revision() == Some(revision));
-        (none && deployment.desired() > 0).then(|| not_made(deployment)).flatten()
+        Some((none && deployment.desired() > 0).then(|| not_made(deployment)).flatten()?.0)
     })
 }
 
-/// What a Deployment says of pods that could not be made: a quota is used up, an admission policy or webhook said no.
-fn not_made(deployment: &DeploymentObject) -> Option<PodFailure> {
+/// What a Deployment says of pods that could not be made, and since when: a quota is used up, an admission policy or webhook
+/// said no.
+fn not_made(deployment: &DeploymentObject) -> Option<(PodFailure, Option<Timestamp>)> {
     let failed = deployment.status.conditions.iter().find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
     let message = failed.message.clone().unwrap_or_default();
-    Some(PodFailure { reason: POD_CREATION_FAILED.to_owned(), message })
+    let since = failed.last_transition_time.as_ref().map(|time| time.0);
+    Some((PodFailure { reason: POD_CREATION_FAILED.to_owned(), message }, since))
 }
 
 /// For a pod whose containers all run: how much of the time is left in which it has to become ready.
@@ -156,6 +181,30 @@ mod tests {
         at_zero.deployments.insert("r".into(), Arc::new(serde_json::from_value(deployment).unwrap()));
         let state = revision(&at_zero, "r", COLD, "2026-01-01T00:01:00Z".parse().unwrap());
         assert_eq!(state.failure, None, "at zero it is of another time");
+    }
+
+    #[test]
+    fn what_is_the_cluster_s_doing_may_pass() {
+        let unscheduled = |since: &str| {
+            json!({"phase": "Pending", "conditions": [
+                {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "lastTransitionTime": since},
+            ]})
+        };
+        let state = look(json!({}), &[unscheduled("2026-01-01T00:00:50Z")]);
+        assert_eq!(state.failure.unwrap().reason, UNSCHEDULABLE);
+        assert_eq!((state.passing, state.look_again), (Some(Duration::from_secs(50)), Some(Duration::from_secs(50))));
+        let state = look(json!({}), &[unscheduled("2026-01-01T00:00:00Z")]);
+        assert_eq!((state.failure.is_some(), state.passing, state.look_again), (true, None, None), "it has lasted");
+
+        let put_out = json!({"phase": "Failed", "reason": "Evicted", "conditions": [
+            {"type": "DisruptionTarget", "status": "True", "lastTransitionTime": "2026-01-01T00:00:59Z"},
+        ]});
+        assert_eq!(look(json!({}), &[put_out]).passing, Some(Duration::from_secs(59)));
+        let quota = json!({"conditions": [
+            {"type": "ReplicaFailure", "status": "True", "lastTransitionTime": "2026-01-01T00:00:55Z"},
+        ]});
+        assert_eq!(look(quota, &[]).passing, Some(Duration::from_secs(55)));
+        assert_eq!(look(json!({}), &[waiting("ErrImagePull")]).passing, None, "that is its own");
     }
 
     #[test]

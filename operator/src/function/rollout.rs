@@ -184,7 +184,10 @@ fn stay(inputs: &Inputs<'_>, status: RolloutStatus, left: Option<Duration>) -> N
 
 /// What speaks against a revision that has calls.
 fn against(inputs: &Inputs<'_>) -> Option<String> {
-    if let Some(failure) = inputs.state.failure.as_ref().filter(|_| inputs.state.ready == 0) {
+    let state = inputs.state;
+    // One without a pod for want of room is as good as it was; its calls wait as those of a cold start do.
+    let lasting = state.ready == 0 && state.passing.is_none();
+    if let Some(failure) = state.failure.as_ref().filter(|_| lasting) {
         return Some(format!("none of its pods is ready ({}: {})", failure.reason, failure.message));
     }
     judge::judge(inputs.spec.abort_on.as_ref()?, inputs.figures)

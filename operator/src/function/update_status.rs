@@ -33,7 +33,24 @@ use crate::{key::FunctionKey, outcomes::Figures};
 pub struct LastWritten {
     /// The `resourceVersion` that the cache had.
     seen: Option<String>,
+    /// The one that the write made.
+    made: Option<String>,
     status: FunctionStatus,
+}
+
+impl LastWritten {
+    /// Whether a Function of this `resourceVersion` is from before the write.
+    ///
+    /// The write of another may come in between, and through the watch before this one: then the status that it brings is the
+    /// old one. Versions of one resource are numbers that grow, which Kubernetes promises since 1.35 and has held to before;
+    /// where they are something else, only the version that was seen is known to be old.
+    fn is_ahead_of(&self, version: Option<&String>) -> bool {
+        let number = |version: Option<&String>| version?.parse::<u128>().ok();
+        match (number(self.made.as_ref()), number(version)) {
+            (Some(made), Some(version)) => version < made,
+            _ => self.seen.as_ref() == version,
+        }
+    }
 }
 
 /// How long until something that stands in the way is looked at again: a name that is taken, an object that was refused.
@@ -51,7 +68,7 @@ pub async fn update_status(
     let former = {
         let mut written = context.written.lock();
         match written.get(key) {
-            Some(last) if last.seen == seen => last.status.clone(),
+            Some(last) if last.is_ahead_of(seen.as_ref()) => last.status.clone(),
             _ => {
                 // What was written has come back, so it need not be kept any more.
                 written.remove(key);
@@ -73,15 +90,15 @@ pub async fn update_status(
         });
         let api: Api<Function> = Api::namespaced(context.client.clone(), &key.namespace);
         let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
-        match api.patch_status(&key.name, &params, &Patch::Apply(body)).await {
-            Ok(_) => {}
+        let made = match api.patch_status(&key.name, &params, &Patch::Apply(body)).await {
+            Ok(written) => written.resource_version(),
             // It was deleted, or deleted and made anew; the watch will say.
             Err(kube::Error::Api(refused)) if refused.is_not_found() || refused.is_conflict() => return Ok(None),
             Err(error) => return Err(error),
-        }
+        };
         context.baselines.set(key, status.rollout.as_ref(), &context.outcomes);
         tell(context, key, function, &former, &status).await;
-        context.written.lock().insert(key.clone(), LastWritten { seen, status });
+        context.written.lock().insert(key.clone(), LastWritten { seen, made, status });
     } else {
         // After a restart in the middle of a step. Not before a write: one that fails must not lose what it was decided from.
         context.baselines.set(key, status.rollout.as_ref(), &context.outcomes);

@@ -10,7 +10,7 @@ const LATEST: &str = "f-00002";
 
 fn state(desired: u32, ready: u32, failure: Option<&str>) -> RevisionState {
     let failure = failure.map(|reason| PodFailure { reason: reason.into(), message: "why".into() });
-    RevisionState { desired, ready, failure, look_again: None }
+    RevisionState { desired, ready, failure, ..RevisionState::default() }
 }
 
 /// What was said of `revision`.

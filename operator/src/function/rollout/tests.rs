@@ -248,6 +248,20 @@ fn a_crash_of_all_its_pods_ends_it() {
 }
 
 #[test]
+fn want_of_room_ends_it_only_when_it_lasts() {
+    let mut world = World::new(&[10], Some("5%"));
+    world.ready(1);
+    assert_eq!(world.share_at(0), 10);
+    world.state.ready = 0;
+    world.state.failure = Some(PodFailure { reason: "Unschedulable".into(), message: "0/3 nodes".into() });
+    world.state.passing = Some(Duration::from_secs(30));
+    assert_eq!(world.share_at(5), 10, "a node may be coming");
+    world.state.passing = None;
+    assert_eq!(world.share_at(40), 0);
+    assert!(world.aborted().unwrap().contains("Unschedulable: 0/3 nodes"));
+}
+
+#[test]
 fn an_idle_function_changes_without_pods() {
     let mut world = World::new(&[10, 50], Some("5%"));
     (world.need, world.proof) = (0, 0);

@@ -249,3 +249,19 @@ fn a_tag_whose_host_another_function_has() {
     assert_eq!((routable.status.as_str(), routable.reason.as_str()), ("False", "HostConflict"));
     assert!(routable.message.contains("default/next-hello"), "{}", routable.message);
 }
+
+#[test]
+fn what_was_written_holds_until_the_watch_has_brought_it() {
+    let version = |text: &str| Some(text.to_owned());
+    let ahead = |made: &str, now: &str| {
+        let last = LastWritten { seen: version("100"), made: version(made), status: FunctionStatus::default() };
+        last.is_ahead_of(version(now).as_ref())
+    };
+    assert!(ahead("105", "100"));
+    assert!(ahead("105", "99"), "a watch that began anew may be behind");
+    assert!(ahead("105", "103"), "another has written between what was seen and what was written");
+    assert!(!ahead("105", "105"));
+    assert!(!ahead("105", "1000"), "as numbers and not as text");
+    assert!(ahead("opaque", "100"));
+    assert!(!ahead("opaque", "103"));
+}
