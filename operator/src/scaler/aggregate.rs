@@ -1,15 +1,22 @@
 //! Demand for each revision, summed over all activators. Pure: time is a [`Duration`] since any fixed origin.
 //!
+//! Demand is what happens while it is listened to. What a process had counted before it was heard, and between two frames
+//! that are too far apart, is set aside, see [`sample`].
+//!
 //! A missing activator is never zero. One that cannot be reached keeps its last known requests, and they go on adding to
 //! the integral of requests over time, until its endpoint is gone. Counters never go back: what an activator had counted
 //! when it went, or began anew, is carried on.
 
+mod sample;
+
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use rouse_autoscaler::Demand;
-use rouse_crds::demand::{Frame, HEARTBEAT, PodDemand, RevisionDemand};
+use rouse_crds::demand::{Frame, HEARTBEAT, PodDemand};
 
 use crate::key::FunctionKey;
+pub use sample::Word;
+use sample::{Counters, Sample};
 
 /// An activator's pod, as the EndpointSlices have it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,34 +32,6 @@ pub struct Source {
 struct Key {
     function: FunctionKey,
     revision: String,
-}
-
-/// What one activator said of one revision last.
-#[derive(Clone, Debug)]
-struct Sample {
-    at: Duration,
-    in_flight: u64,
-    queued: u64,
-    arrivals: u64,
-    request_us: u64,
-    /// As many as the frame held.
-    pods: Box<[PodDemand]>,
-}
-
-/// What an activator says of a pod that is to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// It has requests for the revision, and does not say in which pods.
-    Mute,
-    /// It says nothing of this pod: it has nothing in it, and has not heard yet that it is to go, or does not know it.
-    Unnamed,
-    /// It has so many requests in it, and sends it nothing new if `draining`.
-    Named {
-        /// Requests in it.
-        in_flight: u64,
-        /// Whether it sends nothing new there.
-        draining: bool,
-    },
 }
 
 /// One activator's part in what is known of a revision, for whoever asks.
@@ -90,22 +69,6 @@ pub struct Activator {
 /// Revisions of one activator; what is beyond is not taken in. Ten thousand Functions with all the revisions that are kept.
 const MOST_REVISIONS: usize = 100_000;
 
-impl Sample {
-    /// The integral at `now`, if nothing has changed since.
-    fn request_us(&self, now: Duration) -> u64 {
-        let passed = u64::try_from(now.saturating_sub(self.at).as_micros()).unwrap_or(u64::MAX);
-        self.request_us.saturating_add(passed.saturating_mul(self.in_flight.saturating_add(self.queued)))
-    }
-
-    fn word(&self, pod: &str) -> Word {
-        match self.pods.iter().find(|p| p.pod == pod) {
-            Some(PodDemand { in_flight, draining, .. }) => Word::Named { in_flight: *in_flight, draining: *draining },
-            None if self.pods.is_empty() && self.in_flight > 0 => Word::Mute,
-            None => Word::Unnamed,
-        }
-    }
-}
-
 /// A frame comes at least every [`HEARTBEAT`]; one second is for the way. After that, what was heard is no longer what is.
 pub(super) const FRESH: Duration = HEARTBEAT.saturating_add(Duration::from_secs(1));
 
@@ -142,11 +105,10 @@ impl Known {
     }
 }
 
-/// Counters of processes that are gone, and the highest that was ever given out.
+/// Counters of processes that are gone, and the highest integral that was ever given out.
 #[derive(Clone, Copy, Debug, Default)]
 struct Carried {
-    arrivals: u64,
-    request_us: u64,
+    counters: Counters,
     given: u64,
 }
 
@@ -196,36 +158,23 @@ impl Aggregate {
             self.carry(former, now);
         }
         let Some(known) = self.sources.get_mut(source) else { return touched };
-        known.heard = Some(now);
+        let listened = known.heard.replace(now).is_some_and(|before| now.saturating_sub(before) <= FRESH);
         let at = known.moment(Duration::from_micros(frame.at_us), now);
         let mut left_out = 0usize;
-        for revision in frame.revisions {
-            let RevisionDemand {
-                namespace,
-                function,
-                revision,
-                in_flight,
-                queued,
-                arrivals,
-                completions: _,
-                request_us,
-                pods,
-                outcomes: _,
-            } = revision;
-            let key = Key { function: FunctionKey { namespace, name: function }, revision };
+        for told in frame.revisions {
+            let function = FunctionKey::new(&told.namespace, &told.function);
+            let key = Key { function, revision: told.revision.clone() };
             if known.samples.len() >= MOST_REVISIONS && !known.samples.contains_key(&key) {
                 left_out += 1;
                 continue;
             }
             touched.push(key.function.clone());
-            let sample = Sample { at, in_flight, queued, arrivals, request_us, pods: pods.into() };
-            let former = known.samples.insert(key.clone(), sample);
-            // A revision that lost its traffic and got it again is counted from zero by the same process.
-            if let Some(former) = former.filter(|f| arrivals < f.arrivals || request_us < f.request_us) {
-                let carried = self.carried.entry(key).or_default();
-                carried.arrivals = carried.arrivals.saturating_add(former.arrivals);
-                carried.request_us = carried.request_us.saturating_add(former.request_us);
+            let former = known.samples.get(&key);
+            if let Some(former) = former.filter(|former| former.is_ahead_of(told.arrivals, told.request_us)) {
+                self.carried.entry(key.clone()).or_default().counters.add(former.told());
             }
+            let sample = Sample::new(at, told, former, listened);
+            known.samples.insert(key, sample);
         }
         if left_out > 0 && !known.overfull {
             known.overfull = true;
@@ -237,9 +186,7 @@ impl Aggregate {
     /// Carries on what a process had counted up to `now`. Its requests end with it.
     fn carry(&mut self, known: Known, now: Duration) {
         for (key, sample) in known.samples {
-            let carried = self.carried.entry(key).or_default();
-            carried.arrivals = carried.arrivals.saturating_add(sample.arrivals);
-            carried.request_us = carried.request_us.saturating_add(sample.request_us(now));
+            self.carried.entry(key).or_default().counters.add(sample.by(now));
         }
     }
 
@@ -247,17 +194,16 @@ impl Aggregate {
     pub fn demand(&mut self, function: &FunctionKey, revision: &str, now: Duration) -> Demand {
         let key = Key { function: function.clone(), revision: revision.to_owned() };
         let carried = self.carried.get(&key).copied().unwrap_or_default();
-        let mut demand = Demand { arrivals: carried.arrivals, request_us: carried.request_us, ..Demand::default() };
-        let mut heard = false;
+        let (mut demand, mut counters, mut heard) = (Demand::default(), carried.counters, false);
         for sample in self.sources.values().filter_map(|known| known.samples.get(&key)) {
             heard = true;
             demand.in_flight = demand.in_flight.saturating_add(sample.in_flight);
             demand.queued = demand.queued.saturating_add(sample.queued);
-            demand.arrivals = demand.arrivals.saturating_add(sample.arrivals);
-            demand.request_us = demand.request_us.saturating_add(sample.request_us(now));
+            counters.add(sample.by(now));
         }
+        demand.arrivals = counters.arrivals;
         // Between frames the integral is a guess that runs ahead of a request which has ended since.
-        demand.request_us = demand.request_us.max(carried.given);
+        demand.request_us = counters.request_us.max(carried.given);
         if heard {
             self.carried.entry(key).or_default().given = demand.request_us;
         }

@@ -327,6 +327,24 @@ async fn load_adds_pods() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_begins_under_load_takes_nothing_for_a_rise() {
+    let rig = Rig::new(&json!({"target": 1}));
+    rig.deployment("1", 3, 3);
+    rig.look().await;
+    // A moment later it hears of three at once, who have been there for an hour.
+    tokio::time::advance(Duration::from_millis(5)).await;
+    rig.activator();
+    rig.frame(3, 10_000, 10_800_000_000);
+    rig.look().await;
+    for second in 1..=90 {
+        advance(1).await;
+        rig.frame(3, 10_000 + second * 10, 10_800_000_000 + second * 3_000_000);
+        rig.look().await;
+    }
+    assert_eq!(rig.counts(), [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_write_is_tried_again() {
     let rig = Rig::new(&json!({"min": 2}));
     rig.deployment("1", 0, 0);
