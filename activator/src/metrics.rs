@@ -4,10 +4,12 @@ mod process;
 mod tls;
 
 use std::{
+    collections::HashMap,
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
 };
 
+use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
@@ -23,6 +25,9 @@ use crate::{
 };
 
 mod waiting;
+
+/// Namespace and name of a Function.
+type Name = (Box<str>, Box<str>);
 
 /// Counts for operators.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ pub struct Metrics {
     pub retries: Counter,
     /// Clients that left while they waited for a pod.
     pub departures: Counter,
+    /// Bounded by the Functions that there are, and those that are gone and have requests.
+    functions: Mutex<HashMap<Name, Weak<FunctionMetrics>>>,
 }
 
 /// The counters of one function.
@@ -149,19 +156,27 @@ impl Metrics {
             probes,
             retries,
             departures,
+            functions: Mutex::default(),
         })
     }
 
-    /// The counters of a function; they go when they are dropped.
+    /// The counters of a function; they go when nobody has them any more. One that is made anew under its name goes on with
+    /// those of the former while that has requests.
     #[must_use]
-    pub fn function(self: &Arc<Self>, namespace: &str, function: &str) -> FunctionMetrics {
-        FunctionMetrics {
-            metrics: self.clone(),
-            namespace: namespace.into(),
-            function: function.into(),
-            classes: <[OnceLock<Counter>; 6]>::default(),
-            turned_away: TurnedAway::default(),
-        }
+    pub fn function(self: &Arc<Self>, namespace: &str, function: &str) -> Arc<FunctionMetrics> {
+        let mut functions = self.functions.lock();
+        let known = functions.entry((namespace.into(), function.into())).or_default();
+        known.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(FunctionMetrics {
+                metrics: self.clone(),
+                namespace: namespace.into(),
+                function: function.into(),
+                classes: <[OnceLock<Counter>; 6]>::default(),
+                turned_away: TurnedAway::default(),
+            });
+            *known = Arc::downgrade(&new);
+            new
+        })
     }
 
     /// Counts a request that no function was found for. `reason` is one of a few fixed words, never the client's.
@@ -237,6 +252,13 @@ impl FunctionMetrics {
 
 impl Drop for FunctionMetrics {
     fn drop(&mut self) {
+        let mut functions = self.metrics.functions.lock();
+        let key = (self.namespace.clone(), self.function.clone());
+        if functions.get(&key).is_some_and(|known| known.strong_count() > 0) {
+            // Others have come under the name in this very moment, and count by the same labels.
+            return;
+        }
+        functions.remove(&key);
         for (class, counter) in self.classes.iter().enumerate() {
             if counter.get().is_some() {
                 self.metrics.requests.remove(&self.labels(class));
@@ -274,6 +296,22 @@ impl Collector for DemandCollector {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn one_that_is_made_anew_goes_on_counting_when_the_former_ends() {
+        let metrics = Metrics::new(Ledger::new());
+        let former = metrics.function("ns", "f");
+        former.answered(http::StatusCode::OK);
+        let anew = metrics.function("ns", "f");
+        anew.answered(http::StatusCode::OK);
+        drop(former);
+        anew.answered(http::StatusCode::OK);
+        let line = r#"rouse_activator_requests_total{namespace="ns",function="f",code="2xx"}"#;
+        assert!(metrics.encode().unwrap().contains(&format!("{line} 3")));
+        drop(anew);
+        assert!(!metrics.encode().unwrap().contains(line));
+        assert!(metrics.functions.lock().is_empty());
+    }
 
     #[tokio::test]
     async fn a_function_has_its_own_labels_until_it_goes() {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use kube::Client;
+use kube::{Client, Config};
 use rouse_crds::hosts::ownership;
 use tokio::{
     net::TcpListener,
@@ -35,6 +35,10 @@ use crate::{
 /// What is left of the grace when requests that still wait are turned away, so that they hear it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// A connection to the API server on which nothing has come for so long is given up: the other side may be gone without a word.
+/// A watch is ended by the API server after less than five minutes, and anything else is answered sooner.
+const SILENCE: Duration = Duration::from_secs(310);
+
 /// An activator that listens.
 #[derive(Debug)]
 pub struct Activator {
@@ -56,7 +60,9 @@ pub struct Activator {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let client = Client::try_default().await.context("no configuration for the Kubernetes API was found")?;
+    let mut config = Config::infer().await.context("no configuration for the Kubernetes API was found")?;
+    config.read_timeout.get_or_insert(SILENCE);
+    let client = Client::try_from(config).context("the configuration for the Kubernetes API cannot be used")?;
     let activator = Activator::bind(args, Arc::new(ApiScaler::new(client.clone()))).await?;
     let directory = activator.directory();
     let (synced, is_synced) = watch::channel(Synced::default());

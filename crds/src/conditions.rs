@@ -24,6 +24,8 @@ pub const NOT_STARTED: &str = "NotStarted";
 pub const STARTING: &str = "Starting";
 /// Reason of [`REVISION_READY`]`=False`: a pod runs, but nothing listened on the port within `timeouts.coldStart`.
 pub const NEVER_LISTENED: &str = "NeverListened";
+/// Reason of [`REVISION_READY`]`=False`: a pod has a node, but its containers did not all run within `timeouts.coldStart`.
+pub const NEVER_STARTED: &str = "NeverStarted";
 /// Reason of [`REVISION_READY`]`=False` and [`ACTIVE`]`=False`: the pods could not be made (quota, admission).
 pub const POD_CREATION_FAILED: &str = "PodCreationFailed";
 /// Reason of [`READY`]`=False` and [`REVISION_READY`]`=False`: the spec asks for something that cannot be built.

@@ -1,6 +1,9 @@
 //! The client of the API server, which counts what it writes.
 
-use std::task::{Context, Poll};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use http::{Method, Request, Response, Uri};
@@ -11,6 +14,10 @@ use kube::{
 use tower::{Layer, Service};
 
 use crate::metrics::Metrics;
+
+/// A connection to the API server on which nothing has come for so long is given up: the other side may be gone without a word. A watch is ended
+/// by the API server after less than five minutes, and anything else is answered sooner.
+const SILENCE: Duration = Duration::from_secs(310);
 
 /// A client for the cluster that the environment names: the pod's service account, or a kubeconfig.
 ///
@@ -27,7 +34,8 @@ pub async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
 /// # Errors
 ///
 /// If the configuration's certificates or URL cannot be used.
-pub fn client_for(config: Config, metrics: &Metrics) -> kube::Result<Client> {
+pub fn client_for(mut config: Config, metrics: &Metrics) -> kube::Result<Client> {
+    config.read_timeout.get_or_insert(SILENCE);
     Ok(ClientBuilder::try_from(config)?.with_layer(&CountWrites(metrics.clone())).build())
 }
 

@@ -1,5 +1,7 @@
 //! Tells users of transitions, as Events of their Functions.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
@@ -7,6 +9,9 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 #[derive(Clone)]
 #[allow(missing_debug_implementations, reason = "kube's Recorder has none")]
 pub struct Events(Recorder);
+
+/// How long the API server may take for one. Whoever tells has other work to do.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The longest note that the API server takes, in bytes.
 const NOTE: usize = 1024;
@@ -37,7 +42,10 @@ impl Events {
             secondary: None,
         };
         // An Event is a courtesy: the condition says the same and is what holds.
-        if let Err(error) = self.0.publish(&event, about).await {
+        let published = tokio::time::timeout(DEADLINE, self.0.publish(&event, about)).await;
+        if let Err(error) =
+            published.map_err(|_| "no answer in time".to_owned()).and_then(|p| p.map_err(|e| e.to_string()))
+        {
             tracing::warn!(name = about.name, namespace = about.namespace, reason, %error, "An Event could not be published");
         }
     }

@@ -191,28 +191,35 @@ pub async fn reconcile(context: Arc<Context>, key: FunctionKey) -> Option<Instan
     }
     let start = Instant::now();
     let outcome = tokio::time::timeout(DEADLINE, steps(&context, &key, function)).await.unwrap_or(Err(Error::Timeout));
-    context.metrics.reconciled(start.elapsed(), outcome.is_ok());
-    match outcome {
-        Ok(again) => {
-            context.failures.lock().remove(&key);
-            again.map(|after| Instant::now() + after)
-        }
-        Err(error) => {
-            let failures = {
-                let mut failures = context.failures.lock();
-                let count = failures.entry(key.clone()).or_default();
-                *count = count.saturating_add(1);
-                *count
-            };
-            let wait = backoff::RECONCILE.after(failures);
-            tracing::warn!(function = %key, %error, failures, retry_in = ?wait, "A Function could not be reconciled and will be tried again");
-            Some(Instant::now() + wait)
-        }
-    }
+    context.metrics.reconciled(start.elapsed(), outcome.as_ref().is_ok_and(|steps| steps.failed.is_none()));
+    let Steps { again, failed } = outcome.unwrap_or_else(|error| Steps { again: None, failed: Some(error) });
+    let again = again.map(|after| Instant::now() + after);
+    let Some(error) = failed else {
+        context.failures.lock().remove(&key);
+        return again;
+    };
+    let failures = {
+        let mut failures = context.failures.lock();
+        let count = failures.entry(key.clone()).or_default();
+        *count = count.saturating_add(1);
+        *count
+    };
+    let wait = backoff::RECONCILE.after(failures);
+    tracing::warn!(function = %key, %error, failures, retry_in = ?wait, "A Function could not be reconciled and will be tried again");
+    let retry = Instant::now() + wait;
+    Some(again.map_or(retry, |again| again.min(retry)))
 }
 
-/// The five steps; yields after how long to look again.
-async fn steps(context: &Context, key: &FunctionKey, function: &Function) -> Result<Option<Duration>, Error> {
+/// What came of the five steps.
+struct Steps {
+    /// After how long to look again though nothing changes.
+    again: Option<Duration>,
+    /// What could not be done.
+    failed: Option<Error>,
+}
+
+/// The five steps.
+async fn steps(context: &Context, key: &FunctionKey, function: &Function) -> Result<Steps, Error> {
     let found = dereference::dereference(context, key, function);
     context.outcomes.keep(key, |revision| found.deployments.contains_key(revision));
     let prepared = validate::validate(function).and_then(|valid| build::build(&valid, &found, &context.names));
@@ -220,5 +227,7 @@ async fn steps(context: &Context, key: &FunctionKey, function: &Function) -> Res
         Ok(resources) => Ok(apply::apply(context, key, function, resources).await?),
         Err(invalid) => Err(invalid),
     };
-    update_status::update_status(context, key, function, &found, &applied).await.map_err(Error::Status)
+    let again = update_status::update_status(context, key, function, &found, &applied).await.map_err(Error::Status)?;
+    let failed = applied.ok().and_then(|resources| resources.state.failed).map(Error::Apply);
+    Ok(Steps { again, failed })
 }

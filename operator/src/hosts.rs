@@ -11,7 +11,7 @@ use std::{
 use parking_lot::RwLock;
 use rouse_crds::{
     Function,
-    conditions::{HOST_CONFLICT, HOST_NOT_ALLOWED},
+    conditions::{GATEWAY_NOT_READY, HOST_CONFLICT, HOST_NOT_ALLOWED, INGRESS_CLASS_MISSING, ROUTABLE},
     function::Visibility,
     hosts::ownership::{Claim, Claimant, Form, Loss, Rules, claims},
 };
@@ -32,7 +32,8 @@ struct Known {
     /// Each in the order in which they win.
     by_host: HashMap<Box<str>, Vec<Claim>>,
     won: Arc<Won>,
-    way_in: Option<LostHost>,
+    /// `None` until it has been looked for.
+    way_in: Option<Result<(), LostHost>>,
 }
 
 /// The claims of each Function that have won.
@@ -136,9 +137,10 @@ impl Claims {
 
     /// Sets what keeps every public host from leading to the activators; tells whether that is another than before.
     pub fn set_way_in(&self, trouble: Option<LostHost>) -> bool {
+        let found = Some(trouble.map_or(Ok(()), Err));
         let mut held = self.known.write();
-        let changed = held.way_in != trouble;
-        held.way_in = trouble;
+        let changed = held.way_in != found;
+        held.way_in = found;
         changed
     }
 
@@ -156,10 +158,22 @@ impl Claims {
         }
         let mut lost = told(lost);
         if function.spec.visibility() == Visibility::Public {
-            lost.extend(known.way_in.clone());
+            lost.extend(match &known.way_in {
+                Some(found) => found.clone().err(),
+                // Who leads since a moment knows no better than who led before.
+                None => said(function),
+            });
         }
         lost
     }
+}
+
+/// What the Function's status says of the way in, if that keeps its hosts from leading anywhere.
+fn said(function: &Function) -> Option<LostHost> {
+    let mut conditions = function.status.iter().flat_map(|status| &status.conditions);
+    let routable = conditions.find(|c| c.type_ == ROUTABLE && c.status == "False")?;
+    let reason = [INGRESS_CLASS_MISSING, GATEWAY_NOT_READY].into_iter().find(|reason| *reason == routable.reason)?;
+    Some(LostHost { host: None, reason, message: routable.message.clone() })
 }
 
 /// In an order that does not depend on that of a map.
@@ -313,11 +327,17 @@ mod tests {
         let public = hosts("ns/public", FIRST, &[]);
         let hidden = function("ns/hidden", FIRST, None, json!({"visibility": "Cluster"}));
         let trouble = LostHost { host: None, reason: "GatewayNotReady", message: "no Gateway".into() };
+        let mut told = public.clone();
+        let condition = json!({"type": "Routable", "status": "False", "reason": "GatewayNotReady", "message": "no Gateway",
+            "lastTransitionTime": FIRST});
+        told.status = Some(serde_json::from_value(json!({"conditions": [condition]})).unwrap());
+        assert_eq!(claims.lost(&key_of("ns/public"), &told), [trouble.clone()], "as long as nobody has looked");
+        assert_eq!(claims.lost(&key_of("ns/public"), &public), []);
         assert!(claims.set_way_in(Some(trouble.clone())) && !claims.set_way_in(Some(trouble.clone())));
         claims.replace([&public, &hidden].into_iter());
         assert_eq!(claims.lost(&key_of("ns/public"), &public), [trouble]);
         assert_eq!(claims.lost(&key_of("ns/hidden"), &hidden), []);
         assert!(claims.set_way_in(None));
-        assert_eq!(claims.lost(&key_of("ns/public"), &public), []);
+        assert_eq!(claims.lost(&key_of("ns/public"), &told), []);
     }
 }

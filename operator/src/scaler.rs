@@ -58,6 +58,9 @@ pub struct Scaler {
     origin: Instant,
 }
 
+/// No look takes longer, or Functions that the API server does not answer for would keep others from being looked at.
+const LOOK: Duration = Duration::from_secs(60);
+
 impl Scaler {
     /// A scaler that has heard nothing yet. `queue` is what its worker works off.
     pub fn new(
@@ -126,10 +129,24 @@ impl Scaler {
         }
     }
 
+    /// Throws away what was heard of revisions that are no more.
+    fn sweep(&self) {
+        let deployments = &self.caches.deployments;
+        self.demand.lock().keep(|function, revision| deployments.get(function, revision).is_some());
+    }
+
     /// Looks at one Function, writes what differs, and says when to look again.
     ///
     /// Cancelling it between two writes leaves a state from which the next look goes on.
     pub async fn look(self: Arc<Self>, key: FunctionKey) -> Option<Instant> {
+        let name = key.clone();
+        tokio::time::timeout(LOOK, self.look_at(key)).await.unwrap_or_else(|_| {
+            tracing::warn!(function = %name, limit = ?LOOK, "The pods of a Function could not be scaled in time; it is looked at anew");
+            Some(Instant::now() + CATCH_UP)
+        })
+    }
+
+    async fn look_at(self: Arc<Self>, key: FunctionKey) -> Option<Instant> {
         let Some(guarded) = self.caches.functions.get(&key, &key.name) else {
             self.memory.lock().remove(&key);
             self.demand.lock().forget(&key);

@@ -41,7 +41,7 @@ pub struct Gate {
     pub(super) policy: ArcSwap<Policy>,
     pub(super) context: Arc<Context>,
     pub(super) namespace: Arc<Namespace>,
-    metrics: FunctionMetrics,
+    metrics: Arc<FunctionMetrics>,
     /// Tells the keeper that something has changed.
     kick: Notify,
     /// More than one revision has a share of the calls.
@@ -183,7 +183,7 @@ impl Gate {
                 inner.refuse(&name, &Refusal::Deleted, effects);
             }
             for revision in inner.revisions.drain(..) {
-                revision.account.forget();
+                revision.account.abandon();
             }
             effects.kick = true;
         });

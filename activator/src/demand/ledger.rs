@@ -48,6 +48,8 @@ pub struct Account {
     function: Box<str>,
     revision: Box<str>,
     opened: AtomicBool,
+    /// Its Function is gone.
+    abandoned: AtomicBool,
     changed: AtomicU64,
     counters: Mutex<Counters>,
 }
@@ -96,15 +98,19 @@ impl Ledger {
     /// this revision while that is still told, as two of one name would gainsay each other.
     #[must_use]
     pub fn account(self: &Arc<Self>, namespace: &str, function: &str, revision: &str) -> Arc<Account> {
-        if let Some(former) = self.reopen(namespace, function, revision) {
-            return former;
+        let former = self.take_closed(namespace, function, revision);
+        if let Some(former) = former.as_ref().filter(|former| !former.abandoned.load(Ordering::Acquire)) {
+            former.counters.lock().closed = None;
+            self.accounts.write().open.push(Arc::clone(former));
+            return Arc::clone(former);
         }
-        Arc::new(Account {
+        let account = Arc::new(Account {
             ledger: self.clone(),
             namespace: namespace.into(),
             function: function.into(),
             revision: revision.into(),
             opened: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             changed: AtomicU64::new(0),
             counters: Mutex::new(Counters {
                 in_flight: 0,
@@ -118,7 +124,12 @@ impl Ledger {
                 pods: Pods::default(),
                 tally: Tally::default(),
             }),
-        })
+        });
+        if former.is_some() {
+            // What is in the pods of a Function that is gone is not this one's, and whoever was told of it has to hear so.
+            account.change(|_| ());
+        }
+        account
     }
 
     /// Tells of calls to idle revisions.
@@ -136,7 +147,8 @@ impl Ledger {
         let now = Instant::now();
         let mut revisions = vec![];
         self.purge(now);
-        for account in self.accounts.read().all() {
+        // What waits for a Function without a revision waits for none that anybody could scale.
+        for account in self.accounts.read().all().filter(|account| !account.revision.is_empty()) {
             let mut counters = account.counters.lock();
             let changed = mark.is_none_or(|mark| account.changed.load(Ordering::Acquire) > mark);
             if changed || counters.in_flight + counters.queued > 0 {
@@ -167,7 +179,7 @@ impl Ledger {
         }
     }
 
-    fn reopen(&self, namespace: &str, function: &str, revision: &str) -> Option<Arc<Account>> {
+    fn take_closed(&self, namespace: &str, function: &str, revision: &str) -> Option<Arc<Account>> {
         if self.accounts.read().closed.is_empty() {
             return None;
         }
@@ -175,10 +187,7 @@ impl Ledger {
         let same =
             |a: &Arc<Account>| *a.revision == *revision && *a.function == *function && *a.namespace == *namespace;
         let index = accounts.closed.iter().position(same)?;
-        let account = accounts.closed.swap_remove(index);
-        account.counters.lock().closed = None;
-        accounts.open.push(account.clone());
-        Some(account)
+        Some(accounts.closed.swap_remove(index))
     }
 }
 
@@ -275,9 +284,15 @@ impl Account {
         accounts.closed.push(account);
     }
 
-    /// Takes the account out of the ledger: its Function is gone, and nobody asks for it again.
-    pub(crate) fn forget(&self) {
-        self.ledger.accounts.write().open.retain(|account| !std::ptr::eq(account.as_ref(), self));
+    /// Its Function is gone, and its pods with it. It is told like one that is no longer needed: whoever was told of requests
+    /// has to hear that they have ended, or a Function that is made anew under the name would seem to have them.
+    pub(crate) fn abandon(self: &Arc<Self>) {
+        if self.opened.load(Ordering::Acquire) {
+            self.counters.lock().pods.part_all();
+            self.change(|_| ());
+        }
+        self.abandoned.store(true, Ordering::Release);
+        self.close();
     }
 
     fn change(self: &Arc<Self>, change: impl FnOnce(&mut Counters)) {
@@ -377,8 +392,31 @@ mod tests {
         let reading = ledger.read(Some(mark));
         assert_eq!(reading.revisions.iter().map(|r| r.function.as_str()).collect::<Vec<_>>(), ["b"]);
         assert_eq!(ledger.read(Some(reading.mark)).revisions.len(), 1, "a busy revision is told every time");
-        a.forget();
-        assert_eq!(ledger.read(None).revisions.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_function_that_is_gone_the_end_is_told() {
+        let ledger = Ledger::new();
+        let (account, nameless) = (ledger.account("ns", "f", "f-1"), ledger.account("ns", "g", ""));
+        nameless.queue();
+        account.enter();
+        account.pod_seen("p/1", None, true);
+        let mark = ledger.read(None).mark;
+        account.abandon();
+        let told = |reading: Reading| {
+            let told = |r: &RevisionDemand| (r.revision.clone(), r.in_flight, r.pods.len());
+            reading.revisions.iter().map(told).collect::<Vec<_>>()
+        };
+        assert_eq!(told(ledger.read(Some(mark))), [("f-1".into(), 1, 0)], "its request goes on");
+        // One that is made anew under the name has none of its requests, and that is told before it is called.
+        let anew = ledger.account("ns", "f", "f-1");
+        assert!(!Arc::ptr_eq(&account, &anew));
+        assert_eq!(told(ledger.read(Some(mark))), [("f-1".into(), 0, 0)]);
+        account.complete();
+        anew.abandon();
+        assert_eq!(told(ledger.read(None)), [("f-1".into(), 0, 0)]);
+        tokio::time::advance(TOLD_FOR + Duration::from_millis(1)).await;
+        assert_eq!(told(ledger.read(None)), []);
     }
 
     #[tokio::test(start_paused = true)]

@@ -53,6 +53,14 @@ impl Pods {
         told
     }
 
+    /// All of them are gone.
+    pub(super) fn part_all(&mut self) {
+        for known in &mut self.0 {
+            (known.gone, known.draining) = (true, true);
+        }
+        self.forget();
+    }
+
     /// Those that have requests and those that get nothing new.
     pub(super) fn tell(&mut self) -> Vec<PodDemand> {
         self.forget();

@@ -45,6 +45,19 @@ pub struct Applied {
     pub rejected: Option<Invalid>,
     /// The revision that was made, or found made already.
     pub made: Option<Made>,
+    /// The first thing that could not be done and that nothing else waits for: it is tried again, and what is goes on being
+    /// looked at. Calls may have to go back to a former revision while a webhook is down.
+    pub failed: Option<Error>,
+}
+
+impl Applied {
+    /// Goes on after something that nothing else waits for.
+    fn note(&mut self, done: Result<(), Error>) {
+        if let Err(error) = done {
+            tracing::debug!(%error, "Goes on without");
+            self.failed.get_or_insert(error);
+        }
+    }
 }
 
 /// A revision that the cache does not know yet.
@@ -146,7 +159,8 @@ pub async fn apply(
         }
     }
     if let Some(record) = &record {
-        writer.record(record).await?;
+        let done = writer.record(record).await;
+        applied.note(done);
     }
     if applied.conflicts.is_empty() && applied.rejected.is_none() {
         for deployment in &create {
@@ -158,19 +172,25 @@ pub async fn apply(
         }
     }
     for repair in &repair {
-        writer.repair(repair).await?;
+        let done = writer.repair(repair).await;
+        applied.note(done);
     }
     match &service {
         Plan::Keep => {}
-        Plan::Create(service) => match writer.create(Kind::Service, &**service).await? {
-            Created::New(_) | Created::Ours(_) => {}
-            Created::Taken(conflict) => applied.conflicts.push(conflict),
-            Created::Rejected(invalid) => applied.rejected = Some(invalid),
+        Plan::Create(service) => match writer.create(Kind::Service, &**service).await {
+            Ok(Created::New(_) | Created::Ours(_)) => {}
+            Ok(Created::Taken(conflict)) => applied.conflicts.push(conflict),
+            Ok(Created::Rejected(invalid)) => applied.rejected = Some(invalid),
+            Err(error) => applied.note(Err(error)),
         },
-        Plan::Repair(service) => writer.apply_service(service).await?,
+        Plan::Repair(service) => {
+            let done = writer.apply_service(service).await;
+            applied.note(done);
+        }
     }
     for removal in &remove {
-        writer.remove(removal).await?;
+        let done = writer.remove(removal).await;
+        applied.note(done);
     }
     if let Some(made) = made {
         tracing::info!(function = %key, revision = made, image = function.spec.image, "Made a revision");

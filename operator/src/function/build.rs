@@ -139,7 +139,8 @@ fn configuration(latest: &Known, found: &Found) -> Verdict {
 /// Pods that a new revision begins with: as many as its first share of the calls needs now, or as prove it.
 fn initial(function: &ValidatedFunction<'_>, found: &Found, latest: &str) -> u32 {
     let scaling = function.spec.scaling();
-    let stable = function.status.and_then(|s| rollout::stable(s, |name| found.deployments.contains_key(name)));
+    let called = super::traffic::gives_latest_calls(function.spec);
+    let stable = function.status.and_then(|s| rollout::stable(s, called, |name| found.deployments.contains_key(name)));
     let Some(stable) = stable.filter(|stable| stable != latest) else { return scaling.initial() };
     let ready = found.deployments.get(&stable).map_or(0, |d| d.ready());
     rollout::pods_to_begin(function.spec, &stable, ready).max(scaling.initial())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use rouse_crds::{
-    conditions::{NEVER_LISTENED, POD_CREATION_FAILED},
+    conditions::{NEVER_LISTENED, NEVER_STARTED, POD_CREATION_FAILED},
     pod::{FunctionPod, PodFailure, UNSCHEDULABLE},
 };
 
@@ -48,8 +48,12 @@ pub fn revision(found: &Found, revision: &str, cold_start: Duration, now: Timest
         state.failure = Some(failure);
     }
     for pod in &pods {
-        match unheard(pod, cold_start, now) {
-            Some(Duration::ZERO) if state.failure.is_none() => state.failure = Some(never_listened(cold_start)),
+        let (left, failure) = match unheard(pod, cold_start, now) {
+            Some(left) => (Some(left), never_listened(cold_start)),
+            None => (unstarted(pod, cold_start, now), never_started(pod, cold_start)),
+        };
+        match left {
+            Some(Duration::ZERO) if state.failure.is_none() => state.failure = Some(failure),
             Some(left) => state.look_again = Some(state.look_again.map_or(left, |other| other.min(left))),
             None => {}
         }
@@ -99,6 +103,27 @@ fn unheard(pod: &FunctionPod, cold_start: Duration, now: Timestamp) -> Option<Du
     let since = pod.running_since()?.0.max(unready_since.unwrap_or(Timestamp::MIN));
     let running = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     Some(cold_start.saturating_sub(running))
+}
+
+/// For a pod that has a node and whose containers do not all run: how much of the time is left in which they have to.
+fn unstarted(pod: &FunctionPod, cold_start: Duration, now: Timestamp) -> Option<Duration> {
+    let placed = pod.status.conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "True");
+    let since = placed.and_then(|c| c.last_transition_time.as_ref()).filter(|_| pod.running_since().is_none())?.0;
+    Some(cold_start.saturating_sub(Duration::try_from(now.duration_since(since)).unwrap_or_default()))
+}
+
+fn never_started(pod: &FunctionPod, cold_start: Duration) -> PodFailure {
+    let status = &pod.status;
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses);
+    let waiting = containers.filter_map(|c| c.state.waiting.as_ref()?.reason.as_deref()).next();
+    PodFailure {
+        reason: NEVER_STARTED.to_owned(),
+        message: format!(
+            "the pod has a node, but its containers do not all run after {}s (spec.timeouts.coldStart){}; `kubectl describe pod` tells what they wait for: a volume, the image, an init container",
+            cold_start.as_secs_f64(),
+            waiting.map(|reason| format!(": {reason}")).unwrap_or_default(),
+        ),
+    }
 }
 
 fn never_listened(cold_start: Duration) -> PodFailure {
@@ -169,6 +194,23 @@ mod tests {
         assert_eq!((young.failure, young.look_again), (None, Some(Duration::from_secs(50))));
         let old = look(json!({}), &[running("2026-01-01T00:00:00Z")]);
         assert_eq!((old.failure.unwrap().reason.as_str(), old.look_again), (NEVER_LISTENED, None));
+    }
+
+    #[test]
+    fn a_pod_has_the_cold_start_time_to_start() {
+        let creating = |since: &str| {
+            let mut pod = waiting("ContainerCreating");
+            pod["phase"] = json!("Pending");
+            pod["conditions"] = json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": since}]);
+            pod
+        };
+        let young = look(json!({}), &[creating("2026-01-01T00:00:50Z")]);
+        assert_eq!((young.failure, young.look_again), (None, Some(Duration::from_secs(50))));
+        let old = look(json!({}), &[creating("2026-01-01T00:00:00Z")]);
+        let failure = old.failure.unwrap();
+        assert_eq!((failure.reason.as_str(), old.look_again), (NEVER_STARTED, None));
+        assert!(failure.message.contains("after 60s (spec.timeouts.coldStart): ContainerCreating;"), "{failure:?}");
+        assert_eq!(old.passing, None);
     }
 
     #[test]

@@ -78,12 +78,15 @@ pub struct Next {
 }
 
 /// The revision that has, or had last, all calls to the latest. `None` for a Function without a former revision.
-pub fn stable(former: &FunctionStatus, exists: impl Fn(&str) -> bool) -> Option<String> {
+///
+/// One that had no calls under that name, but perhaps a tag, is not it where calls are to go to the latest (`called`): else
+/// what was only looked at would get all of them at once when it is called.
+pub fn stable(former: &FunctionStatus, called: bool, exists: impl Fn(&str) -> bool) -> Option<String> {
     if let Some(rollout) = former.rollout.as_ref().filter(|r| exists(&r.from)) {
         return Some(rollout.from.clone());
     }
     let alive = || former.traffic.iter().filter(|share| exists(&share.revision));
-    let most = alive().filter(|share| share.latest).max_by_key(|share| share.percent);
+    let most = alive().filter(|share| share.latest && (share.percent > 0 || !called)).max_by_key(|share| share.percent);
     most.or_else(|| alive().max_by_key(|share| share.percent)).map(|share| share.revision.clone())
 }
 

@@ -71,7 +71,8 @@ pub fn decide(inputs: &Inputs<'_>) -> Shares {
     existing.sort();
     existing.dedup();
     let wanted = function.spec.traffic.as_deref().unwrap_or_default();
-    let stable = rollout::stable(former, |name| existing.iter().any(|there| there == name));
+    let called = traffic::gives_latest_calls(&function.spec);
+    let stable = rollout::stable(former, called, |name| existing.iter().any(|there| there == name));
     let mut named = wanted.iter().filter_map(|target| target.revision.as_ref());
     let next = match traffic::latest_percent(wanted) {
         // Nothing moves while a revision is named that is not there, so no roll-out does.

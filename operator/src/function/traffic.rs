@@ -1,6 +1,9 @@
 //! Which revision gets which share of the calls. Pure.
 
-use rouse_crds::function::{TrafficStatus, TrafficTarget};
+use rouse_crds::{
+    FunctionSpec,
+    function::{TrafficStatus, TrafficTarget},
+};
 
 use super::rollout::Split;
 
@@ -40,6 +43,11 @@ pub fn latest_percent(wanted: &[TrafficTarget]) -> Option<u32> {
     let mut named = wanted.iter().filter(|target| names_latest(target)).peekable();
     named.peek()?;
     Some(named.map(|target| u32::try_from(target.percent.unwrap_or(0)).unwrap_or(0)).sum())
+}
+
+/// Whether any calls are to go to the latest.
+pub fn gives_latest_calls(spec: &FunctionSpec) -> bool {
+    latest_percent(spec.traffic.as_deref().unwrap_or_default()).is_some_and(|percent| percent > 0)
 }
 
 /// The shares that hold now.

@@ -9,10 +9,14 @@
 
 mod sample;
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use rouse_autoscaler::Demand;
-use rouse_crds::demand::{Frame, HEARTBEAT, PodDemand};
+use rouse_crds::demand::{Frame, HEARTBEAT, PodDemand, RevisionDemand};
 
 use crate::key::FunctionKey;
 pub use sample::Word;
@@ -32,6 +36,12 @@ pub struct Source {
 struct Key {
     function: FunctionKey,
     revision: String,
+}
+
+impl Key {
+    fn of(told: &RevisionDemand) -> Self {
+        Self { function: FunctionKey::new(&told.namespace, &told.function), revision: told.revision.clone() }
+    }
 }
 
 /// One activator's part in what is known of a revision, for whoever asks.
@@ -84,7 +94,7 @@ struct Known {
     /// By how much our clock is ahead of the process's, and when that was found.
     ahead: Option<(Duration, Duration)>,
     samples: HashMap<Key, Sample>,
-    /// Whether it was said that there are more than can be.
+    /// Whether there are more than can be, which was said.
     overfull: bool,
 }
 
@@ -137,11 +147,11 @@ impl Aggregate {
         touched
     }
 
-    /// Whether every activator that may have requests has been heard lately, and there is one at all. Else a low demand may
-    /// be nothing but ignorance.
+    /// Whether every activator that may have requests has been heard lately and whole, and there is one at all. Else a low
+    /// demand may be nothing but ignorance.
     pub fn complete(&self, now: Duration) -> bool {
-        let fresh = |known: &Known| known.heard.is_some_and(|at| now.saturating_sub(at) <= FRESH);
-        !self.sources.is_empty() && self.sources.values().all(|known| !known.awaited || fresh(known))
+        let heard = |known: &Known| known.heard.is_some_and(|at| now.saturating_sub(at) <= FRESH) && !known.overfull;
+        !self.sources.is_empty() && self.sources.values().all(|known| !known.awaited || heard(known))
     }
 
     /// Takes in a frame of `source` that came at `now`. Yields the Functions that it speaks of.
@@ -158,12 +168,19 @@ impl Aggregate {
             self.carry(former, now);
         }
         let Some(known) = self.sources.get_mut(source) else { return touched };
+        if frame.sequence == 0 {
+            // The first frame of a connection tells all that there is. What it lacks has ended while nobody listened.
+            let told: HashSet<_> = frame.revisions.iter().map(Key::of).collect();
+            for (key, sample) in known.samples.extract_if(|key, _| !told.contains(key)) {
+                touched.push(key.function.clone());
+                self.carried.entry(key).or_default().counters.add(sample.told());
+            }
+        }
         let listened = known.heard.replace(now).is_some_and(|before| now.saturating_sub(before) <= FRESH);
         let at = known.moment(Duration::from_micros(frame.at_us), now);
         let mut left_out = 0usize;
         for told in frame.revisions {
-            let function = FunctionKey::new(&told.namespace, &told.function);
-            let key = Key { function, revision: told.revision.clone() };
+            let key = Key::of(&told);
             if known.samples.len() >= MOST_REVISIONS && !known.samples.contains_key(&key) {
                 left_out += 1;
                 continue;
@@ -204,7 +221,7 @@ impl Aggregate {
         demand.arrivals = counters.arrivals;
         // Between frames the integral is a guess that runs ahead of a request which has ended since.
         demand.request_us = counters.request_us.max(carried.given);
-        if heard {
+        if heard && demand.request_us > carried.given {
             self.carried.entry(key).or_default().given = demand.request_us;
         }
         demand
@@ -272,12 +289,28 @@ impl Aggregate {
         activators
     }
 
-    /// Forgets a Function that is gone.
+    /// Forgets revisions that are no more, unless they have requests still.
+    pub fn keep(&mut self, exists: impl Fn(&FunctionKey, &str) -> bool) {
+        let mut busy = HashSet::new();
+        for known in self.sources.values_mut() {
+            known.samples.retain(|key, sample| {
+                let has_some = sample.in_flight + sample.queued > 0;
+                if has_some {
+                    busy.insert(key.clone());
+                }
+                has_some || exists(&key.function, &key.revision)
+            });
+            known.overfull = known.samples.len() >= MOST_REVISIONS;
+        }
+        self.carried.retain(|key, _| busy.contains(key) || exists(&key.function, &key.revision));
+    }
+
+    /// Forgets a Function that is gone. What was heard of it stays until [`Self::keep`] and counts as nothing: an activator
+    /// that does not know yet may tell it once more, and there may be another Function of the name by then.
     pub fn forget(&mut self, function: &FunctionKey) {
         self.carried.retain(|key, _| key.function != *function);
-        for known in self.sources.values_mut() {
-            known.samples.retain(|key, _| key.function != *function);
-        }
+        let samples = self.sources.values_mut().flat_map(|known| &mut known.samples);
+        samples.filter(|(key, _)| key.function == *function).for_each(|(_, sample)| sample.settle());
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -16,19 +17,24 @@ use crate::key::FunctionKey;
 /// Name of the activators' admin port.
 const PORT: &str = "admin";
 
+/// How often what was heard of revisions that are no more is thrown away.
+const SWEEP: Duration = Duration::from_secs(300);
+
 /// Keeps a reader for each activator that the EndpointSlices of `service` name, until `stop`.
 pub async fn run(scaler: Arc<Scaler>, service: FunctionKey, changed: Arc<Notify>, stop: CancellationToken) {
+    let mut sweep = tokio::time::interval(SWEEP);
     let mut readers = JoinSet::new();
     let mut running = HashMap::new();
     loop {
         let sources = sources(&scaler.caches.slices.of(&service));
         running.retain(|source, reader: &mut tokio::task::AbortHandle| {
-            let stays = sources.contains_key(source);
-            if !stays {
+            let known = sources.contains_key(source);
+            if !known {
                 tracing::info!(activator = %source.address, "An activator is gone");
                 reader.abort();
             }
-            stays
+            // One that has panicked is begun anew.
+            known && !reader.is_finished()
         });
         scaler.set_sources(&sources);
         for source in sources.into_keys() {
@@ -48,6 +54,7 @@ pub async fn run(scaler: Arc<Scaler>, service: FunctionKey, changed: Arc<Notify>
             biased;
             () = stop.cancelled() => return,
             () = changed.notified() => {}
+            _ = sweep.tick() => scaler.sweep(),
             // Readers end by being aborted only; a set that is never emptied would grow with every activator that ever was.
             Some(_) = readers.join_next(), if !readers.is_empty() => {}
         }

@@ -15,7 +15,10 @@ use rouse_crds::{
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Memories, Scaler};
+use super::{
+    Memories, Scaler,
+    write::{Error, paced},
+};
 use crate::key::FunctionKey;
 
 /// It is written no more often: a restart forgets what was learned in so long.
@@ -96,7 +99,7 @@ impl Memories {
 }
 
 /// Writes the one field of the status that is the autoscaler's.
-pub(super) async fn write(scaler: &Scaler, key: &FunctionKey, function: &Function, write: &Write) -> kube::Result<()> {
+pub(super) async fn write(scaler: &Scaler, key: &FunctionKey, function: &Function, write: &Write) -> Result<(), Error> {
     let status = write.0.as_ref().map_or_else(|| json!({}), |text| json!({"habits": text}));
     let body = json!({
         "apiVersion": Function::api_version(&()),
@@ -107,9 +110,8 @@ pub(super) async fn write(scaler: &Scaler, key: &FunctionKey, function: &Functio
     });
     let api: Api<Function> = Api::namespaced(scaler.client.clone(), &key.namespace);
     let params = PatchParams::apply(AUTOSCALER_FIELD_MANAGER).force();
-    scaler.pace.turn().await;
-    match api.patch_status(&key.name, &params, &Patch::Apply(body)).await {
-        Err(kube::Error::Api(refused)) if refused.is_not_found() || refused.is_conflict() => Ok(()),
+    match paced(scaler, api.patch_status(&key.name, &params, &Patch::Apply(body))).await {
+        Err(Error::Api(kube::Error::Api(refused))) if refused.is_not_found() || refused.is_conflict() => Ok(()),
         other => other.map(drop),
     }
 }

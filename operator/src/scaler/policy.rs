@@ -78,6 +78,8 @@ pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Opt
     let held = match (failed, trying.is_zero()) {
         (false, _) => asked,
         (true, false) => asked.min(1),
+        // Not while it has calls: going back because of its failure is for the roll-out, which sees it while a pod tries.
+        (true, true) if carries => asked.min(1),
         (true, true) => 0,
     };
     let tries = failed && held > 0;

@@ -90,7 +90,7 @@ pub(super) async fn mark(scaler: &Scaler, key: &FunctionKey, pod: &str, cost: i6
 }
 
 /// Takes a turn and writes. If the API server has had too much, nobody writes for as long as it says.
-async fn paced<T>(scaler: &Scaler, write: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+pub(super) async fn paced<T>(scaler: &Scaler, write: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
     scaler.pace.turn().await;
     let written = tokio::time::timeout(DEADLINE, write).await.map_err(|_| Error::Late)?;
     if let Err(kube::Error::Api(status)) = &written

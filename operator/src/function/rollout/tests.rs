@@ -317,5 +317,19 @@ fn a_clock_that_went_back_only_waits() {
 #[case::nobody(json!({}), None)]
 fn who_had_all_calls(#[case] former: serde_json::Value, #[case] expected: Option<&str>) {
     let former: FunctionStatus = serde_json::from_value(former).unwrap();
-    assert_eq!(stable(&former, |name| name != "f-9").as_deref(), expected);
+    assert_eq!(stable(&former, true, |name| name != "f-9").as_deref(), expected);
+}
+
+#[test]
+fn one_that_had_only_a_tag_is_rolled_out_when_it_is_to_have_calls() {
+    let former = json!({"traffic": [
+        {"revision": "f-3", "percent": 100}, {"revision": "f-4", "percent": 0, "latest": true, "tag": "next"},
+    ]});
+    let former: FunctionStatus = serde_json::from_value(former).unwrap();
+    assert_eq!(stable(&former, true, |_| true).as_deref(), Some("f-3"));
+    assert_eq!(
+        stable(&former, false, |_| true).as_deref(),
+        Some("f-4"),
+        "who has the tag has it until the next is ready"
+    );
 }

@@ -76,6 +76,12 @@ impl Sample {
         arrivals < self.arrivals || request_us < self.request_us
     }
 
+    /// Sets aside everything that it tells.
+    pub(super) fn settle(&mut self) {
+        self.aside = Counters { arrivals: self.arrivals, request_us: self.request_us };
+        (self.in_flight, self.queued, self.pods) = (0, 0, Box::default());
+    }
+
     /// What counts, as of the sample.
     pub(super) fn told(&self) -> Counters {
         self.counted(self.request_us)

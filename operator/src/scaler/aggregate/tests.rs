@@ -25,7 +25,8 @@ fn frame(second: u64, process: &str, in_flight: u64, arrivals: u64, request_us: 
     Frame {
         version: VERSION,
         process: process.into(),
-        sequence: 0,
+        // Not the first of a connection, which tells all that there is.
+        sequence: 1,
         at_us: second * 1_000_000,
         revisions: vec![revision],
     }
@@ -194,4 +195,43 @@ fn a_function_that_is_gone_is_forgotten() {
     aggregate.forget(&FunctionKey::new("ns", "f"));
     assert_eq!(demand(&mut aggregate, 1), Demand::default());
     assert!(aggregate.carried.is_empty());
+    // An activator that has not heard of it yet tells of it once more; then it counts for another of the name.
+    aggregate.frame(&source(1), frame(1, "a", 1, 1, 1_000_001), at(1));
+    assert_eq!(demand(&mut aggregate, 1), Demand { in_flight: 1, queued: 0, arrivals: 0, request_us: 1_000_000 });
+    aggregate.frame(&source(1), frame(2, "a", 0, 0, 0), at(2));
+    assert_eq!(demand(&mut aggregate, 3), Demand { in_flight: 0, queued: 0, arrivals: 0, request_us: 1_000_000 });
+    aggregate.keep(|_, _| false);
+    assert!(aggregate.carried.is_empty() && aggregate.sources[&source(1)].samples.is_empty());
+}
+
+#[test]
+fn what_a_new_connection_does_not_tell_has_ended() {
+    let mut aggregate = heard(&[1]);
+    let told = |sequence, frame: Frame| Frame { sequence, ..frame };
+    aggregate.frame(&source(1), told(1, frame(1, "a", 3, 3, 0)), at(1));
+    assert_eq!(demand(&mut aggregate, 2), Demand { in_flight: 3, queued: 0, arrivals: 3, request_us: 3_000_000 });
+    let nothing = Frame { revisions: vec![], ..frame(3, "a", 0, 0, 0) };
+    aggregate.frame(&source(1), told(2, nothing.clone()), at(3));
+    assert_eq!(demand(&mut aggregate, 3).in_flight, 3, "a heartbeat tells nothing new");
+    assert_eq!(aggregate.frame(&source(1), told(0, nothing), at(3)), [FunctionKey::new("ns", "f")]);
+    let ended = demand(&mut aggregate, 9);
+    assert_eq!((ended.in_flight, ended.arrivals, ended.request_us), (0, 3, 6_000_000));
+}
+
+#[test]
+fn of_revisions_that_are_no_more_only_requests_are_kept() {
+    let mut aggregate = heard(&[1]);
+    let other = |second, in_flight| {
+        let mut frame = frame(second, "a", in_flight, 1, 0);
+        (frame.revisions[0].revision, frame.sequence) = ("f-00002".into(), second);
+        frame
+    };
+    aggregate.frame(&source(1), Frame { sequence: 1, ..frame(1, "a", 0, 1, 5) }, at(1));
+    aggregate.frame(&source(1), other(1, 1), at(1));
+    aggregate.keep(|_, revision| revision == "f-00009");
+    let left: Vec<_> = aggregate.sources[&source(1)].samples.keys().map(|key| key.revision.clone()).collect();
+    assert_eq!(left, ["f-00002"]);
+    aggregate.frame(&source(1), other(2, 0), at(2));
+    aggregate.keep(|_, _| false);
+    assert!(aggregate.sources[&source(1)].samples.is_empty());
 }
