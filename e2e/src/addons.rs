@@ -147,6 +147,11 @@ fn gateway() -> Result<[Value; 4]> {
     ])
 }
 
+/// What says in Contour's configuration which Gateway it serves.
+pub fn gateway_reference(name: &str, namespace: &str) -> String {
+    format!("gateway:\n  gatewayRef:\n    name: {name}\n    namespace: {namespace}\n")
+}
+
 /// Contour's manifests.
 fn contour(examples: &Path, node: &Node, images: &Images) -> Result<Vec<Value>> {
     let mut items = vec![json!({
@@ -186,9 +191,7 @@ fn adapt(document: &mut Value, node: &Node, images: &Images) {
         }
         "ConfigMap" => {
             if let Some(Value::String(config)) = document["data"].get_mut("contour.yaml") {
-                let gateway =
-                    format!("gateway:\n  gatewayRef:\n    name: {GATEWAY}\n    namespace: {CONTOUR_NAMESPACE}\n");
-                config.insert_str(0, &gateway);
+                config.insert_str(0, &gateway_reference(GATEWAY, CONTOUR_NAMESPACE));
             }
             return;
         }

@@ -11,6 +11,7 @@ mod figures;
 mod hop;
 mod loopback;
 mod park;
+mod rollback;
 mod route;
 mod step;
 mod wake;
@@ -36,16 +37,17 @@ enum Needs {
     Nothing,
     /// A whole Kubernetes with Rouse on it.
     Cluster,
-    /// The activator's own program and an API server, on loopback.
+    /// Rouse's own programs and an API server, on loopback.
     Loopback,
 }
 
 /// The benchmarks, in the order that they run in: a cluster takes time from what else is measured, so it comes last.
-const BENCHMARKS: [(&str, Needs); 8] = [
+const BENCHMARKS: [(&str, Needs); 9] = [
     ("decide", Needs::Nothing),
     ("hop", Needs::Loopback),
     ("park", Needs::Loopback),
     ("route", Needs::Loopback),
+    ("rollback", Needs::Loopback),
     ("cold", Needs::Cluster),
     ("wake", Needs::Cluster),
     ("crowd1000", Needs::Cluster),
@@ -97,6 +99,7 @@ pub async fn bench(
             ("hop", _, Some(loopback)) => hop::run(places, loopback, wanted, &mut figures, progress).await,
             ("park", _, Some(loopback)) => park::run(loopback, &mut figures).await,
             ("route", _, Some(loopback)) => route::run(loopback, &mut figures).await,
+            ("rollback", _, Some(loopback)) => rollback::run(loopback, &mut figures).await,
             ("cold", Some(cluster), _) => cold::run(cluster, &mut figures).await,
             ("wake", Some(cluster), _) => wake::run(cluster, &mut figures).await,
             ("crowd1000", Some(cluster), _) => crowd::run(cluster, &mut figures).await,

@@ -132,7 +132,7 @@ they are named only where a redirect keeps functions off the listener for http. 
 {{- if .Values.ingress.scheme -}}
 {{- .Values.ingress.scheme -}}
 {{- else if eq .Values.ingress.mode "none" -}}
-{{- ternary "https" "http" (not (empty .Values.activator.tls.secretName)) -}}
+{{- ternary "https" "http" (or .Values.activator.tls.redirect (not (empty .Values.activator.tls.secretName))) -}}
 {{- else if and (eq .Values.ingress.mode "gateway") (not .Values.ingress.gateway.create) -}}
 {{- /* The Gateway's own listeners have the certificates; who sends callers of http to https has some. */ -}}
 {{- ternary "https" "http" $tls.redirect -}}

@@ -102,11 +102,11 @@ impl Loopback {
     /// Makes a Function whose first revision has all traffic and a Deployment at zero.
     pub(super) async fn function(&self, name: &str, mut spec: Value) -> Result<()> {
         spec["image"] = json!("example.com/function:1");
-        let functions: Api<Function> = Api::namespaced(self.client.0.clone(), NAMESPACE);
+        let functions = self.functions();
         let function = Function::new(name, serde_json::from_value(spec).context("not a Function's spec")?);
         let created = functions.create(&PostParams::default(), &function).await.context("the Function is refused")?;
         let revision = names::revision_name(name, 1);
-        let labels = labels(name, &created.uid().unwrap_or_default());
+        let labels = labels(name, 1, &created.uid().unwrap_or_default());
         let deployment = json!({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": revision, "labels": labels},
             "spec": {"replicas": 0, "selector": {"matchLabels": {names::REVISION_LABEL: revision}}, "template": {
@@ -124,29 +124,52 @@ impl Loopback {
     /// Makes a Function and nothing else.
     pub(super) async fn bare_function(&self, name: &str, mut spec: Value) -> Result<()> {
         spec["image"] = json!("example.com/function:1");
-        let functions: Api<Function> = Api::namespaced(self.client.0.clone(), NAMESPACE);
         let function = Function::new(name, serde_json::from_value(spec).context("not a Function's spec")?);
-        functions.create(&PostParams::default(), &function).await.context("the Function is refused")?;
+        self.functions().create(&PostParams::default(), &function).await.context("the Function is refused")?;
         Ok(())
     }
 
-    /// Merges a change into a Function. It is written when this returns.
-    pub(super) async fn change(&self, function: &str, change: Value) -> Result<()> {
-        let functions: Api<Function> = Api::namespaced(self.client.0.clone(), NAMESPACE);
-        functions
+    /// Merges a change into a Function. It is written when this returns, with the generation that it yields.
+    pub(super) async fn change(&self, function: &str, change: Value) -> Result<i64> {
+        let changed = self
+            .functions()
             .patch(function, &PatchParams::default(), &Patch::Merge(change))
             .await
             .context("the change is refused")?;
+        Ok(changed.metadata.generation.unwrap_or_default())
+    }
+
+    /// The Functions.
+    pub(super) fn functions(&self) -> Api<Function> {
+        Api::namespaced(self.client.0.clone(), NAMESPACE)
+    }
+
+    /// Whether a Deployment of this name is there.
+    pub(super) async fn has_deployment(&self, name: &str) -> Result<bool> {
+        let deployments: Api<Deployment> = Api::namespaced(self.client.0.clone(), NAMESPACE);
+        Ok(deployments.get_opt(name).await?.is_some())
+    }
+
+    /// Says of a Deployment what its controller would: that one pod is ready.
+    pub(super) async fn one_pod_ready(&self, deployment: &str) -> Result<()> {
+        let deployments: Api<Deployment> = Api::namespaced(self.client.0.clone(), NAMESPACE);
+        let status =
+            json!({"status": {"replicas": 1, "readyReplicas": 1, "availableReplicas": 1, "updatedReplicas": 1}});
+        deployments.patch_status(deployment, &PatchParams::default(), &Patch::Merge(status)).await?;
         Ok(())
     }
 
     /// Makes a ready pod of the function's first revision that is the server at `address`.
     pub(super) async fn pod(&self, function: &str, address: SocketAddr) -> Result<()> {
-        let functions: Api<Function> = Api::namespaced(self.client.0.clone(), NAMESPACE);
-        let uid = functions.get(function).await?.uid().unwrap_or_default();
-        let name = format!("{}-pod", names::revision_name(function, 1));
+        self.pod_of(function, 1, address).await
+    }
+
+    /// The same of the revision with this number.
+    pub(super) async fn pod_of(&self, function: &str, revision: i64, address: SocketAddr) -> Result<()> {
+        let uid = self.functions().get(function).await?.uid().unwrap_or_default();
+        let name = format!("{}-pod", names::revision_name(function, revision));
         let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels(function, &uid)},
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels(function, revision, &uid)},
             "spec": {"containers": [{"name": names::CONTAINER, "image": "example.com/function:1",
                 "ports": [{"name": names::CONTAINER_PORT, "containerPort": address.port()}]}]},
         });
@@ -190,14 +213,30 @@ impl Loopback {
             core: Core::Measured,
             folder: self.folder.path(),
         };
-        let mut daemon = start.start()?;
-        let caller = Caller::new(admin);
-        wait_for("the activator's readiness", PATIENCE, async || {
-            daemon.alive()?;
-            Ok(caller.get("admin", "/readyz").await.is_ok_and(|answer| answer.status.is_success()))
-        })
-        .await?;
+        let daemon = ready(start.start()?, admin).await?;
         Ok(Activator { daemon, public })
+    }
+
+    /// Starts an operator on the measured core and waits until it is ready. Where activators are it cannot know, since the API
+    /// server takes no address on loopback for one: it writes what does not depend on demand.
+    pub(super) async fn operator(&self) -> Result<Daemon> {
+        let admin = free_address()?;
+        let args = [
+            format!("--admin-addr={admin}"),
+            format!("--domain={DOMAIN}"),
+            format!("--namespace={NAMESPACE}"),
+            "--ingress-mode=none".to_owned(),
+            "--log-format=text".to_owned(),
+        ];
+        let start = Start {
+            name: "operator",
+            program: &self.programs.join("rouse-operator"),
+            args: args.into_iter().map(Into::into).collect(),
+            env: vec![("KUBECONFIG", self.server.kubeconfig.clone().into())],
+            core: Core::Measured,
+            folder: self.folder.path(),
+        };
+        ready(start.start()?, admin).await
     }
 
     /// Those of the flags that the activator has: it is also measured at commits that lack some.
@@ -235,10 +274,21 @@ impl Loopback {
     }
 }
 
+/// Waits until a program says on its admin port that it is ready.
+async fn ready(mut daemon: Daemon, admin: SocketAddr) -> Result<Daemon> {
+    let caller = Caller::new(admin);
+    wait_for(&format!("the {}'s readiness", daemon.name), PATIENCE, async || {
+        daemon.alive()?;
+        Ok(caller.get("admin", "/readyz").await.is_ok_and(|answer| answer.status.is_success()))
+    })
+    .await?;
+    Ok(daemon)
+}
+
 /// The labels that the operator writes.
-fn labels(function: &str, uid: &str) -> Value {
+fn labels(function: &str, revision: i64, uid: &str) -> Value {
     json!({
-        names::FUNCTION_LABEL: function, names::REVISION_LABEL: names::revision_name(function, 1),
+        names::FUNCTION_LABEL: function, names::REVISION_LABEL: names::revision_name(function, revision),
         names::FUNCTION_UID_LABEL: uid, names::MANAGED_BY_LABEL: names::MANAGED_BY,
     })
 }

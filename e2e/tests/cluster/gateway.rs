@@ -3,13 +3,20 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use rouse_e2e::{
-    addons::{CONTOUR_NAMESPACE, GATEWAY},
+    addons::{CONTOUR_NAMESPACE, GATEWAY, INGRESS_CLASS, gateway_reference},
     world::{PATIENCE, until},
 };
 use serde_json::{Value, json};
 
 use crate::{
+    grpc::{self, Server},
+    https::{self, Certificates},
     release::Upgrade,
     scene::{RELEASE, Scene},
 };
@@ -102,5 +109,73 @@ async fn a_gateway_that_is_not_there_is_said_and_the_cluster_goes_on() -> Result
     upgrade.undo(&scene).await?;
     scene.condition("hello", "Routable", "True").await?;
     scene.routed("hello").await?;
+    scene.done().await
+}
+
+/// Lets Contour serve another Gateway: it knows one, by name.
+async fn contour_serves(scene: &Scene, from: (&str, &str), to: (&str, &str)) -> Result<()> {
+    let configs: Api<ConfigMap> = Api::namespaced(scene.client.clone(), CONTOUR_NAMESPACE);
+    let mut data = configs.get("contour").await?.data.unwrap_or_default();
+    let config = data.get("contour.yaml").cloned().unwrap_or_default();
+    let changed = config.replace(&gateway_reference(from.0, from.1), &gateway_reference(to.0, to.1));
+    ensure!(
+        changed.contains(&gateway_reference(to.0, to.1)),
+        "Contour's configuration names another Gateway:\n{config}"
+    );
+    data.insert("contour.yaml".to_owned(), changed);
+    configs.patch("contour", &PatchParams::default(), &Patch::Merge(json!({"data": data}))).await?;
+    for args in [&["restart", "deployment/contour"][..], &["status", "deployment/contour", "--timeout=120s"]] {
+        let (good, said) = scene.kubectl(&[&["rollout"], args, &["--namespace", CONTOUR_NAMESPACE]].concat()).await?;
+        ensure!(good, "{said}");
+    }
+    Ok(())
+}
+
+/// What there is to see through a Gateway that the chart has made.
+async fn seen_through_the_charts_gateway(scene: &Scene, certificate: &std::path::Path) -> Result<()> {
+    let (reason, message) = scene.condition("hello", "Routable", "True").await?;
+    ensure!(reason == "Routed", "{reason}: {message}");
+    let url = scene.functions().get("hello").await?.status.unwrap_or_default().url;
+    let host = scene.host("hello");
+    ensure!(url == Some(format!("https://{host}")), "{url:?}");
+    scene.routed("hello").await?;
+    let answer = scene.get("hello", "/").await?;
+    ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+    if let Some(node) = scene.cluster.node {
+        let head = https::answers((node, 443).into(), &host, certificate).await?;
+        ensure!(head.contains("hello-pod: hello-0000"), "{head}");
+    }
+    let [ingress, _] = scene.ways().await?;
+    grpc::all_cases(scene, &ingress).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_the_chart_makes_serves_http_https_and_grpc() -> Result<()> {
+    let scene = Scene::alone("ownway").await?;
+    let certificates = Certificates::new(&scene)?;
+    let certificate = certificates.issue("e2e-gateway", &[scene.host("hello")]).await?;
+    let (theirs, ours) = ((GATEWAY, CONTOUR_NAMESPACE), ("rouse", RELEASE));
+    let values = json!({"ingress": {
+        "mode": "gateway", "gateway": {"create": true, "className": INGRESS_CLASS}, "tls": {"secretName": "e2e-gateway"},
+    }});
+    scene.apply("hello", json!({"scaling": {"initial": 0}})).await?;
+    Server::apply(&scene).await?;
+    let upgrade = Upgrade::with(&scene, values).await?;
+    let seen = async {
+        contour_serves(&scene, theirs, ours).await?;
+        seen_through_the_charts_gateway(&scene, &certificate).await
+    }
+    .await;
+    // Whatever was seen: without its Gateway Contour serves nobody, and everything after this would fail too.
+    contour_serves(&scene, ours, theirs).await?;
+    upgrade.undo(&scene).await?;
+    seen?;
+    until("the chart's Gateway to be gone", PATIENCE, || async {
+        let (_, said) = scene.kubectl(&["get", "gateways", "--namespace", RELEASE, "--output", "name"]).await?;
+        Ok(said.trim().is_empty().then_some(()))
+    })
+    .await?;
+    scene.routed("hello").await?;
+    certificates.revoke(&["e2e-gateway"]).await?;
     scene.done().await
 }

@@ -56,27 +56,44 @@ async fn case(name: &str, host: &str, way: &Way) -> Result<()> {
     Ok(())
 }
 
+/// The function of the tests: gRPC's own server.
+pub(crate) struct Server;
+
+impl Server {
+    const NAME: &str = "grpc";
+
+    pub(crate) async fn apply(scene: &Scene) -> Result<()> {
+        let image = scene.cluster.images.get("rouse-suites").context("the cluster has no image of the suites")?;
+        let spec = json!({
+            "image": image, "command": ["/grpc-server", "-port=8080"], "protocol": "h2c", "scaling": {"idleTimeout": "2s"},
+        });
+        scene.apply(Self::NAME, spec).await?;
+        scene.condition(Self::NAME, "Ready", "True").await?;
+        Ok(())
+    }
+}
+
+/// Every case against [`Server`], the first of which wakes it.
+pub(crate) async fn all_cases(scene: &Scene, way: &Way) -> Result<()> {
+    let host = scene.host(Server::NAME);
+    // The ingress needs a moment for the host's own rule. Until then its calls come by HTTP/1.1, which gRPC cannot use.
+    until(&format!("HTTP/2 to the function by {}", way.name), PATIENCE, || async {
+        Ok(case("empty_unary", &host, way).await.ok())
+    })
+    .await?;
+    scene.zero(Server::NAME).await?;
+    for name in CASES {
+        case(name, &host, way).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_interoperability_through_the_ingress_and_directly() -> Result<()> {
     let scene = Scene::new("grpc").await?;
-    let image = scene.cluster.images.get("rouse-suites").context("the cluster has no image of the suites")?;
-    let spec = json!({
-        "image": image, "command": ["/grpc-server", "-port=8080"], "protocol": "h2c", "scaling": {"idleTimeout": "2s"},
-    });
-    scene.ready("grpc", spec).await?;
-    let host = scene.host("grpc");
-    let ways = scene.ways().await?;
-    // The ingress needs a moment for the host's own rule. Until then its calls come by HTTP/1.1, which gRPC cannot use.
-    until("the ingress to speak HTTP/2 to the function", PATIENCE, || async {
-        Ok(case("empty_unary", &host, &ways[0]).await.ok())
-    })
-    .await?;
-    for way in &ways {
-        scene.zero("grpc").await?;
-        // The first of them wakes the function.
-        for name in CASES {
-            case(name, &host, way).await?;
-        }
+    Server::apply(&scene).await?;
+    for way in &scene.ways().await? {
+        all_cases(&scene, way).await?;
     }
     scene.done().await
 }

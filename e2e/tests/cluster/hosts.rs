@@ -1,30 +1,19 @@
-//! Whose a host is, and what leads to whom: conflicts, paths, rules of the platform, templates, certificates, and hosts that
-//! nobody outside may use.
+//! Whose a host is, and what leads to whom: conflicts, paths, rules of the platform, templates, and hosts that nobody outside may use.
 
-use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api,
-    api::{DeleteParams, PostParams},
-};
-use rouse_e2e::{
-    process::command,
-    world::{PATIENCE, World, until},
-};
+use anyhow::Result;
+use kube::api::DeleteParams;
+use rouse_e2e::world::{PATIENCE, World, until};
 use serde_json::{Value, json};
 
-use crate::{
-    release::Upgrade,
-    scene::{RELEASE, Scene},
-};
+use crate::{release::Upgrade, scene::Scene};
 
 /// A host that no other test and no other run has.
-fn own_host(scene: &Scene, name: &str) -> String {
+pub(crate) fn own_host(scene: &Scene, name: &str) -> String {
     format!("{name}.{}.example.org", scene.namespace)
 }
 
 /// Waits until `GET path` of a host through the ingress is answered by a pod of the function `name`.
-async fn leads(world: &World, host: &str, path: &str, name: &str) -> Result<()> {
+pub(crate) async fn leads(world: &World, host: &str, path: &str, name: &str) -> Result<()> {
     until(&format!("{host}{path} to lead to {name}"), PATIENCE, || async {
         let answer = world.caller.get(host, path).await.ok();
         Ok(answer.filter(|answer| is_from(answer.header("hello-pod"), name)).map(|_| ()))
@@ -38,7 +27,7 @@ fn is_from(pod: Option<&str>, name: &str) -> bool {
 }
 
 /// A spec of which nothing is started before it is called.
-fn asleep(more: &Value) -> Value {
+pub(crate) fn asleep(more: &Value) -> Value {
     let mut spec = json!({"scaling": {"initial": 0}});
     if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
         spec.extend(more.clone());
@@ -200,74 +189,5 @@ async fn an_ingress_class_that_is_not_there_is_said_and_the_cluster_goes_on() ->
     upgrade.undo(&scene).await?;
     scene.condition("hello", "Routable", "True").await?;
     leads(&scene, &scene.host("hello"), "/", "hello").await?;
-    scene.done().await
-}
-
-/// A Secret with a certificate for a host that signs itself, in the namespace of the release. Yields the certificate.
-async fn certificate(scene: &Scene, secret: &str, hosts: &[String]) -> Result<String> {
-    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(hosts.to_vec())?;
-    let secrets: Api<Secret> = Api::namespaced(scene.client.clone(), RELEASE);
-    let object = serde_json::from_value(json!({
-        "metadata": {"name": secret},
-        "type": "kubernetes.io/tls",
-        "stringData": {"tls.crt": cert.pem(), "tls.key": signing_key.serialize_pem()},
-    }))?;
-    drop(secrets.delete(secret, &DeleteParams::default()).await);
-    secrets.create(&PostParams::default(), &object).await?;
-    Ok(cert.pem())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn https_through_the_ingress_and_http_is_sent_there() -> Result<()> {
-    let scene = Scene::alone("tls").await?;
-    // Where the node is not reached from here, neither is its port 443.
-    let Some(node) = scene.cluster.node else { return scene.done().await };
-    let custom = own_host(&scene, "shop");
-    let wildcard = format!("*.{}.{}", scene.namespace, scene.domain);
-    let folder = tempfile::tempdir()?;
-    let default_pem = certificate(&scene, "e2e-wildcard", &[wildcard]).await?;
-    let custom_pem = certificate(&scene, "e2e-shop", std::slice::from_ref(&custom)).await?;
-    let tls = json!({"secretName": "e2e-wildcard", "perHost": {custom.clone(): "e2e-shop"}, "redirect": true});
-    let upgrade = Upgrade::with(&scene, json!({"ingress": {"tls": tls}})).await?;
-    scene.apply("hello", asleep(&json!({"hosts": [custom]}))).await?;
-    scene.condition("hello", "Ready", "True").await?;
-    let host = scene.host("hello");
-    let url = scene.functions().get("hello").await?.status.unwrap_or_default().url;
-    assert_eq!(url, Some(format!("https://{host}")));
-    for (host, pem) in [(&host, default_pem), (&custom, custom_pem)] {
-        let file = folder.path().join(host);
-        std::fs::write(&file, pem)?;
-        let cacert = file.to_str().context("a path that is no text")?;
-        until(&format!("https://{host}"), PATIENCE, || async {
-            let mut curl = command("curl", ["--silent", "--show-error", "--fail", "--max-time", "60"]);
-            curl.args([
-                "--dump-header",
-                "-",
-                "--cacert",
-                cacert,
-                "--connect-to",
-                &format!("::{node}:443"),
-                &format!("https://{host}/"),
-            ]);
-            let output = curl.output().await?;
-            Ok(String::from_utf8_lossy(&output.stdout).contains("hello-pod: hello-0000").then_some(()))
-        })
-        .await?;
-        until(&format!("http://{host} to https"), PATIENCE, || async {
-            let answer = scene.caller.get(host, "/x").await?;
-            let location = answer.header("location").unwrap_or_default().to_owned();
-            Ok((answer.status.is_redirection() && location == format!("https://{host}/x")).then_some(()))
-        })
-        .await?;
-    }
-    upgrade.undo(&scene).await?;
-    leads(&scene, &host, "/", "hello").await?;
-    let secrets: Api<Secret> = Api::namespaced(scene.client.clone(), RELEASE);
-    for secret in ["e2e-wildcard", "e2e-shop"] {
-        secrets.delete(secret, &DeleteParams::default()).await?;
-    }
-    let ingress: k8s_openapi::api::networking::v1::Ingress =
-        Api::namespaced(scene.client.clone(), RELEASE).get("rouse").await?;
-    ensure!(ingress.spec.and_then(|s| s.tls).is_none(), "the certificates are still named");
     scene.done().await
 }
