@@ -331,7 +331,11 @@ mod tests {
         let condition = json!({"type": "Routable", "status": "False", "reason": "GatewayNotReady", "message": "no Gateway",
             "lastTransitionTime": FIRST});
         told.status = Some(serde_json::from_value(json!({"conditions": [condition]})).unwrap());
-        assert_eq!(claims.lost(&key_of("ns/public"), &told), [trouble.clone()], "as long as nobody has looked");
+        assert_eq!(
+            claims.lost(&key_of("ns/public"), &told),
+            std::slice::from_ref(&trouble),
+            "as long as nobody has looked"
+        );
         assert_eq!(claims.lost(&key_of("ns/public"), &public), []);
         assert!(claims.set_way_in(Some(trouble.clone())) && !claims.set_way_in(Some(trouble.clone())));
         claims.replace([&public, &hidden].into_iter());

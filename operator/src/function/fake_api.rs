@@ -27,6 +27,8 @@ struct Store {
     writes: usize,
     /// Writes until the client dies; nothing that it sends after that arrives.
     left: Option<usize>,
+    /// Nothing may be deleted.
+    keeps: bool,
 }
 
 impl FakeApi {
@@ -50,6 +52,11 @@ impl FakeApi {
     /// The client dies after so many more writes; `None`: it lives.
     pub(crate) fn die_after(&self, writes: Option<usize>) {
         self.store.lock().left = writes;
+    }
+
+    /// Refuses whatever is to be deleted, as a policy of the cluster may.
+    pub(crate) fn keep_all(&self) {
+        self.store.lock().keeps = true;
     }
 
     pub(crate) fn writes(&self) -> usize {
@@ -150,6 +157,7 @@ impl Store {
             (&Method::POST, Some(_)) => refused(409, "AlreadyExists"),
             (_, None) => refused(404, "NotFound"),
             (&Method::GET, Some(object)) => (200, object),
+            (&Method::DELETE, Some(_)) if self.keeps => refused(403, "Forbidden"),
             (&Method::DELETE, Some(object)) => {
                 for field in ["uid", "resourceVersion"] {
                     let wanted = &body["preconditions"][field];

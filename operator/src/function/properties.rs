@@ -461,3 +461,37 @@ async fn after_any_write_the_successor_comes_to_the_same_end() {
 
 /// Random lives, unless `ROUSE_TEST_LIVES` says how many.
 const LIVES: u64 = 3;
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_is_refused_keeps_no_calls_from_going_back() {
+    let mut world = World::new(0);
+    for image in 1..=3 {
+        world.step(&Step::Image(image)).await;
+        world.step(&Step::Ready(1)).await;
+    }
+    world.step(&Step::Rollout(json!({"steps": [10], "abortOn": {"errorRate": "5%"}}))).await;
+    world.step(&Step::Image(4)).await;
+    world.happens(&Step::Ready(1));
+    world.happens(&Step::Idle);
+    world.spec["revisionHistoryLimit"] = json!(0);
+    world.write_spec();
+    world.api.keep_all();
+    let looks = async |world: &World| {
+        for _ in 0..3 {
+            world.sync();
+            world.tell();
+            reconcile(Arc::clone(&world.context), key()).await.expect("what could not be done is tried again");
+        }
+    };
+    looks(&world).await;
+    assert_eq!(world.revisions().len(), 4, "two are too many, and may not be removed");
+    assert_eq!(world.status().rollout.map(|r| r.percent), Some(10));
+    world.happens(&Step::Calls(50, 50));
+    looks(&world).await;
+    let status = world.status();
+    assert_eq!(status.rollout.map(|r| r.phase), Some(RolloutPhase::Aborted));
+    assert_eq!(
+        status.traffic.iter().map(|t| (t.revision.as_str(), t.percent)).collect::<Vec<_>>(),
+        [("hello-00003", 100)]
+    );
+}
