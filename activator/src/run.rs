@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use futures::future::BoxFuture;
 use kube::{Client, Config};
 use rouse_crds::hosts::ownership;
 use tokio::{
@@ -57,7 +58,12 @@ pub struct Activator {
 /// # Errors
 ///
 /// If an address cannot be bound, or there is no way to the API server.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: Args) -> BoxFuture<'static, anyhow::Result<()>> {
+    // Boxed, so that all of it is compiled here, and not once more in the program that awaits it.
+    Box::pin(run_within(args))
+}
+
+async fn run_within(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut config = Config::infer().await.context("no configuration for the Kubernetes API was found")?;

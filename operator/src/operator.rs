@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use futures::future::BoxFuture;
 use kube::Client;
 use rouse_crds::hosts::ownership::Rules;
 use tokio::{
@@ -68,7 +69,17 @@ impl Listener for Queues {
 /// # Errors
 ///
 /// If it cannot begin, or must not go on: the leadership was lost.
-pub async fn run(args: Args, client: Client, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+pub fn run(
+    args: Args,
+    client: Client,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    // Boxed, so that all of it is compiled here, and not once more in each program that awaits it.
+    Box::pin(run_within(args, client, metrics, stop))
+}
+
+async fn run_within(args: Args, client: Client, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
     let grace = args.shutdown_grace;
     let asked = stop.clone();
     let work = work(args, client, metrics, stop);

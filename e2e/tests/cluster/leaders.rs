@@ -78,19 +78,43 @@ fn spec(greeting: &str) -> Value {
     })
 }
 
+/// Fifty calls a second of 300 ms are fifteen at once: three pods hold them, and five are wanted.
+fn load(scene: &Scene) -> Load {
+    Load::begin(&scene.world, "hello", 50, "/?sleep_ms=300")
+}
+
+/// Pods that are asked for.
+async fn count(scene: &Scene, revision: &str) -> Result<i32> {
+    let scale = scene.deployments().get_scale(revision).await?;
+    Ok(scale.spec.and_then(|s| s.replicas).unwrap_or(0))
+}
+
+/// Waits until as many pods are asked for as the load wants.
+async fn settled(scene: &Scene, revision: &str) -> Result<()> {
+    until("as many pods as the calls want", PATIENCE, || async {
+        Ok((4..=8).contains(&count(scene, revision).await?).then_some(()))
+    })
+    .await
+}
+
+/// The counts of a while, one after the other.
+async fn counts(scene: &Scene, revision: &str, span: Duration) -> Result<Vec<i32>> {
+    let (mut seen, begun) = (vec![], Instant::now());
+    while begun.elapsed() < span {
+        let now = count(scene, revision).await?;
+        if seen.last() != Some(&now) {
+            seen.push(now);
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(seen)
+}
+
 /// Up, another image, steady, and down, while both lead.
 async fn play(scene: &Scene) -> Result<()> {
     begin(scene).await?;
-    // Fifty calls a second of 300 ms are fifteen at once.
-    let load = Load::begin(&scene.world, "hello", 50, "/?sleep_ms=300");
-    let count = async |revision: &str| -> Result<i32> {
-        let scale = scene.deployments().get_scale(revision).await?;
-        Ok(scale.spec.and_then(|s| s.replicas).unwrap_or(0))
-    };
-    until("as many pods as the calls want", PATIENCE, || async {
-        Ok((count("hello-00001").await? >= 4).then_some(()))
-    })
-    .await?;
+    let load = load(scene);
+    settled(scene, "hello-00001").await?;
     scene.apply("hello", spec("two")).await?;
     until("the new revision to have all calls", PATIENCE, || async {
         let traffic = scene.functions().get("hello").await?.status.unwrap_or_default().traffic;
@@ -98,22 +122,12 @@ async fn play(scene: &Scene) -> Result<()> {
     })
     .await?;
     until("the former revision to be at zero", PATIENCE, || async {
-        Ok((count("hello-00001").await? == 0).then_some(()))
+        Ok((count(scene, "hello-00001").await? == 0).then_some(()))
     })
     .await?;
-    // From here on nothing but the load decides, and it stays the same: three pods hold fifteen calls, and five are wanted.
-    until("as many pods as the calls want", PATIENCE, || async {
-        Ok((4..=8).contains(&count("hello-00002").await?).then_some(()))
-    })
-    .await?;
-    let (mut seen, begun) = (vec![count("hello-00002").await?], Instant::now());
-    while begun.elapsed() < Duration::from_secs(10) {
-        let now = count("hello-00002").await?;
-        if seen.last() != Some(&now) {
-            seen.push(now);
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
+    // From here on nothing but the load decides, and it stays the same.
+    settled(scene, "hello-00002").await?;
+    let seen = counts(scene, "hello-00002", Duration::from_secs(10)).await?;
     // A machine that stalls makes calls pile up, which is a rise and its end. Two that do not agree would go on and on.
     ensure!(seen.iter().all(|pods| *pods >= 3) && seen.len() <= 4, "the counts were {seen:?}");
     let calls = load.end_well().await?;
@@ -134,5 +148,24 @@ async fn two_leaders_lose_nothing_and_come_to_the_same_end() -> Result<()> {
     // Also after a failure: the tests that follow are about one leader.
     end(&scene).await?;
     played?;
+    scene.done().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_under_load_goes_on_from_what_there_is() -> Result<()> {
+    let scene = Scene::alone("leader").await?;
+    scene.ready("hello", spec("one")).await?;
+    let load = load(&scene);
+    settled(&scene, "hello-00001").await?;
+    for args in
+        [&["restart", "deployment/rouse-operator"][..], &["status", "deployment/rouse-operator", "--timeout=120s"]]
+    {
+        let (good, said) = scene.kubectl(&[&["rollout"], args, &["--namespace", RELEASE]].concat()).await?;
+        ensure!(good, "{said}");
+    }
+    // It has the activator's count of all calls since that began, which is no rise, and no demand from before, which is no fall.
+    let seen = counts(&scene, "hello-00001", Duration::from_secs(15)).await?;
+    ensure!(seen.iter().all(|pods| (3..=15).contains(pods)), "the counts were {seen:?}");
+    load.end_well().await?;
     scene.done().await
 }
