@@ -97,17 +97,17 @@ pub struct PodStatus {
     #[serde(rename = "podIP")]
     pub pod_ip: Option<String>,
     /// `PodScheduled`, `Ready`, …
-    pub conditions: Vec<PodCondition>,
+    pub conditions: Vec<ObjectCondition>,
     /// Of the containers.
     pub container_statuses: Vec<ContainerStatus>,
     /// Of the init containers.
     pub init_container_statuses: Vec<ContainerStatus>,
 }
 
-/// A condition of a pod.
+/// A condition of a pod, or of a Deployment.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct PodCondition {
+pub struct ObjectCondition {
     /// Its type.
     #[serde(rename = "type")]
     pub type_: String,

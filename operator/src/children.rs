@@ -7,13 +7,13 @@ use k8s_openapi::{
         apps::v1::{ControllerRevision, Deployment},
         core::v1::Service,
     },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{Resource, ResourceExt as _, core::DeserializeGuard};
 use rouse_crds::{
     Function,
     names::{CONFIG_ANNOTATION, CONTAINER_HASH_LABEL, FUNCTION_LABEL},
-    pod::FunctionPod,
+    pod::{FunctionPod, ObjectCondition},
 };
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -99,24 +99,7 @@ pub struct DeploymentStatus {
     /// Pods that the kubelet found ready.
     pub ready_replicas: i32,
     /// `ReplicaFailure` is the one of interest.
-    pub conditions: Vec<DeploymentCondition>,
-}
-
-/// A condition of a Deployment.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct DeploymentCondition {
-    /// Its type.
-    #[serde(rename = "type")]
-    pub type_: String,
-    /// `True`, `False`, `Unknown`.
-    pub status: String,
-    /// A word.
-    pub reason: Option<String>,
-    /// A sentence.
-    pub message: Option<String>,
-    /// Since when.
-    pub last_transition_time: Option<Time>,
+    pub conditions: Vec<ObjectCondition>,
 }
 
 impl DeploymentObject {
