@@ -143,7 +143,8 @@ fn after_a_restart_the_count_is_the_floor_for_a_window() {
     let mut world = World::new(policy(), 8);
     let decision = world.load(10, 59.0);
     assert_eq!((decision.replicas, decision.reason), (8, Reason::Learning));
-    assert_eq!(world.load(10, 2.0).replicas, 1);
+    assert_eq!(world.load(10, 0.75).replicas, 8);
+    assert_eq!(world.load(10, 0.25).replicas, 1);
 }
 
 #[test]
