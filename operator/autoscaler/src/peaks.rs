@@ -16,25 +16,18 @@ const PARTS: u32 = 64;
 impl Peaks {
     /// Notes `count` as of `now` and yields the most since `span` ago, both ends included.
     pub(crate) fn note(&mut self, now: Duration, count: u32, span: Duration) -> u32 {
-        let moment = rounded(now, span / PARTS);
-        match self.falling.back_mut() {
-            // The same again, as nearly always, is the last entry, later.
-            Some((last, most)) if *most == count && *last <= moment => *last = moment,
-            _ => self.insert(moment, count),
-        }
-        while self.falling.len() > 1 && now.saturating_sub(self.falling[0].0) > span {
-            self.falling.pop_front();
-        }
-        self.falling[0].1
-    }
-
-    fn insert(&mut self, moment: Duration, count: u32) {
         while self.falling.back().is_some_and(|(_, c)| *c <= count) {
             self.falling.pop_back();
         }
+        let moment = rounded(now, span / PARTS);
         if self.falling.back().is_none_or(|(last, _)| *last < moment) {
             self.falling.push_back((moment, count));
         }
+        // Never the last one: it is of now.
+        while now.saturating_sub(self.falling[0].0) > span {
+            self.falling.pop_front();
+        }
+        self.falling[0].1
     }
 
     /// The most that is held now.

@@ -65,6 +65,27 @@ fn old_points_go_and_the_number_is_bounded() {
 }
 
 #[test]
+fn up_to_the_most_points_all_are_known_in_full() {
+    let (mut history, mut demand) = (History::default(), Demand::default());
+    for second in 0..MAX_POINTS as u64 {
+        history.record(Duration::from_secs(second), &demand, Duration::from_secs(3600), PANIC);
+        demand.request_us += 10_000_000 * (second % 2);
+    }
+    // Were the point between these two seconds gone, half of the second before would count.
+    assert_eq!(history.average(Duration::from_secs(2)).concurrency, 5.0);
+}
+
+#[test]
+fn what_comes_in_the_first_moment_counts() {
+    let (mut history, mut demand) = (History::default(), Demand::default());
+    for second in [0, 0, 1] {
+        history.record(Duration::from_secs(second), &demand, STABLE, PANIC);
+        demand.arrivals += 5;
+    }
+    assert_eq!(history.average(Duration::from_secs(1)).rps, 10.0);
+}
+
+#[test]
 fn a_clock_that_goes_back_does_no_harm() {
     let mut history = of(&[5, 5, 5]);
     history.record(
