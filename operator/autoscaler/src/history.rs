@@ -115,14 +115,12 @@ impl History {
 
     /// Index of the first point after a moment that is not before the first point and is before the last.
     ///
-    /// It is looked for where it is if points came evenly, as they do as a rule, and from there on in growing steps: what
-    /// takes time is how many points are looked at, since none is in the processor's cache.
+    /// It is looked for from where it is if points came evenly, in growing steps: what takes time is how many points are
+    /// looked at, since none is in the processor's cache.
     fn after(&self, moment: u64) -> usize {
         // The point before `begin` is not after the moment, that at `end` is.
         let (mut begin, mut end) = (1, self.points.len() - 1);
-        let (first, last) = (self.points[0].at, self.points[end].at);
-        let part = (moment - first) as f64 / (last - first) as f64;
-        let (mut probe, mut step) = ((part * end as f64 + 0.5) as usize, 1);
+        let (mut probe, mut step) = (self.expected(moment), 1);
         while begin < end {
             if !(begin..end).contains(&probe) {
                 probe = begin.midpoint(end);
@@ -137,6 +135,14 @@ impl History {
             step *= 2;
         }
         begin
+    }
+
+    /// Index of the point that is closest to such a moment, if points came evenly, as they do as a rule.
+    fn expected(&self, moment: u64) -> usize {
+        let end = self.points.len() - 1;
+        let (first, last) = (self.points[0].at, self.points[end].at);
+        let part = (moment - first) as f64 / (last - first) as f64;
+        (part * end as f64 + 0.5) as usize
     }
 }
 

@@ -117,9 +117,6 @@ impl<Z: Zone> Schedule<Z> {
     /// The earliest beginning after `unix` and before `latest`, which is at most a day ahead.
     fn next(&self, unix: i64, latest: i64) -> Option<i64> {
         let (first, last) = (unix.saturating_add(1), latest.saturating_sub(1));
-        if first > last {
-            return None;
-        }
         // From before the first second, so that a change in it is seen.
         let (before, after) = (self.offset(unix), self.offset(last));
         let change = if before == after { last.saturating_add(1) } else { self.change(unix, last) };
