@@ -165,9 +165,10 @@ impl<Z: Zone> Schedule<Z> {
         other
     }
 
-    /// Whether a change of the clock at `change` skips a minute that would have begun a window.
+    /// Whether a change of the clock at `change` skips a minute that would have begun a window, or shows such a one first: either
+    /// begins a window then. There is none if the clock is put back.
     fn skipped(&self, before: i64, after: i64, change: i64) -> bool {
-        after > before && self.cron.at_or_before(change + after - 1, change + before).is_some()
+        self.cron.at_or_before(change + after, change + before).is_some()
     }
 }
 

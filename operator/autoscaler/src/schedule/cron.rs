@@ -88,7 +88,7 @@ impl Field {
             None => (self.number(range)?, if step.is_some() { self.most } else { self.number(range)? }),
         };
         let step = usize::try_from(step.unwrap_or(1)).ok()?;
-        (from <= to).then(|| (from..=to).step_by(step).fold(0, |bits, n| bits | 1 << n))
+        (from <= to).then(|| (from..=to).step_by(step).map(|n| 1 << n).sum())
     }
 
     fn number(&self, text: &str) -> Option<u32> {
@@ -147,7 +147,7 @@ impl Cron {
             {
                 return Some(day * DAY + second).filter(|found| *found >= oldest);
             }
-            (day, until) = (day - 1, DAY - 1);
+            (day, until) = (day - 1, DAY);
         }
         None
     }
@@ -261,10 +261,11 @@ mod tests {
         assert_eq!(cron("*/15 0 1 1 *").minutes, 1 | 1 << 15 | 1 << 30 | 1 << 45);
         assert_eq!(cron("50/5 0 1 1 *").minutes, 1 << 50 | 1 << 55);
         assert_eq!(cron("1-5/2,9 0 1 1 *").minutes, 1 << 1 | 1 << 3 | 1 << 5 | 1 << 9);
+        assert_eq!(cron("9,5-10/4,9 0 1 1 *").minutes, 1 << 5 | 1 << 9, "named twice is named");
         assert_eq!(cron("* * * * *").minutes, (1 << 60) - 1);
         assert_eq!(cron("* * ? * MON-fri").weekdays, 0b011_1110);
         assert_eq!(cron("* * * * 5-7").weekdays, 0b110_0001);
-        assert_eq!(cron("* * * * 0").weekdays, cron("* * * * 7").weekdays);
+        assert_eq!(["0", "7", "0,7"].map(|day| cron(&format!("* * * * {day}")).weekdays), [1; 3]);
         assert_eq!(cron("* * * jan,DEC *").months, 1 << 1 | 1 << 12);
         assert_eq!(cron("  5   4 * * *  "), cron("5 4 * * *"));
     }
