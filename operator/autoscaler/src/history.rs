@@ -90,20 +90,20 @@ impl History {
     /// Average over the last `window`, or over what is known where that is shorter. Nothing known: zero.
     pub(crate) fn average(&self, window: Duration) -> Average {
         let (Some(first), Some(last)) = (self.points.front(), self.points.back()) else { return Average::default() };
-        let from = last.at.saturating_sub(nanos(window));
-        let seconds = Duration::from_nanos(last.at - from.max(first.at)).as_secs_f64();
+        let from = last.at.saturating_sub(nanos(window)).max(first.at);
+        let seconds = Duration::from_nanos(last.at - from).as_secs_f64();
         if seconds <= 0.0 {
             return Average::default();
         }
-        let (request_us, arrivals) =
-            if from > first.at { self.at(from) } else { (first.request_us as f64, first.arrivals as f64) };
+        let (request_us, arrivals) = self.at(from);
         Average {
             concurrency: ((last.request_us as f64 - request_us) / 1e6 / seconds).max(0.0),
             rps: ((last.arrivals as f64 - arrivals) / seconds).max(0.0),
         }
     }
 
-    /// The counters at a moment after the first point and before the last, as if they had grown evenly between points.
+    /// The counters at a moment that is not before the first point and is before the last, as if they had grown evenly between
+    /// points.
     fn at(&self, moment: u64) -> (f64, f64) {
         let next = self.after(moment);
         let (a, b) = (&self.points[next - 1], &self.points[next]);
@@ -118,8 +118,8 @@ impl History {
     /// It is looked for from where it is if points came evenly, in growing steps: what takes time is how many points are
     /// looked at, since none is in the processor's cache.
     fn after(&self, moment: u64) -> usize {
-        // The point before `begin` is not after the moment, that at `end` is.
-        let (mut begin, mut end) = (1, self.points.len() - 1);
+        // The point before `begin` is not after the moment, that at `end`, if there is one, is.
+        let (mut begin, mut end) = (1, self.points.len());
         let (mut probe, mut step) = (self.expected(moment), 1);
         while begin < end {
             if !(begin..end).contains(&probe) {

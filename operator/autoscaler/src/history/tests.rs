@@ -47,10 +47,11 @@ fn the_first_point_after_a_moment() {
 
 #[test]
 fn points_that_come_evenly_are_where_they_are_expected() {
-    let history = of(&[1; 50]);
-    for second in 0..50 {
-        assert_eq!(history.expected(nanos(Duration::from_secs(second))), second as usize);
-        assert_eq!(history.expected(nanos(Duration::from_millis(1000 * second + 499))), second as usize);
+    // The last sixty seconds of them.
+    let history = of(&[1; 150]);
+    for second in 0..60 {
+        assert_eq!(history.expected(nanos(Duration::from_secs(90 + second))), second as usize);
+        assert_eq!(history.expected(nanos(Duration::from_millis(90_000 + 1000 * second + 499))), second as usize);
     }
 }
 
@@ -85,13 +86,13 @@ fn up_to_the_most_points_all_are_known_in_full() {
 }
 
 #[test]
-fn what_comes_in_the_first_moment_counts() {
-    let (mut history, mut demand) = (History::default(), Demand::default());
-    for second in [0, 0, 1] {
-        history.record(Duration::from_secs(second), &demand, STABLE, PANIC);
-        demand.arrivals += 5;
+fn the_point_before_the_newest_stays_however_short_the_window() {
+    let mut history = History::default();
+    for second in 0..3 {
+        let demand = Demand { arrivals: 4 * second, ..Demand::default() };
+        history.record(Duration::from_secs(second), &demand, Duration::ZERO, PANIC);
     }
-    assert_eq!(history.average(Duration::from_secs(1)).rps, 10.0);
+    assert_eq!(history.average(PANIC).rps, 4.0);
 }
 
 #[test]

@@ -241,10 +241,13 @@ mod tests {
 
     #[test]
     fn the_calendar() {
-        // 2000-02-29, 2024-12-31, 2026-03-01, 1969-12-31, 2100-02-28 and the day after.
+        // 2000-02-29, 2024-12-31 and the days after, 2026-03-01, 1969-12-31, 2100-02-28 and the day after.
         let days = [
             (11_016, (2, 29)),
             (20_088, (12, 31)),
+            (20_089, (1, 1)),
+            (20_119, (1, 31)),
+            (20_120, (2, 1)),
             (20_513, (3, 1)),
             (-1, (12, 31)),
             (47_540, (2, 28)),
@@ -316,8 +319,15 @@ mod tests {
     /// Minute by minute, what is named is what bits say, and both searches find it.
     #[test]
     fn searches_agree_with_looking_at_every_minute() {
-        for text in ["30 8 * * 1-5", "*/7 */5 * * *", "0 0 1 * *", "59 23 31 12 *", "5,10 3,4 28-31 * 0", "0 12 29 2 *"]
-        {
+        for text in [
+            "30 8 * * 1-5",
+            "*/7 */5 * * *",
+            "0 0 1 * *",
+            "59 23 31 12 *",
+            "5,10 3,4 28-31 * 0",
+            "0 12 29 2 *",
+            "0-2 9 * 5 1",
+        ] {
             let cron = cron(text);
             let (begin, end) = (20_400 * DAY, 20_900 * DAY);
             let named = |second: i64| {
