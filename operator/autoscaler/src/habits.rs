@@ -121,10 +121,10 @@ impl Habits {
                 best = (sum, from, bin + 1);
             }
         }
-        let (gain, from, until) = best;
+        let (_, from, until) = best;
         // The last of all idle times always pays: nothing is known to go on after it. One of chance must not.
         let known: u32 = self.bins[from..until].iter().map(|count| u32::from(*count)).sum();
-        (gain > 0.0 && known >= FEWEST).then(|| Window { from: edge(from).saturating_sub(LEAD), until: edge(until) })
+        (known >= FEWEST).then(|| Window { from: edge(from).saturating_sub(LEAD), until: edge(until) })
     }
 }
 

@@ -14,6 +14,7 @@ pub mod kpa;
 pub mod schedule;
 
 mod decide;
+mod ends;
 mod habits;
 mod history;
 mod peaks;

@@ -1,12 +1,14 @@
 //! The most that was wanted within the last so many seconds.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
+
+use crate::ends::Ends;
 
 /// Moments with falling counts: what a later, higher count covers is dropped, so the front is the most. Moments are rounded
 /// up to a [`PARTS`]th of the time, so there are no more of them, and a count is kept by so much too long at the most.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peaks {
-    falling: VecDeque<(Duration, u32)>,
+    falling: Ends<(Duration, u32)>,
 }
 
 const PARTS: u32 = 64;
@@ -21,7 +23,8 @@ impl Peaks {
         if self.falling.back().is_none_or(|(last, _)| *last < moment) {
             self.falling.push_back((moment, count));
         }
-        while self.falling.len() > 1 && now.saturating_sub(self.falling[0].0) > span {
+        // Never the last one: it is of now.
+        while now.saturating_sub(self.falling[0].0) > span {
             self.falling.pop_front();
         }
         self.falling[0].1
@@ -34,7 +37,7 @@ impl Peaks {
 
     /// Forgets everything, and the room that it took.
     pub(crate) fn forget(&mut self) {
-        self.falling = VecDeque::new();
+        self.falling = Ends::default();
     }
 }
 
@@ -45,6 +48,8 @@ fn rounded(moment: Duration, part: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -75,6 +80,23 @@ mod tests {
             let truth = count + step.min(3600);
             assert!(most >= truth && most <= truth + 57, "{most} for {truth}");
             assert!(peaks.falling.len() <= 66, "{}", peaks.falling.len());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_the_most_of_all_that_was_noted_within_the_span(
+            steps in prop::collection::vec((0u64..30, 0u32..6), 1..200), span in 0u64..300,
+        ) {
+            let (mut peaks, mut noted, mut now) = (Peaks::default(), Vec::new(), Duration::ZERO);
+            let span = Duration::from_secs(span);
+            for (seconds, count) in steps {
+                now += Duration::from_secs(seconds);
+                noted.push((rounded(now, span / PARTS), count));
+                let truth = noted.iter().filter(|(at, _)| now.saturating_sub(*at) <= span).map(|(_, count)| *count).max();
+                prop_assert_eq!(Some(peaks.note(now, count, span)), truth);
+                prop_assert_eq!(Some(peaks.most()), truth);
+            }
         }
     }
 }

@@ -117,9 +117,6 @@ impl<Z: Zone> Schedule<Z> {
     /// The earliest beginning after `unix` and before `latest`, which is at most a day ahead.
     fn next(&self, unix: i64, latest: i64) -> Option<i64> {
         let (first, last) = (unix.saturating_add(1), latest.saturating_sub(1));
-        if first > last {
-            return None;
-        }
         // From before the first second, so that a change in it is seen.
         let (before, after) = (self.offset(unix), self.offset(last));
         let change = if before == after { last.saturating_add(1) } else { self.change(unix, last) };
@@ -168,9 +165,10 @@ impl<Z: Zone> Schedule<Z> {
         other
     }
 
-    /// Whether a change of the clock at `change` skips a minute that would have begun a window.
+    /// Whether a change of the clock at `change` skips a minute that would have begun a window, or shows such a one first: either
+    /// begins a window then. There is none if the clock is put back.
     fn skipped(&self, before: i64, after: i64, change: i64) -> bool {
-        after > before && self.cron.at_or_before(change + after - 1, change + before).is_some()
+        self.cron.at_or_before(change + after, change + before).is_some()
     }
 }
 

@@ -179,6 +179,8 @@ mod tests {
         let state = State::restored(at(1), Habits::default(), Some(at(4000)));
         assert_eq!((state.idle(), state.active_known), (at(4000), true));
         assert!(state.habits().is_some());
+        let days = State::restored(at(1), Habits::default(), Some(at(300 * 86_400)));
+        assert_eq!(days.idle(), at(300 * 86_400), "an idle time of most of a year is known in full");
         let state = State::restored(at(1), Habits::default(), None);
         assert_eq!((state.idle(), state.active_known), (at(0), false));
         assert!(State::new(at(1)).habits().is_none());

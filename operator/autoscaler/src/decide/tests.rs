@@ -64,6 +64,23 @@ fn a_sudden_rise_is_answered_within_the_panic_window() {
 }
 
 #[test]
+fn chance_is_less_than_half_a_pod_for_a_target_of_ten() {
+    let mut world = World::new(policy(), 1);
+    world.load(10, 120.0);
+    let decision = world.load(45, 1.0);
+    assert_eq!((decision.replicas, decision.reason), (5, Reason::Panic), "more than twice the two pods");
+}
+
+#[test]
+fn what_comes_after_a_rise_counts_together_with_all_of_the_rise() {
+    let mut world = World::new(policy(), 1);
+    world.load(10, 120.0);
+    world.load(100, 3.0);
+    let seen = world.load(50, 7.0).seen;
+    assert!((seen.stable - (3.0 * 100.0 + 7.0 * 50.0) / 10.0).abs() < 0.5, "{seen:?}");
+}
+
+#[test]
 fn a_step_of_ten_times_is_answered_within_a_second_and_a_half() {
     let mut world = World::new(Policy { target: 3.5, ..policy() }, 1);
     world.load(5, 120.0);

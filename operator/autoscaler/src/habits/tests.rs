@@ -59,6 +59,7 @@ fn the_idle_timeout_costs_nothing_more() {
     assert_eq!(short, None, "a minute for each of 22 is more than ten starts: {short:?}");
     let long = habits.paying(PRICE, Duration::from_secs(110)).unwrap();
     assert_eq!(long.until, minutes(2), "ten seconds for each of 22 are less");
+    assert_eq!(of(&[(30, 10)]).paying(PRICE, minutes(1)), None, "and it gains nothing that it would not");
 }
 
 #[test]
@@ -89,7 +90,8 @@ fn a_new_habit_replaces_an_old_one() {
 
 #[test]
 fn a_thousand_count_in_full() {
-    assert_eq!(of(&[(600, 1000)]).total(), 1000);
+    let thousand = of(&[(600, 1000)]);
+    assert_eq!((thousand.total(), thousand.to_string().parse()), (1000, Ok(thousand)));
     assert_eq!(of(&[(600, 1000), (20_000, 1)]).total(), 500);
 }
 
@@ -97,7 +99,10 @@ fn a_thousand_count_in_full() {
 fn its_text_is_short_and_read_back() {
     assert_eq!(Habits::default().to_string(), "1:=0");
     let habits = of(&[(250, 12), (310, 3), (60 * 26, 1), (20_000, 7)]);
-    assert_eq!(habits.to_string(), "1:4.12,3;20.1;=7");
+    assert_eq!(
+        (habits.to_string().as_str(), format!("{habits:?}").as_str()),
+        ("1:4.12,3;20.1;=7", "Habits(1:4.12,3;20.1;=7)")
+    );
     assert_eq!(habits.to_string().parse(), Ok(habits));
     let full: Vec<_> = (0..239).map(|minute| (60 * minute, 4)).collect();
     assert!(of(&full).to_string().len() < 2048);
@@ -110,6 +115,7 @@ fn what_is_no_record_is_refused() {
     {
         assert_eq!(text.parse::<Habits>(), Err(NotHabits), "{text}");
     }
+    assert_eq!(NotHabits.to_string(), "not a record of idle times");
 }
 
 proptest! {

@@ -179,11 +179,51 @@ fn the_retention_keeps_the_last_pod() {
 }
 
 #[test]
+fn a_call_too_short_for_an_average_keeps_its_pod_for_a_window() {
+    let (config, mut state) = (Config::default(), State::new(at(0), 0));
+    let mut decided = |seconds, in_flight, pods| {
+        let (demand, observed) = (Demand { in_flight, ..Demand::default() }, Observed { desired: pods, ready: pods });
+        decide(at(seconds), &demand, &observed, &config, &mut state).replicas
+    };
+    assert_eq!([decided(0, 0, 0), decided(1, 1, 0), decided(2, 0, 1)], [0, 1, 1]);
+    for second in (3..=59).step_by(2) {
+        assert_eq!(decided(second, 0, 1), 1, "{second}");
+    }
+    assert_eq!(decided(61, 0, 1), 0);
+}
+
+#[test]
+fn a_first_request_counts_as_a_second_of_each_window() {
+    let (config, mut state) = (Config { target: 0.01, ..Config::default() }, State::new(at(0), 0));
+    let demand = Demand { in_flight: 3, ..Demand::default() };
+    let decision = decide(at(0), &demand, &Observed::default(), &config, &mut state);
+    assert_eq!((decision.replicas, decision.reason), (17, Reason::Panic), "a sixth, and not a sixtieth");
+    let Seen { concurrency, stable, panic, target, .. } = decision.seen;
+    assert_eq!((concurrency, stable, panic, target), (3, 1.0 / 60.0, 1.0 / 6.0, 0.01));
+}
+
+#[test]
+fn it_asks_for_the_next_tick_while_there_is_a_pod_or_a_request() {
+    let asks = |in_flight, pods, max| {
+        let config = Config { max, ..Config::default() };
+        let demand = Demand { in_flight, ..Demand::default() };
+        let observed = Observed { desired: pods, ready: pods };
+        decide(at(7), &demand, &observed, &config, &mut State::new(at(7), pods)).wake_at
+    };
+    assert_eq!(asks(0, 0, 9), None);
+    assert_eq!([asks(0, 2, 9), asks(1, 0, 9), asks(1, 0, 0)], [Some(at(9)); 3]);
+}
+
+#[test]
 fn a_policy_is_translated() {
-    let policy = Policy { min: 1, max: 9, target: 7.0, stable_window: at(44), ..Policy::default() };
+    let delay = at(13);
+    let policy =
+        Policy { min: 1, max: 9, target: 7.0, stable_window: at(68), scale_down_delay: delay, ..Policy::default() };
     let config = Config::of(&policy);
-    assert_eq!((config.min, config.max, config.panic_window, config.stable_window), (1, 9, at(4), at(44)));
-    assert!((config.target - 7.0).abs() < 1e-9 && config.metric == Metric::Concurrency);
+    assert_eq!((config.min, config.max, config.panic_window, config.stable_window), (1, 9, at(7), at(68)));
+    assert_eq!((config.metric, config.scale_down_delay), (Metric::Concurrency, delay));
+    assert!((config.target - 7.0).abs() < 1e-9);
+    assert_eq!(Config::of(&Policy { metric: Metric::Rps, ..policy }).metric, Metric::Rps);
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl Field {
             None => (self.number(range)?, if step.is_some() { self.most } else { self.number(range)? }),
         };
         let step = usize::try_from(step.unwrap_or(1)).ok()?;
-        (from <= to).then(|| (from..=to).step_by(step).fold(0, |bits, n| bits | 1 << n))
+        (from <= to).then(|| (from..=to).step_by(step).map(|n| 1 << n).sum())
     }
 
     fn number(&self, text: &str) -> Option<u32> {
@@ -147,7 +147,7 @@ impl Cron {
             {
                 return Some(day * DAY + second).filter(|found| *found >= oldest);
             }
-            (day, until) = (day - 1, DAY - 1);
+            (day, until) = (day - 1, DAY);
         }
         None
     }
@@ -241,10 +241,13 @@ mod tests {
 
     #[test]
     fn the_calendar() {
-        // 2000-02-29, 2024-12-31, 2026-03-01, 1969-12-31, 2100-02-28 and the day after.
+        // 2000-02-29, 2024-12-31 and the days after, 2026-03-01, 1969-12-31, 2100-02-28 and the day after.
         let days = [
             (11_016, (2, 29)),
             (20_088, (12, 31)),
+            (20_089, (1, 1)),
+            (20_119, (1, 31)),
+            (20_120, (2, 1)),
             (20_513, (3, 1)),
             (-1, (12, 31)),
             (47_540, (2, 28)),
@@ -261,10 +264,11 @@ mod tests {
         assert_eq!(cron("*/15 0 1 1 *").minutes, 1 | 1 << 15 | 1 << 30 | 1 << 45);
         assert_eq!(cron("50/5 0 1 1 *").minutes, 1 << 50 | 1 << 55);
         assert_eq!(cron("1-5/2,9 0 1 1 *").minutes, 1 << 1 | 1 << 3 | 1 << 5 | 1 << 9);
+        assert_eq!(cron("9,5-10/4,9 0 1 1 *").minutes, 1 << 5 | 1 << 9, "named twice is named");
         assert_eq!(cron("* * * * *").minutes, (1 << 60) - 1);
         assert_eq!(cron("* * ? * MON-fri").weekdays, 0b011_1110);
         assert_eq!(cron("* * * * 5-7").weekdays, 0b110_0001);
-        assert_eq!(cron("* * * * 0").weekdays, cron("* * * * 7").weekdays);
+        assert_eq!(["0", "7", "0,7"].map(|day| cron(&format!("* * * * {day}")).weekdays), [1; 3]);
         assert_eq!(cron("* * * jan,DEC *").months, 1 << 1 | 1 << 12);
         assert_eq!(cron("  5   4 * * *  "), cron("5 4 * * *"));
     }
@@ -315,8 +319,15 @@ mod tests {
     /// Minute by minute, what is named is what bits say, and both searches find it.
     #[test]
     fn searches_agree_with_looking_at_every_minute() {
-        for text in ["30 8 * * 1-5", "*/7 */5 * * *", "0 0 1 * *", "59 23 31 12 *", "5,10 3,4 28-31 * 0", "0 12 29 2 *"]
-        {
+        for text in [
+            "30 8 * * 1-5",
+            "*/7 */5 * * *",
+            "0 0 1 * *",
+            "59 23 31 12 *",
+            "5,10 3,4 28-31 * 0",
+            "0 12 29 2 *",
+            "0-2 9 * 5 1",
+        ] {
             let cron = cron(text);
             let (begin, end) = (20_400 * DAY, 20_900 * DAY);
             let named = |second: i64| {

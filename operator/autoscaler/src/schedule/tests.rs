@@ -106,6 +106,12 @@ fn a_minute_that_is_shown_twice_begins_twice() {
 }
 
 #[test]
+fn a_minute_that_the_clock_is_put_back_from_is_awaited_until_it_is_shown() {
+    let late = schedule("0 3 * * *", berlin, 10, 1);
+    assert_eq!(active(&[late], at(AUTUMN, 0, 30)), Active { min: 0, until: at(AUTUMN, 2, 0) });
+}
+
+#[test]
 fn a_duration_is_time_that_passes() {
     // From ten in the evening for eight hours: a change of the clock in between moves the end on the wall.
     let night = schedule("0 22 * * *", berlin, 480, 1);

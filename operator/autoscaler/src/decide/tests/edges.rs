@@ -143,7 +143,46 @@ fn after_a_restart_the_count_is_the_floor_for_a_window() {
     let mut world = World::new(policy(), 8);
     let decision = world.load(10, 59.0);
     assert_eq!((decision.replicas, decision.reason), (8, Reason::Learning));
-    assert_eq!(world.load(10, 2.0).replicas, 1);
+    assert_eq!(world.load(10, 0.75).replicas, 8);
+    assert_eq!(world.load(10, 0.25).replicas, 1);
+}
+
+#[test]
+fn what_is_wanted_anyway_is_not_said_to_be_learned_about() {
+    let mut world = World::new(policy(), 3);
+    let decision = world.load(25, 10.0);
+    assert_eq!((decision.replicas, decision.reason), (3, Reason::Load));
+}
+
+#[test]
+fn after_a_restart_pods_without_calls_go_when_a_window_was_seen_and_not_only_after_the_idle_timeout() {
+    let mut world = World::new(Policy { idle_timeout: Duration::from_secs(200), ..policy() }, 5);
+    let mut decision = world.decide();
+    while let Some(due) = decision.wake_at.filter(|due| *due <= Duration::from_secs(61)) {
+        world.now = due;
+        decision = world.decide();
+    }
+    assert_eq!((decision.replicas, decision.reason), (1, Reason::KeptWarm));
+}
+
+#[test]
+fn after_a_restart_habits_say_nothing_of_what_is_later_than_the_idle_timeout() {
+    let after_the_timeout = |idles, timeout| {
+        let mut habits = Habits::default();
+        for _ in 0..9 {
+            habits.record(Duration::from_secs(idles));
+        }
+        let timeout = Duration::from_secs(timeout);
+        let policy = Policy { prewarm: Some(PRICE), idle_timeout: timeout, ..policy() };
+        let mut world = World { state: State::restored(Duration::ZERO, habits, None), ..World::new(policy, 1) };
+        world.decide();
+        world.now += timeout;
+        let decision = world.decide();
+        (decision.replicas, decision.wake_at.map(|at| (at - world.now).as_secs()))
+    };
+    assert_eq!(after_the_timeout(601, 30), (0, None), "since when it is idle is not known");
+    assert_eq!(after_the_timeout(70, 50), (1, Some(70)), "it has been idle for that long at least");
+    assert_eq!(after_the_timeout(70, 30), (0, None));
 }
 
 #[test]

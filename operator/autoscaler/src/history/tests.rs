@@ -1,0 +1,200 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const STABLE: Duration = Duration::from_secs(60);
+const PANIC: Duration = Duration::from_secs(6);
+
+/// A history of `levels`, one concurrency for each second.
+fn of(levels: &[u64]) -> History {
+    let mut history = History::default();
+    let mut demand = Demand::default();
+    history.record(Duration::ZERO, &demand, STABLE, PANIC);
+    for (second, level) in (1..).zip(levels) {
+        demand.request_us += level * 1_000_000;
+        demand.arrivals += level;
+        history.record(Duration::from_secs(second), &demand, STABLE, PANIC);
+    }
+    history
+}
+
+#[test]
+fn averages_over_the_window() {
+    let mut levels = vec![0; 54];
+    levels.extend([10; 6]);
+    let history = of(&levels);
+    assert!((history.average(PANIC).concurrency - 10.0).abs() < 1e-9);
+    assert!((history.average(STABLE).concurrency - 1.0).abs() < 1e-9);
+    assert!((history.average(PANIC).rps - 10.0).abs() < 1e-9);
+}
+
+#[test]
+fn the_first_point_after_a_moment() {
+    for length in 2..40u64 {
+        // Each moment twice now and then, as from a clock that stood still; close together, far apart, or both.
+        for at in [|n: u64| n / 3 * 4 + n % 3 * 2, |n| n * n, |n| 80 * u64::from(n > 3) + n, |n| n * 2] {
+            let mut history = History::default();
+            for n in 0..length {
+                history.points.push_back(Point { at: at(n), request_us: 0, arrivals: 0 });
+            }
+            for moment in 0..at(length - 1) {
+                let plain = (0..length).filter(|n| at(*n) <= moment).count();
+                assert_eq!(history.after(moment), plain, "{length} points, {moment}");
+            }
+        }
+    }
+}
+
+#[test]
+fn points_that_come_evenly_are_where_they_are_expected() {
+    // The last sixty seconds of them.
+    let history = of(&[1; 150]);
+    for second in 0..60 {
+        assert_eq!(history.expected(nanos(Duration::from_secs(90 + second))), second as usize);
+        assert_eq!(history.expected(nanos(Duration::from_millis(90_000 + 1000 * second + 499))), second as usize);
+    }
+}
+
+#[test]
+fn a_short_history_is_averaged_over_what_there_is() {
+    assert!((of(&[4, 4]).average(STABLE).concurrency - 4.0).abs() < 1e-9);
+    assert_eq!(History::default().average(STABLE), Average::default());
+}
+
+#[test]
+fn old_points_go_and_the_number_is_bounded() {
+    let mut history = History::default();
+    let mut demand = Demand::default();
+    for step in 0..100_000u64 {
+        demand.request_us += 3 * 10_000;
+        history.record(Duration::from_millis(step * 10), &demand, Duration::from_secs(3600), Duration::from_secs(1));
+        assert!(history.points.len() <= MAX_POINTS);
+    }
+    assert!((history.average(Duration::from_secs(600)).concurrency - 3.0).abs() < 0.01);
+    assert!((history.average(Duration::from_secs(1)).concurrency - 3.0).abs() < 0.01);
+}
+
+#[test]
+fn up_to_the_most_points_all_are_known_in_full() {
+    let (mut history, mut demand) = (History::default(), Demand::default());
+    for second in 0..MAX_POINTS as u64 {
+        history.record(Duration::from_secs(second), &demand, Duration::from_secs(3600), PANIC);
+        demand.request_us += 10_000_000 * (second % 2);
+    }
+    // Were the point between these two seconds gone, half of the second before would count.
+    assert_eq!(history.average(Duration::from_secs(2)).concurrency, 5.0);
+}
+
+#[test]
+fn the_point_before_the_newest_stays_however_short_the_window() {
+    let mut history = History::default();
+    for second in 0..3 {
+        let demand = Demand { arrivals: 4 * second, ..Demand::default() };
+        history.record(Duration::from_secs(second), &demand, Duration::ZERO, PANIC);
+    }
+    assert_eq!(history.average(PANIC).rps, 4.0);
+}
+
+#[test]
+fn a_clock_that_goes_back_does_no_harm() {
+    let mut history = of(&[5, 5, 5]);
+    history.record(
+        Duration::from_secs(1),
+        &Demand { request_us: 15_000_000, arrivals: 15, ..Demand::default() },
+        STABLE,
+        PANIC,
+    );
+    assert!(history.average(PANIC).concurrency <= 5.0);
+}
+
+/// The same, plainly: every rule as its documentation has it, on a list that is gone through from its beginning.
+#[derive(Default)]
+struct Plain(Vec<(Duration, u64, u64)>);
+
+impl Plain {
+    fn record(&mut self, now: Duration, demand: &Demand, stable: Duration, panic: Duration) {
+        let newest = self.0.last().map_or(now, |last| last.0.max(now));
+        if let [.., (before, ..), (last, ..)] = self.0[..]
+            && last - before < (panic / 16).min(CLOSEST)
+        {
+            self.0.pop();
+        }
+        self.0.push((newest, demand.request_us, demand.arrivals));
+        while self.0.len() > 2 && now.saturating_sub(self.0[1].0) >= stable {
+            self.0.remove(0);
+        }
+        if self.0.len() > MAX_POINTS {
+            let newest = self.0.len() - 1;
+            let every_second = self.0.iter().enumerate().filter(|(n, _)| n % 2 == 0 || *n == newest);
+            self.0 = every_second.map(|(_, point)| *point).collect();
+        }
+    }
+
+    fn average(&self, window: Duration) -> Average {
+        let (Some(first), Some(last)) = (self.0.first(), self.0.last()) else { return Average::default() };
+        let from = last.0.saturating_sub(window).max(first.0);
+        let seconds = (last.0 - from).as_secs_f64();
+        if seconds == 0.0 {
+            return Average::default();
+        }
+        let mut then = (first.1 as f64, first.2 as f64);
+        for pair in self.0.windows(2) {
+            if pair[0].0 <= from && from < pair[1].0 && from > first.0 {
+                let part = (from - pair[0].0).as_secs_f64() / (pair[1].0 - pair[0].0).as_secs_f64();
+                let between = |a: u64, b: u64| a as f64 + (b as f64 - a as f64) * part;
+                then = (between(pair[0].1, pair[1].1), between(pair[0].2, pair[1].2));
+            }
+        }
+        let rate = |now: u64, then: f64, unit: f64| ((now as f64 - then) / unit / seconds).max(0.0);
+        Average { concurrency: rate(last.1, then.0, 1e6), rps: rate(last.2, then.1, 1.0) }
+    }
+}
+
+proptest! {
+    /// To the last bit: an average next to a bound must not be decided the other way.
+    #[test]
+    fn averages_are_those_that_are_found_plainly(
+        steps in prop::collection::vec((prop_oneof![8 => -50i64..400, 2 => 0i64..5_000, 1 => -20_000i64..90_000], 0u64..100), 1..700),
+        even in any::<bool>(), stable in 1u64..120, panic in 1u64..20, rests in prop::option::of(0usize..700),
+    ) {
+        let (stable, panic) = (Duration::from_secs(stable), Duration::from_secs(panic.min(stable)));
+        let (mut history, mut plain, mut demand, mut now) = (History::default(), Plain::default(), Demand::default(), 0i64);
+        for (step, (millis, level)) in steps.into_iter().enumerate() {
+            // As frames come, or with jumps, gaps, and a clock that goes back.
+            now = (now + if even { 250 } else { millis }).max(0);
+            demand.request_us += level * 250_000;
+            demand.arrivals += level / 3;
+            let at = Duration::from_millis(now.unsigned_abs());
+            history.record(at, &demand, stable, panic);
+            plain.record(at, &demand, stable, panic);
+            if rests == Some(step) {
+                history.keep_newest();
+                plain.0.drain(..plain.0.len() - 1);
+            }
+            // Going through all of them takes long, and all remains of what was done wrong before.
+            let windows = [stable, panic, Duration::from_secs(1), Duration::from_millis(7 * level), Duration::MAX];
+            for window in windows.into_iter().filter(|_| step % 8 == 0) {
+                prop_assert_eq!(history.average(window), plain.average(window), "{:?} in {:?}", window, history);
+            }
+        }
+    }
+
+    #[test]
+    fn past_the_most_points_averages_are_those_that_are_found_plainly(
+        millis in prop::collection::vec(60u64..400, 1200), level in 1u64..50,
+    ) {
+        let (stable, panic) = (Duration::from_secs(3600), Duration::from_secs(1));
+        let (mut history, mut plain, mut demand, mut now) = (History::default(), Plain::default(), Demand::default(), 0);
+        for (step, millis) in (0..).zip(millis) {
+            now += millis;
+            demand.request_us += millis * (level + step % 7);
+            let at = Duration::from_millis(now);
+            history.record(at, &demand, stable, panic);
+            plain.record(at, &demand, stable, panic);
+            if step % 8 == 0 {
+                let window = Duration::from_millis(now * (step % 11) / 10);
+                prop_assert_eq!(history.average(window), plain.average(window));
+            }
+        }
+    }
+}
