@@ -28,6 +28,9 @@ const MAX_POINTS: usize = 512;
 /// Frames come no more often.
 const CLOSEST: Duration = Duration::from_millis(250);
 
+/// Nothing is averaged over less, if the window is not shorter itself.
+const SHORTEST: Duration = Duration::from_secs(1);
+
 /// Average rates over a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Average {
@@ -87,14 +90,15 @@ impl History {
         *self = newest;
     }
 
-    /// Average over the last `window`, or over what is known where that is shorter. Nothing known: zero.
+    /// Average over the last `window`, or over what is known where that is shorter, but over a second at least: what came within
+    /// milliseconds says little of what is at once. The published autoscaler counts in seconds. Nothing known: zero.
     pub(crate) fn average(&self, window: Duration) -> Average {
         let (Some(first), Some(last)) = (self.points.front(), self.points.back()) else { return Average::default() };
         let from = last.at.saturating_sub(nanos(window)).max(first.at);
-        let seconds = Duration::from_nanos(last.at - from).as_secs_f64();
-        if seconds <= 0.0 {
+        if last.at == from {
             return Average::default();
         }
+        let seconds = Duration::from_nanos(last.at - from).max(window.min(SHORTEST)).as_secs_f64();
         let (request_us, arrivals) = self.at(from);
         Average {
             concurrency: ((last.request_us as f64 - request_us) / 1e6 / seconds).max(0.0),

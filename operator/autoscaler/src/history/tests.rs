@@ -133,10 +133,10 @@ impl Plain {
     fn average(&self, window: Duration) -> Average {
         let (Some(first), Some(last)) = (self.0.first(), self.0.last()) else { return Average::default() };
         let from = last.0.saturating_sub(window).max(first.0);
-        let seconds = (last.0 - from).as_secs_f64();
-        if seconds == 0.0 {
+        if last.0 == from {
             return Average::default();
         }
+        let seconds = (last.0 - from).as_secs_f64().max(window.as_secs_f64().min(1.0));
         let mut then = (first.1 as f64, first.2 as f64);
         for pair in self.0.windows(2) {
             if pair[0].0 <= from && from < pair[1].0 && from > first.0 {
@@ -197,4 +197,22 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_came_within_milliseconds_is_no_thousand_at_once() {
+    let mut history = History::default();
+    let note = |history: &mut History, millis, request_us, arrivals| {
+        let demand = Demand { arrivals, request_us, ..Demand::default() };
+        history.record(Duration::from_millis(millis), &demand, STABLE, PANIC);
+    };
+    note(&mut history, 0, 0, 0);
+    note(&mut history, 5, 2_000_000, 4);
+    let average = history.average(PANIC);
+    assert!((average.concurrency - 2.0).abs() < 1e-9 && (average.rps - 4.0).abs() < 1e-9, "{average:?}");
+    let asked = history.average(Duration::from_millis(5));
+    assert!((asked.concurrency - 400.0).abs() < 1e-6, "a window that is shorter is meant to be: {asked:?}");
+    note(&mut history, 2000, 4_000_000, 4);
+    let average = history.average(PANIC);
+    assert!((average.concurrency - 2.0).abs() < 1e-9 && (average.rps - 2.0).abs() < 1e-9, "{average:?}");
 }
