@@ -95,7 +95,9 @@ impl History {
         if seconds <= 0.0 {
             return Average::default();
         }
-        let (request_us, arrivals) = self.at(from);
+        // The stable window mostly begins with the first point, which needs no search.
+        let (request_us, arrivals) =
+            if from > first.at { self.at(from) } else { (first.request_us as f64, first.arrivals as f64) };
         Average {
             concurrency: ((last.request_us as f64 - request_us) / 1e6 / seconds).max(0.0),
             rps: ((last.arrivals as f64 - arrivals) / seconds).max(0.0),
@@ -120,7 +122,7 @@ impl History {
     fn after(&self, moment: u64) -> usize {
         // The point before `begin` is not after the moment, that at `end`, if there is one, is.
         let (mut begin, mut end) = (1, self.points.len());
-        let (mut probe, mut step) = (self.expected(moment), 1);
+        let (mut probe, mut step) = (self.expected(moment).max(begin), 1);
         while begin < end {
             if !(begin..end).contains(&probe) {
                 probe = begin.midpoint(end);
