@@ -99,7 +99,9 @@ impl History {
             return Average::default();
         }
         let seconds = Duration::from_nanos(last.at - from).max(window.min(SHORTEST)).as_secs_f64();
-        let (request_us, arrivals) = self.at(from);
+        // The stable window mostly begins with the first point, which needs no search.
+        let (request_us, arrivals) =
+            if from > first.at { self.at(from) } else { (first.request_us as f64, first.arrivals as f64) };
         Average {
             concurrency: ((last.request_us as f64 - request_us) / 1e6 / seconds).max(0.0),
             rps: ((last.arrivals as f64 - arrivals) / seconds).max(0.0),
@@ -124,7 +126,7 @@ impl History {
     fn after(&self, moment: u64) -> usize {
         // The point before `begin` is not after the moment, that at `end`, if there is one, is.
         let (mut begin, mut end) = (1, self.points.len());
-        let (mut probe, mut step) = (self.expected(moment), 1);
+        let (mut probe, mut step) = (self.expected(moment).max(begin), 1);
         while begin < end {
             if !(begin..end).contains(&probe) {
                 probe = begin.midpoint(end);
