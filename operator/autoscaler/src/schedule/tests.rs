@@ -106,6 +106,12 @@ fn a_minute_that_is_shown_twice_begins_twice() {
 }
 
 #[test]
+fn what_begins_late_in_the_day_after_a_change_is_seen_from_before_it() {
+    let early = schedule("30 1 * * *", berlin, 10, 1);
+    assert_eq!(active(&[early], at(SPRING, 0, 45)), Active { min: 0, until: at(SPRING, 23, 30) });
+}
+
+#[test]
 fn a_minute_that_the_clock_is_put_back_from_is_awaited_until_it_is_shown() {
     let late = schedule("0 3 * * *", berlin, 10, 1);
     assert_eq!(active(&[late], at(AUTUMN, 0, 30)), Active { min: 0, until: at(AUTUMN, 2, 0) });
