@@ -99,6 +99,26 @@ async fn the_limit_of_a_pod_holds_for_a_cold_crowd() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn functions_in_a_chain_wake_one_after_the_other() -> Result<()> {
+    let scene = Scene::new("chain").await?;
+    let names = ["first", "middle", "last"];
+    for name in names {
+        let greeting = json!([{"name": "HELLO_GREETING", "value": name}]);
+        scene.ready(name, json!({"env": greeting, "scaling": {"initial": 0}})).await?;
+    }
+    // Each waits in the activator for the next, which is not there either.
+    let url = |name: &str, path: &str| format!("http://{name}.{}{path}", scene.namespace);
+    let middle = url("middle", &format!("/fetch?url={}", url("last", "/")));
+    let answer = scene.get("first", &format!("/fetch?url={middle}")).await?;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    assert!(answer.text().starts_with("last"), "{}", answer.text());
+    for name in names {
+        assert_eq!(scene.pods(name).await?.len(), 1, "of {name}");
+    }
+    scene.done().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn calls_inside_the_cluster_go_by_the_service_name() -> Result<()> {
     let scene = Scene::new("inside").await?;
     scene.ready("caller", json!({})).await?;
@@ -108,6 +128,7 @@ async fn calls_inside_the_cluster_go_by_the_service_name() -> Result<()> {
     for host in [
         "callee".to_owned(),
         format!("callee.{}", scene.namespace),
+        format!("callee.{}.svc", scene.namespace),
         format!("callee.{}.svc.cluster.local", scene.namespace),
     ] {
         let answer = scene.get("caller", &format!("/fetch?url=http://{host}/")).await?;
