@@ -99,14 +99,9 @@ async fn of_a_function_that_is_gone_it_is_told_that_nothing_is_left() {
     let call = tokio::spawn(get(rig.public, "hello.default.example.com", "/"));
     rig.queued("hello", 1).await;
     let mut reader = Reader::connect(&rig).await;
-    assert_eq!(reader.frame().await.revisions[0].queued, 1);
+    reader.until(|r| r.queued == 1).await;
     rig.delete("hello");
     assert_eq!(call.await.unwrap().status, 404);
     // Or else whoever has heard of its call would take it for one of another Function of the name.
-    loop {
-        let left = reader.frame().await.revisions;
-        if left.iter().any(|revision| revision.function == "hello" && revision.concurrency() == 0) {
-            break;
-        }
-    }
+    reader.until(|r| r.concurrency() == 0).await;
 }
