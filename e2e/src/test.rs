@@ -151,7 +151,8 @@ pub async fn test(places: &Places, options: &Options, run: &Run, progress: &Prog
 async fn cargo_test(args: &[String], env: &[(&str, &str)]) -> Result<Count> {
     // The toolchain that runs this is named in the environment; the one that is to be used is the checkout's.
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let mut test = command(cargo, ["test"]);
+    // All that fails is told, not only what is first.
+    let mut test = command(cargo, ["test", "--no-fail-fast"]);
     test.args(args).envs(env.iter().copied()).stdout(Stdio::piped());
     test.current_dir(Places::discover()?.repo);
     let mut child = test.spawn().context("cannot run cargo")?;
