@@ -88,6 +88,7 @@ impl Witness {
             fault(Fault::Gap);
         }
         (self.next, self.at_us) = (frame.sequence + 1, frame.at_us);
+        let told = frame.revisions.len();
         frame.revisions.retain_mut(|revision| match believe(revision) {
             Ok(()) => true,
             Err((what, stays)) => {
@@ -95,6 +96,10 @@ impl Witness {
                 stays
             }
         });
+        if frame.revisions.len() < told {
+            // What was left out may be there, so this is not the first frame of a connection, which tells all that there is.
+            frame.sequence = frame.sequence.max(1);
+        }
         Some(frame)
     }
 }
@@ -194,6 +199,15 @@ mod tests {
             (Some(next), vec![]),
             "and the next one is read as if it had not been"
         );
+    }
+
+    #[test]
+    fn a_first_frame_that_is_not_believed_whole_is_not_taken_for_all_that_there_is() {
+        let mut first = frame("a", 0, 0);
+        first.revisions.push(RevisionDemand { request_us: u64::MAX, revision: "f-00002".into(), ..demand() });
+        let (read, faults) = checked(&mut Witness::default(), first);
+        assert_eq!(read.map(|read| (read.sequence, read.revisions.len())), Some((1, 1)));
+        assert_eq!(faults, [Fault::Huge]);
     }
 
     #[test]
