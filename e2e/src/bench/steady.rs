@@ -44,9 +44,9 @@ const DRAINED: Drained =
     Drained { within: SERVICE.saturating_add(Duration::from_millis(500)), calm: Duration::from_secs(1) };
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// The time in which the autoscaler means to drain a backlog, as it publishes it: no shorter than new pods can help.
+/// The time in which the autoscaler means to drain a backlog (`decide/backlog.rs`): a start time, and never less than this.
 fn drain_time(start: Duration) -> Duration {
-    (start * 2).max(Duration::from_secs(2))
+    start.max(Duration::from_secs(3))
 }
 
 /// What was seen of one run.
