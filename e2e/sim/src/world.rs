@@ -27,7 +27,8 @@ pub(crate) const MOST_PODS: u32 = 100;
 #[derive(Debug)]
 enum Event {
     Ready(PodId),
-    Done(PodId),
+    /// A request that began then ends in its pod.
+    Done(PodId, Micros),
 }
 
 /// Runs a policy on one function for so long. Calls that came are answered beyond the end, but time counts only up to it.
@@ -41,7 +42,11 @@ pub(crate) fn run(function: &Function, calls: &[Call], end: Micros, seed: u64, s
         waiting: VecDeque::new(),
         in_flight: 0,
         arrivals: 0,
+        completions: 0,
+        abandoned: 0,
         request_us: 0,
+        busy_us: 0,
+        served_us: 0,
         desired: 0,
         events: EventQueue::default(),
         frame_at: None,
@@ -97,7 +102,11 @@ struct World<'a> {
     waiting: VecDeque<Waiting>,
     in_flight: u64,
     arrivals: u64,
+    completions: u64,
+    abandoned: u64,
     request_us: u64,
+    busy_us: u64,
+    served_us: u64,
     desired: u32,
     events: EventQueue<Event>,
     frame_at: Option<Micros>,
@@ -110,7 +119,9 @@ struct World<'a> {
 
 impl World<'_> {
     fn pass(&mut self, to: Micros) {
-        self.request_us += (self.in_flight + self.waiting.len() as u64) * (to - self.now);
+        let passed = to - self.now;
+        self.request_us += (self.in_flight + self.waiting.len() as u64) * passed;
+        self.busy_us += self.in_flight * passed;
         self.now = to;
     }
 
@@ -143,8 +154,10 @@ impl World<'_> {
                 self.changed();
                 self.hand_out(true);
             }
-            Some((_, Event::Done(pod))) => {
+            Some((_, Event::Done(pod, began))) => {
                 self.in_flight -= 1;
+                self.completions += 1;
+                self.served_us += self.now - began;
                 self.pods.finish(pod, self.now);
                 self.changed();
                 self.hand_out(false);
@@ -166,7 +179,7 @@ impl World<'_> {
     fn begin(&mut self, call: Call, pod: PodId, cold: bool) {
         self.in_flight += 1;
         self.samples.note(self.now - call.at, call.service, cold);
-        self.events.put(self.now + Micros::from(call.service), Event::Done(pod));
+        self.events.put(self.now + Micros::from(call.service), Event::Done(pod, self.now));
     }
 
     /// Demand has changed, so there will be a frame.
@@ -187,7 +200,11 @@ impl World<'_> {
             in_flight: self.in_flight,
             queued: self.waiting.len() as u64,
             arrivals: self.arrivals,
+            completions: self.completions,
+            abandoned: self.abandoned,
             request_us: self.request_us,
+            busy_us: self.busy_us,
+            served_us: self.served_us,
             desired: self.desired,
             pods: &self.pods,
         };
@@ -274,6 +291,42 @@ mod tests {
         assert_eq!(outcome.calls, 2);
         assert_eq!(outcome.pods.all, SECOND);
         assert!(outcome.pods.busy < SECOND);
+    }
+
+    /// Keeps what a policy is shown at each frame.
+    #[derive(Default)]
+    struct Spy {
+        seen: Vec<(Micros, u64, u64, u64, u64)>,
+    }
+
+    impl Scaler for Spy {
+        fn hears(&self) -> Hears {
+            Hears::Frames
+        }
+
+        fn wake(&mut self, _: &View<'_>) -> Order {
+            Order { pods: 1, again: None }
+        }
+
+        fn decide(&mut self, view: &View<'_>) -> Order {
+            self.seen.push((view.now, view.completions, view.request_us, view.busy_us, view.served_us));
+            Order { pods: 1, again: None }
+        }
+    }
+
+    #[test]
+    fn work_is_counted_apart_from_waiting() {
+        let calls = [call(0, 500_000), call(0, 500_000)];
+        let mut spy = Spy::default();
+        run(&function(1), &calls, 100 * SECOND, 1, &mut spy);
+        let (ended, completions, request_us, busy_us, served_us) = *spy.seen.last().unwrap();
+        let start = ended - SECOND;
+        assert_eq!((completions, busy_us, served_us), (2, SECOND, SECOND));
+        // Both wait for the pod, and one of them for the other.
+        assert_eq!(request_us, SECOND + 2 * start + 500_000);
+        assert!(
+            spy.seen.iter().all(|(_, _, request_us, busy_us, served_us)| busy_us <= request_us && served_us <= busy_us)
+        );
     }
 
     #[test]
