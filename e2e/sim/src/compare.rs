@@ -186,6 +186,28 @@ pub(crate) mod tests {
         assert!(summaries[2].wasted_relative < 1.0);
     }
 
+    /// These figures are older than the node model, and without one they stay as they were.
+    #[test]
+    fn without_a_node_figures_are_as_they_always_were() {
+        let trace = Trace::open(&Source::Generated, 60, 2, 1).unwrap();
+        let summaries = compare(&trace, &policies("heads,kpa,keep:1m,oracle"), 2, 1, 2).unwrap();
+        let seen: Vec<_> = summaries
+            .iter()
+            .map(|s| {
+                format!("{} {} {:.6} {:.6} {:.9}", s.calls, s.starts_per_hour, s.pod_s, s.wasted_pod_s, s.queue_p99_ms)
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                "21358 224 43740.216014 37566.011457 528.949617671",
+                "21358 220 61064.815807 54854.595896 425.414627035",
+                "21358 203.5 66385.225524 60185.475218 425.414627035",
+                "21358 6245 13307.938029 7058.875475 0.000000000",
+            ]
+        );
+    }
+
     #[test]
     fn the_front_is_what_none_dominates() {
         let of = |name: &str, waste, cold| Summary {

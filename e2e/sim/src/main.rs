@@ -4,8 +4,10 @@
 //! trace ──► world (one for each function and policy) ──► outcome ──► compare ──► report · svg
 //! (generate,   ▲ │
 //!  azure)      │ ▼
-//!           scaler: policy/{rouse, kpa, keep_alive}; the oracle needs no world
+//!           scaler: policy/{rouse, heads, kpa, hpa, keep_alive}; the oracle needs no world
 //! ```
+//!
+//! With `--scenario`, the world has a node and clients as well: see [`scenario`].
 //!
 //! Time is whole microseconds since the trace began. Nothing here knows a clock, a thread or a random number that is not
 //! drawn from the seed, so that a run can be had again.
@@ -21,9 +23,11 @@ use report::{Report, Setting};
 use trace::{Source, Trace};
 
 mod azure;
+mod clients;
 mod compare;
 mod generate;
 mod nature;
+mod node;
 mod oracle;
 mod outcome;
 mod pods;
@@ -32,6 +36,7 @@ mod queue;
 mod random;
 mod report;
 mod scaler;
+mod scenario;
 mod step;
 mod svg;
 mod threads;
@@ -59,9 +64,16 @@ struct Cli {
     /// `generated`, or `azure:DIR` with the files of the public Azure Functions trace of 2019.
     #[arg(long, default_value = "generated")]
     trace: Source,
-    /// What is compared: `rouse[:IDLE]`, `prewarm[:IDLE]`, `kpa[:GRACE]`, `keep:IDLE`, `oracle`; times as 30s or 10m.
-    #[arg(long, value_delimiter = ',', default_value = Policy::DEFAULT)]
+    /// What is compared: `rouse[:IDLE]`, `prewarm[:IDLE]`, `heads[:IDLE]`, `kpa[:GRACE]`, `hpa`, `keep:IDLE`, `oracle`;
+    /// times as 30s or 10m. Default: those of docs/autoscaling.md, and with scenarios rouse, heads, kpa and hpa.
+    #[arg(long, value_delimiter = ',')]
     policy: Vec<Policy>,
+    /// Run scenarios instead of a trace: `all`, names, or groups of names (`steady`). A wrong name lists them.
+    #[arg(long, value_delimiter = ',', conflicts_with_all = ["functions", "hours", "trace", "svg"])]
+    scenario: Vec<String>,
+    /// Print pods wanted and ready every two seconds of these scenarios.
+    #[arg(long, value_delimiter = ',', conflicts_with_all = ["functions", "hours", "trace", "svg"])]
+    timeline: Vec<String>,
     /// Threads. They change nothing but the time that it takes.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: u32,
@@ -76,25 +88,60 @@ struct Cli {
 fn main() -> Result<()> {
     let cli = Cli::parse();
     let began = Instant::now();
+    if !cli.scenario.is_empty() || !cli.timeline.is_empty() {
+        return scenarios(&cli, began);
+    }
     let report = run(&cli)?;
     print!("{}", report.text());
-    // Not a part of the report, which is the same every time.
-    eprintln!("\nsimulated in {:.1} s", began.elapsed().as_secs_f64());
-    if let Some(path) = &cli.json {
-        let text = serde_json::to_string_pretty(&report.json())? + "\n";
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
+    finish(&cli, began, &report.json())?;
     if let Some(path) = &cli.svg {
         std::fs::write(path, svg::plot(&report)).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
+/// Writes the figures where they are asked for.
+fn finish(cli: &Cli, began: Instant, json: &serde_json::Value) -> Result<()> {
+    // Not a part of the report, which is the same every time.
+    eprintln!("\nsimulated in {:.1} s", began.elapsed().as_secs_f64());
+    if let Some(path) = &cli.json {
+        let text = serde_json::to_string_pretty(json)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn policies(cli: &Cli, default: &str) -> Result<Vec<Policy>> {
+    if cli.policy.is_empty() { default.split(',').map(str::parse).collect() } else { Ok(cli.policy.clone()) }
+}
+
+fn scenarios(cli: &Cli, began: Instant) -> Result<()> {
+    let policies = policies(cli, scenario::POLICIES)?;
+    let play = |texts: &[String]| -> Result<scenario::Report> {
+        let names = scenario::select(texts)?;
+        let built: Vec<_> = names.iter().filter_map(|name| scenario::build(name, cli.seed)).collect();
+        let runs: Vec<_> = built.iter().flat_map(|scenario| policies.iter().map(move |p| (scenario, *p))).collect();
+        let figures = threads::each(&runs, cli.threads as usize, |(scenario, policy)| scenario.run(*policy, cli.seed))?;
+        let scenarios = built.iter().map(|scenario| (scenario.name, scenario.about.clone())).collect();
+        Ok(scenario::Report { seed: cli.seed, scenarios, figures: figures.into_iter().flatten().collect() })
+    };
+    if !cli.timeline.is_empty() {
+        print!("{}", scenario::timelines(&play(&cli.timeline)?.figures));
+    }
+    if cli.scenario.is_empty() {
+        return Ok(());
+    }
+    let report = play(&cli.scenario)?;
+    print!("{}", report.text());
+    finish(cli, began, &report.json())
+}
+
 fn run(cli: &Cli) -> Result<Report> {
+    let policies = policies(cli, Policy::DEFAULT)?;
     let trace = Trace::open(&cli.trace, cli.functions as usize, cli.hours, cli.seed)?;
     let threads = cli.threads as usize;
-    let summaries = compare::compare(&trace, &cli.policy, cli.hours, cli.seed, threads)?;
-    let steps: Vec<_> = cli.policy.iter().flat_map(|policy| step::LIMITS.map(|limit| (*policy, limit))).collect();
+    let summaries = compare::compare(&trace, &policies, cli.hours, cli.seed, threads)?;
+    let steps: Vec<_> = policies.iter().flat_map(|policy| step::LIMITS.map(|limit| (*policy, limit))).collect();
     let answers = threads::each(&steps, threads, |(policy, limit)| step::answer(*policy, *limit, cli.seed))?;
     let answers = answers.into_iter().flatten().collect();
     let setting = Setting {

@@ -16,6 +16,8 @@ struct Pod {
     phase: Phase,
     /// Told apart from the one that had the place before.
     id: u64,
+    /// Whether it has capacity on a node.
+    scheduled: bool,
     created: Micros,
     in_flight: u32,
     /// Since when it has something to do, or nothing.
@@ -28,6 +30,33 @@ struct Pod {
 pub(crate) struct PodId {
     place: usize,
     id: u64,
+}
+
+impl PodId {
+    /// Number of the pod among all that were created.
+    pub(crate) fn id(self) -> u64 {
+        self.id
+    }
+}
+
+/// Which pod gets a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Pick {
+    /// The first that has a slot. That packs them: how long a call takes does not depend on how full its pod is, and
+    /// pods that are left over become idle, which every policy is good at seeing.
+    #[default]
+    First,
+    /// The one with the fewest requests.
+    Least,
+}
+
+/// Which of the starting pods are deleted first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Victims {
+    #[default]
+    Oldest,
+    /// As the ReplicaSet controller does: unscheduled pods before scheduled ones, and then the newest.
+    Newest,
 }
 
 /// Time that pods took.
@@ -52,7 +81,11 @@ pub(crate) struct Pods {
     time: PodTime,
     starting: u32,
     serving: u32,
+    /// Those that have capacity on a node: all but the unschedulable.
+    scheduled: u32,
     next_id: u64,
+    pick: Pick,
+    victims: Victims,
 }
 
 impl Pods {
@@ -66,8 +99,15 @@ impl Pods {
             time: PodTime::default(),
             starting: 0,
             serving: 0,
+            scheduled: 0,
             next_id: 0,
+            pick: Pick::default(),
+            victims: Victims::default(),
         }
+    }
+
+    pub(crate) fn with(self, pick: Pick, victims: Victims) -> Self {
+        Self { pick, victims, ..self }
     }
 
     pub(crate) fn limit(&self) -> u32 {
@@ -94,9 +134,25 @@ impl Pods {
         self.places.iter().filter(|p| p.phase == Phase::Serving && p.in_flight == 0).map(|p| p.since)
     }
 
+    /// Creates a pod that is scheduled at once.
     pub(crate) fn start(&mut self, now: Micros) -> PodId {
+        let pod = self.create(now);
+        self.schedule(pod);
+        pod
+    }
+
+    /// Creates a pod that has no capacity yet.
+    pub(crate) fn create(&mut self, now: Micros) -> PodId {
         self.next_id += 1;
-        let pod = Pod { phase: Phase::Starting, id: self.next_id, created: now, in_flight: 0, since: now, busy: 0 };
+        let pod = Pod {
+            phase: Phase::Starting,
+            id: self.next_id,
+            scheduled: false,
+            created: now,
+            in_flight: 0,
+            since: now,
+            busy: 0,
+        };
         let place = self.places.iter().position(|p| p.phase == Phase::Gone).unwrap_or(self.places.len());
         if place == self.places.len() {
             self.places.push(pod);
@@ -111,12 +167,34 @@ impl Pods {
         PodId { place, id: self.next_id }
     }
 
+    /// Gives a pod capacity.
+    pub(crate) fn schedule(&mut self, pod: PodId) {
+        self.places[pod.place].scheduled = true;
+        self.scheduled += 1;
+    }
+
+    /// Those that have capacity on a node.
+    pub(crate) fn scheduled(&self) -> u32 {
+        self.scheduled
+    }
+
+    /// Whether a pod is starting, and not deleted.
+    pub(crate) fn is_starting(&self, pod: PodId) -> bool {
+        let place = &self.places[pod.place];
+        place.id == pod.id && place.phase == Phase::Starting
+    }
+
+    /// Requests in a pod.
+    pub(crate) fn in_flight(&self, pod: PodId) -> u32 {
+        self.places[pod.place].in_flight
+    }
+
     /// A pod has started. False if it is gone by now.
     pub(crate) fn is_ready(&mut self, pod: PodId, now: Micros) -> bool {
-        let place = &mut self.places[pod.place];
-        if place.id != pod.id || place.phase != Phase::Starting {
+        if !self.is_starting(pod) {
             return false;
         }
+        let place = &mut self.places[pod.place];
         place.phase = Phase::Serving;
         place.since = now;
         self.starting -= 1;
@@ -125,16 +203,23 @@ impl Pods {
         true
     }
 
-    /// Gives a request to the first pod that takes one more. That packs them: how long a call takes does not depend here
-    /// on how full its pod is, and pods that are left over become idle, which every policy is good at seeing.
+    /// Gives a request to a pod that takes one more.
     pub(crate) fn begin(&mut self, now: Micros) -> Option<PodId> {
         self.begin_after(now, |_| {})
     }
 
     /// As [`Self::begin`], and tells how long the pod had nothing to do, if it had nothing.
     pub(crate) fn begin_after(&mut self, now: Micros, idle: impl FnOnce(Micros)) -> Option<PodId> {
-        let (word, bits) = self.free.iter().enumerate().find(|(_, bits)| **bits != 0)?;
-        let place = word * 64 + bits.trailing_zeros() as usize;
+        let place = match self.pick {
+            Pick::First => {
+                let (word, bits) = self.free.iter().enumerate().find(|(_, bits)| **bits != 0)?;
+                word * 64 + bits.trailing_zeros() as usize
+            }
+            Pick::Least => {
+                let free = |place: &usize| self.free[place / 64] >> (place % 64) & 1 == 1;
+                (0..self.places.len()).filter(free).min_by_key(|place| self.places[*place].in_flight)?
+            }
+        };
         let pod = &mut self.places[place];
         if pod.in_flight == 0 {
             idle(now - pod.since);
@@ -166,18 +251,26 @@ impl Pods {
     }
 
     /// Takes away so many pods: first those that have not started, then those with the least to do, then those that have
-    /// been idle for longest. What is in them is finished first.
-    pub(crate) fn stop(&mut self, count: u32, now: Micros) {
+    /// been idle for longest. What is in them is finished first. Returns those that had not started.
+    pub(crate) fn stop(&mut self, count: u32, now: Micros) -> Vec<PodId> {
         let mut live: Vec<_> = (0..self.places.len())
             .filter(|place| matches!(self.places[*place].phase, Phase::Starting | Phase::Serving))
             .collect();
         live.sort_by_key(|place| {
             let pod = &self.places[*place];
-            (pod.phase == Phase::Serving, pod.in_flight, pod.since, pod.id)
+            let serving = pod.phase == Phase::Serving;
+            match self.victims {
+                Victims::Newest if !serving => (false, u32::from(pod.scheduled), 0, Micros::MAX - pod.id),
+                _ => (serving, pod.in_flight, pod.since, pod.id),
+            }
         });
+        let mut unstarted = Vec::new();
         for place in live.into_iter().take(count as usize) {
             match self.places[place].phase {
-                Phase::Starting => self.starting -= 1,
+                Phase::Starting => {
+                    self.starting -= 1;
+                    unstarted.push(PodId { place, id: self.places[place].id });
+                }
                 _ => self.serving -= 1,
             }
             self.set_free(place, false);
@@ -187,11 +280,13 @@ impl Pods {
                 self.places[place].phase = Phase::Draining;
             }
         }
+        unstarted
     }
 
     fn remove(&mut self, place: usize, now: Micros) {
         let pod = &mut self.places[place];
         pod.phase = Phase::Gone;
+        self.scheduled -= u32::from(pod.scheduled);
         self.time.all += now.min(self.end).saturating_sub(pod.created);
         self.time.busy += pod.busy;
     }
@@ -260,6 +355,27 @@ mod tests {
         pods.finish(ids[0], 100);
         pods.finish(ids[1], 200);
         assert_eq!(pods.time(1_000), PodTime { all: 30 + 30 + 100 + 200, busy: 80 + 180, starts: 4 });
+    }
+
+    #[test]
+    fn of_starting_pods_the_unscheduled_and_then_the_newest_are_deleted_first() {
+        let mut pods = Pods::new(1, 1_000).with(Pick::First, Victims::Newest);
+        let ids: Vec<_> = (0..3).map(|_| pods.start(0)).collect();
+        let unscheduled = pods.create(0);
+        assert!(pods.is_ready(ids[0], 10));
+        assert_eq!((pods.stop(1, 20), pods.scheduled()), (vec![unscheduled], 3));
+        assert_eq!((pods.stop(1, 20), pods.scheduled()), (vec![ids[2]], 2));
+        assert!(pods.is_starting(ids[1]) && !pods.is_starting(ids[2]));
+    }
+
+    #[test]
+    fn the_least_loaded_pod_gets_the_next_request() {
+        let mut pods = Pods::new(3, 1_000).with(Pick::Least, Victims::Oldest);
+        let ids = [pods.start(0), pods.start(0)];
+        assert!(ids.iter().all(|id| pods.is_ready(*id, 0)));
+        let given: Vec<_> = (0..7).map(|_| pods.begin(1)).collect();
+        assert_eq!(given[..4], [Some(ids[0]), Some(ids[1]), Some(ids[0]), Some(ids[1])]);
+        assert_eq!((given[6], pods.in_flight(ids[0]), pods.in_flight(ids[1])), (None, 3, 3));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{MICROS_PER_SECOND, Micros, scaler::Scaler, trace::Function};
 
+mod heads;
+mod hpa;
 mod keep_alive;
 mod kpa;
 mod rouse;
@@ -18,9 +20,14 @@ const IDLE: u32 = 30;
 pub(crate) enum Policy {
     /// The product's own, with so many seconds of `scaling.idleTimeout`, and with learning of idle times or without.
     Rouse { idle: u32, prewarm: bool },
+    /// The product's own before it counted work, with so many seconds of `scaling.idleTimeout`: counts queued requests as
+    /// concurrency.
+    Heads { idle: u32 },
     /// The Knative pod autoscaler with its defaults. `grace`: seconds that a revision without load is left running beyond
     /// its window. With the defaults the activator is in the path of all but big revisions and none is needed.
     Kpa { grace: u32 },
+    /// The KEDA HTTP add-on with its defaults.
+    Hpa,
     /// A pod for each call that finds none free, kept for so many seconds after its last call.
     KeepAlive { idle: u32 },
     /// Knows all calls before they come.
@@ -30,6 +37,23 @@ pub(crate) enum Policy {
 /// What everything is measured against.
 pub(crate) const REFERENCE: Policy = Policy::KeepAlive { idle: 600 };
 
+/// What a Function says of scaling, beside its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Scaling {
+    /// `scaling.idleTimeout`
+    pub(crate) idle: Micros,
+    /// `scaling.stableWindow`
+    pub(crate) stable: Micros,
+}
+
+impl Scaling {
+    /// Another idle timeout, and the default of the window.
+    fn idle(seconds: u32) -> Self {
+        let second = MICROS_PER_SECOND as Micros;
+        Self { idle: Micros::from(seconds) * second, stable: 60 * second }
+    }
+}
+
 impl Policy {
     /// What is compared if nothing else is said.
     pub(crate) const DEFAULT: &'static str =
@@ -37,10 +61,21 @@ impl Policy {
 
     /// The policy at work on a function; none for the oracle, which decides nothing as it goes.
     pub(crate) fn scaler(self, function: &Function) -> Option<Box<dyn Scaler>> {
+        let idle = match self {
+            Self::Rouse { idle, .. } | Self::Heads { idle } => idle,
+            _ => IDLE,
+        };
+        self.scaler_with(function, Scaling::idle(idle))
+    }
+
+    /// The same with the scaling of a Function, where the policy follows one, instead of its own setting.
+    pub(crate) fn scaler_with(self, function: &Function, scaling: Scaling) -> Option<Box<dyn Scaler>> {
         let micros = |seconds: u32| Micros::from(seconds) * MICROS_PER_SECOND as Micros;
         match self {
-            Self::Rouse { idle, prewarm } => Some(Box::new(rouse::Rouse::new(function, micros(idle), prewarm))),
-            Self::Kpa { grace } => Some(Box::new(kpa::Kpa::new(function, micros(grace)))),
+            Self::Rouse { prewarm, .. } => Some(Box::new(rouse::Rouse::new(function, scaling, prewarm))),
+            Self::Heads { .. } => Some(Box::new(heads::Heads::new(function.limit, scaling))),
+            Self::Kpa { grace } => Some(Box::new(kpa::Kpa::new(function, micros(grace), scaling.stable))),
+            Self::Hpa => Some(Box::new(hpa::Hpa::new(function.limit))),
             Self::KeepAlive { idle } => Some(Box::new(keep_alive::KeepAlive::new(micros(idle)))),
             Self::Oracle => None,
         }
@@ -60,11 +95,14 @@ impl FromStr for Policy {
         Ok(match (name, setting.map(seconds).transpose()?) {
             ("rouse", idle) => Self::Rouse { idle: idle.unwrap_or(IDLE), prewarm: false },
             ("prewarm", idle) => Self::Rouse { idle: idle.unwrap_or(IDLE), prewarm: true },
+            ("heads", idle) => Self::Heads { idle: idle.unwrap_or(IDLE) },
             ("kpa", grace) => Self::Kpa { grace: grace.unwrap_or(0) },
+            ("hpa", None) => Self::Hpa,
             ("keep", Some(idle)) => Self::KeepAlive { idle },
             ("oracle", None) => Self::Oracle,
             _ => bail!(
-                "`{text}` is no policy; write rouse, rouse:60s, prewarm, prewarm:60s, kpa, kpa:30s, keep:10m or oracle"
+                "`{text}` is no policy; write rouse, rouse:60s, prewarm, prewarm:60s, heads, heads:60s, kpa, kpa:30s, \
+                 hpa, keep:10m or oracle"
             ),
         })
     }
@@ -92,8 +130,11 @@ impl fmt::Display for Policy {
                 (name, IDLE) => f.write_str(name),
                 (name, idle) => time(f, name, idle),
             },
+            Self::Heads { idle: IDLE } => f.write_str("heads"),
+            Self::Heads { idle } => time(f, "heads", idle),
             Self::Kpa { grace: 0 } => f.write_str("kpa"),
             Self::Kpa { grace } => time(f, "kpa", grace),
+            Self::Hpa => f.write_str("hpa"),
             Self::KeepAlive { idle } => time(f, "keep", idle),
             Self::Oracle => f.write_str("oracle"),
         }
@@ -106,7 +147,7 @@ mod tests {
 
     #[test]
     fn names_are_read_and_written() {
-        for name in Policy::DEFAULT.split(',') {
+        for name in Policy::DEFAULT.split(',').chain(["heads", "heads:60s", "hpa"]) {
             assert_eq!(name.parse::<Policy>().unwrap().to_string(), name);
         }
         assert_eq!("prewarm:60s".parse::<Policy>().unwrap().to_string(), "prewarm:60s");

@@ -135,7 +135,7 @@ fn percent(part: f64) -> String {
 }
 
 /// Columns as wide as they need; the first to the left and the others to the right.
-fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut all = vec![head.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>()];
     all.extend(rows);
     let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

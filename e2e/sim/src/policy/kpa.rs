@@ -14,8 +14,6 @@ use crate::{
 
 const SECOND: Micros = 1_000_000;
 const TICK: Micros = 2 * SECOND;
-const STABLE: Micros = 60 * SECOND;
-const PANIC: Micros = 6 * SECOND;
 /// Wanted in a pod, of the container's concurrency.
 const TARGET: f64 = 0.7;
 
@@ -23,6 +21,8 @@ pub(super) struct Kpa {
     config: Config,
     state: State,
     grace: Micros,
+    /// The stable and the panic window.
+    windows: (Micros, Micros),
     /// The integral of concurrency at each look, over the stable window.
     looks: VecDeque<(Micros, u64)>,
     /// Since when nothing was wanted.
@@ -30,10 +30,17 @@ pub(super) struct Kpa {
 }
 
 impl Kpa {
-    pub(super) fn new(function: &Function, grace: Micros) -> Self {
-        let config = Config { target: f64::from(function.limit) * TARGET, ..Config::default() };
+    /// The panic window is the default of a tenth of the stable one.
+    pub(super) fn new(function: &Function, grace: Micros, stable: Micros) -> Self {
+        let panic = (stable / 10).max(SECOND);
+        let config = Config {
+            target: f64::from(function.limit) * TARGET,
+            stable_window: Duration::from_micros(stable),
+            panic_window: Duration::from_micros(panic),
+            ..Config::default()
+        };
         let state = State::new(Duration::ZERO, 0);
-        Self { config, state, grace, looks: VecDeque::new(), inactive: None }
+        Self { config, state, grace, windows: (stable, panic), looks: VecDeque::new(), inactive: None }
     }
 
     /// Average concurrency over a window, or over what there is of it.
@@ -76,7 +83,7 @@ impl Scaler for Kpa {
 
     fn wake(&mut self, view: &View<'_>) -> Order {
         // What was more than a window ago is forgotten, and the average begins anew.
-        if self.looks.back().is_some_and(|(at, _)| at + STABLE < view.now) {
+        if self.looks.back().is_some_and(|(at, _)| at + self.windows.0 < view.now) {
             self.looks.clear();
         }
         self.looks.push_back((view.now, view.request_us));
@@ -87,10 +94,10 @@ impl Scaler for Kpa {
 
     fn decide(&mut self, view: &View<'_>) -> Order {
         self.looks.push_back((view.now, view.request_us));
-        while self.looks.len() > 2 && self.looks[1].0 + STABLE <= view.now {
+        while self.looks.len() > 2 && self.looks[1].0 + self.windows.0 <= view.now {
             self.looks.pop_front();
         }
-        let (stable, panic) = (self.average(STABLE), self.average(PANIC));
+        let (stable, panic) = (self.average(self.windows.0), self.average(self.windows.1));
         self.scale(view, stable, panic)
     }
 }
@@ -105,7 +112,7 @@ mod tests {
     }
 
     fn kpa(limit: u32) -> Kpa {
-        Kpa::new(&function(limit), 0)
+        Kpa::new(&function(limit), 0, 60 * SECOND)
     }
 
     #[test]
@@ -114,14 +121,15 @@ mod tests {
         let calls = [Call { at: 0, service: 1_000_000 }, Call { at: 3_600 * SECOND, service: 10_000_000 }];
         let mut kpa = kpa(1);
         run(&function(1), &calls, 3_605 * SECOND, 1, &mut kpa);
-        assert!((kpa.average(STABLE) - 1.0).abs() < 1e-6, "{}", kpa.average(STABLE));
+        assert!((kpa.average(60 * SECOND) - 1.0).abs() < 1e-6, "{}", kpa.average(60 * SECOND));
     }
 
     #[test]
     fn the_last_pod_goes_a_window_after_the_last_call() {
         let calls = [Call { at: 0, service: 1_000_000 }];
         let gone = |grace: Micros| {
-            let outcome = run(&function(10), &calls, 1_000 * SECOND, 1, &mut Kpa::new(&function(10), grace));
+            let outcome =
+                run(&function(10), &calls, 1_000 * SECOND, 1, &mut Kpa::new(&function(10), grace, 60 * SECOND));
             outcome.wanted.last().map(|(at, count)| (*at / SECOND, *count))
         };
         assert_eq!(gone(0), Some((62, 0)));

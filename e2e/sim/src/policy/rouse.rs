@@ -7,6 +7,7 @@ use rouse_autoscaler::{Demand, Observed, PRICE, Policy, State, decide};
 
 use crate::{
     Micros,
+    policy::Scaling,
     scaler::{Hears, Order, Scaler, View},
     trace::Function,
     world::MOST_PODS,
@@ -18,12 +19,13 @@ pub(super) struct Rouse {
 }
 
 impl Rouse {
-    /// A Function whose spec says `concurrencyLimit` and `idleTimeout` and leaves the rest to the defaults.
-    pub(super) fn new(function: &Function, idle: Micros, prewarm: bool) -> Self {
+    /// A Function whose spec says `concurrencyLimit`, `idleTimeout` and `stableWindow` and leaves the rest to the defaults.
+    pub(super) fn new(function: &Function, scaling: Scaling, prewarm: bool) -> Self {
         let policy = Policy {
             max: MOST_PODS,
             target: (f64::from(function.limit) * 0.7).max(1.0),
-            idle_timeout: Duration::from_micros(idle),
+            idle_timeout: Duration::from_micros(scaling.idle),
+            stable_window: Duration::from_micros(scaling.stable),
             prewarm: prewarm.then_some(PRICE),
             ..Policy::default()
         };

@@ -1,0 +1,122 @@
+//! Scenarios: one function, its requests, the cluster that it runs on, and the pods that an oracle would have.
+//!
+//! ```text
+//! cases ──► Scenario ──► world::play ──► measure ──► report
+//! ```
+
+use anyhow::{Result, bail};
+
+use crate::{
+    Micros,
+    policy::{Policy, Scaling},
+    trace::{Call, Function},
+    world::{Setup, play},
+};
+
+mod arrivals;
+mod cases;
+mod measure;
+mod report;
+
+pub(crate) use cases::NAMES;
+pub(crate) use measure::Figures;
+pub(crate) use report::{Report, timelines};
+
+/// What is compared if nothing else is said.
+pub(crate) const POLICIES: &str = "rouse,heads,kpa,hpa";
+
+const SECOND: Micros = 1_000_000;
+
+/// A scenario.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// What happens in it, in a line.
+    pub(crate) about: String,
+    pub(crate) function: Function,
+    pub(crate) scaling: Scaling,
+    pub(crate) setup: Setup,
+    /// Requests of an open loop.
+    pub(crate) calls: Vec<Call>,
+    /// Expected requests in pods if none waited, for each second. It ends with the scenario.
+    pub(crate) load: Vec<f64>,
+    /// Seconds in which the load is constant, for changes of direction and for the pods needed; none if it never is.
+    pub(crate) constant: Option<(usize, usize)>,
+}
+
+impl Scenario {
+    /// Requests that one pod is meant to have.
+    pub(crate) fn target(&self) -> f64 {
+        (f64::from(self.function.limit) * 0.7).max(1.0)
+    }
+
+    /// Pods that an oracle would have for a load.
+    fn pods(&self, load: f64) -> u32 {
+        // A load that is a sum of fractions does not need one more for a rounding error.
+        (load / self.target() - 1e-9).ceil().max(0.0) as u32
+    }
+
+    /// Pods needed in each second.
+    pub(crate) fn needed(&self) -> Vec<u32> {
+        self.load.iter().map(|load| self.pods(*load)).collect()
+    }
+
+    /// Pods needed at the constant load, or at the highest load where it is never constant.
+    pub(crate) fn needed_steadily(&self) -> u32 {
+        let part = self.constant.map_or(&*self.load, |(from, to)| &self.load[from..to]);
+        self.pods(part.iter().copied().fold(0.0, f64::max)).max(1)
+    }
+
+    pub(crate) fn end(&self) -> Micros {
+        self.load.len() as Micros * SECOND
+    }
+
+    /// Runs a policy; none for the oracle, which is what policies are measured against.
+    pub(crate) fn run(&self, policy: Policy, seed: u64) -> Option<Figures> {
+        let mut scaler = policy.scaler_with(&self.function, self.scaling)?;
+        let (outcome, trail) = play(&self.function, &self.calls, self.end(), seed, &self.setup, &mut *scaler);
+        Some(Figures::of(self, policy, &outcome.wanted, &trail))
+    }
+}
+
+/// Returns the names of scenarios for `all`, for a name, or for the part of a name before the `/`.
+pub(crate) fn select(texts: &[String]) -> Result<Vec<&'static str>> {
+    let mut names = Vec::new();
+    for text in texts {
+        let is = |name: &&&str| text == "all" || text == **name || name.split('/').next() == Some(text);
+        let found: Vec<_> = NAMES.iter().filter(is).copied().collect();
+        if found.is_empty() {
+            bail!("`{text}` is no scenario; write all, or some of {}", NAMES.join(", "));
+        }
+        names.extend(found);
+    }
+    Ok(names)
+}
+
+/// Builds a scenario by its name.
+pub(crate) fn build(name: &str, seed: u64) -> Option<Scenario> {
+    cases::build(name, seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_are_selected_by_name_or_by_group() {
+        let of = |texts: &[&str]| select(&texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&["step", "crowd"]).unwrap(), ["step/open", "step/closed", "crowd"]);
+        assert_eq!(of(&["steady/20s"]).unwrap(), ["steady/20s"]);
+        assert_eq!(of(&["all"]).unwrap(), NAMES);
+        assert!(of(&["crow"]).is_err() && of(&[""]).is_err());
+    }
+
+    #[test]
+    fn the_pods_needed_follow_from_the_load() {
+        let scenario = build("steady/3s", 1).unwrap();
+        assert_eq!((scenario.needed()[7], scenario.needed_steadily()), (5, 5));
+        assert_eq!([0.0, 3.5, 3.51, 35.0].map(|load| scenario.pods(load)), [0, 1, 2, 10]);
+        let step = build("step/open", 1).unwrap();
+        assert_eq!((step.needed()[0], step.needed_steadily()), (2, 15));
+    }
+}

@@ -1,0 +1,310 @@
+//! The report on scenarios: a table for people, JSON for programs, and the product against Knative.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Figures, measure::TIMELINE};
+use crate::report::table;
+
+/// All figures, by scenario and then by policy.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) seed: u64,
+    /// Name and description of each scenario.
+    pub(crate) scenarios: Vec<(&'static str, String)>,
+    pub(crate) figures: Vec<Figures>,
+}
+
+/// Two figures that differ by less than this fraction, or by less than the absolute amount, are equal.
+const EQUAL: f64 = 0.02;
+
+/// Pod-seconds.
+const EQUAL_OVERSHOOT: f64 = 1.0;
+
+/// Seconds.
+const EQUAL_QUEUE: f64 = 0.01;
+
+/// The most overshoot that the product may have, over that of Knative's autoscaler.
+const BAR: f64 = 0.5;
+
+/// How a figure of the product compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Better,
+    Equal,
+    Worse,
+}
+
+impl Verdict {
+    fn of(ours: f64, theirs: f64, equal: f64) -> Self {
+        if (ours - theirs).abs() <= equal.max(EQUAL * theirs) {
+            Self::Equal
+        } else if ours < theirs {
+            Self::Better
+        } else {
+            Self::Worse
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Better => "better",
+            Self::Equal => "equal",
+            Self::Worse => "worse",
+        }
+    }
+}
+
+/// The product against Knative's autoscaler in one scenario.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Comparison {
+    scenario: &'static str,
+    /// The product's and Knative's.
+    overshoot_pod_s: (f64, f64),
+    queue_p99_s: (f64, f64),
+    overshoot: Verdict,
+    queue: Verdict,
+    /// No worse in both and better in one.
+    met: bool,
+}
+
+/// The product against Knative's autoscaler in all scenarios together.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Sum {
+    overshoot_pod_s: (f64, f64),
+    /// Sums of overshoot over the oracle's pod-seconds, in which a long scenario weighs no more than a short one.
+    overshoot_ratio: (f64, f64),
+    /// Scenarios in which the bar is met, and all.
+    met: (usize, usize),
+}
+
+impl Sum {
+    /// The product's overshoot over Knative's: of pod-seconds, and of ratios.
+    fn parts(&self) -> (f64, f64) {
+        let part = |(ours, theirs): (f64, f64)| ours / theirs.max(f64::MIN_POSITIVE);
+        (part(self.overshoot_pod_s), part(self.overshoot_ratio))
+    }
+}
+
+impl Report {
+    pub(crate) fn json(&self) -> Value {
+        let comparison = self.comparison();
+        json!({
+            "seed": self.seed,
+            "scenarios": self.scenarios.iter().map(|(name, about)| json!({"name": name, "about": about})).collect::<Vec<_>>(),
+            "figures": self.figures,
+            "timeline_seconds": TIMELINE,
+            "against_kpa": comparison.as_ref().map(|(all, _)| all),
+            "against_kpa_sum": comparison.as_ref().map(|(_, sum)| sum),
+        })
+    }
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!("{} scenarios, seed {}\n\n", self.scenarios.len(), self.seed);
+        text += &table(
+            &["scenario", ""],
+            self.scenarios.iter().map(|(name, about)| vec![(*name).to_owned(), about.clone()]),
+        );
+        text += "\n";
+        let head = [
+            "scenario",
+            "policy",
+            "needed",
+            "most",
+            "ratio",
+            "over, pod-s",
+            "ratio",
+            "queue p50",
+            "p99",
+            "max",
+            "turns/h",
+            "requests",
+            "unserved",
+            "abandoned",
+            "failed",
+        ];
+        let rows = self.figures.iter().map(|f| {
+            vec![
+                f.scenario.to_owned(),
+                f.policy.clone(),
+                f.needed.to_string(),
+                f.most.to_string(),
+                format!("{:.2}", f.most_ratio),
+                format!("{:.0}", f.overshoot_pod_s),
+                format!("{:.2}", f.overshoot_ratio),
+                format!("{:.2} s", f.queue_p50_s),
+                format!("{:.2} s", f.queue_p99_s),
+                format!("{:.2} s", f.queue_max_s),
+                f.turns_per_hour.map_or_else(|| "-".to_owned(), |turns| format!("{turns:.0}")),
+                f.requests.to_string(),
+                f.unserved.to_string(),
+                f.abandoned.to_string(),
+                f.failed.to_string(),
+            ]
+        });
+        text += &table(&head, rows);
+        if let Some((all, sum)) = self.comparison() {
+            text += &compared(&all, &sum);
+        }
+        text
+    }
+
+    /// Compares the first of the product's policies with the first of Knative's; none if one of them was not run.
+    fn comparison(&self) -> Option<(Vec<Comparison>, Sum)> {
+        let of = |name: &'static str, is: fn(&str) -> bool| {
+            self.figures.iter().find(|f| f.scenario == name && is(&f.policy))
+        };
+        let pairs: Option<Vec<_>> = self
+            .scenarios
+            .iter()
+            .map(|(name, _)| Some((of(name, |p| p.starts_with("rouse"))?, of(name, |p| p.starts_with("kpa"))?)))
+            .collect();
+        let pairs = pairs.filter(|pairs| !pairs.is_empty())?;
+        let all: Vec<_> = pairs
+            .iter()
+            .map(|(ours, theirs)| {
+                let overshoot = Verdict::of(ours.overshoot_pod_s, theirs.overshoot_pod_s, EQUAL_OVERSHOOT);
+                let queue = Verdict::of(ours.queue_p99_s, theirs.queue_p99_s, EQUAL_QUEUE);
+                let both = [overshoot, queue];
+                Comparison {
+                    scenario: ours.scenario,
+                    overshoot_pod_s: (ours.overshoot_pod_s, theirs.overshoot_pod_s),
+                    queue_p99_s: (ours.queue_p99_s, theirs.queue_p99_s),
+                    overshoot,
+                    queue,
+                    met: !both.contains(&Verdict::Worse) && both.contains(&Verdict::Better),
+                }
+            })
+            .collect();
+        let sum = |of: fn(&Figures) -> f64| {
+            (pairs.iter().map(|(ours, _)| of(ours)).sum(), pairs.iter().map(|(_, theirs)| of(theirs)).sum())
+        };
+        let sum = Sum {
+            overshoot_pod_s: sum(|f| f.overshoot_pod_s),
+            overshoot_ratio: sum(|f| f.overshoot_ratio),
+            met: (all.iter().filter(|c| c.met).count(), all.len()),
+        };
+        Some((all, sum))
+    }
+}
+
+fn compared(all: &[Comparison], sum: &Sum) -> String {
+    let mut text =
+        "\nRouse against Knative's autoscaler: no worse in both and better in one, in each scenario\n\n".to_owned();
+    let head = ["scenario", "over, pod-s", "kpa", "", "queue p99", "kpa", "", "bar"];
+    let rows = all.iter().map(|c| {
+        vec![
+            c.scenario.to_owned(),
+            format!("{:.0}", c.overshoot_pod_s.0),
+            format!("{:.0}", c.overshoot_pod_s.1),
+            c.overshoot.word().to_owned(),
+            format!("{:.2} s", c.queue_p99_s.0),
+            format!("{:.2} s", c.queue_p99_s.1),
+            c.queue.word().to_owned(),
+            if c.met { "met" } else { "missed" }.to_owned(),
+        ]
+    });
+    text += &table(&head, rows);
+    let (pod_s, ratio) = sum.parts();
+    let verdict = |met: bool| if met { "met" } else { "missed" };
+    text += &format!(
+        "\nEach scenario: met in {} of {}, {}\n\
+         Sum of overshoot: {:.0} pod-s against {:.0}, {pod_s:.2} of Knative's, bar {BAR}: {}\n\
+         Sum of overshoot over the oracle's pod-seconds: {:.1} against {:.1}, {ratio:.2} of Knative's, bar {BAR}: {}\n",
+        sum.met.0,
+        sum.met.1,
+        verdict(sum.met.0 == sum.met.1),
+        sum.overshoot_pod_s.0,
+        sum.overshoot_pod_s.1,
+        verdict(pod_s <= BAR),
+        sum.overshoot_ratio.0,
+        sum.overshoot_ratio.1,
+        verdict(ratio <= BAR),
+    );
+    text
+}
+
+/// Pods wanted and ready every two seconds, a paragraph for each scenario and policy: `12/3`, or `12` while none is ready.
+pub(crate) fn timelines(figures: &[Figures]) -> String {
+    let mut text = String::new();
+    for figures in figures {
+        text += &format!("{} {}, wanted/ready every {TIMELINE} s\n", figures.scenario, figures.policy);
+        for line in figures.timeline.chunks(20) {
+            let entry = |(wanted, ready): &(u32, u32)| match ready {
+                0 => wanted.to_string(),
+                ready => format!("{wanted}/{ready}"),
+            };
+            text += &format!("   {}\n", line.iter().map(entry).map(|e| format!(" {e:>7}")).collect::<String>());
+        }
+        text += "\n";
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(policy: &str, overshoot: f64, queue: f64) -> Figures {
+        Figures {
+            scenario: "crowd",
+            policy: policy.to_owned(),
+            needed: 5,
+            most: 10,
+            most_ratio: 2.0,
+            overshoot_pod_s: overshoot,
+            overshoot_ratio: overshoot / 100.0,
+            queue_p50_s: 0.0,
+            queue_p99_s: queue,
+            queue_max_s: queue,
+            turns_per_hour: None,
+            requests: 9,
+            unserved: 0,
+            abandoned: 0,
+            failed: 0,
+            timeline: vec![(1, 0), (100, 3)],
+        }
+    }
+
+    fn report(figures: &[Figures]) -> Report {
+        Report { seed: 1, scenarios: vec![("crowd", "a crowd".to_owned())], figures: figures.to_vec() }
+    }
+
+    #[test]
+    fn a_figure_is_better_equal_or_worse() {
+        let of = |ours, theirs| Verdict::of(ours, theirs, 1.0);
+        assert_eq!([of(99.0, 100.0), of(102.0, 100.0), of(0.5, 0.0)], [Verdict::Equal; 3]);
+        assert_eq!((of(97.0, 100.0), of(103.0, 100.0)), (Verdict::Better, Verdict::Worse));
+    }
+
+    #[test]
+    fn the_bar_is_no_worse_in_both_and_better_in_one() {
+        let met = |overshoot, queue| {
+            let report = report(&[figures("rouse", overshoot, queue), figures("kpa", 100.0, 1.0)]);
+            report.comparison().unwrap().0[0].met
+        };
+        assert!(met(50.0, 1.0) && met(100.0, 0.5) && met(50.0, 0.5));
+        assert!(!met(100.0, 1.0) && !met(50.0, 2.0) && !met(200.0, 0.5));
+        assert!(report(&[figures("rouse", 1.0, 1.0)]).comparison().is_none());
+    }
+
+    #[test]
+    fn the_report_has_a_row_for_each_and_says_by_how_much_the_bar_is_missed() {
+        let report = report(&[figures("rouse", 60.0, 1.0), figures("kpa", 100.0, 1.0)]);
+        let text = report.text();
+        assert!(text.contains("60 pod-s against 100, 0.60 of Knative's, bar 0.5: missed"), "{text}");
+        assert!(text.contains("Each scenario: met in 1 of 1, met"), "{text}");
+        let json = report.json();
+        assert_eq!(json["figures"][1]["policy"], "kpa");
+        assert_eq!(json["figures"][0]["turns_per_hour"], Value::Null);
+        assert_eq!(json["against_kpa"][0]["overshoot"], "better");
+    }
+
+    #[test]
+    fn a_timeline_has_what_is_wanted_and_what_is_ready() {
+        let text = timelines(&[figures("rouse", 0.0, 0.0)]);
+        assert_eq!(text, "crowd rouse, wanted/ready every 2 s\n          1   100/3\n\n");
+    }
+}
