@@ -221,6 +221,7 @@ mod loads;
 mod rise;
 mod steady;
 
+pub(crate) use backlog::Backlog;
 pub(crate) use growth::Throughput;
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ pub(crate) struct ServiceTime {
     /// Completions, weighted by age, and their in-pod microseconds by the same weights.
     completions: f64,
     served_us: f64,
+    /// The highest mean age of requests in pods since one has ended, in seconds: as others join them the mean falls, and what
+    /// was seen stays true.
+    oldest: f64,
 }
 
 impl ServiceTime {
@@ -40,8 +43,10 @@ impl ServiceTime {
         if ended == 0 {
             // Nothing new is known, so the old counts as before; its age is taken off with the next completion.
             self.noted = Some((at, completions, served_us));
+            self.oldest = self.oldest.max(age(demand).unwrap_or(0.0));
             return;
         }
+        self.oldest = 0.0;
         let span = window.max(MEMORY).as_secs_f64();
         let weight = span / (span + now.saturating_sub(at).as_secs_f64());
         self.completions = self.completions * weight + ended as f64;
@@ -66,7 +71,7 @@ impl ServiceTime {
         if self.completions >= TRUSTED {
             return mean;
         }
-        match (mean, age(demand)) {
+        match (mean, age(demand).map(|age| age.max(self.oldest))) {
             (Some(mean), Some(age)) => Some(mean.max(age)),
             (mean, age) => mean.or(age),
         }

@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use crate::{
-    Reason, decide::Throughput, habits::Habits, history::History, peaks::Peaks, service::ServiceTime, starts::Starts,
+    Reason,
+    decide::{Backlog, Throughput},
+    habits::Habits,
+    history::History,
+    peaks::Peaks,
+    service::ServiceTime,
+    starts::Starts,
 };
 
 /// A review of a load that comes so much later than it was asked for was not made by somebody who watched: the machine
@@ -41,8 +47,8 @@ pub struct State {
     pub(crate) service: ServiceTime,
     /// Pods that are on their way, and how long they take.
     pub(crate) starts: Starts,
-    /// When pods were first asked for because of the present queue, and the most that were.
-    pub(crate) backlogged: Option<(Duration, u32)>,
+    /// Pods that were asked for because of the present queue.
+    pub(crate) backlogged: Option<Backlog>,
     /// What more pods have brought.
     pub(crate) throughput: Throughput,
     /// Pods that were asked for at the decision before, and that it decided.

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Seconds in a pod that a request is taken for before one has been served.
-const ASSUMED: f64 = 0.25;
+pub(super) const ASSUMED: f64 = 0.4;
 
 /// After this time a second pod may be asked for, after twice the time four, after four times the time eight.
 const DOUBLING: Duration = Duration::from_millis(250);

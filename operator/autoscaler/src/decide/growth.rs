@@ -21,6 +21,9 @@ const MORE: f64 = 1.25;
 /// Of the throughput that the added pods should bring, so much has to be there.
 const GAIN: f64 = 0.25;
 
+/// The same for a count that is held: requests that began when there were fewer pods end sooner, which looks like a gain.
+const RELEASE: f64 = 0.75;
+
 /// For how long no more is asked for after that, at least, and how often that doubles if trying again brings nothing.
 const HOLD: Duration = Duration::from_secs(30);
 const DOUBLINGS: u32 = 4;
@@ -67,11 +70,13 @@ impl Throughput {
             match self.reference {
                 Some((before, reference)) if pods >= before * MORE => {
                     let expected = reference * (pods / before - 1.0);
-                    let nothing = served - reference < GAIN * expected;
+                    let gain = if self.held.is_some_and(|until| now < until) { RELEASE } else { GAIN };
+                    let nothing = served - reference < gain * expected;
                     self.tries = if nothing { self.tries.saturating_add(1) } else { 0 };
                     let doublings = self.tries.saturating_sub(1).min(DOUBLINGS);
                     self.held = nothing.then(|| now.saturating_add(hold * 2u32.pow(doublings)));
-                    self.reference = Some((pods, served));
+                    // Pods that bring nothing at first may bring something later; what counts is the most that was served.
+                    self.reference = Some((pods, if nothing { reference.max(served) } else { served }));
                 }
                 Some((before, reference)) if pods >= before => self.reference = Some((before, reference.max(served))),
                 _ => self.reference = Some((pods, served)),

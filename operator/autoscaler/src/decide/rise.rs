@@ -47,7 +47,9 @@ pub(super) fn wanted(demand: &Demand, observed: &Observed, policy: &Policy, stat
     if state.rise.is_some_and(|last| at.saturating_sub(last) <= FOLLOW) {
         count = pods(loads.swift.max(loads.panic)).max(standing);
         if count > state.peaks.most() {
-            state.evidence_from = at.saturating_sub(SWIFT);
+            // What was in pods before it is known that a queue stands says nothing of those who wait.
+            let before = if count == standing { Duration::ZERO } else { SWIFT };
+            state.evidence_from = at.saturating_sub(before);
         }
     }
     count

@@ -215,6 +215,14 @@ fn a_queue_that_leaves_at_once_adds_nothing() {
     assert!(station.most(121) <= before.unwrap_or(0) + 1, "{}", station.timeline());
 }
 
+#[test]
+fn look() {
+    let mut station = Station::new(1, 2000, Policy::default());
+    station.arrive(20, 30_000);
+    station.run(100, 0, 0);
+    println!("jobs {}", station.timeline());
+}
+
 mod properties {
     use proptest::prelude::*;
 
@@ -235,7 +243,7 @@ mod properties {
             station.run(240 + 5 * start / 1000, rate, service);
             let target = station.policy.target;
             let needed = pods((rate * service) as f64 / 1000.0 / target).max(1);
-            let assumed = pods(rate as f64 * 0.25 / target);
+            let assumed = pods(rate as f64 * super::super::super::cold::ASSUMED / target);
             let timeline = || format!("{needed} needed: {}", station.timeline());
             prop_assert!(station.most(0) <= (5 * needed / 2 + 1).max(assumed), "{}", timeline());
             prop_assert!(station.turns(0) <= 3, "{}", timeline());
