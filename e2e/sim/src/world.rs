@@ -28,6 +28,9 @@ const FRAME: Micros = 250_000;
 /// Most pods of a function, as in the product.
 pub(crate) const MOST_PODS: u32 = 100;
 
+/// How long after the end of a scenario the requests that have come may still get a pod.
+const GRACE: Micros = 60_000_000;
+
 /// A request that a function rejects takes so long.
 const FAST_FAILURE: Micros = 1_000;
 
@@ -40,7 +43,7 @@ pub(crate) struct Setup {
     pub(crate) pick: Pick,
     /// A pod with more requests than that responds to one more with an error, at once.
     pub(crate) fails_above: Option<u32>,
-    /// Ends the run at its end, whatever is still in the queue, and keeps a record for [`Trail`].
+    /// Ends the run when all requests have a pod, and [`GRACE`] after the end at the latest, and keeps a record for [`Trail`].
     pub(crate) scenario: bool,
 }
 
@@ -51,7 +54,7 @@ pub(crate) struct Trail {
     pub(crate) ready: Vec<(Micros, u32)>,
     /// Requests of clients, each counted once however often it was tried.
     pub(crate) requests: u64,
-    /// Requests that were in the queue or between two tries at the end.
+    /// Requests that had no pod at the end.
     pub(crate) unserved: u64,
     /// Tries that left the queue without a pod.
     pub(crate) abandoned: u64,
@@ -130,6 +133,7 @@ pub(crate) fn play(
         for (at, count) in counts {
             world.events.put(*at, Event::Clients(*count));
         }
+        world.events.put(end, Event::Clients(0));
     }
     let mut calls = calls.iter().copied().peekable();
     loop {
@@ -140,7 +144,11 @@ pub(crate) fn play(
         let frame = world.frame_at.unwrap_or(Micros::MAX);
         let look = world.look_at.unwrap_or(Micros::MAX);
         let next = event.min(cpu).min(call).min(leave).min(frame).min(look);
-        let over = setup.scenario || (world.in_flight == 0 && world.waiting.is_empty());
+        let over = if setup.scenario {
+            world.trail.requests == world.trail.unserved || next >= end + GRACE
+        } else {
+            world.in_flight == 0 && world.waiting.is_empty()
+        };
         if next == Micros::MAX || (next >= end && over) {
             break;
         }
@@ -298,6 +306,10 @@ impl World<'_> {
                 node.end_start(self.now, pod);
                 self.ready(pod);
             }
+            Some(Job::Stop) => {
+                node.stopped();
+                self.schedule();
+            }
             Some(Job::Request { pod, began, rest }) => self.events.put(self.now + rest, Event::Done(pod, began)),
             None => {}
         }
@@ -316,8 +328,9 @@ impl World<'_> {
         self.in_flight -= 1;
         self.completions += 1;
         self.served_us += self.now - began;
+        let before = self.pods.scheduled();
         self.pods.finish(pod, self.now);
-        self.schedule();
+        self.removed(before);
         self.changed();
         self.hand_out(false);
         if self.sending > self.clients {
@@ -373,10 +386,18 @@ impl World<'_> {
         self.schedule();
     }
 
+    /// Of pods that were scheduled before, some may be deleted.
+    fn removed(&mut self, before: u32) {
+        if let Some(node) = &mut self.node {
+            node.stop(self.now, before - self.pods.scheduled());
+            self.schedule();
+        }
+    }
+
     /// Gives capacity to pods that have none, in the order in which they were created.
     fn schedule(&mut self) {
         let Some(node) = &mut self.node else { return };
-        while self.pods.scheduled() < node.spec.room
+        while node.fits(self.pods.scheduled())
             && let Some(pod) = node.pending.pop_front()
         {
             if !self.pods.is_starting(pod) {
@@ -451,10 +472,11 @@ impl World<'_> {
             self.events.put(self.now, Event::Create);
         }
         let fewer = node.take_back(live.saturating_sub(wanted));
+        let before = self.pods.scheduled();
         for pod in self.pods.stop(fewer, self.now) {
             node.end_start(self.now, pod);
         }
-        self.schedule();
+        self.removed(before);
     }
 }
 
