@@ -57,10 +57,22 @@ pub struct RevisionDemand {
     pub queued: u64,
     /// Requests that came, ever. One that was refused before it could wait is not counted.
     pub arrivals: u64,
-    /// Requests that ended, ever, however they ended.
+    /// Requests that ended in a pod, ever, however they ended.
     pub completions: u64,
+    /// Requests that left the queue without a pod, ever: the client gave up, the request was rejected, or it moved to the
+    /// queue of another revision. Also requests that were returned to the queue because their pod could not be connected to.
+    /// `arrivals - completions - abandoned` is `in_flight + queued`.
+    #[serde(default)]
+    pub abandoned: u64,
     /// Integral of `in_flight + queued` over time, in request-microseconds.
     pub request_us: u64,
+    /// Integral of `in_flight` over time, in request-microseconds. Absent in frames of older activators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_us: Option<u64>,
+    /// Sum of the in-pod times of the requests in `completions`, in microseconds: what `busy_us` holds of them. The in-pod
+    /// time of a request is from the moment it is sent on until the end of its response body, without its time in the queue.
+    #[serde(default)]
+    pub served_us: u64,
     /// Pods of this revision with requests, and those that get nothing new. A pod that is not here has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<PodDemand>,
@@ -147,7 +159,10 @@ mod tests {
                 queued: 2,
                 arrivals: 5,
                 completions: 2,
+                abandoned: 1,
                 request_us: 42,
+                busy_us: Some(40),
+                served_us: 30,
                 pods: vec![],
                 outcomes: None,
             }],
@@ -155,9 +170,16 @@ mod tests {
         let line = serde_json::to_string(&frame).unwrap();
         assert_eq!(
             line,
-            r#"{"version":1,"process":"rouse-activator-abc/1","sequence":7,"atUs":1000000,"revisions":[{"namespace":"default","function":"hello","revision":"hello-00001","inFlight":1,"queued":2,"arrivals":5,"completions":2,"requestUs":42}]}"#
+            r#"{"version":1,"process":"rouse-activator-abc/1","sequence":7,"atUs":1000000,"revisions":[{"namespace":"default","function":"hello","revision":"hello-00001","inFlight":1,"queued":2,"arrivals":5,"completions":2,"abandoned":1,"requestUs":42,"busyUs":40,"servedUs":30}]}"#
         );
         assert_eq!(serde_json::from_str::<Frame>(&line).unwrap(), frame);
+    }
+
+    #[test]
+    fn a_frame_of_an_older_activator_is_read() {
+        let line = r#"{"version":1,"process":"a","sequence":0,"atUs":0,"revisions":[{"namespace":"a","function":"b","revision":"c","inFlight":1,"queued":0,"arrivals":3,"completions":2,"requestUs":9}]}"#;
+        let read = serde_json::from_str::<Frame>(line).unwrap().revisions.remove(0);
+        assert_eq!((read.abandoned, read.busy_us, read.served_us), (0, None, 0));
     }
 
     #[test]

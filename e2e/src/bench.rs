@@ -3,6 +3,7 @@
 //! Each benchmark is a name, what it needs, and a function that notes figures. Percentiles are taken over all samples; a
 //! failure is counted and never dropped.
 
+mod busy;
 mod cold;
 mod crowd;
 mod daemon;
@@ -13,8 +14,10 @@ mod loopback;
 mod park;
 mod rollback;
 mod route;
+mod steady;
 mod step;
 mod wake;
+mod watched;
 
 pub use figures::Figures;
 
@@ -42,7 +45,7 @@ enum Needs {
 }
 
 /// The benchmarks, in the order that they run in: a cluster takes time from what else is measured, so it comes last.
-const BENCHMARKS: [(&str, Needs); 9] = [
+const BENCHMARKS: [(&str, Needs); 11] = [
     ("decide", Needs::Nothing),
     ("hop", Needs::Loopback),
     ("park", Needs::Loopback),
@@ -52,6 +55,8 @@ const BENCHMARKS: [(&str, Needs); 9] = [
     ("wake", Needs::Cluster),
     ("crowd1000", Needs::Cluster),
     ("step", Needs::Cluster),
+    ("steady", Needs::Cluster),
+    ("steady-stress", Needs::Cluster),
 ];
 
 /// What is to be measured.
@@ -104,6 +109,8 @@ pub async fn bench(
             ("wake", Some(cluster), _) => wake::run(cluster, &mut figures).await,
             ("crowd1000", Some(cluster), _) => crowd::run(cluster, &mut figures).await,
             ("step", Some(cluster), _) => step::run(cluster, &mut figures).await,
+            ("steady", Some(cluster), _) => steady::run(cluster, &mut figures).await,
+            ("steady-stress", Some(cluster), _) => steady::stress(cluster, &mut figures).await,
             (other, ..) => bail!("{other} has no code"),
         }
         .with_context(|| format!("benchmark {name}"))?;

@@ -59,7 +59,8 @@ enum Verb {
     Bench {
         #[command(flatten)]
         which: Which,
-        /// Which benchmarks: decide, hop, park, route, cold, wake, crowd1000, step. Default: all.
+        /// Which benchmarks: decide, hop, park, route, rollback, cold, wake, crowd1000, step, steady,
+        /// steady-stress. Default: all.
         names: Vec<String>,
         /// How often `hop` measures each of those that it compares; the figures are medians.
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]

@@ -85,6 +85,8 @@ impl Gate {
                     arrived,
                     cold: None,
                     answered: false,
+                    entered: now,
+                    unsent: false,
                     given: None,
                 };
                 return Ok(Entered::Now(lease));

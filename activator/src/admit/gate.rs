@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -117,11 +118,20 @@ impl Gate {
         &self.copies
     }
 
-    /// A request left its pod.
-    pub(super) fn release(self: &Arc<Self>, endpoint: &Endpoint, account: &Arc<Account>, answered: bool) {
+    /// A request left its pod after so long, or could not be sent to it.
+    pub(super) fn release(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        account: &Arc<Account>,
+        answered: bool,
+        in_pod: Option<Duration>,
+    ) {
         self.with(|inner, effects| {
             endpoint.leave();
-            account.complete();
+            match in_pod {
+                Some(in_pod) => account.complete(in_pod),
+                None => account.give_back(),
+            }
             let Some(index) = inner.revisions.iter().position(|r| Arc::ptr_eq(&r.account, account)) else { return };
             let revision = &mut inner.revisions[index];
             if answered {

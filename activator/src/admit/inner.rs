@@ -115,6 +115,8 @@ impl Inner {
                 arrived: waiter.arrived,
                 cold: (admitted > waiter.arrived).then(|| seen.cold_start(now)),
                 answered: false,
+                entered: now,
+                unsent: false,
                 given: None,
             };
             effects.grants.push((waiter.answer, lease));

@@ -18,6 +18,10 @@ pub struct Lease {
     pub(super) arrived: Instant,
     pub(super) cold: Option<ColdStart>,
     pub(super) answered: bool,
+    /// When it got its place in the pod.
+    pub(super) entered: Instant,
+    /// Its pod could not be connected to, so nothing of it was sent.
+    pub(super) unsent: bool,
     /// When it was given to its pod, while somebody judges by how that ends.
     pub(super) given: Option<Instant>,
 }
@@ -99,14 +103,16 @@ impl Lease {
     }
 
     /// The pod cannot be connected to: it gets nothing until a probe succeeds.
-    pub fn unreachable(self) {
+    pub fn unreachable(mut self) {
+        self.unsent = true;
         self.gate.set_aside(&self.endpoint);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.gate.release(&self.endpoint, &self.account, self.answered);
+        let in_pod = (!self.unsent).then(|| self.entered.elapsed());
+        self.gate.release(&self.endpoint, &self.account, self.answered, in_pod);
     }
 }
 

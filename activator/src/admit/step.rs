@@ -157,7 +157,7 @@ impl Gate {
             Err(_) => return Step::Wait(now + NO_PERMIT_AGAIN),
         }
         let revision = &mut inner.revisions[index];
-        let replicas = policy.replicas_for(revision.queue.len());
+        let replicas = policy.wake_replicas();
         revision.wake.asked = replicas;
         Step::Wake { revision: revision.name.clone(), replicas }
     }

@@ -60,8 +60,11 @@ struct Counters {
     queued: u64,
     arrivals: u64,
     completions: u64,
+    abandoned: u64,
     request_us: u64,
-    /// The moment up to which `request_us` is summed.
+    busy_us: u64,
+    served_us: u64,
+    /// The moment up to which `request_us` and `busy_us` are summed.
     summed: Instant,
     /// When the last request left.
     idle_since: Option<Instant>,
@@ -117,7 +120,10 @@ impl Ledger {
                 queued: 0,
                 arrivals: 0,
                 completions: 0,
+                abandoned: 0,
                 request_us: 0,
+                busy_us: 0,
+                served_us: 0,
                 summed: Instant::now(),
                 idle_since: None,
                 closed: None,
@@ -232,15 +238,24 @@ impl Account {
     pub(crate) fn leave(self: &Arc<Self>) {
         self.change(|c| {
             c.queued -= 1;
-            c.completions += 1;
+            c.abandoned += 1;
         });
     }
 
-    /// A request in a pod ended.
-    pub(crate) fn complete(self: &Arc<Self>) {
+    /// A request ended that was sent to a pod `in_pod` ago.
+    pub(crate) fn complete(self: &Arc<Self>, in_pod: Duration) {
         self.change(|c| {
             c.in_flight -= 1;
             c.completions += 1;
+            c.served_us = c.served_us.saturating_add(micros(in_pod));
+        });
+    }
+
+    /// A request was given to a pod that cannot be connected to; it will be queued again.
+    pub(crate) fn give_back(self: &Arc<Self>) {
+        self.change(|c| {
+            c.in_flight -= 1;
+            c.abandoned += 1;
         });
     }
 
@@ -330,7 +345,10 @@ impl Account {
             queued: counters.queued,
             arrivals: counters.arrivals,
             completions: counters.completions,
+            abandoned: counters.abandoned,
             request_us: counters.request_us,
+            busy_us: Some(counters.busy_us),
+            served_us: counters.served_us,
             ..RevisionDemand::default()
         }
     }
@@ -346,6 +364,7 @@ impl Counters {
     fn sum(&mut self, now: Instant) {
         let passed = micros(now.saturating_duration_since(self.summed));
         self.request_us = self.request_us.saturating_add(passed.saturating_mul(self.in_flight + self.queued));
+        self.busy_us = self.busy_us.saturating_add(passed.saturating_mul(self.in_flight));
         // Only whole microseconds are taken, so that many short steps lose nothing.
         self.summed += Duration::from_micros(passed);
     }
@@ -372,10 +391,24 @@ mod tests {
         let reading = ledger.read(None);
         let told = &reading.revisions[0];
         assert_eq!((told.in_flight, told.queued, told.arrivals, told.request_us), (2, 0, 2, 1_000_000));
-        account.complete();
-        account.complete();
+        assert_eq!((told.busy_us, told.served_us), (Some(500_000), 0), "without the time in the queue");
+        account.complete(Duration::from_millis(250));
+        account.complete(Duration::from_millis(250));
         let told = ledger.read(Some(reading.mark)).revisions[0].clone();
         assert_eq!((told.concurrency(), told.completions, told.request_us), (0, 2, 1_000_000));
+        assert_eq!((told.busy_us, told.served_us), (Some(500_000), 500_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_no_pod_has_served_are_counted_apart() {
+        let ledger = Ledger::new();
+        let account = ledger.account("ns", "f", "f-00001");
+        account.queue();
+        account.enter();
+        account.leave();
+        account.give_back();
+        let told = ledger.read(None).revisions.remove(0);
+        assert_eq!((told.arrivals, told.completions, told.abandoned, told.concurrency()), (2, 0, 2, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -384,8 +417,8 @@ mod tests {
         let (a, b) = (ledger.account("ns", "a", "a-1"), ledger.account("ns", "b", "b-1"));
         a.enter();
         b.enter();
-        a.complete();
-        b.complete();
+        a.complete(Duration::ZERO);
+        b.complete(Duration::ZERO);
         let mark = ledger.read(None).mark;
         assert!(ledger.read(Some(mark)).revisions.is_empty());
         b.enter();
@@ -412,7 +445,7 @@ mod tests {
         let anew = ledger.account("ns", "f", "f-1");
         assert!(!Arc::ptr_eq(&account, &anew));
         assert_eq!(told(ledger.read(Some(mark))), [("f-1".into(), 0, 0)]);
-        account.complete();
+        account.complete(Duration::ZERO);
         anew.abandon();
         assert_eq!(told(ledger.read(None)), [("f-1".into(), 0, 0)]);
         tokio::time::advance(TOLD_FOR + Duration::from_millis(1)).await;
@@ -432,13 +465,13 @@ mod tests {
         tokio::time::advance(TOLD_FOR).await;
         let reading = ledger.read(Some(mark));
         let told = |reading: &Reading| {
-            let told = |r: &RevisionDemand| (r.revision.clone(), r.queued, r.in_flight, r.completions);
+            let told = |r: &RevisionDemand| (r.revision.clone(), r.queued, r.in_flight, r.completions + r.abandoned);
             reading.revisions.iter().map(told).collect::<Vec<_>>()
         };
         assert_eq!(told(&reading), [("f-1".into(), 0, 0, 1), ("f-2".into(), 0, 1, 0)]);
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(told(&ledger.read(None)), [("f-2".into(), 0, 1, 0)], "what is in a pod goes on");
-        b.complete();
+        b.complete(Duration::ZERO);
         assert_eq!(told(&ledger.read(Some(reading.mark))), [("f-2".into(), 0, 0, 1)]);
         // Without a reader as well nothing is kept.
         tokio::time::advance(TOLD_FOR + Duration::from_millis(1)).await;
@@ -456,7 +489,7 @@ mod tests {
         assert!(Arc::ptr_eq(&account, &again));
         assert!(!Arc::ptr_eq(&again, &ledger.account("ns", "f", "f-2")));
         again.enter();
-        account.complete();
+        account.complete(Duration::ZERO);
         let told = ledger.read(None).revisions;
         assert_eq!((told.len(), told[0].arrivals, told[0].in_flight), (1, 2, 1));
     }
@@ -469,11 +502,11 @@ mod tests {
         account.enter();
         assert_eq!(*urgent.borrow(), 1);
         for _ in 0..10 {
-            account.complete();
+            account.complete(Duration::ZERO);
             account.enter();
         }
         assert_eq!(*urgent.borrow(), 1);
-        account.complete();
+        account.complete(Duration::ZERO);
         tokio::time::advance(FRAME_INTERVAL).await;
         account.enter();
         assert_eq!(*urgent.borrow(), 2);

@@ -96,7 +96,7 @@ mod tests {
         let ledger = Ledger::new();
         let account = ledger.account("ns", "f", "f-00001");
         account.enter();
-        account.complete();
+        account.complete(Duration::ZERO);
         let mut frames = Frames::new(ledger.clone(), "p/1".into());
         let first = next(&mut frames).await;
         assert_eq!((first.sequence, first.revisions.len(), first.process.as_str()), (0, 1, "p/1"));
@@ -132,7 +132,7 @@ mod tests {
         for _ in 0..1000 {
             account.enter();
             tokio::time::advance(Duration::from_millis(10)).await;
-            account.complete();
+            account.complete(Duration::ZERO);
         }
         let merged = next(&mut frames).await;
         assert_eq!(

@@ -1,19 +1,53 @@
-//! `crowd1000`: a thousand calls at once to one function at zero.
+//! `crowd1000`: a thousand requests at once to one function at zero, without a limit and with one.
+
+use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::join_all;
-use serde_json::json;
+use rouse_crds::names;
+use serde_json::{Value, json};
+use tokio::time::sleep;
 
-use super::Figures;
-use crate::{Cluster, world::World};
+use super::{
+    Figures,
+    watched::{Watched, missed, most},
+};
+use crate::{Cluster, caller::Caller, world::World};
 
 const CROWD: usize = 1000;
+/// Requests of 10 ms, ten at once in a pod: one pod needs a second for all of them.
+const LIMITED: &str = "/?sleep_ms=10";
+/// How long after the last response the count of pods still belongs to the crowd.
+const AFTERWARDS: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> {
     let world = World::new(cluster, &format!("bench-crowd-{}", std::process::id())).await?;
-    world.ready("crowd", json!({"scaling": {"initial": 0}})).await?;
-    world.zero("crowd").await?;
-    let answers = join_all((0..CROWD).map(|_| world.get("crowd", "/"))).await;
+    at_zero(&world, "crowd", json!({"initial": 0})).await?;
+    crowd(&world, "crowd", "/", "crowd1000", figures).await;
+    // Its pods would take time from the next ones.
+    world.delete("crowd").await?;
+
+    // A client without connections, as in the first part.
+    let world = World { caller: Caller::new(cluster.ingress), ..world };
+    at_zero(&world, "limited", json!({"initial": 0, "concurrencyLimit": 10})).await?;
+    let watched = Watched::begin(&world, names::revision_name("limited", 1)).await?;
+    crowd(&world, "limited", LIMITED, "crowd1000.limited", figures).await;
+    sleep(AFTERWARDS).await;
+    let looks = watched.end(&world).await?;
+    figures.bar("crowd1000.limited.most_pods", f64::from(most(&looks)), "pods", 3.0);
+    // With any of these the count above may be too low.
+    figures.bar("crowd1000.limited.missed_writes", missed(&looks) as f64, "writes", 0.0);
+    world.leave().await
+}
+
+async fn at_zero(world: &World, name: &str, scaling: Value) -> Result<()> {
+    world.ready(name, json!({"scaling": scaling})).await?;
+    world.zero(name).await
+}
+
+/// Sends the whole crowd at once and notes what became of it, when every request has a response or has failed.
+async fn crowd(world: &World, name: &str, path: &str, figure: &str, figures: &mut Figures) {
+    let answers = join_all((0..CROWD).map(|_| world.get(name, path))).await;
     let mut failures: Vec<String> = vec![];
     let mut samples = vec![];
     for answer in answers {
@@ -26,8 +60,7 @@ pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> 
     if let Some(first) = failures.first() {
         eprintln!("    the first failure: {first}");
     }
-    figures.bar("crowd1000.failures", failures.len() as f64, "requests", 0.0);
-    figures.percentiles("crowd1000.ms", &samples, &[50]);
-    figures.note("crowd1000.max_ms", samples.iter().max().map_or(0.0, |d| d.as_secs_f64() * 1000.0), "ms");
-    world.leave().await
+    figures.bar(format!("{figure}.failures"), failures.len() as f64, "requests", 0.0);
+    figures.percentiles(&format!("{figure}.ms"), &samples, &[50]);
+    figures.note(format!("{figure}.max_ms"), samples.iter().max().map_or(0.0, |d| d.as_secs_f64() * 1000.0), "ms");
 }

@@ -13,13 +13,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Should a test never end it.
-const LONGEST: Duration = Duration::from_secs(300);
+/// Should a test never end it. Longer than all waits of a test together: `leaders` may wait four times for
+/// [`rouse_e2e::world::PATIENCE`] under one load.
+const LONGEST: Duration = Duration::from_secs(900);
 
 /// Calls that go on.
 pub(crate) struct Load {
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    /// Whether it was ended, and not over before.
+    task: JoinHandle<bool>,
     seen: Arc<Mutex<Calls>>,
 }
 
@@ -57,7 +59,7 @@ impl Load {
     /// Ends it, waits for the calls that are under way, and gives what became of all.
     pub(crate) async fn end(self) -> Result<Calls> {
         self.stop.cancel();
-        self.task.await?;
+        ensure!(self.task.await?, "the load was over after {} s, before the test was", LONGEST.as_secs());
         let calls = self.seen.lock().clone();
         Ok(calls)
     }
@@ -79,8 +81,9 @@ async fn calls(
     interval: Duration,
     stop: CancellationToken,
     seen: Arc<Mutex<Calls>>,
-) {
+) -> bool {
     let (begun, mut under_way) = (Instant::now(), JoinSet::new());
+    let mut ended = false;
     for number in 0.. {
         let due = begun + interval * number;
         if due.duration_since(begun) > LONGEST {
@@ -88,7 +91,10 @@ async fn calls(
         }
         tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = stop.cancelled() => {
+                ended = true;
+                break;
+            }
             () = sleep_until(due) => {}
         }
         let (world, name, path, seen) = (world.clone(), name.clone(), path.clone(), Arc::clone(&seen));
@@ -108,4 +114,5 @@ async fn calls(
         while under_way.try_join_next().is_some() {}
     }
     while under_way.join_next().await.is_some() {}
+    ended
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{Decision, Demand, Metric, Observed, Policy, Reason, Seen, State, history::Average};
+use crate::{Decision, Demand, Observed, Policy, Reason, State};
+use loads::Loads;
 
 /// A hundredth of a pod is no pod. Frames are late by some milliseconds, and at a target of 1 that alone would ask for one
 /// more now and then.
@@ -24,8 +25,9 @@ const HURRY: Duration = Duration::from_millis(250);
 /// - While anything is in flight or queued, and until `idle_timeout` after the last request, there is at least one pod.
 /// - After `idle_timeout` without a request there are none, but for `min`, a schedule, `initial` while the revision is being
 ///   proven, and (with `prewarm`) a time in which a call is likely.
-/// - While requests wait and no pod is ready: as many as are for all of them.
-/// - In between, demand averaged over the windows and divided by the target; see the modules `rise` and `steady`.
+/// - In between, demand over the windows divided by the target; see the modules `loads`, `rise` and `steady`.
+/// - While requests wait: what their work adds; see the modules `cold` and `backlog`. Pods that are on their way count.
+/// - No more than is of use; see the module `growth`.
 /// - After a restart, or when nobody has watched for a while, the present count is the floor until a whole stable window
 ///   has been seen (or the idle time-out is over, which is a whole window of its own).
 ///
@@ -36,7 +38,14 @@ pub fn decide(now: Duration, demand: &Demand, observed: &Observed, policy: &Poli
     let busy = demand.concurrency() > 0;
     let called = notice(demand, observed, policy, state);
     state.history.record(at, demand, policy.stable_window, policy.panic_window);
-    let loads = Loads::of(demand, policy, state);
+    state.starts.note(at, observed);
+    state.service.note(at, demand, policy.stable_window);
+    let loads = Loads::of(demand, observed, policy, state);
+    if loads.serving == 0 && demand.queued > 0 {
+        state.waiting_since.get_or_insert(at);
+    } else {
+        state.waiting_since = None;
+    }
 
     let idle = !busy && state.idle() >= policy.idle_timeout;
     let mut likely = None;
@@ -122,62 +131,7 @@ fn notice(demand: &Demand, observed: &Observed, policy: &Policy, state: &mut Sta
         state.peaks.note(at, policy.held.min(policy.max), hold(policy));
     }
     state.arrivals = Some(demand.arrivals);
-    if demand.queued > 0 {
-        state.queued_since.get_or_insert(at);
-    } else {
-        state.queued_since = None;
-    }
     called
-}
-
-/// Demand in pods: averages and what is at once, divided by the target.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Loads {
-    /// Over the part of the stable window that says something about now.
-    pub(crate) stable: f64,
-    /// Over the panic window.
-    pub(crate) panic: f64,
-    /// Over [`SWIFT`].
-    pub(crate) swift: f64,
-    /// Requests at this moment, whatever the target counts.
-    pub(crate) at_once: f64,
-}
-
-impl Loads {
-    fn of(demand: &Demand, policy: &Policy, state: &State) -> Self {
-        let telling = state.clock.saturating_sub(state.evidence_from).max(policy.panic_window);
-        let over = |window| load(state.history.average(window), policy) / target(policy);
-        Self {
-            stable: over(policy.stable_window.min(telling)),
-            panic: over(policy.panic_window),
-            swift: over(SWIFT.min(policy.panic_window)),
-            at_once: demand.concurrency() as f64 / target(policy),
-        }
-    }
-
-    fn seen(&self, demand: &Demand, policy: &Policy, state: &State) -> Seen {
-        let target = target(policy);
-        Seen {
-            concurrency: demand.concurrency(),
-            stable: self.stable * target,
-            panic: self.panic * target,
-            swift: self.swift * target,
-            target,
-            idle: state.idle(),
-        }
-    }
-}
-
-fn load(average: Average, policy: &Policy) -> f64 {
-    match policy.metric {
-        Metric::Concurrency => average.concurrency,
-        Metric::Rps => average.rps,
-    }
-}
-
-/// A target of 0 cannot be written in a Function; were it to come here, one pod for each request is the least harm.
-fn target(policy: &Policy) -> f64 {
-    if policy.target > 0.0 && policy.target.is_finite() { policy.target } else { 1.0 }
 }
 
 /// Whole pods for a load.
@@ -188,11 +142,28 @@ pub(crate) fn pods(load: f64) -> u32 {
 
 fn serve(demand: &Demand, observed: &Observed, policy: &Policy, state: &mut State, loads: &Loads) -> (u32, Reason) {
     let at = state.clock;
-    let (mut replicas, mut reason) = (steady::wanted(observed, policy, state, loads), Reason::Load);
-    if let Some((count, why)) =
-        rise::wanted(demand, observed, replicas, policy, state, loads).filter(|(n, _)| *n >= replicas)
-    {
-        (replicas, reason) = (count, why);
+    let bound = growth::bound(demand, observed, policy, state, loads);
+    let bounded = |count: u32| bound.map_or(count, |(most, _)| count.min(most));
+    let steady = steady::wanted(observed, policy, state, loads);
+    let (mut replicas, mut reason) = (bounded(steady), Reason::Load);
+    let (mut wanted, mut why) = (rise::wanted(demand, observed, policy, state, loads), Reason::Panic);
+    let waiting = loads.serving == 0 && demand.queued > 0;
+    if waiting {
+        let cold = cold::wanted(demand, policy, state, loads);
+        if cold >= wanted {
+            (wanted, why) = (cold, Reason::Waiting);
+        }
+    } else if let Some(backlog) = backlog::wanted(demand, observed, steady.max(wanted), policy, state, loads) {
+        (wanted, why) = (backlog, Reason::Backlog);
+    }
+    if let Some(held) = state.hold(bounded(wanted), hold(policy)).filter(|held| *held >= replicas) {
+        let held_only = held > wanted;
+        (replicas, reason) = (held, if held_only { state.why } else { why });
+        state.why = reason;
+    }
+    // As long as requests wait and nothing says how many pods they need, those that are on their way are not taken away.
+    if demand.queued > 0 && (waiting || loads.service.is_none()) && observed.desired > replicas {
+        (replicas, reason) = (observed.desired, Reason::Waiting);
     }
     let delayed = state.delayed.note(at, replicas, policy.scale_down_delay);
     if delayed > replicas {
@@ -200,6 +171,12 @@ fn serve(demand: &Demand, observed: &Observed, policy: &Policy, state: &mut Stat
     }
     if at.saturating_sub(state.since) < policy.stable_window && observed.desired > replicas {
         (replicas, reason) = (observed.desired, Reason::Learning);
+    }
+    if let Some((most, limited)) = bound
+        && replicas <= most
+        && (steady.max(wanted) > most || (limited == Reason::WaitingForCapacity && replicas > loads.serving))
+    {
+        reason = limited;
     }
     (replicas, reason)
 }
@@ -237,8 +214,14 @@ impl Likely {
     }
 }
 
+mod backlog;
+mod cold;
+mod growth;
+mod loads;
 mod rise;
 mod steady;
+
+pub(crate) use growth::Throughput;
 
 #[cfg(test)]
 mod properties;

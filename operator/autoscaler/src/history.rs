@@ -1,4 +1,4 @@
-//! Two monotonic counters over time, and their average rate over the last so many seconds.
+//! Counters over time, and their average rates over the last so many seconds.
 
 use std::time::Duration;
 
@@ -10,7 +10,10 @@ struct Point {
     /// Nanoseconds, enough for five hundred years.
     at: u64,
     request_us: u64,
-    arrivals: u64,
+    busy_us: u64,
+    /// Arrivals that did not leave the queue without a pod. The only one that can go back.
+    work: u64,
+    completions: u64,
 }
 
 /// Points no closer together than a sixteenth of the panic window or a quarter of a second, over the stable window. With
@@ -34,17 +37,33 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// Average rates over a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Average {
-    /// Requests at once.
+    /// Requests at once, in pods and in the queue.
     pub(crate) concurrency: f64,
-    /// Requests a second.
+    /// Requests at once in pods. Never more than `concurrency`.
+    pub(crate) busy: f64,
+    /// Requests per second that came and did not leave without a pod.
     pub(crate) rps: f64,
+    /// Requests per second that ended in a pod.
+    pub(crate) completions: f64,
+}
+
+impl Point {
+    fn of(at: u64, demand: &Demand) -> Self {
+        Self {
+            at,
+            request_us: demand.request_us,
+            busy_us: demand.busy_us,
+            work: demand.work(),
+            completions: demand.completions,
+        }
+    }
 }
 
 impl History {
     /// Notes the counters as of `now`. A moment before the latest one is taken as the latest one.
     pub(crate) fn record(&mut self, now: Duration, demand: &Demand, stable: Duration, panic: Duration) {
         let now = nanos(now);
-        let point = Point { at: now, request_us: demand.request_us, arrivals: demand.arrivals };
+        let point = Point::of(now, demand);
         let closest = nanos((panic / 16).min(CLOSEST));
         // The newest point moves along with time until it is far enough from the one before it.
         match self.points.back_mut() {
@@ -100,23 +119,26 @@ impl History {
         }
         let seconds = Duration::from_nanos(last.at - from).max(window.min(SHORTEST)).as_secs_f64();
         // The stable window mostly begins with the first point, which needs no search.
-        let (request_us, arrivals) =
-            if from > first.at { self.at(from) } else { (first.request_us as f64, first.arrivals as f64) };
+        let (base, after, part) = if from > first.at { self.at(from) } else { (first, first, 0.0) };
+        let rate = |unit: f64, of: fn(&Point) -> u64| {
+            let begin = of(base) as f64 + (of(after) as f64 - of(base) as f64) * part;
+            ((of(last) as f64 - begin) / unit / seconds).max(0.0)
+        };
+        let concurrency = rate(1e6, |p| p.request_us);
         Average {
-            concurrency: ((last.request_us as f64 - request_us) / 1e6 / seconds).max(0.0),
-            rps: ((last.arrivals as f64 - arrivals) / seconds).max(0.0),
+            concurrency,
+            busy: rate(1e6, |p| p.busy_us).min(concurrency),
+            rps: rate(1.0, |p| p.work),
+            completions: rate(1.0, |p| p.completions),
         }
     }
 
-    /// The counters at a moment that is not before the first point and is before the last, as if they had grown evenly between
-    /// points.
-    fn at(&self, moment: u64) -> (f64, f64) {
+    /// The points around a moment that is not before the first point and is before the last, and how far it is from the one to
+    /// the other: counters are taken to grow evenly between points.
+    fn at(&self, moment: u64) -> (&Point, &Point, f64) {
         let next = self.after(moment);
         let (a, b) = (&self.points[next - 1], &self.points[next]);
-        let seconds = |from, to| Duration::from_nanos(to - from).as_secs_f64();
-        let part = seconds(a.at, moment) / seconds(a.at, b.at);
-        let between = |x: u64, y: u64| x as f64 + (y as f64 - x as f64) * part;
-        (between(a.request_us, b.request_us), between(a.arrivals, b.arrivals))
+        (a, b, (moment - a.at) as f64 / (b.at - a.at) as f64)
     }
 
     /// Index of the first point after a moment that is not before the first point and is before the last.

@@ -5,8 +5,12 @@
 //!
 //! The algorithm grew from the published Knative pod autoscaler, which is in [`kpa`] as it is published, to be measured
 //! against: demand averaged over a long *stable* window sizes a steady load, and a short *panic* window sees a sudden rise.
-//! It differs where a function can be at zero (going there is a matter of the idle time-out alone and not of an average),
-//! in how soon it believes a rise, and in how it lets go of one.
+//! It differs in what demand is. The published algorithm counts requests in pods and in the queue alike, so that pods that
+//! start late make it ask for more pods, without end. Here demand is work, by Little's law (J. D. C. Little, "A Proof for
+//! the Queuing Formula L = λW", Operations Research 9(3), 1961): arrivals per second times the seconds that a request spends
+//! *in a pod*. A backlog is work that has to be done once, and pods that are starting are capacity that is coming.
+//! It differs as well where a function can be at zero (going there is a matter of the idle timeout alone and not of an
+//! average), in how soon it accepts a rise, and in how it lets go of one.
 //!
 //! [`schedule`] says what a schedule wants at a wall-clock time; [`Habits`] learn when a function is called.
 
@@ -19,12 +23,14 @@ mod habits;
 mod history;
 mod peaks;
 mod reason;
+mod service;
+mod starts;
 mod state;
 
 pub use decide::decide;
 pub use habits::{Habits, NotHabits, Window};
 pub use reason::{Decision, Reason, Seen};
-pub use state::State;
+pub use state::{Learned, State};
 
 use std::time::Duration;
 
@@ -59,6 +65,8 @@ pub struct Policy {
     pub metric: Metric,
     /// Wanted per pod, more than 0.
     pub target: f64,
+    /// The most requests that a pod takes at once, `scaling.concurrencyLimit`; `None` if there is no limit.
+    pub limit: Option<u32>,
     /// How long without any request until the last pod goes.
     pub idle_timeout: Duration,
     /// The time over which demand is averaged to size a steady load.
@@ -84,6 +92,7 @@ impl Default for Policy {
             scheduled: 0,
             metric: Metric::Concurrency,
             target: 70.0,
+            limit: None,
             idle_timeout: Duration::from_secs(30),
             stable_window: Duration::from_secs(60),
             panic_window: Duration::from_secs(6),
@@ -94,8 +103,8 @@ impl Default for Policy {
     }
 }
 
-/// Demand for one revision, summed over all activators. The counters never go back: the caller carries them over the
-/// restart of an activator.
+/// Demand for one revision, summed over all activators. Everything below `queued` is a counter that never goes back: the
+/// caller carries it over the restart of an activator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     /// Requests in pods now.
@@ -104,8 +113,17 @@ pub struct Demand {
     pub queued: u64,
     /// Requests that came, ever.
     pub arrivals: u64,
+    /// Requests that ended in a pod, ever.
+    pub completions: u64,
+    /// Requests that left the queue without a pod, ever. Of a client that times out and tries again each try but the last is
+    /// one, so that `arrivals - abandoned` counts its work once.
+    pub abandoned: u64,
     /// Integral of `in_flight + queued` over time, in request-microseconds.
     pub request_us: u64,
+    /// Integral of `in_flight` over time, in request-microseconds.
+    pub busy_us: u64,
+    /// In-pod time of the requests in `completions`, summed, in microseconds.
+    pub served_us: u64,
 }
 
 impl Demand {
@@ -113,6 +131,11 @@ impl Demand {
     #[must_use]
     pub fn concurrency(&self) -> u64 {
         self.in_flight.saturating_add(self.queued)
+    }
+
+    /// Requests that came and did not leave without a pod, ever: what is work.
+    pub(crate) fn work(&self) -> u64 {
+        self.arrivals.saturating_sub(self.abandoned)
     }
 }
 

@@ -20,6 +20,12 @@ pub struct Decision {
 pub struct Seen {
     /// Requests at once, waiting or in a pod, at this moment.
     pub concurrency: u64,
+    /// Those among them that wait.
+    pub queued: u64,
+    /// Time that a request spends in a pod, if it is known.
+    pub service: Option<Duration>,
+    /// Time that a pod takes to start, if it is known.
+    pub start: Option<Duration>,
     /// Average over the stable window, or over the part of it that says something about now.
     pub stable: f64,
     /// Average over the panic window.
@@ -44,6 +50,12 @@ pub enum Reason {
     Load,
     /// Requests wait and no pod is ready yet.
     Waiting,
+    /// Requests have piled up that the pods for the load would not serve in time.
+    Backlog,
+    /// Pods are late that were asked for, so asking for more is no help: no room, a slow image, a starved node.
+    WaitingForCapacity,
+    /// More pods have not served more requests, so what limits them is elsewhere.
+    Bottleneck,
     /// A sudden rise, or one that was lately.
     Panic,
     /// Too little is known since the start to go below the count that there is.
@@ -75,6 +87,9 @@ impl Reason {
             Self::KeptWarm => "kept_warm",
             Self::Load => "load",
             Self::Waiting => "waiting",
+            Self::Backlog => "backlog",
+            Self::WaitingForCapacity => "waiting_for_capacity",
+            Self::Bottleneck => "bottleneck",
             Self::Panic => "panic",
             Self::Learning => "learning",
             Self::Initial => "initial",
@@ -96,6 +111,9 @@ impl fmt::Display for Reason {
             Self::KeptWarm => "idleTimeout is not over",
             Self::Load => "load over the stable window",
             Self::Waiting => "requests wait for a first pod",
+            Self::Backlog => "a backlog of queued requests",
+            Self::WaitingForCapacity => "pods that were asked for are late, so no more are asked for",
+            Self::Bottleneck => "more pods have not served more requests, so no more are asked for",
             Self::Panic => "sudden rise",
             Self::Learning => "kept until a whole window has been seen",
             Self::Initial => "being proven",
@@ -113,11 +131,16 @@ impl fmt::Display for Reason {
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { replicas, reason, wake_at: _, seen } = self;
-        let Seen { concurrency, stable, panic, swift, target, idle } = seen;
+        let Seen { concurrency, queued, service, start, stable, panic, swift, target, idle } = seen;
+        let known = |time: &Option<Duration>| {
+            time.map_or_else(|| "unknown".to_owned(), |t| format!("{:.2} s", t.as_secs_f64()))
+        };
         write!(
             f,
-            "{replicas} wanted: {reason} ({concurrency} at once, averages {stable:.2} stable, {panic:.2} panic, {swift:.2} \
-             in the last second, of {target} per pod; idle for {:.1} s)",
+            "{replicas} wanted: {reason} ({concurrency} at once, {queued} of them queued; work {stable:.2} stable, {panic:.2} \
+             panic, {swift:.2} in the last second, of {target} per pod; service time {}, start time {}; idle for {:.1} s)",
+            known(service),
+            known(start),
             idle.as_secs_f64()
         )
     }
@@ -131,6 +154,9 @@ mod tests {
     fn a_decision_explains_itself() {
         let seen = Seen {
             concurrency: 7,
+            queued: 3,
+            service: Some(Duration::from_millis(250)),
+            start: None,
             stable: 2.5,
             panic: 4.0,
             swift: 6.5,
@@ -140,8 +166,8 @@ mod tests {
         let decision = Decision { replicas: 2, reason: Reason::Panic, wake_at: None, seen };
         assert_eq!(
             decision.to_string(),
-            "2 wanted: sudden rise (7 at once, averages 2.50 stable, 4.00 panic, 6.50 in the last second, of 5 per pod; \
-             idle for 1.5 s)"
+            "2 wanted: sudden rise (7 at once, 3 of them queued; work 2.50 stable, 4.00 panic, 6.50 in the last second, of 5 \
+             per pod; service time 0.25 s, start time unknown; idle for 1.5 s)"
         );
     }
 
@@ -149,7 +175,22 @@ mod tests {
     fn words_and_sentences_tell_reasons_apart() {
         use Reason::*;
         let all = [
-            Idle, KeptWarm, Load, Waiting, Panic, Learning, Initial, Rollout, Delayed, Prewarmed, Scheduled, Min, Max,
+            Idle,
+            KeptWarm,
+            Load,
+            Waiting,
+            Backlog,
+            WaitingForCapacity,
+            Bottleneck,
+            Panic,
+            Learning,
+            Initial,
+            Rollout,
+            Delayed,
+            Prewarmed,
+            Scheduled,
+            Min,
+            Max,
             Paused,
         ];
         let words: std::collections::HashSet<_> = all.iter().map(|r| r.word()).collect();

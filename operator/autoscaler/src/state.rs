@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{habits::Habits, history::History, peaks::Peaks};
+use crate::{
+    Reason, decide::Throughput, habits::Habits, history::History, peaks::Peaks, service::ServiceTime, starts::Starts,
+};
 
 /// A review of a load that comes so much later than it was asked for was not made by somebody who watched: the machine
 /// slept, or a clock jumped. How long the load was there meanwhile is not known.
@@ -33,8 +35,16 @@ pub struct State {
     pub(crate) active_known: bool,
     /// Arrivals at the decision before; none before the first.
     pub(crate) arrivals: Option<u64>,
-    /// Since when requests have been waiting at each decision.
-    pub(crate) queued_since: Option<Duration>,
+    /// Since when requests have been waiting at each decision while no pod served.
+    pub(crate) waiting_since: Option<Duration>,
+    /// How long a request spends in a pod.
+    pub(crate) service: ServiceTime,
+    /// Pods that are on their way, and how long they take.
+    pub(crate) starts: Starts,
+    /// When pods were first asked for because of the present queue, and the most that were.
+    pub(crate) backlogged: Option<(Duration, u32)>,
+    /// What more pods have brought.
+    pub(crate) throughput: Throughput,
     /// Pods that were asked for at the decision before, and that it decided.
     pub(crate) desired: Option<(u32, u32)>,
     pub(crate) history: History,
@@ -42,14 +52,27 @@ pub struct State {
     pub(crate) evidence_from: Duration,
     /// While a sudden rise is on: when demand was last above the threshold.
     pub(crate) rise: Option<Duration>,
-    /// What the rise wanted.
+    /// What the rise wanted, or the backlog, or those that waited for a first pod.
     pub(crate) peaks: Peaks,
+    /// Why the most of it was wanted.
+    pub(crate) why: Reason,
+    /// Requests that arrived within one service time, while requests wait.
+    pub(crate) bursts: Peaks,
     /// What the average over the stable window wanted within the last such window.
     pub(crate) lasting: Peaks,
     /// What was wanted within the last `scale_down_delay`.
     pub(crate) delayed: Peaks,
     /// How long idle times were, if they are learned.
     pub(crate) habits: Option<Box<Habits>>,
+}
+
+/// What a revision's pods and requests have shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Learned {
+    /// How long a pod takes to start.
+    pub start: Option<Duration>,
+    /// Seconds that a request spends in a pod.
+    pub service: Option<f64>,
 }
 
 impl State {
@@ -64,12 +87,18 @@ impl State {
             last_active: BEGINNING,
             active_known: false,
             arrivals: None,
-            queued_since: None,
+            waiting_since: None,
+            service: ServiceTime::default(),
+            starts: Starts::default(),
+            throughput: Throughput::default(),
+            backlogged: None,
             desired: None,
             history: History::default(),
             evidence_from: Duration::ZERO,
             rise: None,
             peaks: Peaks::default(),
+            why: Reason::Panic,
+            bursts: Peaks::default(),
             lasting: Peaks::default(),
             delayed: Peaks::default(),
             habits: None,
@@ -106,6 +135,35 @@ impl State {
         self.desired = Some((replicas, replicas));
     }
 
+    /// What was learned of the revision's pods and requests.
+    #[must_use]
+    pub fn learned(&self) -> Learned {
+        Learned { start: self.starts.time(), service: self.service.mean() }
+    }
+
+    /// Takes what was learned of another revision of the same Function for what is not known of this one yet.
+    pub fn assume(&mut self, learned: Learned) {
+        learned.start.into_iter().for_each(|time| self.starts.assume(time));
+        learned.service.into_iter().for_each(|seconds| self.service.assume(seconds));
+    }
+
+    /// Takes in what a rise or a queue wants now, and yields the most that either wanted within `span`; `None` if neither has
+    /// wanted anything.
+    pub(crate) fn hold(&mut self, count: u32, span: Duration) -> Option<u32> {
+        if count == 0 && self.rise.is_none() {
+            return None;
+        }
+        // What a queue adds was never over a threshold: it is not followed but only held.
+        self.rise.get_or_insert(Duration::ZERO);
+        let most = self.peaks.note(self.clock, count, span);
+        if most == 0 {
+            self.rise = None;
+            self.peaks.forget();
+            return None;
+        }
+        Some(most)
+    }
+
     /// Moves time on to what the caller's clock says `now`. A clock that goes back does not move it.
     pub(crate) fn advance(&mut self, now: Duration) {
         self.clock = self.clock.saturating_add(now.saturating_sub(self.heard));
@@ -115,7 +173,7 @@ impl State {
             self.since = self.clock;
             self.last_active = self.clock;
             self.active_known = false;
-            self.queued_since = None;
+            (self.waiting_since, self.backlogged) = (None, None);
             self.rise = None;
             self.history = History::default();
             self.rest();
@@ -133,6 +191,8 @@ impl State {
         self.rise = None;
         self.evidence_from = Duration::ZERO;
         self.peaks.forget();
+        self.bursts.forget();
+        self.throughput = Throughput::default();
         self.lasting.forget();
         self.delayed.forget();
         self.history.keep_newest();
@@ -172,6 +232,16 @@ mod tests {
         let mut state = State::new(at(0));
         state.advance(at(100_000));
         assert_eq!(state.since, BEGINNING, "nobody asked it to come earlier");
+    }
+
+    #[test]
+    fn what_is_assumed_gives_way_to_what_is_seen() {
+        let mut state = State::new(at(0));
+        assert_eq!(state.learned(), Learned::default());
+        let learned = Learned { start: Some(at(20)), service: Some(0.5) };
+        state.assume(learned);
+        state.assume(Learned { start: Some(at(1)), service: Some(9.0) });
+        assert_eq!(state.learned(), learned);
     }
 
     #[test]

@@ -115,11 +115,12 @@ impl Known {
     }
 }
 
-/// Counters of processes that are gone, and the highest integral that was ever given out.
+/// Counters of processes that are gone, and the highest integrals that were ever given out.
 #[derive(Clone, Copy, Debug, Default)]
 struct Carried {
     counters: Counters,
-    given: u64,
+    /// Only its integrals are used.
+    given: Counters,
 }
 
 /// See the module.
@@ -173,7 +174,8 @@ impl Aggregate {
             let told: HashSet<_> = frame.revisions.iter().map(Key::of).collect();
             for (key, sample) in known.samples.extract_if(|key, _| !told.contains(key)) {
                 touched.push(key.function.clone());
-                self.carried.entry(key).or_default().counters.add(sample.told());
+                let at = sample.at;
+                self.carried.entry(key).or_default().counters.add(sample.ended(at));
             }
         }
         let listened = known.heard.replace(now).is_some_and(|before| now.saturating_sub(before) <= FRESH);
@@ -187,7 +189,7 @@ impl Aggregate {
             }
             touched.push(key.function.clone());
             let former = known.samples.get(&key);
-            if let Some(former) = former.filter(|former| former.is_ahead_of(told.arrivals, told.request_us)) {
+            if let Some(former) = former.filter(|former| former.is_restarted_by(&told)) {
                 self.carried.entry(key.clone()).or_default().counters.add(former.told());
             }
             let sample = Sample::new(at, told, former, listened);
@@ -203,7 +205,7 @@ impl Aggregate {
     /// Carries on what a process had counted up to `now`. Its requests end with it.
     fn carry(&mut self, known: Known, now: Duration) {
         for (key, sample) in known.samples {
-            self.carried.entry(key).or_default().counters.add(sample.by(now));
+            self.carried.entry(key).or_default().counters.add(sample.ended(now));
         }
     }
 
@@ -218,12 +220,17 @@ impl Aggregate {
             demand.queued = demand.queued.saturating_add(sample.queued);
             counters.add(sample.by(now));
         }
-        demand.arrivals = counters.arrivals;
-        // Between frames the integral is a guess that runs ahead of a request which has ended since.
-        demand.request_us = counters.request_us.max(carried.given);
-        if heard && demand.request_us > carried.given {
-            self.carried.entry(key).or_default().given = demand.request_us;
+        // Between frames the integrals are a guess that runs ahead of a request which has ended since.
+        let given = counters.max(&carried.given);
+        if heard && (given.request_us, given.busy_us) != (carried.given.request_us, carried.given.busy_us) {
+            self.carried.entry(key).or_default().given = given;
         }
+        demand.arrivals = counters.arrivals;
+        demand.completions = counters.completions;
+        demand.abandoned = counters.abandoned;
+        demand.request_us = given.request_us;
+        demand.busy_us = given.busy_us;
+        demand.served_us = counters.served_us;
         demand
     }
 
@@ -266,7 +273,7 @@ impl Aggregate {
                 age: now.saturating_sub(sample.at),
                 in_flight: sample.in_flight,
                 queued: sample.queued,
-                arrivals: sample.arrivals,
+                arrivals: sample.arrivals(),
                 pods: sample.pods.to_vec(),
             })
         };

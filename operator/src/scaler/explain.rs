@@ -157,7 +157,10 @@ impl Scaler {
                 "inFlight": demand.in_flight,
                 "queued": demand.queued,
                 "arrivals": demand.arrivals,
+                "completions": demand.completions,
+                "abandoned": demand.abandoned,
                 "requestSeconds": demand.request_us as f64 / 1e6,
+                "busySeconds": demand.busy_us as f64 / 1e6,
             },
             "activators": activators,
             "policy": of_policy(policy),
@@ -178,6 +181,7 @@ fn of_policy(policy: &Policy) -> Value {
         "scheduled": policy.scheduled,
         "metric": match policy.metric { Metric::Concurrency => "concurrency", Metric::Rps => "rps" },
         "target": policy.target,
+        "concurrencyLimit": policy.limit,
         "idleTimeoutSeconds": seconds(policy.idle_timeout),
         "stableWindowSeconds": seconds(policy.stable_window),
         "panicWindowSeconds": seconds(policy.panic_window),
@@ -188,12 +192,15 @@ fn of_policy(policy: &Policy) -> Value {
 }
 
 fn of_decision(decision: &Decision) -> Value {
-    let Seen { concurrency, stable, panic, swift, target: _, idle } = decision.seen;
+    let Seen { concurrency, queued, service, start, stable, panic, swift, target: _, idle } = decision.seen;
     json!({
         "replicas": decision.replicas,
         "reason": decision.reason.word(),
         "why": decision.to_string(),
         "concurrency": concurrency,
+        "queued": queued,
+        "serviceSeconds": service.map(seconds),
+        "startSeconds": start.map(seconds),
         "averages": {"stable": stable, "panic": panic, "lastSecond": swift},
         "idleSeconds": seconds(idle),
     })

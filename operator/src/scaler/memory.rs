@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rouse_autoscaler::{Decision, Reason, State};
+use rouse_autoscaler::{Decision, Learned, Reason, State};
 use tokio::time::Instant;
 
 use super::{drain::Drain, habits::Kept, journal::Journal, schedules::Timetable};
@@ -31,6 +31,12 @@ impl Memories {
             self.revisions.len() - 1
         });
         &mut self.revisions[at].1
+    }
+
+    /// What was learned of the newest revision of which something was.
+    pub(super) fn learned(&self) -> Learned {
+        let learned = |(_, memory): &(String, Memory)| Some(memory.state.learned()).filter(|l| l.service.is_some());
+        self.revisions.iter().rev().find_map(learned).unwrap_or_default()
     }
 
     /// What is remembered of `revision`, if anything is.

@@ -94,8 +94,13 @@ impl Scaler {
         // Names end in the number with leading zeros, so the last is the newest.
         let (cold_start, response) = (function.spec.timeouts().cold_start(), function.spec.timeouts().response());
         for (name, deployment) in &found.deployments {
-            let memory =
-                memories.of(name, || Memory::new(deployment.metadata.uid.clone(), habits::restored(function, now)));
+            let learned = memories.learned();
+            let memory = memories.of(name, || {
+                let mut state = habits::restored(function, now);
+                // A new revision is most likely as fast as the one before.
+                state.assume(learned);
+                Memory::new(deployment.metadata.uid.clone(), state)
+            });
             // Not before the cache has what was written: by an old count, the pods that were just marked would be spared.
             if let Some(at) = memory.catching_up(deployment) {
                 plan.look_at(at);

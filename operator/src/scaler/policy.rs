@@ -94,6 +94,7 @@ pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Opt
             function::Metric::Rps => Metric::Rps,
         },
         target: scaling.target(),
+        limit: scaling.concurrency_limit(),
         idle_timeout: scaling.idle_timeout(),
         stable_window: scaling.stable_window(),
         panic_window: scaling.panic_window(),

@@ -50,6 +50,7 @@ impl Scaler for Rouse {
             queued: view.queued,
             arrivals: view.arrivals,
             request_us: view.request_us,
+            ..Demand::default()
         };
         let observed = Observed { desired: view.desired, ready: view.pods.ready() };
         let now = Duration::from_micros(view.now);

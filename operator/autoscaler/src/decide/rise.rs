@@ -5,8 +5,8 @@
 //! - one second is enough if it wants twice the ready pods, and six if they want four tenths more: a step of ten times has
 //!   its count within a second and a half, and no pod that is full waits for the stable window. Either has to be more than
 //!   what chance alone does to the few requests of a small target;
-//! - requests that have waited for a second though more pods are wanted than there are asked for add some, and again after
-//!   another second;
+//! - clients that all wait at once and call again as soon as they were answered are a rise that arrivals do not show, since
+//!   they arrive no faster than they are served; see [`standing`];
 //! - what was before the rise says nothing any more about the load that there is now, so the stable window begins anew
 //!   with it;
 //! - counts are held no longer than a pod may idle, and each for itself, so that they fall as the demand did.
@@ -14,8 +14,12 @@
 use std::time::Duration;
 
 use crate::{
-    Demand, Observed, Policy, Reason, State,
-    decide::{Loads, SWIFT, hold, pods, target},
+    Demand, Metric, Observed, Policy, State,
+    decide::{
+        SWIFT,
+        loads::{Loads, target},
+        pods,
+    },
 };
 
 /// A second that wants so many times the ready pods is a rise, and how many times it has to be beyond chance.
@@ -28,58 +32,63 @@ const PANIC_THRESHOLD: (f64, f64) = (1.4, 1.0);
 /// After that the stable window, which begins anew with a rise, knows best.
 const FOLLOW: Duration = SWIFT.saturating_mul(2);
 
-/// A queue that stays adds one pod, or one for so many.
-const QUEUE_PART: u32 = 8;
-
-/// Pods for the rise that is on, if one is, where a steady load would want `steady`.
-pub(super) fn wanted(
-    demand: &Demand,
-    observed: &Observed,
-    steady: u32,
-    policy: &Policy,
-    state: &mut State,
-    loads: &Loads,
-) -> Option<(u32, Reason)> {
+/// Pods that the rise wants that is on, before they are held; 0 if none is on.
+pub(super) fn wanted(demand: &Demand, observed: &Observed, policy: &Policy, state: &mut State, loads: &Loads) -> u32 {
     let at = state.clock;
-    let waiting = observed.ready == 0 && demand.concurrency() > 0;
     let ready = f64::from(observed.ready.max(1));
     // Of requests that come by chance there are now and then more, by the root of their number.
     let chance = (ready / target(policy)).sqrt();
     let beyond = |load: f64, (times, chances): (f64, f64)| load >= times * ready && load >= ready + chances * chance;
-    let over = waiting || beyond(loads.swift, SWIFT_THRESHOLD) || beyond(loads.panic, PANIC_THRESHOLD);
-    if over {
+    let standing = standing(demand, policy, state, loads);
+    if beyond(loads.swift, SWIFT_THRESHOLD) || beyond(loads.panic, PANIC_THRESHOLD) || standing > observed.desired {
         state.rise = Some(at);
     }
     let mut count = 0;
     if state.rise.is_some_and(|last| at.saturating_sub(last) <= FOLLOW) {
-        let at_once = if waiting { loads.at_once } else { 0.0 };
-        count = pods(loads.swift.max(loads.panic).max(at_once));
+        count = pods(loads.swift.max(loads.panic)).max(standing);
         if count > state.peaks.most() {
             state.evidence_from = at.saturating_sub(SWIFT);
         }
     }
-    count = count.max(queue(observed, steady, state, loads));
-    if count == 0 && state.rise.is_none() {
-        return None;
-    }
-    // What a queue adds was never over a threshold: it is not followed but only held.
-    state.rise.get_or_insert(Duration::ZERO);
-    let most = state.peaks.note(at, count, hold(policy));
-    if most == 0 {
-        state.rise = None;
-        state.peaks.forget();
-        return None;
-    }
-    Some((most, if waiting { Reason::Waiting } else { Reason::Panic }))
+    count
 }
 
-/// What a queue that stays adds, each time it has stayed for a second. 0 while there is none.
-fn queue(observed: &Observed, steady: u32, state: &mut State, loads: &Loads) -> u32 {
-    let stays = state.queued_since.is_some_and(|since| state.clock.saturating_sub(since) >= SWIFT);
-    let wanted = pods(loads.swift);
-    if !stays || wanted <= observed.desired.min(steady) {
+/// What is looked at to see whether a queue stands.
+const STANDS: Duration = Duration::from_millis(500);
+
+/// A burst is so many times the arrivals of as long a time on average.
+const BURST: f64 = 2.0;
+
+/// Frames of demand come so often, and a burst falls into one.
+const FRAME: Duration = Duration::from_millis(250);
+
+/// Pods for clients that came at once and stay: a queue that neither grows nor drains while the pods are full. Each request
+/// that ends is followed by the next one of the same client, so arrivals are what the pods serve and say nothing of how many
+/// clients there are. What says it is the burst in which they came, if the queue still stands half a second after it.
+///
+/// A load that by chance is just what the pods serve has such a queue too, but no burst.
+fn standing(demand: &Demand, policy: &Policy, state: &mut State, loads: &Loads) -> u32 {
+    let Some(service) = loads.service.filter(|_| policy.limit.is_some()) else { return 0 };
+    if demand.queued == 0 || policy.metric == Metric::Rps {
+        state.bursts.forget();
         return 0;
     }
-    state.queued_since = Some(state.clock);
-    wanted.min(observed.desired.saturating_add((observed.desired / QUEUE_PART).max(1)))
+    let at = state.clock;
+    let within = FRAME.max(Duration::try_from_secs_f64(service).unwrap_or(FRAME)).min(SWIFT);
+    let arrived = state.history.average(within).rps * within.as_secs_f64();
+    let burst = state.bursts.note(at, arrived as u32, FOLLOW);
+    let lately = state.history.average(STANDS);
+    let (arrived, ended) = (lately.rps * STANDS.as_secs_f64(), lately.completions * STANDS.as_secs_f64());
+    // Requests wait only while no slot is free.
+    let full = lately.concurrency - lately.busy >= 0.5 * demand.queued as f64;
+    let stands = (arrived - ended).abs() <= (2.0 * ended.sqrt()).max(0.15 * ended) && ended >= 1.0;
+    // Less than a frame's wait is no queue to speak of.
+    let waits = demand.queued as f64 >= ended * FRAME.as_secs_f64() / STANDS.as_secs_f64();
+    let usual = state.history.average(policy.panic_window).rps * within.as_secs_f64();
+    if !(full && stands && waits && f64::from(burst) > BURST * usual) {
+        return 0;
+    }
+    // Of short requests a client sends several in a frame.
+    let clients = f64::from(burst) * (2.0 * service / FRAME.as_secs_f64()).min(1.0);
+    pods((clients / target(policy)).min(loads.at_once))
 }

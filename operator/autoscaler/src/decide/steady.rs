@@ -5,7 +5,7 @@
 
 use crate::{
     Observed, Policy, State,
-    decide::{Loads, pods},
+    decide::{loads::Loads, pods},
 };
 
 /// How much less is clearly less, in pods, for one pod. Chance makes an average of many vary with the root of their number.
@@ -33,7 +33,7 @@ mod tests {
         let wanted = |stable: f64, desired: u32, before: u32| {
             let (mut state, policy) = (State::new(Duration::ZERO), Policy::default());
             state.lasting.note(state.clock, before, policy.stable_window);
-            let loads = Loads { stable, panic: 0.0, swift: 0.0, at_once: 0.0 };
+            let loads = Loads { stable, panic: 0.0, swift: 0.0, at_once: 0.0, service: None, serving: desired };
             wanted(&Observed { desired, ready: desired }, &policy, &mut state, &loads)
         };
         assert_eq!([wanted(0.95, 2, 9), wanted(0.85, 2, 9)], [2, 1]);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Habits, PRICE};
+use crate::{Habits, Metric, PRICE};
 
 /// A world of one revision: a clock, the counters, and pods that are ready as soon as they are wanted.
 struct World {
@@ -33,6 +33,7 @@ impl World {
         while self.now < end {
             self.now += step;
             self.demand.request_us += level * 250_000;
+            self.demand.busy_us += level * 250_000;
             last = self.decide();
         }
         last
@@ -147,40 +148,6 @@ fn a_load_that_fills_the_pods_does_not_wait_for_the_stable_window() {
 }
 
 #[test]
-fn a_queue_that_stays_adds_pods_each_second() {
-    let after = |seconds: u64, queued| {
-        let mut world = World::new(Policy { target: 1.0, ..policy() }, 1);
-        world.load(10, 120.0);
-        assert_eq!(world.observed.desired, 10);
-        (world.demand.queued, world.demand.in_flight) = (queued, 16 - queued);
-        // From the first decision that sees it.
-        world.decide();
-        for _ in 0..4 * seconds {
-            world.now += HURRY;
-            world.demand.request_us += 16 * 250_000;
-            world.decide();
-        }
-        world.observed.desired
-    };
-    assert_eq!([1, 2, 3, 9].map(|seconds| after(seconds, 6)), [12, 13, 14, 16]);
-    assert_eq!(after(2, 0), 11, "without a queue there is time");
-}
-
-#[test]
-fn a_large_count_is_raised_by_an_eighth() {
-    let mut world = World::new(Policy { target: 1.0, ..policy() }, 1);
-    world.load(40, 120.0);
-    (world.demand.queued, world.demand.in_flight) = (15, 40);
-    world.decide();
-    for _ in 0..4 {
-        world.now += HURRY;
-        world.demand.request_us += 55 * 250_000;
-        world.decide();
-    }
-    assert_eq!(world.observed.desired, 45 + 1, "an eighth of the 41 that the average wants by then");
-}
-
-#[test]
 fn two_at_once_by_chance_are_no_rise() {
     let mut world = World::new(Policy { target: 1.0, ..policy() }, 1);
     world.load(0, 10.0);
@@ -190,48 +157,6 @@ fn two_at_once_by_chance_are_no_rise() {
     world.load(0, 10.0);
     world.load(1, 1.0);
     assert_eq!(world.load(5, 1.0).replicas, 5);
-}
-
-#[test]
-fn a_queue_of_a_moment_is_no_rise() {
-    let mut world = World::new(Policy { target: 1.0, ..policy() }, 1);
-    world.load(10, 120.0);
-    for step in 0..40u64 {
-        world.demand.queued = 4 * (step % 2);
-        world.demand.in_flight = 10;
-        world.now += HURRY;
-        world.demand.request_us += (10 + 4 * (step % 2)) * 250_000;
-        world.decide();
-    }
-    assert!(world.observed.desired < 14, "{:?}", world.observed);
-}
-
-#[test]
-fn the_first_wake_asks_for_all_that_wait() {
-    for (queued, target, max, expected) in [(1, 10.0, 100, 1), (25, 10.0, 100, 3), (25, 10.0, 2, 2), (40, 1.0, 100, 40)]
-    {
-        let mut world = World::new(Policy { target, max, ..policy() }, 0);
-        world.decide();
-        world.now += Duration::from_secs(1000);
-        (world.demand.queued, world.demand.arrivals) = (queued, queued);
-        let decision = world.decide();
-        assert_eq!(decision.replicas, expected);
-        assert_eq!(decision.reason, if max == 2 { Reason::Max } else { Reason::Waiting });
-    }
-}
-
-#[test]
-fn more_that_wait_for_the_first_pod_ask_for_more() {
-    let mut world = World::new(Policy { target: 1.0, ..policy() }, 0);
-    for queued in 1..=20 {
-        (world.demand.queued, world.demand.arrivals) = (queued, queued);
-        world.now += HURRY;
-        assert_eq!(u64::from(world.decide().replicas), queued);
-        world.observed.ready = 0;
-    }
-    world.demand.queued = 2;
-    world.now += HURRY;
-    assert_eq!(world.decide().replicas, 20, "those who gave up are not the end of it");
 }
 
 #[test]
@@ -418,3 +343,5 @@ fn a_lower_count_waits_for_the_delay() {
 }
 
 mod edges;
+mod station;
+mod work;

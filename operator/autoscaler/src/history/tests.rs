@@ -35,7 +35,7 @@ fn the_first_point_after_a_moment() {
         for at in [|n: u64| n / 3 * 4 + n % 3 * 2, |n| n * n, |n| 80 * u64::from(n > 3) + n, |n| n * 2] {
             let mut history = History::default();
             for n in 0..length {
-                history.points.push_back(Point { at: at(n), request_us: 0, arrivals: 0 });
+                history.points.push_back(Point { at: at(n), request_us: 0, busy_us: 0, work: 0, completions: 0 });
             }
             for moment in 0..at(length - 1) {
                 let plain = (0..length).filter(|n| at(*n) <= moment).count();
@@ -109,17 +109,17 @@ fn a_clock_that_goes_back_does_no_harm() {
 
 /// The same, plainly: every rule as its documentation has it, on a list that is gone through from its beginning.
 #[derive(Default)]
-struct Plain(Vec<(Duration, u64, u64)>);
+struct Plain(Vec<(Duration, Demand)>);
 
 impl Plain {
     fn record(&mut self, now: Duration, demand: &Demand, stable: Duration, panic: Duration) {
         let newest = self.0.last().map_or(now, |last| last.0.max(now));
-        if let [.., (before, ..), (last, ..)] = self.0[..]
+        if let [.., (before, _), (last, _)] = self.0[..]
             && last - before < (panic / 16).min(CLOSEST)
         {
             self.0.pop();
         }
-        self.0.push((newest, demand.request_us, demand.arrivals));
+        self.0.push((newest, *demand));
         while self.0.len() > 2 && now.saturating_sub(self.0[1].0) >= stable {
             self.0.remove(0);
         }
@@ -137,16 +137,24 @@ impl Plain {
             return Average::default();
         }
         let seconds = (last.0 - from).as_secs_f64().max(window.as_secs_f64().min(1.0));
-        let mut then = (first.1 as f64, first.2 as f64);
+        let (mut base, mut after, mut part) = (first.1, first.1, 0.0);
         for pair in self.0.windows(2) {
             if pair[0].0 <= from && from < pair[1].0 && from > first.0 {
-                let part = (from - pair[0].0).as_secs_f64() / (pair[1].0 - pair[0].0).as_secs_f64();
-                let between = |a: u64, b: u64| a as f64 + (b as f64 - a as f64) * part;
-                then = (between(pair[0].1, pair[1].1), between(pair[0].2, pair[1].2));
+                part = (from - pair[0].0).as_nanos() as f64 / (pair[1].0 - pair[0].0).as_nanos() as f64;
+                (base, after) = (pair[0].1, pair[1].1);
             }
         }
-        let rate = |now: u64, then: f64, unit: f64| ((now as f64 - then) / unit / seconds).max(0.0);
-        Average { concurrency: rate(last.1, then.0, 1e6), rps: rate(last.2, then.1, 1.0) }
+        let rate = |unit: f64, of: &dyn Fn(&Demand) -> u64| {
+            let then = of(&base) as f64 + (of(&after) as f64 - of(&base) as f64) * part;
+            ((of(&last.1) as f64 - then) / unit / seconds).max(0.0)
+        };
+        let concurrency = rate(1e6, &|d| d.request_us);
+        Average {
+            concurrency,
+            busy: rate(1e6, &|d| d.busy_us).min(concurrency),
+            rps: rate(1.0, &|d| d.arrivals - d.abandoned),
+            completions: rate(1.0, &|d| d.completions),
+        }
     }
 }
 
@@ -163,7 +171,10 @@ proptest! {
             // As frames come, or with jumps, gaps, and a clock that goes back.
             now = (now + if even { 250 } else { millis }).max(0);
             demand.request_us += level * 250_000;
+            demand.busy_us += level / 2 * 250_000;
             demand.arrivals += level / 3;
+            demand.abandoned += level / 9;
+            demand.completions += level / 5;
             let at = Duration::from_millis(now.unsigned_abs());
             history.record(at, &demand, stable, panic);
             plain.record(at, &demand, stable, panic);

@@ -26,25 +26,60 @@ pub(super) struct Sample {
     pub(super) at: Duration,
     pub(super) in_flight: u64,
     pub(super) queued: u64,
-    pub(super) arrivals: u64,
-    pub(super) request_us: u64,
-    /// What of the two counters does not count here.
+    /// What the process has counted since it began, as of `at`.
+    told: Counters,
+    /// What of these counters does not count here.
     aside: Counters,
     /// As many as the frame held.
     pub(super) pods: Box<[PodDemand]>,
 }
 
-/// Two counters that only grow.
+/// Counters that only grow; see [`RevisionDemand`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counters {
     pub(super) arrivals: u64,
+    pub(super) completions: u64,
+    pub(super) abandoned: u64,
     pub(super) request_us: u64,
+    pub(super) busy_us: u64,
+    pub(super) served_us: u64,
 }
 
 impl Counters {
+    /// An activator that does not report in-pod time apart is taken at its time in queue and pod together.
+    fn of(told: &RevisionDemand) -> Self {
+        Self {
+            arrivals: told.arrivals,
+            completions: told.completions,
+            abandoned: told.abandoned,
+            request_us: told.request_us,
+            busy_us: told.busy_us.unwrap_or(told.request_us),
+            served_us: if told.busy_us.is_some() { told.served_us } else { told.request_us },
+        }
+    }
+
     pub(super) fn add(&mut self, other: Self) {
-        self.arrivals = self.arrivals.saturating_add(other.arrivals);
-        self.request_us = self.request_us.saturating_add(other.request_us);
+        *self = self.with(&other, u64::saturating_add);
+    }
+
+    fn less(&self, other: &Self) -> Self {
+        self.with(other, u64::saturating_sub)
+    }
+
+    /// The higher of each.
+    pub(super) fn max(&self, other: &Self) -> Self {
+        self.with(other, u64::max)
+    }
+
+    fn with(&self, other: &Self, each: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            arrivals: each(self.arrivals, other.arrivals),
+            completions: each(self.completions, other.completions),
+            abandoned: each(self.abandoned, other.abandoned),
+            request_us: each(self.request_us, other.request_us),
+            busy_us: each(self.busy_us, other.busy_us),
+            served_us: each(self.served_us, other.served_us),
+        }
     }
 }
 
@@ -56,52 +91,75 @@ impl Sample {
     /// that has just begun it would look like a thousand requests at once. That there were calls is kept, since a revision
     /// that was called is not idle.
     pub(super) fn new(at: Duration, told: RevisionDemand, former: Option<&Self>, listened: bool) -> Self {
-        let RevisionDemand { in_flight, queued, arrivals, request_us, pods, .. } = told;
+        let counters = Counters::of(&told);
+        let RevisionDemand { in_flight, queued, pods, .. } = told;
         let aside = match former {
-            Some(former) if former.is_ahead_of(arrivals, request_us) => Counters::default(),
+            Some(former) if former.is_ahead_of(&counters) => Counters::default(),
             Some(former) if listened => former.aside,
-            Some(former) => Counters {
-                arrivals: former.aside.arrivals.saturating_add((arrivals - former.arrivals).saturating_sub(1)),
-                request_us: former.aside.request_us.saturating_add(request_us.saturating_sub(former.integral(at))),
-            },
+            Some(former) => {
+                let mut unheard = counters.less(&former.grown(at));
+                unheard.arrivals = unheard.arrivals.saturating_sub(1);
+                unheard.add(former.aside);
+                unheard
+            }
             None if listened => Counters::default(),
-            None => Counters { arrivals: arrivals.saturating_sub(1), request_us },
+            None => Counters { arrivals: counters.arrivals.saturating_sub(1), ..counters },
         };
-        Self { at, in_flight, queued, arrivals, request_us, aside, pods: pods.into() }
+        Self { at, in_flight, queued, told: counters, aside, pods: pods.into() }
     }
 
     /// Whether the same process has begun to count anew, since it tells less than was told here: a revision lost its traffic
     /// and got it again.
-    pub(super) fn is_ahead_of(&self, arrivals: u64, request_us: u64) -> bool {
-        arrivals < self.arrivals || request_us < self.request_us
+    pub(super) fn is_ahead_of(&self, counters: &Counters) -> bool {
+        counters.arrivals < self.told.arrivals || counters.request_us < self.told.request_us
+    }
+
+    /// Whether the frame begins to count anew; see [`Self::is_ahead_of`].
+    pub(super) fn is_restarted_by(&self, told: &RevisionDemand) -> bool {
+        self.is_ahead_of(&Counters::of(told))
+    }
+
+    /// Requests that came to the process.
+    pub(super) fn arrivals(&self) -> u64 {
+        self.told.arrivals
     }
 
     /// Sets aside everything that it tells.
     pub(super) fn settle(&mut self) {
-        self.aside = Counters { arrivals: self.arrivals, request_us: self.request_us };
+        self.aside = self.told;
         (self.in_flight, self.queued, self.pods) = (0, 0, Box::default());
     }
 
     /// What counts, as of the sample.
     pub(super) fn told(&self) -> Counters {
-        self.counted(self.request_us)
+        self.told.less(&self.aside)
     }
 
     /// What counts at `now`, if nothing has changed since.
     pub(super) fn by(&self, now: Duration) -> Counters {
-        self.counted(self.integral(now))
+        self.grown(now).less(&self.aside)
     }
 
-    fn counted(&self, request_us: u64) -> Counters {
+    /// The same, with the requests in pods and in the queue ended at `now`, as those of a process are that is gone.
+    pub(super) fn ended(&self, now: Duration) -> Counters {
+        let counters = self.by(now);
         Counters {
-            arrivals: self.arrivals.saturating_sub(self.aside.arrivals),
-            request_us: request_us.saturating_sub(self.aside.request_us),
+            completions: counters.completions.saturating_add(self.in_flight),
+            abandoned: counters.abandoned.saturating_add(self.queued),
+            served_us: counters.busy_us,
+            ..counters
         }
     }
 
-    fn integral(&self, now: Duration) -> u64 {
+    /// The counters of the process at `now`, if nothing has changed since.
+    fn grown(&self, now: Duration) -> Counters {
         let passed = u64::try_from(now.saturating_sub(self.at).as_micros()).unwrap_or(u64::MAX);
-        self.request_us.saturating_add(passed.saturating_mul(self.in_flight.saturating_add(self.queued)))
+        let grow = |sum: u64, requests: u64| sum.saturating_add(passed.saturating_mul(requests));
+        Counters {
+            request_us: grow(self.told.request_us, self.in_flight.saturating_add(self.queued)),
+            busy_us: grow(self.told.busy_us, self.in_flight),
+            ..self.told
+        }
     }
 
     /// What it says of a pod.

@@ -18,8 +18,8 @@ fn frame(second: u64, process: &str, in_flight: u64, arrivals: u64, request_us: 
         in_flight,
         queued: 0,
         arrivals,
-        completions: 0,
         request_us,
+        busy_us: Some(request_us),
         ..RevisionDemand::default()
     };
     Frame {
@@ -46,6 +46,12 @@ fn demand(aggregate: &mut Aggregate, second: u64) -> Demand {
     aggregate.demand(&FunctionKey::new("ns", "f"), "f-00001", at(second))
 }
 
+/// Requests in pods, arrivals and request-microseconds, of a demand in which nothing waits.
+fn counted(demand: Demand) -> (u64, u64, u64) {
+    assert_eq!((demand.queued, demand.busy_us), (0, demand.request_us));
+    (demand.in_flight, demand.arrivals, demand.request_us)
+}
+
 fn at(second: u64) -> Duration {
     Duration::from_secs(second)
 }
@@ -55,8 +61,7 @@ fn sums_over_activators() {
     let mut aggregate = heard(&[1, 2]);
     assert_eq!(aggregate.frame(&source(1), frame(1, "a", 2, 5, 100), at(1)), [FunctionKey::new("ns", "f")]);
     aggregate.frame(&source(2), frame(1, "b", 0, 7, 50), at(1));
-    let sum = Demand { in_flight: 2, queued: 0, arrivals: 12, request_us: 150 };
-    assert_eq!(demand(&mut aggregate, 1), sum);
+    assert_eq!(counted(demand(&mut aggregate, 1)), (2, 12, 150));
 }
 
 #[test]
@@ -77,7 +82,7 @@ fn a_restart_never_takes_counters_back() {
     let before = demand(&mut aggregate, 3);
     aggregate.frame(&source(1), frame(3, "a-again", 0, 1, 10), at(3));
     let after = demand(&mut aggregate, 3);
-    assert_eq!(after, Demand { in_flight: 0, queued: 0, arrivals: 101, request_us: 6_000_000 });
+    assert_eq!(counted(after), (0, 101, 6_000_000));
     assert!(after.request_us >= before.request_us);
     // A Function that the new process has not been called for keeps its counters as well.
     aggregate.set_sources(&sources(&[]), at(7));
@@ -91,12 +96,12 @@ fn what_a_process_had_counted_before_it_was_heard_is_no_rise() {
     aggregate.set_sources(&sources(&[1, 2]), at(99));
     // Ten at once for an hour, as an operator finds it that has just begun.
     aggregate.frame(&source(1), frame(3600, "a", 10, 90_000, 36_000_000_000), at(100));
-    assert_eq!(demand(&mut aggregate, 100), Demand { in_flight: 10, queued: 0, arrivals: 1, request_us: 0 });
+    assert_eq!(counted(demand(&mut aggregate, 100)), (10, 1, 0));
     aggregate.frame(&source(1), frame(3601, "a", 10, 90_025, 36_010_000_000), at(101));
-    assert_eq!(demand(&mut aggregate, 101), Demand { in_flight: 10, queued: 0, arrivals: 26, request_us: 10_000_000 });
+    assert_eq!(counted(demand(&mut aggregate, 101)), (10, 26, 10_000_000));
     // The other is heard later.
     aggregate.frame(&source(2), frame(7200, "b", 5, 1_000, 7_000_000_000), at(101));
-    assert_eq!(demand(&mut aggregate, 101), Demand { in_flight: 15, queued: 0, arrivals: 27, request_us: 10_000_000 });
+    assert_eq!(counted(demand(&mut aggregate, 101)), (15, 27, 10_000_000));
     assert_eq!(demand(&mut aggregate, 102).request_us, 25_000_000);
 }
 
@@ -106,15 +111,15 @@ fn what_came_while_nobody_listened_is_no_rise_and_a_call_all_the_same() {
     aggregate.frame(&source(1), frame(1, "a", 2, 10, 1_000_000), at(1));
     // The way was cut for a minute, in which twenty were at once.
     aggregate.frame(&source(1), frame(61, "a", 20, 500, 1_000_000_000), at(61));
-    assert_eq!(demand(&mut aggregate, 61), Demand { in_flight: 20, queued: 0, arrivals: 11, request_us: 121_000_000 });
+    assert_eq!(counted(demand(&mut aggregate, 61)), (20, 11, 121_000_000));
     aggregate.frame(&source(1), frame(62, "a", 20, 510, 1_020_000_000), at(62));
-    assert_eq!(demand(&mut aggregate, 62), Demand { in_flight: 20, queued: 0, arrivals: 21, request_us: 141_000_000 });
+    assert_eq!(counted(demand(&mut aggregate, 62)), (20, 21, 141_000_000));
     // One that was called for the first time meanwhile.
     let mut other = frame(162, "a", 0, 7, 9_000_000);
     other.revisions[0].revision = "f-00002".into();
     aggregate.frame(&source(1), other, at(162));
     let first = aggregate.demand(&FunctionKey::new("ns", "f"), "f-00002", at(162));
-    assert_eq!(first, Demand { in_flight: 0, queued: 0, arrivals: 1, request_us: 0 });
+    assert_eq!(counted(first), (0, 1, 0));
 }
 
 #[test]
@@ -197,9 +202,9 @@ fn a_function_that_is_gone_is_forgotten() {
     assert!(aggregate.carried.is_empty());
     // An activator that has not heard of it yet tells of it once more; then it counts for another of the name.
     aggregate.frame(&source(1), frame(1, "a", 1, 1, 1_000_001), at(1));
-    assert_eq!(demand(&mut aggregate, 1), Demand { in_flight: 1, queued: 0, arrivals: 0, request_us: 1_000_000 });
+    assert_eq!(counted(demand(&mut aggregate, 1)), (1, 0, 1_000_000));
     aggregate.frame(&source(1), frame(2, "a", 0, 0, 0), at(2));
-    assert_eq!(demand(&mut aggregate, 3), Demand { in_flight: 0, queued: 0, arrivals: 0, request_us: 1_000_000 });
+    assert_eq!(counted(demand(&mut aggregate, 3)), (0, 0, 1_000_000));
     aggregate.keep(|_, _| false);
     assert!(aggregate.carried.is_empty() && aggregate.sources[&source(1)].samples.is_empty());
 }
@@ -209,7 +214,7 @@ fn what_a_new_connection_does_not_tell_has_ended() {
     let mut aggregate = heard(&[1]);
     let told = |sequence, frame: Frame| Frame { sequence, ..frame };
     aggregate.frame(&source(1), told(1, frame(1, "a", 3, 3, 0)), at(1));
-    assert_eq!(demand(&mut aggregate, 2), Demand { in_flight: 3, queued: 0, arrivals: 3, request_us: 3_000_000 });
+    assert_eq!(counted(demand(&mut aggregate, 2)), (3, 3, 3_000_000));
     let nothing = Frame { revisions: vec![], ..frame(3, "a", 0, 0, 0) };
     aggregate.frame(&source(1), told(2, nothing.clone()), at(3));
     assert_eq!(demand(&mut aggregate, 3).in_flight, 3, "a heartbeat tells nothing new");
@@ -234,4 +239,40 @@ fn of_revisions_that_are_no_more_only_requests_are_kept() {
     aggregate.frame(&source(1), other(2, 0), at(2));
     aggregate.keep(|_, _| false);
     assert!(aggregate.sources[&source(1)].samples.is_empty());
+}
+
+#[test]
+fn time_in_pods_is_counted_apart_from_time_in_the_queue() {
+    let mut aggregate = heard(&[1]);
+    let mut told = frame(1, "a", 1, 5, 9_000_000);
+    let revision = &mut told.revisions[0];
+    (revision.queued, revision.completions, revision.abandoned) = (2, 1, 1);
+    (revision.busy_us, revision.served_us) = (Some(3_000_000), 2_000_000);
+    aggregate.frame(&source(1), told, at(1));
+    let seen = demand(&mut aggregate, 2);
+    let expected = Demand {
+        in_flight: 1,
+        queued: 2,
+        arrivals: 5,
+        completions: 1,
+        abandoned: 1,
+        request_us: 12_000_000,
+        busy_us: 4_000_000,
+        served_us: 2_000_000,
+    };
+    assert_eq!(seen, expected, "a second more of three requests, one of which is in a pod");
+    // The process is gone, and its requests with it: the one in a pod has been there for two seconds.
+    aggregate.set_sources(&sources(&[]), at(2));
+    let gone = Demand { in_flight: 0, queued: 0, completions: 2, abandoned: 3, served_us: 4_000_000, ..expected };
+    assert_eq!(demand(&mut aggregate, 9), gone);
+}
+
+#[test]
+fn an_activator_that_does_not_count_it_apart_is_taken_at_all_of_it() {
+    let mut aggregate = heard(&[1]);
+    let mut told = frame(1, "a", 0, 5, 9_000_000);
+    told.revisions[0].busy_us = None;
+    aggregate.frame(&source(1), told, at(1));
+    let seen = demand(&mut aggregate, 1);
+    assert_eq!((seen.request_us, seen.busy_us, seen.served_us), (9_000_000, 9_000_000, 9_000_000));
 }

@@ -114,7 +114,10 @@ fn believe(revision: &mut RevisionDemand) -> Result<(), (Fault, bool)> {
         queued,
         arrivals,
         completions,
+        abandoned,
         request_us,
+        busy_us,
+        served_us,
         pods,
         ..
     } = revision;
@@ -124,13 +127,13 @@ fn believe(revision: &mut RevisionDemand) -> Result<(), (Fault, bool)> {
         return Err((Fault::Name, false));
     }
     let at_once = in_flight.saturating_add(*queued);
-    let ever = [*arrivals, *completions, *request_us];
+    let ever = [*arrivals, *completions, *abandoned, *request_us, busy_us.unwrap_or(0), *served_us];
     let in_pods = pods.iter().fold(0u64, |sum, PodDemand { in_flight, .. }| sum.saturating_add(*in_flight));
     if at_once > MOST_AT_ONCE || in_pods > MOST_AT_ONCE || ever.iter().any(|n| *n > MOST_EVER) || pods.len() > MOST_PODS
     {
         return Err((Fault::Huge, false));
     }
-    let open = arrivals.saturating_sub(*completions);
+    let open = arrivals.saturating_sub(completions.saturating_add(*abandoned));
     if at_once > open {
         // Something may be there, so it is not read as nothing; but no more than what came.
         let most = open.max(1);
@@ -228,6 +231,9 @@ mod tests {
     #[case::waiting(RevisionDemand { queued: 1 << 25, arrivals: 1 << 26, ..demand() }, Fault::Huge)]
     #[case::arrivals(RevisionDemand { arrivals: u64::MAX, ..demand() }, Fault::Huge)]
     #[case::integral(RevisionDemand { request_us: u64::MAX, ..demand() }, Fault::Huge)]
+    #[case::abandoned(RevisionDemand { abandoned: u64::MAX, ..demand() }, Fault::Huge)]
+    #[case::busy(RevisionDemand { busy_us: Some(u64::MAX), ..demand() }, Fault::Huge)]
+    #[case::served(RevisionDemand { served_us: u64::MAX, ..demand() }, Fault::Huge)]
     #[case::pods(RevisionDemand { pods: vec![PodDemand { pod: "p".into(), in_flight: u64::MAX, draining: true }], ..demand() }, Fault::Huge)]
     fn an_account_that_cannot_be_is_left_out(#[case] wrong: RevisionDemand, #[case] fault: Fault) {
         let frame = Frame { revisions: vec![wrong, demand()], ..frame("a", 0, 0) };

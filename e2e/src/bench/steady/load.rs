@@ -1,0 +1,213 @@
+//! Open-loop load: requests at a constant rate, each sent when it is due, whether or not earlier ones have a response.
+//!
+//! Latency counts from the moment at which a request was due, so a client that is late makes a figure worse, never better.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Result;
+use http::StatusCode;
+use tokio::{
+    sync::oneshot,
+    task::{JoinError, JoinHandle, JoinSet},
+    time::{Instant, sleep_until},
+};
+
+use crate::world::World;
+
+/// One request. Both times count from the start of the load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sample {
+    /// When it was due.
+    pub(super) due: Duration,
+    /// When its response ended, or it failed.
+    pub(super) end: Duration,
+    /// Whether the response was 200.
+    pub(super) answered: bool,
+}
+
+impl Sample {
+    /// From the moment at which it was due to its end.
+    pub(super) fn took(&self) -> Duration {
+        self.end.saturating_sub(self.due)
+    }
+}
+
+/// What became of all requests.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    /// All of which the end is known, by the time at which they were due.
+    pub(super) samples: Vec<Sample>,
+    /// Number and first text of the failures by kind. Includes requests whose task panicked, which have no sample.
+    failures: BTreeMap<String, (u32, String)>,
+    /// The most that a request was sent after it was due.
+    pub(super) late: Duration,
+}
+
+/// A running load. Dropping it stops it.
+#[derive(Debug)]
+pub(super) struct Load {
+    /// When the first request was due.
+    pub(super) begun: Instant,
+    /// Dropped to stop it.
+    stop: oneshot::Sender<()>,
+    unanswered: Arc<AtomicUsize>,
+    task: JoinHandle<Requests>,
+}
+
+/// The end of one request: its sample, and if it failed the kind of failure and a text.
+type Ended = (Sample, Option<(String, String)>);
+
+impl Load {
+    /// Sends `GET path` to function `name` through the ingress, `rate` times a second, until [`Load::end`].
+    pub(super) fn begin(world: &World, name: &str, path: &str, rate: u32) -> Self {
+        let ((stop, stopped), unanswered, begun) = (oneshot::channel(), Arc::<AtomicUsize>::default(), Instant::now());
+        let interval = Duration::from_secs(1) / rate;
+        let (world, host, path) = (world.clone(), world.host(name), path.to_owned());
+        let send = move || {
+            let (world, host, path) = (world.clone(), host.clone(), path.clone());
+            async move {
+                match world.caller.get(&host, &path).await {
+                    Ok(answer) if answer.status == StatusCode::OK => None,
+                    Ok(answer) => Some((answer.status.to_string(), answer.text())),
+                    Err(error) => Some(("no response".to_owned(), format!("{error:#}"))),
+                }
+            }
+        };
+        let task = tokio::spawn(drive(send, begun, interval, stopped, Arc::clone(&unanswered)));
+        Self { begun, stop, unanswered, task }
+    }
+
+    /// Requests that are sent and have no response yet.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// Stops the load and waits for the requests that are under way; the client limits each of them.
+    pub(super) async fn end(self) -> Result<Requests> {
+        drop(self.stop);
+        Ok(self.task.await?)
+    }
+}
+
+async fn drive<F>(
+    send: impl Fn() -> F,
+    begun: Instant,
+    interval: Duration,
+    mut stopped: oneshot::Receiver<()>,
+    unanswered: Arc<AtomicUsize>,
+) -> Requests
+where
+    F: Future<Output = Option<(String, String)>> + Send + 'static,
+{
+    let (mut requests, mut under_way) = (Requests::default(), JoinSet::new());
+    for number in 0.. {
+        let due = interval * number;
+        tokio::select! {
+            biased;
+            _ = &mut stopped => break,
+            () = sleep_until(begun + due) => {}
+        }
+        requests.late = requests.late.max(begun.elapsed().saturating_sub(due));
+        unanswered.fetch_add(1, Ordering::Relaxed);
+        let (request, counter) = (send(), Arc::clone(&unanswered));
+        under_way.spawn(async move {
+            let failure = request.await;
+            counter.fetch_sub(1, Ordering::Relaxed);
+            (Sample { due, end: begun.elapsed(), answered: failure.is_none() }, failure)
+        });
+        while let Some(ended) = under_way.try_join_next() {
+            requests.add(ended);
+        }
+    }
+    while let Some(ended) = under_way.join_next().await {
+        requests.add(ended);
+    }
+    requests.samples.sort_unstable_by_key(|sample| sample.due);
+    requests
+}
+
+impl Requests {
+    fn add(&mut self, ended: Result<Ended, JoinError>) {
+        let failure = match ended {
+            Ok((sample, failure)) => {
+                self.samples.push(sample);
+                failure
+            }
+            Err(error) => Some(("the client".to_owned(), error.to_string())),
+        };
+        if let Some((kind, text)) = failure {
+            self.failures.entry(kind).or_insert((0, text)).0 += 1;
+        }
+    }
+
+    /// Requests without a response of 200.
+    pub(super) fn failed(&self) -> u32 {
+        self.failures.values().map(|(number, _)| number).sum()
+    }
+
+    /// Prints each kind of failure with its number and the first text.
+    pub(super) fn tell_failures(&self) {
+        for (kind, (number, first)) in &self.failures {
+            eprintln!("    {number} requests failed with {kind}, the first: {}", first.trim());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_millis(20);
+
+    /// Ten requests, of which each takes as long as `took` says and ends as `failure` says.
+    async fn ten(
+        took: fn(usize) -> Duration,
+        failure: fn(usize) -> Option<(String, String)>,
+    ) -> (Requests, usize, usize) {
+        let (stop, stopped) = oneshot::channel();
+        let (number, unanswered) = (AtomicUsize::new(0), Arc::<AtomicUsize>::default());
+        let send = move || {
+            let number = number.fetch_add(1, Ordering::Relaxed);
+            async move {
+                tokio::time::sleep(took(number)).await;
+                failure(number)
+            }
+        };
+        let load = tokio::spawn(drive(send, Instant::now(), INTERVAL, stopped, Arc::clone(&unanswered)));
+        tokio::time::sleep(INTERVAL * 9 + INTERVAL / 2).await;
+        let open = unanswered.load(Ordering::Relaxed);
+        stop.send(()).unwrap();
+        (load.await.unwrap(), open, unanswered.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_response_delays_no_other_request_and_all_are_waited_for() {
+        let slow_first = |number| Duration::from_secs(if number == 0 { 30 } else { 1 });
+        let (requests, open, left) = ten(slow_first, |_| None).await;
+        assert_eq!((open, left, requests.failed()), (10, 0, 0));
+        let due: Vec<_> = requests.samples.iter().map(|s| s.due).collect();
+        assert_eq!(due, (0..10).map(|n| INTERVAL * n).collect::<Vec<_>>());
+        assert!(requests.samples[0].took() >= Duration::from_secs(30));
+        assert!(requests.samples[1..].iter().all(|s| s.took() < Duration::from_secs(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_failure_is_counted_a_panic_too() {
+        let failure = |number| match number {
+            3 => panic!("as the test wants"),
+            7 | 8 => Some(("429 Too Many Requests".to_owned(), format!("number {number}"))),
+            _ => None,
+        };
+        let (requests, ..) = ten(|_| Duration::ZERO, failure).await;
+        assert_eq!((requests.samples.len(), requests.failed()), (9, 3));
+        assert_eq!(requests.samples.iter().filter(|s| s.answered).count(), 7);
+        assert_eq!(requests.failures["429 Too Many Requests"], (2, "number 7".to_owned()));
+    }
+}

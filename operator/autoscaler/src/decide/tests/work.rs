@@ -1,0 +1,262 @@
+//! Work and not heads: what a queue, late pods and odd requests make of the count.
+
+use super::{station::Station, *};
+
+fn steady(start: u64) -> Station {
+    Station::new(5, start, Policy::default())
+}
+
+/// Fifty requests a second of 300 ms are fifteen in pods at once: five pods at 70 % of a limit of 5.
+#[test]
+fn pods_that_start_late_are_not_asked_for_again_and_again() {
+    for start in [0, 300, 1000, 3000, 20_000, 60_000, 600_000] {
+        let mut station = steady(start);
+        station.run(120 + 4 * start / 1000, 50, 300);
+        let timeline = station.timeline();
+        assert!(station.most(0) <= 8, "a start of {start} ms: {timeline}");
+        assert!(station.turns(0) <= 1, "a start of {start} ms: {timeline}");
+        let drained = station.drained().unwrap_or(u64::MAX);
+        assert!(drained <= 3 * start + 4_000, "a start of {start} ms: drained after {drained}: {timeline}");
+        assert_eq!(station.seen.last().map(|(_, wanted, ..)| *wanted), Some(5), "a start of {start} ms: {timeline}");
+    }
+}
+
+#[test]
+fn short_windows_change_nothing_in_that() {
+    let policy = Policy {
+        idle_timeout: Duration::from_secs(5),
+        stable_window: Duration::from_secs(6),
+        panic_window: Duration::from_secs(1),
+        ..Policy::default()
+    };
+    for start in [300, 3000, 20_000] {
+        let mut station = Station::new(5, start, policy.clone());
+        station.run(200, 50, 300);
+        let timeline = station.timeline();
+        assert!(station.most(0) <= 8 && station.turns(0) <= 2, "a start of {start} ms: {timeline}");
+        let least = station.least(2 * start / 1000 + 5);
+        assert!(least >= 5, "it falls to {least}, below what the load needs: {timeline}");
+    }
+}
+
+#[test]
+fn a_second_cold_start_asks_for_what_the_first_has_learned() {
+    let mut station = steady(20_000);
+    station.run(100, 50, 300);
+    station.run(60, 0, 0);
+    assert_eq!(station.seen.last().map(|(_, wanted, ..)| *wanted), Some(0));
+    station.run(2, 50, 300);
+    assert_eq!(station.most(160), 5, "{}", station.timeline());
+}
+
+#[test]
+fn a_new_revision_assumes_what_another_has_shown() {
+    let mut station = steady(20_000);
+    station.assume(crate::Learned { start: Some(Duration::from_secs(20)), service: Some(0.3) });
+    station.run(3, 50, 300);
+    assert_eq!(station.most(0), 5, "{}", station.timeline());
+}
+
+#[test]
+fn a_cold_crowd_of_short_requests_needs_few_pods() {
+    for start in [300, 800, 2000, 20_000] {
+        let mut station = Station::new(10, start, Policy::default());
+        station.arrive(1000, 10);
+        station.run(30, 0, 0);
+        assert!(station.most(0) <= 3, "a start of {start} ms: {}", station.timeline());
+        let slowest = station.waits.iter().max().copied().unwrap_or(u64::MAX);
+        assert!(slowest <= start + 1000, "one pod does a second of work in a second: {slowest}");
+    }
+}
+
+#[test]
+fn jobs_that_take_long_get_a_pod_each_as_it_shows_that_they_do() {
+    let mut station = Station::new(1, 400, Policy::default());
+    station.arrive(20, 30_000);
+    station.run(100, 0, 0);
+    assert_eq!(station.most(0), 20, "{}", station.timeline());
+    let slowest = station.waits.iter().max().copied().unwrap_or(u64::MAX);
+    assert!(slowest <= 7_000, "the last one waited {slowest} ms");
+    assert_eq!(station.seen.last().map(|(_, wanted, ..)| *wanted), Some(0));
+}
+
+#[test]
+fn requests_that_never_end_are_load() {
+    let mut station = Station::new(10, 400, Policy::default());
+    for _ in 0..20 {
+        station.arrive(10, 10_000_000);
+        station.run(5, 0, 0);
+    }
+    station.run(600, 0, 0);
+    assert!((29..=34).contains(&station.least(600)) && station.most(0) <= 34, "{}", station.timeline());
+    assert_eq!(station.turns(300), 0, "{}", station.timeline());
+}
+
+#[test]
+fn short_requests_beside_those_that_never_end_make_no_rise() {
+    let mut station = Station::new(10, 400, Policy::default());
+    station.arrive(35, 10_000_000);
+    station.run(300, 100, 10);
+    // Thirty-five and one: six pods at seven in each.
+    assert_eq!((station.least(200), station.most(200)), (6, 6), "{}", station.timeline());
+}
+
+#[test]
+fn a_mixture_of_one_millisecond_and_ten_seconds_settles() {
+    let mut station = Station::new(10, 1000, Policy::default());
+    for _ in 0..300 {
+        station.arrive(1, 10_000);
+        station.run(1, 100, 10);
+    }
+    // Ten long ones and one short one are at once: two pods.
+    assert!(station.most(60) <= 3 && station.least(60) >= 2, "{}", station.timeline());
+    assert!(station.turns(60) <= 2, "{}", station.timeline());
+}
+
+#[test]
+fn ten_thousand_a_second_of_a_tick_each() {
+    let mut station = Station::new(100, 1000, Policy::default());
+    station.run(60, 10_000, 10);
+    // A hundred at once.
+    assert!(station.most(0) <= 4, "{}", station.timeline());
+    assert_eq!(station.least(30), 2, "{}", station.timeline());
+}
+
+#[test]
+fn a_step_of_clients_that_call_again_is_seen_within_a_second() {
+    let mut station = steady(400);
+    station.join(5, 200);
+    station.run(60, 0, 0);
+    assert_eq!(station.least(30), 2);
+    station.join(45, 200);
+    station.run(60, 0, 0);
+    assert!(station.reached(60, 15).is_some_and(|ms| ms <= 1000), "{:?}", station.reached(60, 15));
+    // Between two requests a client is none, so what is seen of fifty is a little less.
+    assert!(station.most(60) <= 15 && station.least(62) >= 14 && station.turns(60) <= 2, "{}", station.timeline());
+}
+
+#[test]
+fn a_step_of_arrivals_is_seen_within_a_second_and_overshoots_by_its_backlog_alone() {
+    let mut station = steady(400);
+    station.run(60, 25, 200);
+    station.run(60, 250, 200);
+    assert!(station.reached(60, 15).is_some_and(|ms| ms <= 1250), "{:?}", station.reached(60, 15));
+    assert!(station.most(60) <= 20 && station.turns(60) <= 1, "{}", station.timeline());
+}
+
+#[test]
+fn a_load_that_pods_just_serve_is_no_crowd_of_clients() {
+    // Three pods are asked for by another and serve exactly what arrives, with a backlog that stands.
+    let mut station = steady(400);
+    station.policy.max = 3;
+    station.run(20, 50, 300);
+    for _ in 0..20 {
+        station.arrive(10, 300);
+        station.run(1, 50, 300);
+    }
+    station.run(40, 50, 300);
+    station.policy.max = 100;
+    station.run(30, 50, 300);
+    // Two hundred wait: sixty seconds of work.
+    assert!(station.most(80) <= 15, "{}", station.timeline());
+}
+
+#[test]
+fn tries_of_a_client_that_gives_up_are_not_new_work_each_time() {
+    let mut station = steady(20_000);
+    (station.patience, station.retries) = (Some(1000), true);
+    station.run(100, 50, 300);
+    assert!(station.most(0) <= 10, "{}", station.timeline());
+    assert_eq!(station.least(70), 5, "{}", station.timeline());
+}
+
+#[test]
+fn requests_that_leave_the_queue_leave_no_pods_behind() {
+    let mut station = steady(20_000);
+    station.patience = Some(500);
+    station.run(10, 50, 300);
+    station.run(60, 0, 0);
+    assert!(station.most(0) <= 5, "{}", station.timeline());
+    assert_eq!(station.seen.last().map(|(_, wanted, ..)| *wanted), Some(0), "{}", station.timeline());
+}
+
+#[test]
+fn where_there_is_no_room_no_more_are_asked_for_and_the_reason_says_so() {
+    let mut station = steady(300);
+    station.room = 6;
+    // Thirty pods' load.
+    station.run(200, 300, 300);
+    let after = station.most(0);
+    assert!(after <= 70, "{}", station.timeline());
+    let late = station.reasons.iter().rev().take(40).filter(|reason| **reason == Reason::WaitingForCapacity).count();
+    assert!(late >= 30, "{:?}", station.reasons.iter().rev().take(40).collect::<Vec<_>>());
+    assert!(station.most(100) <= after, "{}", station.timeline());
+}
+
+#[test]
+fn pods_that_only_make_each_other_slower_are_not_added_without_end() {
+    let mut station = steady(300);
+    // Beyond four pods each gets so much slower that all together serve no more.
+    station.shared = Some(4);
+    station.run(300, 100, 300);
+    assert!(station.most(0) <= 50, "{}", station.timeline());
+    assert!(station.reasons.contains(&Reason::Bottleneck), "{}", station.timeline());
+}
+
+#[test]
+fn a_queue_that_leaves_at_once_adds_nothing() {
+    let mut station = Station::new(10, 400, Policy::default());
+    station.run(120, 60, 100);
+    let before = station.seen.last().map(|(_, wanted, ..)| *wanted);
+    for _ in 0..60 {
+        station.arrive(6, 100);
+        station.run(1, 60, 100);
+    }
+    assert!(station.most(121) <= before.unwrap_or(0) + 1, "{}", station.timeline());
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// With pods that take `start` to be ready, whatever it is, the count is never more than 2.5 times what the load
+        /// needs, and one more; or what slow start assumes before a request has been served. It does not oscillate, and comes to what the
+        /// load needs.
+        #[test]
+        fn the_gain_is_bounded(
+            rate in 1u64..200, service in 1u64..100, limit in 1u32..30, start in prop_oneof![0u64..2_000, 2_000u64..60_000, 60_000u64..600_000],
+        ) {
+            let service = service * 10;
+            let mut station = Station::new(limit, start, Policy { max: 10_000, ..Policy::default() });
+            station.run(240 + 5 * start / 1000, rate, service);
+            let target = station.policy.target;
+            let needed = pods((rate * service) as f64 / 1000.0 / target).max(1);
+            let assumed = pods(rate as f64 * 0.25 / target);
+            let timeline = || format!("{needed} needed: {}", station.timeline());
+            prop_assert!(station.most(0) <= (5 * needed / 2 + 1).max(assumed), "{}", timeline());
+            prop_assert!(station.turns(0) <= 3, "{}", timeline());
+            let last = station.seen.last().map_or(0, |(_, wanted, ..)| *wanted);
+            prop_assert!(last >= needed && last <= needed + 1, "{} at last, {}", last, timeline());
+            prop_assert!(station.seen.iter().skip(4).all(|(_, wanted, ..)| *wanted > 0));
+            prop_assert!(station.drained().is_some(), "{}", timeline());
+        }
+
+        /// More arrivals, or longer ones, are never less.
+        #[test]
+        fn more_work_never_needs_fewer_pods(
+            rate in 1u64..100, service in 1u64..60, more in (0u64..100, 0u64..60), start in 0u64..30_000,
+        ) {
+            let settled = |rate: u64, service: u64| {
+                let mut station = Station::new(5, start, Policy { max: 10_000, ..Policy::default() });
+                station.run(200 + 4 * start / 1000, rate, service * 10);
+                station.seen.last().map_or(0, |(_, wanted, ..)| *wanted)
+            };
+            let (less, much) = (settled(rate, service), settled(rate + more.0, service + more.1));
+            prop_assert!(much + 1 >= less, "{} and then {}", less, much);
+        }
+    }
+}
