@@ -24,6 +24,7 @@ impl Rouse {
         let policy = Policy {
             max: MOST_PODS,
             target: (f64::from(function.limit) * 0.7).max(1.0),
+            limit: Some(function.limit),
             idle_timeout: Duration::from_micros(scaling.idle),
             stable_window: Duration::from_micros(scaling.stable),
             prewarm: prewarm.then_some(PRICE),
@@ -39,9 +40,8 @@ impl Scaler for Rouse {
     }
 
     /// The activator's patch from zero; the frame that goes out at the same time is decided on after it.
-    fn wake(&mut self, view: &View<'_>) -> Order {
-        let pods = (view.queued as f64 / self.policy.target).ceil().max(1.0) as u32;
-        Order { pods, again: None }
+    fn wake(&mut self, _: &View<'_>) -> Order {
+        Order { pods: 1, again: None }
     }
 
     fn decide(&mut self, view: &View<'_>) -> Order {
@@ -49,8 +49,11 @@ impl Scaler for Rouse {
             in_flight: view.in_flight,
             queued: view.queued,
             arrivals: view.arrivals,
+            completions: view.completions,
+            abandoned: view.abandoned,
             request_us: view.request_us,
-            ..Demand::default()
+            busy_us: view.busy_us,
+            served_us: view.served_us,
         };
         let observed = Observed { desired: view.desired, ready: view.pods.ready() };
         let now = Duration::from_micros(view.now);
