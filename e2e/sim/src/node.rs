@@ -5,6 +5,7 @@
 //! - **Capacity**: [`Spec::room`] pods fit. Any more are unschedulable, and are scheduled in order as soon as others are
 //!   deleted.
 //! - **Start**: the image pull, then the function's start delay, then [`Spec::start_cpu_s`] of CPU.
+//! - **Deletion**: takes [`Spec::stop_cpu_s`] of CPU, and the pod keeps its capacity until then. A start is not completed.
 //! - **Requests**: [`Spec::request_cpu`] of the service time is CPU, and the rest is waiting that nothing slows down.
 //! - **CPU**: processor sharing, see [`Cpu`].
 
@@ -19,6 +20,8 @@ pub(crate) struct Spec {
     pub(crate) cores: f64,
     /// CPU-seconds that the start of a pod takes, after its start delay.
     pub(crate) start_cpu_s: f64,
+    /// CPU-seconds that the deletion of a scheduled pod takes.
+    pub(crate) stop_cpu_s: f64,
     /// Fraction of a request's service time that is CPU, from 0 to 1.
     pub(crate) request_cpu: f64,
     /// Pods that fit.
@@ -45,6 +48,7 @@ impl Default for Spec {
         Self {
             cores: f64::INFINITY,
             start_cpu_s: 0.0,
+            stop_cpu_s: 0.0,
             request_cpu: 0.0,
             room: u32::MAX,
             creates_per_s: 20.0,
@@ -57,6 +61,7 @@ impl Default for Spec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Job {
     Start(PodId),
+    Stop,
     /// The CPU part of a request that began then; `rest` is the part that is waiting.
     Request {
         pod: PodId,
@@ -76,6 +81,8 @@ pub(crate) struct Node {
     batch: Option<u32>,
     /// Pods that are created and not scheduled.
     pub(crate) pending: VecDeque<PodId>,
+    /// Pods that are deleted and keep their capacity until that is complete.
+    stopping: u32,
     image_at: Option<Micros>,
     starts: BTreeMap<u64, Token>,
 }
@@ -88,6 +95,7 @@ impl Node {
             uncreated: 0,
             batch: None,
             pending: VecDeque::new(),
+            stopping: 0,
             image_at: None,
             starts: BTreeMap::new(),
         }
@@ -127,6 +135,26 @@ impl Node {
         self.batch = Some(if self.uncreated == 0 { 1 } else { count * 2 });
         let takes = f64::from(count) / self.spec.creates_per_s * MICROS_PER_SECOND;
         (count, Some(now + takes.ceil() as Micros))
+    }
+
+    /// Whether one more pod fits beside so many that are scheduled.
+    pub(crate) fn fits(&self, scheduled: u32) -> bool {
+        scheduled + self.stopping < self.spec.room
+    }
+
+    /// So many scheduled pods are deleted.
+    pub(crate) fn stop(&mut self, now: Micros, count: u32) {
+        if self.spec.stop_cpu_s > 0.0 {
+            self.stopping += count;
+            for _ in 0..count {
+                self.cpu.run(now, self.spec.stop_cpu_s * MICROS_PER_SECOND, Job::Stop);
+            }
+        }
+    }
+
+    /// One of them is gone.
+    pub(crate) fn stopped(&mut self) {
+        self.stopping -= 1;
     }
 
     /// Returns when a pod that is scheduled now has its image.
@@ -228,6 +256,7 @@ impl<J> Cpu<J> {
     }
 
     /// CPU-seconds used so far.
+    #[cfg(test)]
     pub(crate) fn used_s(&self) -> f64 {
         self.used / MICROS_PER_SECOND
     }
@@ -336,6 +365,17 @@ mod tests {
         assert_eq!((now / 1_000, node.uncreated()), (2_000, 0), "40 at 20 per second");
         assert!(node.ask(1), "the next sync begins anew");
         assert_eq!((node.take_back(5), node.uncreated()), (4, 0));
+    }
+
+    #[test]
+    fn a_deleted_pod_keeps_its_capacity_until_it_is_gone() {
+        let mut node = Node::new(Spec { room: 3, stop_cpu_s: 2.0, cores: 1.0, ..Spec::default() });
+        assert!(node.fits(2) && !node.fits(3));
+        node.stop(0, 2);
+        assert!(node.fits(0) && !node.fits(1));
+        assert_eq!((node.cpu.next_at(), node.cpu.take(4 * SECOND)), (Some(4 * SECOND), Some(Job::Stop)));
+        node.stopped();
+        assert!(node.fits(1) && !node.fits(2));
     }
 
     #[test]

@@ -14,18 +14,14 @@ pub(crate) struct View<'a> {
     /// Requests that came, ever.
     pub(crate) arrivals: u64,
     /// Requests that ended in a pod, ever.
-    #[allow(dead_code, reason = "no policy reads the fields on work yet")]
     pub(crate) completions: u64,
     /// Requests that left the queue without a pod, ever.
-    #[allow(dead_code, reason = "no policy reads the fields on work yet")]
     pub(crate) abandoned: u64,
     /// Integral of `in_flight + queued`, in request-microseconds.
     pub(crate) request_us: u64,
     /// Integral of `in_flight`, in request-microseconds.
-    #[allow(dead_code, reason = "no policy reads the fields on work yet")]
     pub(crate) busy_us: u64,
     /// In-pod time of the requests in `completions`, summed, in microseconds.
-    #[allow(dead_code, reason = "no policy reads the fields on work yet")]
     pub(crate) served_us: u64,
     /// Pods that were asked for.
     pub(crate) desired: u32,

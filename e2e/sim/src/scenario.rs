@@ -111,6 +111,20 @@ mod tests {
         assert!(of(&["crow"]).is_err() && of(&[""]).is_err());
     }
 
+    /// Wanted/ready every two seconds on a cluster with two slow cores, before work was counted:
+    /// `1/1 13/1 29/1 62/1 82/1 100/1 100/1 100/2 100/6 … 100/16 64/16 24/16 4/4 100/3 100/3 …` and so on for 20 s.
+    #[test]
+    fn the_runaway_of_a_real_cluster_is_reproduced() {
+        let figures = build("scarce/cpu/short", 1).unwrap().run(Policy::Heads { idle: 30 }, 1).unwrap();
+        let timeline = &figures.timeline;
+        // A hundred are wanted for the work of five, and next to none of them is ready.
+        assert!(timeline[5..9].iter().all(|(wanted, ready)| *wanted == 100 && *ready <= 3), "{timeline:?}");
+        // When the queue is drained hardly any pods are wanted, and then all of it begins anew.
+        let low = (9..).find(|nth| timeline[*nth].0 <= 10).unwrap();
+        let again = &timeline[low + 7..low + 17];
+        assert!(again.iter().all(|(wanted, ready)| *wanted == 100 && *ready <= 10), "{again:?}");
+    }
+
     #[test]
     fn the_pods_needed_follow_from_the_load() {
         let scenario = build("steady/3s", 1).unwrap();

@@ -21,16 +21,16 @@ pub(crate) struct Figures {
     pub(crate) most_ratio: f64,
     /// Pod-seconds wanted beyond what the oracle has at each moment.
     pub(crate) overshoot_pod_s: f64,
-    /// The same over the oracle's pod-seconds.
+    /// The same over the oracle's pod-seconds, of which it has at least one in each second.
     pub(crate) overshoot_ratio: f64,
-    /// Seconds from a client's first try until a pod, giving up, or the end.
+    /// Seconds from a client's first try until a pod, or until it gives up.
     pub(crate) queue_p50_s: f64,
     pub(crate) queue_p99_s: f64,
     pub(crate) queue_max_s: f64,
     /// Changes of the direction of the count, per hour of constant load; none where load is never constant.
     pub(crate) turns_per_hour: Option<f64>,
     pub(crate) requests: u64,
-    /// Requests without a response at the end of the scenario that no pod had.
+    /// Requests that no pod had a minute after the end.
     pub(crate) unserved: u64,
     /// Tries that left the queue.
     pub(crate) abandoned: u64,
@@ -44,9 +44,11 @@ impl Figures {
     pub(super) fn of(scenario: &Scenario, policy: Policy, wanted: &[(Micros, u32)], trail: &Trail) -> Self {
         let needed = scenario.needed();
         let steadily = scenario.needed_steadily();
+        // The run goes on until the last request has a pod.
+        let wanted = &wanted[..wanted.partition_point(|(at, _)| *at < scenario.end())];
         let most = wanted.iter().map(|(_, count)| *count).max().unwrap_or(0);
         let overshoot = overshoot(wanted, &needed, scenario.end());
-        let oracle: u32 = needed.iter().sum();
+        let oracle: u32 = needed.iter().map(|pods| (*pods).max(1)).sum();
         let turns = |(from, to): (usize, usize)| {
             let turns = turns(wanted, from as Micros * SECOND, to as Micros * SECOND);
             f64::from(turns) * 3_600.0 / (to - from) as f64
@@ -60,7 +62,7 @@ impl Figures {
             most,
             most_ratio: f64::from(most) / f64::from(steadily),
             overshoot_pod_s: overshoot,
-            overshoot_ratio: overshoot / f64::from(oracle.max(1)),
+            overshoot_ratio: overshoot / f64::from(oracle),
             // The sketch is exact to a hundredth.
             queue_p50_s: queue(0.5).min(longest),
             queue_p99_s: queue(0.99).min(longest),
@@ -70,7 +72,7 @@ impl Figures {
             unserved: trail.unserved,
             abandoned: trail.abandoned,
             failed: trail.failed,
-            timeline: (0..=needed.len())
+            timeline: (0..needed.len())
                 .step_by(TIMELINE)
                 .map(|second| second as Micros * SECOND)
                 .map(|at| (value_at(wanted, at), value_at(&trail.ready, at)))

@@ -65,7 +65,9 @@ struct Comparison {
     queue_p99_s: (f64, f64),
     overshoot: Verdict,
     queue: Verdict,
-    /// No worse in both and better in one.
+    /// Requests that failed or were not served.
+    failed: (u64, u64),
+    /// No worse in both and better in one, or nothing to be better in.
     met: bool,
 }
 
@@ -103,10 +105,9 @@ impl Report {
     /// For people.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("{} scenarios, seed {}\n\n", self.scenarios.len(), self.seed);
-        text += &table(
-            &["scenario", ""],
-            self.scenarios.iter().map(|(name, about)| vec![(*name).to_owned(), about.clone()]),
-        );
+        for (name, about) in &self.scenarios {
+            text += &format!("{name:<20}{about}\n");
+        }
         text += "\n";
         let head = [
             "scenario",
@@ -168,13 +169,17 @@ impl Report {
                 let overshoot = Verdict::of(ours.overshoot_pod_s, theirs.overshoot_pod_s, EQUAL_OVERSHOOT);
                 let queue = Verdict::of(ours.queue_p99_s, theirs.queue_p99_s, EQUAL_QUEUE);
                 let both = [overshoot, queue];
+                let perfect = |f: &Figures| f.overshoot_pod_s <= EQUAL_OVERSHOOT && f.queue_p99_s <= EQUAL_QUEUE;
+                let better = both.contains(&Verdict::Better) || (perfect(ours) && perfect(theirs));
+                let failed = |f: &Figures| f.failed + f.unserved;
                 Comparison {
                     scenario: ours.scenario,
                     overshoot_pod_s: (ours.overshoot_pod_s, theirs.overshoot_pod_s),
                     queue_p99_s: (ours.queue_p99_s, theirs.queue_p99_s),
                     overshoot,
                     queue,
-                    met: !both.contains(&Verdict::Worse) && both.contains(&Verdict::Better),
+                    failed: (failed(ours), failed(theirs)),
+                    met: !both.contains(&Verdict::Worse) && better,
                 }
             })
             .collect();
@@ -193,7 +198,7 @@ impl Report {
 fn compared(all: &[Comparison], sum: &Sum) -> String {
     let mut text =
         "\nRouse against Knative's autoscaler: no worse in both and better in one, in each scenario\n\n".to_owned();
-    let head = ["scenario", "over, pod-s", "kpa", "", "queue p99", "kpa", "", "bar"];
+    let head = ["scenario", "over, pod-s", "kpa", "", "queue p99", "kpa", "", "failed", "kpa", "bar"];
     let rows = all.iter().map(|c| {
         vec![
             c.scenario.to_owned(),
@@ -203,6 +208,8 @@ fn compared(all: &[Comparison], sum: &Sum) -> String {
             format!("{:.2} s", c.queue_p99_s.0),
             format!("{:.2} s", c.queue_p99_s.1),
             c.queue.word().to_owned(),
+            c.failed.0.to_string(),
+            c.failed.1.to_string(),
             if c.met { "met" } else { "missed" }.to_owned(),
         ]
     });
@@ -285,6 +292,7 @@ mod tests {
             let report = report(&[figures("rouse", overshoot, queue), figures("kpa", 100.0, 1.0)]);
             report.comparison().unwrap().0[0].met
         };
+        assert!(report(&[figures("rouse", 0.0, 0.0), figures("kpa", 0.0, 0.0)]).comparison().unwrap().0[0].met);
         assert!(met(50.0, 1.0) && met(100.0, 0.5) && met(50.0, 0.5));
         assert!(!met(100.0, 1.0) && !met(50.0, 2.0) && !met(200.0, 0.5));
         assert!(report(&[figures("rouse", 1.0, 1.0)]).comparison().is_none());
