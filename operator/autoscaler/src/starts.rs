@@ -95,6 +95,12 @@ impl Starts {
         self.time
     }
 
+    /// The same, or, before one has become ready, for how long the first has been on its way: a pod may serve before it is
+    /// called ready. `None` if none is.
+    pub(crate) fn at_least(&self, now: Duration) -> Option<Duration> {
+        self.time.or_else(|| self.coming.first().map(|(asked, _)| now.saturating_sub(*asked)))
+    }
+
     /// Takes this for the start time, unless one is known.
     pub(crate) fn assume(&mut self, time: Duration) {
         self.time.get_or_insert(time);
@@ -170,6 +176,13 @@ mod tests {
             many.note(at(second), &Observed { desired: second as u32, ready: 0 });
         }
         assert_eq!((many.count(), many.coming.len()), (99, GROUPS));
+    }
+
+    #[test]
+    fn before_a_pod_is_ready_a_start_takes_as_long_as_it_has_taken() {
+        assert_eq!(noted(&[(0, 0, 0)]).at_least(at(9)), None);
+        assert_eq!(noted(&[(0, 1, 0), (5, 2, 0)]).at_least(at(20)), Some(at(20)));
+        assert_eq!(noted(&[(0, 1, 0), (3, 1, 1), (5, 2, 1)]).at_least(at(60)), Some(at(3)));
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub(crate) struct Station {
     limit: u64,
     /// How long a pod takes to start.
     pub(crate) start: Ms,
+    /// How much later than it serves a pod is called ready.
+    pub(crate) lag: Ms,
+    called: VecDeque<(Ms, u32)>,
     /// So many pods can run at once.
     pub(crate) room: u32,
     /// How much longer a request takes for each pod beyond so many, as on a node that they share.
@@ -55,6 +58,8 @@ impl Station {
             policy,
             limit: u64::from(limit),
             start,
+            lag: 0,
+            called: VecDeque::new(),
             room: u32::MAX,
             shared: None,
             patience: None,
@@ -154,7 +159,12 @@ impl Station {
 
     fn decide(&mut self) {
         (self.demand.in_flight, self.demand.queued) = (self.running.len() as u64, self.queue.len() as u64);
-        let observed = Observed { desired: self.desired, ready: self.ready };
+        self.called.push_back((self.now, self.ready));
+        while self.called.len() > 1 && self.called[1].0 + self.lag <= self.now {
+            self.called.pop_front();
+        }
+        let called = self.called.front().filter(|(at, _)| at + self.lag <= self.now).map_or(0, |(_, ready)| *ready);
+        let observed = Observed { desired: self.desired, ready: called.min(self.ready) };
         let decision = decide(Duration::from_millis(self.now), &self.demand, &observed, &self.policy, &mut self.state);
         if decision.replicas != self.desired {
             self.state.wrote(decision.replicas);
