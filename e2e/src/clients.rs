@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn other_requirements_are_another_folder() {
-        let places = Places { repo: "/r".into(), cache: "/c".into(), state: "/s".into() };
+        let places = Places { repo: "/r".into(), cache: "/c".into(), target: "/t".into(), state: "/s".into() };
         let folder = |parts: &[&[u8]]| cached(&places, "x", parts);
         assert_ne!(folder(&[b"a==1", b"3.11"]), folder(&[b"a==2", b"3.11"]));
         assert_ne!(folder(&[b"ab", b"c"]), folder(&[b"a", b"bc"]));

@@ -226,8 +226,7 @@ pub async fn load_program(places: &Places, progress: &Progress) -> Result<PathBu
 async fn compile(places: &Places, packages: &[&str], title: &str, progress: &Progress) -> Result<PathBuf> {
     let step = progress.step(title);
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    // Its own folder: other flags than those of the developer's builds, which would throw out one another.
-    let folder = places.repo.join("target/images");
+    let folder = places.target.join("images");
     let mut cargo = command("cargo", ["build", "--release", "--target", &target]);
     for package in packages {
         cargo.args(["--package", package]);
@@ -306,7 +305,7 @@ mod tests {
     #[tokio::test]
     async fn an_archive_is_written_once_per_key() {
         let folder = tempfile::tempdir().unwrap();
-        let places = Places { repo: "/".into(), cache: folder.path().into(), state: "/s".into() };
+        let places = Places { repo: "/".into(), cache: folder.path().into(), target: "/t".into(), state: "/s".into() };
         let program = folder.path().join("p");
         std::fs::write(&program, "p").unwrap();
         let image = Image { entrypoint: vec![], user: "0".into(), files: vec![(program, "/p".into())] };
