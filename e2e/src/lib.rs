@@ -6,7 +6,7 @@
 //!                                                  ingress)  by Helm)
 //! ```
 //!
-//! [`up::up`] walks that line and gives a [`Cluster`]; [`up::down`] takes back all of it. Everything that is built is kept
+//! [`up::up`] walks that line and gives a [`Cluster`]; [`down::down`] removes it. Everything that is built is kept
 //! in a cache, under a name that holds the hash of what it was built from.
 //!
 //! On such a cluster [`demo`] tells a story, [`mod@bench`] measures, and the tests below `tests/` run; all three apply and call
@@ -19,6 +19,7 @@ pub mod caller;
 pub mod clients;
 pub mod cluster;
 pub mod demo;
+pub mod down;
 pub mod generate;
 pub mod gomod;
 pub mod images;

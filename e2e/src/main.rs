@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use rouse_e2e::down::down;
 use rouse_e2e::progress::Progress;
 use rouse_e2e::requirements::Unmet;
 use rouse_e2e::test::{Run, Tier};
-use rouse_e2e::up::{Options, build_images, down, up};
+use rouse_e2e::up::{Options, build_images, up};
 use rouse_e2e::{Cluster, Places, Provider};
 
 /// sysexits' EX_UNAVAILABLE: the machine lacks something, nothing was done.
@@ -128,7 +129,7 @@ async fn run(verb: Verb) -> Result<()> {
         }
         Verb::Down { which } => {
             let found = down(&places, &which.options(false), &progress).await?;
-            eprintln!("{}", if found { "The cluster is gone." } else { "There is no such cluster." });
+            eprintln!("{}", if found { "The cluster was removed." } else { "There is no such cluster." });
         }
         Verb::Demo { which } => {
             let cluster = up(&places, &which.options(false), &progress).await?;

@@ -29,6 +29,16 @@ impl Provider {
     }
 }
 
+impl std::fmt::Display for Provider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Local => "local",
+            Self::Kind => "kind",
+            Self::Current => "current",
+        })
+    }
+}
+
 /// A Kubernetes that answers, before anything of ours is on it.
 #[derive(Clone, Debug)]
 pub struct Node {

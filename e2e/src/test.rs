@@ -9,11 +9,12 @@ use crate::{
     Places,
     api_server::ApiServer,
     clients::{self, Clients},
+    down::down,
     gomod::CLUSTER,
     process::command,
     progress::{Progress, note},
     requirements,
-    up::{Options, down, prepare, up},
+    up::{Options, prepare, up},
 };
 
 /// What a tier is run against.

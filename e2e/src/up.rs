@@ -8,13 +8,12 @@ use crate::addons;
 use crate::cluster::Cluster;
 use crate::gomod::HELM;
 use crate::images::{self, Archive};
-use crate::install::{self, NAMESPACE, RELEASE};
+use crate::install;
 use crate::lock::FileLock;
 use crate::places::{Places, check_name};
-use crate::process::run;
 use crate::progress::{Progress, note};
 use crate::provider::{Node, Provider, current, kind, local};
-use crate::requirements::{self, find_program};
+use crate::requirements::{self, Lack, Unmet, docker_answers, find_program};
 use crate::state::State;
 
 /// The domain below which functions of a test cluster answer.
@@ -36,7 +35,7 @@ pub struct Options {
 }
 
 impl Options {
-    fn name(&self, places: &Places) -> Result<String> {
+    pub(crate) fn name(&self, places: &Places) -> Result<String> {
         let name = self.name.clone().unwrap_or_else(|| places.default_name());
         check_name(&name)?;
         Ok(name)
@@ -127,7 +126,7 @@ impl Built {
 pub async fn up(places: &Places, options: &Options, progress: &Progress) -> Result<Cluster> {
     let name = options.name(places)?;
     let folder = places.cluster(&name);
-    let provider = provider(&folder, options).await?;
+    let provider = provider(&name, &folder, options).await?;
     requirements::meet(places, provider, progress).await?;
     let built = Built::build(places, provider, options, progress).await?;
 
@@ -166,28 +165,44 @@ pub async fn up(places: &Places, options: &Options, progress: &Progress) -> Resu
     Ok(cluster)
 }
 
-/// Who makes the cluster: whom the caller names, who made it, or who can.
-async fn provider(folder: &Path, options: &Options) -> Result<Provider> {
-    let before = State::read(folder)?.map(|state| state.provider);
-    match (options.provider, before) {
-        (Some(wanted), Some(before)) if wanted != before => {
-            bail!(
-                "There is a cluster of that name by another provider ({before:?}): choose another --name, or run `cargo e2e down`"
-            )
+/// The provider of the cluster: the recorded one, else the wanted one, else the machine's default.
+async fn provider(name: &str, folder: &Path, options: &Options) -> Result<Provider> {
+    match State::read(folder)?.map(|state| state.provider) {
+        Some(recorded) => {
+            let docker = recorded != Provider::Kind || docker_answers().await;
+            recorded_provider(name, recorded, options.provider, docker)
         }
-        (Some(provider), _) | (None, Some(provider)) => Ok(provider),
-        (None, None) => Ok(Provider::default_here().await),
+        None => match options.provider {
+            Some(wanted) => Ok(wanted),
+            None => Ok(Provider::default_here().await),
+        },
     }
 }
 
-fn lock_path(places: &Places, name: &str) -> PathBuf {
+/// Checks that the recorded cluster is of the wanted provider and that its Docker engine responds. `down` helps in either case.
+fn recorded_provider(name: &str, recorded: Provider, wanted: Option<Provider>, docker: bool) -> Result<Provider> {
+    let down = format!("run `cargo e2e down --name {name}`");
+    match wanted {
+        Some(wanted) if wanted != recorded => bail!(
+            "The cluster `{name}` was created by the provider {recorded}, not {wanted}: {down} to remove it, or choose another --name"
+        ),
+        _ if !docker => {
+            let how = format!("start Docker, or {down} to forget the cluster; `up` then creates a new one");
+            Err(Unmet(vec![Lack { what: format!("the Docker engine that runs the cluster `{name}`"), how }]).into())
+        }
+        _ => Ok(recorded),
+    }
+}
+
+pub(crate) fn lock_path(places: &Places, name: &str) -> PathBuf {
     places.state.join(format!(".{name}.lock"))
 }
 
 /// Installs what `up` would need, or says what it lacks, and does nothing else. Tells whether the cluster is up already.
 pub async fn prepare(places: &Places, options: &Options, progress: &Progress) -> Result<bool> {
-    let folder = places.cluster(&options.name(places)?);
-    requirements::meet(places, provider(&folder, options).await?, progress).await?;
+    let name = options.name(places)?;
+    let folder = places.cluster(&name);
+    requirements::meet(places, provider(&name, &folder, options).await?, progress).await?;
     Ok(State::read(&folder)?.is_some_and(|state| state.complete))
 }
 
@@ -234,40 +249,6 @@ async fn load(places: &Places, name: &str, built: &Built, state: &mut State, pro
     Ok(())
 }
 
-/// Removes every trace of the cluster. Gives whether there was anything.
-pub async fn down(places: &Places, options: &Options, progress: &Progress) -> Result<bool> {
-    let name = options.name(places)?;
-    let folder = places.cluster(&name);
-    let lock = FileLock::acquire(&lock_path(places, &name)).await?;
-    let state = State::read(&folder)?;
-    let provider = options.provider.or_else(|| state.as_ref().map(|state| state.provider));
-    let found = match provider {
-        Some(Provider::Kind) => {
-            let programs = kind::Programs::build(places, progress).await?;
-            kind::sweep(places, &name, &programs).await?
-        }
-        Some(Provider::Current) => leave(places, &name).await?,
-        // Without a state there can still be what a killed run of the local provider has left.
-        Some(Provider::Local) | None => local::sweep(places, &name).await?,
-    };
-    drop(lock);
-    // The folder of all clusters goes with the last of them; it is not empty while there is another.
-    let last = std::fs::read_dir(&places.state).is_ok_and(|mut entries| entries.next().is_none());
-    if last {
-        std::fs::remove_dir(&places.state).with_context(|| format!("Cannot remove {}", places.state.display()))?;
-    }
-    Ok(found)
-}
-
-/// Takes Rouse out of a cluster that is not ours. The CustomResourceDefinition stays: with it would go the user's Functions.
-async fn leave(places: &Places, name: &str) -> Result<bool> {
-    let cluster = Cluster::load(places, name)?;
-    run(cluster.helm(["uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found", "--wait"])).await?;
-    run(cluster.kubectl(["delete", "namespace", NAMESPACE, "--ignore-not-found"])).await?;
-    std::fs::remove_dir_all(&cluster.folder).with_context(|| format!("Cannot remove {}", cluster.folder.display()))?;
-    Ok(true)
-}
-
 /// Builds everything that `up` would need, and copies the images' archives to a folder if one is named.
 pub async fn build_images(
     places: &Places,
@@ -286,4 +267,25 @@ pub async fn build_images(
         }
     }
     Ok(archives)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recorded_cluster_keeps_its_provider() {
+        for wanted in [None, Some(Provider::Kind)] {
+            assert_eq!(recorded_provider("a", Provider::Kind, wanted, true).unwrap(), Provider::Kind);
+        }
+        assert_eq!(recorded_provider("a", Provider::Local, None, true).unwrap(), Provider::Local);
+    }
+
+    #[test]
+    fn another_provider_and_a_lost_docker_name_the_command_that_helps() {
+        for (wanted, docker) in [(Some(Provider::Local), true), (Some(Provider::Local), false), (None, false)] {
+            let error = recorded_provider("a", Provider::Kind, wanted, docker).unwrap_err().to_string();
+            assert!(error.contains("`cargo e2e down --name a`"), "{error}");
+        }
+    }
 }

@@ -129,13 +129,17 @@ pub async fn load(name: &str, programs: &Programs, archives: &[Archive]) -> Resu
     Ok(())
 }
 
-/// Deletes the cluster, if it is there. Gives whether there was anything.
+/// Deletes the cluster and its folder. Returns whether there was anything.
+///
+/// # Errors
+///
+/// If kind or Docker does not respond; the folder stays then.
 pub async fn sweep(places: &Places, name: &str, programs: &Programs) -> Result<bool> {
     let (cluster, folder) = (cluster_name(name), places.cluster(name));
     let exists = programs.exists(&cluster).await?;
     if exists {
         let mut delete = command(&programs.kind, ["delete", "cluster", "--name", &cluster]);
-        // Else kind would edit the user's own.
+        // Without it, kind edits the user's own kubeconfig.
         delete.arg("--kubeconfig").arg(folder.join("kubeconfig"));
         run(delete).await?;
     }
@@ -144,4 +148,41 @@ pub async fn sweep(places: &Places, name: &str, programs: &Programs) -> Result<b
         std::fs::remove_dir_all(&folder).with_context(|| format!("Cannot remove {}", folder.display()))?;
     }
     Ok(exists || had_folder)
+}
+
+/// What deletes the cluster's node by hand.
+pub fn delete_command(name: &str) -> String {
+    format!("docker rm --force --volumes {}-control-plane", cluster_name(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::Provider;
+
+    /// A kind that prints `stdout` and exits with `code`, whatever it is asked for.
+    fn programs(folder: &Path, stdout: &str, code: u8) -> Programs {
+        use std::os::unix::fs::PermissionsExt as _;
+        let kind = folder.join("kind");
+        std::fs::write(&kind, format!("#!/bin/sh\necho '{stdout}'\nexit {code}\n")).unwrap();
+        std::fs::set_permissions(&kind, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Programs { kind, kubectl: "/kubectl".into() }
+    }
+
+    fn places(folder: &Path) -> Places {
+        Places { repo: "/".into(), cache: "/".into(), target: "/".into(), state: folder.into() }
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_fails_keeps_the_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = places(folder.path());
+        State::new(Provider::Kind).write(&places.cluster("a")).unwrap();
+        let failing = programs(folder.path(), "", 1);
+        assert!(sweep(&places, "a", &failing).await.is_err());
+        assert!(places.cluster("a").exists());
+        let empty = programs(folder.path(), "rouse-other", 0);
+        assert!(sweep(&places, "a", &empty).await.unwrap());
+        assert!(!places.cluster("a").exists());
+    }
 }
