@@ -1,5 +1,6 @@
 //! The images of the cluster, as OCI archives in the cache: what the provider's node needs, the ingress, and Rouse itself.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,33 @@ pub const OURS: [&str; 3] = ["rouse-operator", "rouse-activator", "rouse-hello"]
 /// The other side of the benchmarks, which is in no image.
 const LOAD: &str = "rouse-load";
 
+/// How Rouse is compiled for its images: a profile of the workspace's Cargo.toml.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Optimized, without link-time optimization: minutes less to compile.
+    Quick,
+    /// As published, and as measured by the benchmarks.
+    Release,
+}
+
+impl Profile {
+    /// Its name, which is also the name of cargo's output folder.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Release => "release",
+        }
+    }
+
+    /// The tag of an image of this content: a quick build never shares a tag with a release build.
+    fn tag(self, digest: &str) -> String {
+        match self {
+            Self::Quick => format!("quick-{}", &digest[..12]),
+            Self::Release => digest[..12].to_owned(),
+        }
+    }
+}
+
 /// An image and the archive that holds it.
 #[derive(Clone, Debug)]
 pub struct Archive {
@@ -41,7 +69,14 @@ pub struct Archive {
 impl Archive {
     /// Names this very content: a reference alone may be given to other content later.
     pub fn key(&self) -> String {
-        self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        let file = self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        format!("{} {file}", self.reference)
+    }
+
+    /// Records in `loaded` that the cluster has this image, and no longer what had its reference before.
+    pub fn record(&self, loaded: &mut BTreeSet<String>) {
+        loaded.retain(|key| key.split(' ').next() != Some(&self.reference));
+        loaded.insert(self.key());
     }
 }
 
@@ -212,22 +247,33 @@ fn write(packed: &crate::oci::Packed, archive: &Archive) -> Result<()> {
     std::fs::rename(&fresh, &archive.path).with_context(|| format!("Cannot write {}", archive.path.display()))
 }
 
-/// Compiles Rouse's programs as its images hold them, and gives the folder that they are in.
+/// Compiles Rouse's programs as its published images contain them. Returns the folder that they are in.
 pub async fn programs(places: &Places, progress: &Progress) -> Result<PathBuf> {
-    compile(places, &OURS, "Compiling Rouse, static, for its images", progress).await
+    programs_of(places, Profile::Release, progress).await
 }
 
-/// Compiles the other side of the benchmarks, and gives the program. Apart from Rouse's own, because cargo gives crates that
+async fn programs_of(places: &Places, profile: Profile, progress: &Progress) -> Result<PathBuf> {
+    let title = format!("Compiling Rouse ({} build)", profile.name());
+    compile(places, profile, &OURS, &title, progress).await
+}
+
+/// Compiles the other side of the benchmarks. Returns the program. Apart from Rouse's own, because cargo gives crates that
 /// are built together the features that any of them asks for.
 pub async fn load_program(places: &Places, progress: &Progress) -> Result<PathBuf> {
-    Ok(compile(places, &[LOAD], "Compiling the load generator", progress).await?.join(LOAD))
+    Ok(compile(places, Profile::Release, &[LOAD], "Compiling the load generator", progress).await?.join(LOAD))
 }
 
-async fn compile(places: &Places, packages: &[&str], title: &str, progress: &Progress) -> Result<PathBuf> {
+async fn compile(
+    places: &Places,
+    profile: Profile,
+    packages: &[&str],
+    title: &str,
+    progress: &Progress,
+) -> Result<PathBuf> {
     let step = progress.step(title);
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let folder = places.target.join("images");
-    let mut cargo = command("cargo", ["build", "--release", "--target", &target]);
+    let mut cargo = command("cargo", ["build", "--profile", profile.name(), "--target", &target]);
     for package in packages {
         cargo.args(["--package", package]);
     }
@@ -241,12 +287,12 @@ async fn compile(places: &Places, packages: &[&str], title: &str, progress: &Pro
     }
     follow(cargo, &step).await?;
     step.done();
-    Ok(folder.join(target).join("release"))
+    Ok(folder.join(target).join(profile.name()))
 }
 
 /// Compiles Rouse and packs its images. `prefix` is the registry part of their references; the tag is the content's.
-pub async fn ours(places: &Places, prefix: &str, progress: &Progress) -> Result<Vec<Archive>> {
-    let programs = programs(places, progress).await?;
+pub async fn ours(places: &Places, prefix: &str, profile: Profile, progress: &Progress) -> Result<Vec<Archive>> {
+    let programs = programs_of(places, profile, progress).await?;
     let mut archives = Vec::new();
     for name in OURS {
         let program = programs.join(name);
@@ -256,8 +302,8 @@ pub async fn ours(places: &Places, prefix: &str, progress: &Progress) -> Result<
             files: vec![(program, format!("/{name}"))],
         };
         let packed = image.pack()?;
-        // The function of the examples is named in manifests, so its tag stands still.
-        let tag = if name == "rouse-hello" { "dev" } else { &packed.digest()[..12] };
+        // The manifests of the examples name their function's image, so its tag is fixed.
+        let tag = if name == "rouse-hello" { "dev".to_owned() } else { profile.tag(packed.digest()) };
         let reference = format!("{prefix}/{name}:{tag}");
         let key = hex(&Sha256::digest(&reference));
         let path = places.cache.join("images").join(format!("{name}-{}-{}.tar", &packed.digest()[..12], &key[..6]));
@@ -300,6 +346,23 @@ mod tests {
         let output = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x00007f)\n\
                       \t/lib64/ld-linux-x86-64.so.2 (0x00007f00)\n\tstatically linked\n";
         assert_eq!(parse_ldd(output), ["/lib/x86_64-linux-gnu/libm.so.6", "/lib64/ld-linux-x86-64.so.2"]);
+    }
+
+    #[test]
+    fn a_quick_build_never_has_the_tag_of_a_release_build() {
+        let digest = "0123456789abcdef";
+        assert_ne!(Profile::Quick.tag(digest), Profile::Release.tag(digest));
+    }
+
+    #[test]
+    fn an_image_that_lost_its_reference_is_loaded_again() {
+        let archive = |file: &str| Archive { name: "h".into(), reference: "localhost/h:dev".into(), path: file.into() };
+        let (quick, release) = (archive("/c/h-1.tar"), archive("/c/h-2.tar"));
+        let mut loaded = BTreeSet::from(["localhost/other:dev o.tar".to_owned()]);
+        quick.record(&mut loaded);
+        release.record(&mut loaded);
+        assert!(loaded.contains(&release.key()) && !loaded.contains(&quick.key()));
+        assert_eq!(loaded.len(), 2);
     }
 
     #[tokio::test]

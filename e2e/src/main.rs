@@ -32,6 +32,9 @@ enum Verb {
         /// Leave Rouse out: a bare cluster with its ingress.
         #[arg(long)]
         without_rouse: bool,
+        /// Build Rouse as a release does, with link-time optimization: several minutes more. Default: a quick build.
+        #[arg(long)]
+        release: bool,
     },
     /// Remove every trace of the cluster.
     Down {
@@ -102,8 +105,8 @@ struct Which {
 }
 
 impl Which {
-    fn options(self, without_rouse: bool) -> Options {
-        Options { name: self.name, provider: self.provider, without_rouse, suites: false }
+    fn options(self) -> Options {
+        Options { name: self.name, provider: self.provider, ..Options::default() }
     }
 }
 
@@ -122,30 +125,33 @@ async fn run(verb: Verb) -> Result<()> {
     let places = Places::discover()?;
     let progress = Progress::default();
     match verb {
-        Verb::Up { which, without_rouse } => {
-            let cluster = up(&places, &which.options(without_rouse), &progress).await?;
+        Verb::Up { which, without_rouse, release } => {
+            let options = Options { without_rouse, release, ..which.options() };
+            let cluster = up(&places, &options, &progress).await?;
             eprint!("\n{}", progress.table());
             print_cluster(&cluster);
         }
         Verb::Down { which } => {
-            let found = down(&places, &which.options(false), &progress).await?;
+            let found = down(&places, &which.options(), &progress).await?;
             eprintln!("{}", if found { "The cluster was removed." } else { "There is no such cluster." });
         }
         Verb::Demo { which } => {
-            let cluster = up(&places, &which.options(false), &progress).await?;
+            let cluster = up(&places, &which.options(), &progress).await?;
             rouse_e2e::demo::demo(&cluster, &places).await?;
         }
         Verb::Test { which, tier, keep, filter } => {
             let tiers = Tier::parse_list(&tier)?;
             let run = Run { tiers, keep, filter };
-            let count = rouse_e2e::test::test(&places, &which.options(false), &run, &progress).await?;
+            let count = rouse_e2e::test::test(&places, &which.options(), &run, &progress).await?;
             println!("\n{count}");
             anyhow::ensure!(count.failed == 0, "{} tests failed", count.failed);
             anyhow::ensure!(count.passed > 0, "no test has that in its name");
         }
         Verb::Bench { which, names, rounds, only, json } => {
             let wanted = rouse_e2e::bench::Wanted { names, rounds, only };
-            rouse_e2e::bench::bench(&places, &which.options(false), &wanted, json.as_deref(), &progress).await?;
+            // A quick build on a running cluster is replaced: its images have other tags.
+            let options = Options { release: true, ..which.options() };
+            rouse_e2e::bench::bench(&places, &options, &wanted, json.as_deref(), &progress).await?;
         }
         Verb::Sim { arguments } => rouse_e2e::sim::sim(&places, arguments).await?,
         Verb::Generate => {

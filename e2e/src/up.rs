@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::addons;
 use crate::cluster::Cluster;
 use crate::gomod::HELM;
-use crate::images::{self, Archive};
+use crate::images::{self, Archive, Profile};
 use crate::install;
 use crate::lock::FileLock;
 use crate::places::{Places, check_name};
@@ -32,6 +32,8 @@ pub struct Options {
     pub without_rouse: bool,
     /// Bring the images of the outside suites too, which only the tests need.
     pub suites: bool,
+    /// Build Rouse as a release does; else as quick as possible.
+    pub release: bool,
 }
 
 impl Options {
@@ -39,6 +41,11 @@ impl Options {
         let name = self.name.clone().unwrap_or_else(|| places.default_name());
         check_name(&name)?;
         Ok(name)
+    }
+
+    /// A cluster that pulls from a registry gets the release builds that `cargo e2e images` has written for it.
+    fn profile(&self, provider: Provider) -> Profile {
+        if self.release || provider == Provider::Current { Profile::Release } else { Profile::Quick }
     }
 }
 
@@ -105,7 +112,11 @@ impl Built {
             Provider::Current => current::registry()?,
             Provider::Local | Provider::Kind => LOCAL_PREFIX.to_owned(),
         };
-        let mut ours = if options.without_rouse { Vec::new() } else { images::ours(places, &prefix, progress).await? };
+        let mut ours = if options.without_rouse {
+            Vec::new()
+        } else {
+            images::ours(places, &prefix, options.profile(provider), progress).await?
+        };
         if options.suites {
             ours.push(images::suites(places, &prefix, progress).await?);
         }
@@ -243,7 +254,9 @@ async fn load(places: &Places, name: &str, built: &Built, state: &mut State, pro
     }
     let step = progress.step("Loading images");
     built.programs.load(places, name, &missing).await?;
-    state.loaded.extend(missing.iter().map(Archive::key));
+    for archive in &missing {
+        archive.record(&mut state.loaded);
+    }
     state.write(&places.cluster(name))?;
     step.done();
     Ok(())
@@ -257,7 +270,9 @@ pub async fn build_images(
     progress: &Progress,
 ) -> Result<Vec<Archive>> {
     requirements::meet(places, provider, progress).await?;
-    let built = Built::build(places, provider, &Options { suites: true, ..Options::default() }, progress).await?;
+    let built =
+        Built::build(places, provider, &Options { suites: true, release: true, ..Options::default() }, progress)
+            .await?;
     let archives = built.archives();
     if let Some(out) = out {
         std::fs::create_dir_all(out).with_context(|| format!("Cannot create {}", out.display()))?;
@@ -272,6 +287,14 @@ pub async fn build_images(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_measured_or_pulled_is_a_release_build() {
+        let profile = |release, provider| Options { release, ..Options::default() }.profile(provider);
+        assert_eq!(profile(false, Provider::Local), Profile::Quick);
+        assert_eq!(profile(true, Provider::Kind), Profile::Release);
+        assert_eq!(profile(false, Provider::Current), Profile::Release);
+    }
 
     #[test]
     fn a_recorded_cluster_keeps_its_provider() {
