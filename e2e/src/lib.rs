@@ -35,6 +35,7 @@ pub mod sim;
 pub mod state;
 pub mod test;
 pub mod up;
+pub mod wheels;
 pub mod world;
 
 pub use cluster::Cluster;

@@ -112,7 +112,7 @@ pub async fn test(places: &Places, options: &Options, run: &Run, progress: &Prog
     }
     if run.tiers.contains(&Tier::Two) {
         eprintln!("\n=== tier 2: a real API server");
-        let bin = CLUSTER.build(places, &CLUSTER.all(), progress).await?;
+        let bin = CLUSTER.build(places, &["kube-apiserver", "etcd", "kubectl"], progress).await?;
         let server = ApiServer::start(&bin).await?;
         let kubeconfig = server.kubeconfig.display().to_string();
         let args = with_filter(&["--workspace", "--test", "api_server"]);
