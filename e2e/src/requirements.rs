@@ -229,15 +229,27 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(sbin).map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
-/// Installs what can be installed; an [`Unmet`] error if something else is missing.
-pub async fn meet(places: &Places, provider: Provider, progress: &Progress) -> Result<()> {
+/// The Debian packages that have to be installed; an [`Unmet`] error if something else is missing.
+pub async fn check(places: &Places, provider: Provider) -> Result<Vec<&'static str>> {
     let plan = decide(&Facts::gather(places, provider).await?, provider);
-    if !plan.lacking.is_empty() {
-        return Err(Unmet(plan.lacking).into());
-    }
-    if !plan.install.is_empty() {
-        let step = progress.step(&format!("Installing {}", plan.install.join(", ")));
-        apt_install(&plan.install).await?;
+    if plan.lacking.is_empty() { Ok(plan.install) } else { Err(Unmet(plan.lacking).into()) }
+}
+
+/// The title of the step that installs packages.
+pub fn install_title(packages: &[&str]) -> String {
+    format!("Installing {}", packages.join(", "))
+}
+
+/// Installs what [`check`] has found.
+pub async fn install(
+    places: &Places,
+    provider: Provider,
+    packages: &[&'static str],
+    progress: &Progress,
+) -> Result<()> {
+    if !packages.is_empty() {
+        let step = progress.step(&install_title(packages));
+        apt_install(packages).await?;
         step.done();
         let left = decide(&Facts::gather(places, provider).await?, provider);
         if !left.install.is_empty() {
@@ -245,6 +257,11 @@ pub async fn meet(places: &Places, provider: Provider, progress: &Progress) -> R
         }
     }
     Ok(())
+}
+
+/// Checks and installs.
+pub async fn meet(places: &Places, provider: Provider, progress: &Progress) -> Result<()> {
+    install(places, provider, &check(places, provider).await?, progress).await
 }
 
 /// An [`Unmet`] error unless there is the Go that compiles an API server, which is all that the tests of tier 2 need.

@@ -6,11 +6,13 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::addons;
 use crate::cluster::Cluster;
+use crate::forecast::{Facts, forecast};
 use crate::gomod::HELM;
 use crate::images::{self, Archive, Profile};
 use crate::install;
 use crate::lock::FileLock;
 use crate::places::{Places, check_name};
+use crate::plan::title;
 use crate::progress::{Progress, note};
 use crate::provider::{Node, Provider, current, kind, local};
 use crate::requirements::{self, Lack, Unmet, docker_answers, find_program};
@@ -34,6 +36,8 @@ pub struct Options {
     pub suites: bool,
     /// Build Rouse as a release does; else as quick as possible.
     pub release: bool,
+    /// The demo follows, as one more step.
+    pub demo: bool,
 }
 
 impl Options {
@@ -138,7 +142,17 @@ pub async fn up(places: &Places, options: &Options, progress: &Progress) -> Resu
     let name = options.name(places)?;
     let folder = places.cluster(&name);
     let provider = provider(&name, &folder, options).await?;
-    requirements::meet(places, provider, progress).await?;
+    let packages = requirements::check(places, provider).await?;
+    let facts = Facts {
+        provider,
+        packages: &packages,
+        running: State::read(&folder)?.is_some_and(|state| state.seems_up()),
+        profile: (!options.without_rouse).then(|| options.profile(provider)),
+        suites: options.suites,
+        demo: options.demo,
+    };
+    progress.begin(forecast(places, &facts).await?);
+    requirements::install(places, provider, &packages, progress).await?;
     let built = Built::build(places, provider, options, progress).await?;
 
     let _lock = FileLock::acquire(&lock_path(places, &name)).await?;
@@ -252,7 +266,7 @@ async fn load(places: &Places, name: &str, built: &Built, state: &mut State, pro
     if missing.is_empty() {
         return Ok(());
     }
-    let step = progress.step("Loading images");
+    let step = progress.step(title::LOAD);
     built.programs.load(places, name, &missing).await?;
     for archive in &missing {
         archive.record(&mut state.loaded);

@@ -75,6 +75,11 @@ impl Wheel {
         places.cache.join(format!("{name}-{}", self.key()))
     }
 
+    /// The title of the step that fetches it.
+    pub fn step_title(&self) -> String {
+        format!("Fetching {}", self.title)
+    }
+
     /// Whether the cache has it.
     pub fn is_cached(&self, places: &Places) -> bool {
         self.folder(places).exists()
@@ -90,7 +95,7 @@ impl Wheel {
         if !folder.exists() {
             let _lock = FileLock::acquire(&folder.with_extension("lock")).await?;
             if !folder.exists() {
-                let step = progress.step(&format!("Fetching {}", self.title));
+                let step = progress.step(&self.step_title());
                 let fresh = folder.with_extension("new");
                 self.download(&fresh).await.with_context(|| format!("Cannot fetch {}", self.title))?;
                 std::fs::rename(&fresh, &folder).with_context(|| format!("Cannot write {}", folder.display()))?;

@@ -15,6 +15,7 @@ use crate::cluster::kubectl;
 use crate::gomod::{CLUSTER, KIND};
 use crate::images::Archive;
 use crate::places::Places;
+use crate::plan::title;
 use crate::process::{command, run, tail};
 use crate::progress::Progress;
 use crate::requirements::find_program;
@@ -74,7 +75,7 @@ pub async fn start(
     programs: &Programs,
     progress: &Progress,
 ) -> Result<Node> {
-    let step = progress.step("Starting Kubernetes in Docker");
+    let step = progress.step(title::START_KIND);
     let folder = places.cluster(name);
     // Free now; should somebody take it before Docker does, kind says so and the next `up` chooses another.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();

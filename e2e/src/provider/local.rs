@@ -24,6 +24,7 @@ use crate::gomod::{CLUSTER, CONTAINERD, RUNC};
 use crate::images::{self, Archive};
 use crate::lock::FileLock;
 use crate::places::Places;
+use crate::plan::title;
 use crate::process::{Process, command, run, succeeds, wait_for};
 use crate::progress::Progress;
 use crate::requirements::{cni_folder, find_program};
@@ -119,7 +120,7 @@ pub async fn start(
     archives: &[Archive],
     progress: &Progress,
 ) -> Result<Node> {
-    let step = progress.step("Starting Kubernetes");
+    let step = progress.step(title::START_LOCAL);
     let names = Names::new(places, name);
     std::fs::create_dir_all(names.folder.join("logs"))?;
     let addresses = {
