@@ -52,8 +52,8 @@ impl Profile {
     /// How long a machine with two cores compiles Rouse, measured with an empty cache.
     pub fn seconds(self) -> u64 {
         match self {
-            Self::Quick => 240,
-            Self::Release => 480,
+            Self::Quick => 120,
+            Self::Release => 330,
         }
     }
 
