@@ -6,13 +6,13 @@ use std::future::Future;
 use anyhow::{Context as _, Result, bail};
 
 use crate::cluster::Cluster;
+use crate::host::docker_responds;
 use crate::install::{NAMESPACE, RELEASE};
 use crate::lock::FileLock;
 use crate::places::Places;
 use crate::process::run;
 use crate::progress::{Progress, note};
 use crate::provider::{Provider, kind, local};
-use crate::requirements::docker_answers;
 use crate::state::State;
 use crate::up::{Options, lock_path};
 
@@ -61,7 +61,7 @@ async fn or_forget(
         Err(_) if !had_record => false,
         Err(error) => {
             note(&format!("Cannot delete the cluster `{name}`: {error:#}"));
-            note(&format!("Forgetting it. If it still exists, this deletes it: {by_hand}"));
+            note(&format!("Removed its record. If the cluster still exists, delete it with: {by_hand}"));
             true
         }
     };
@@ -73,7 +73,7 @@ async fn or_forget(
 
 async fn delete_kind(places: &Places, name: &str, progress: &Progress) -> Result<bool> {
     // Asked first: without Docker, kind would be compiled for nothing.
-    if !docker_answers().await {
+    if !docker_responds().await {
         bail!("Docker does not respond");
     }
     let programs = kind::Programs::build(places, progress).await?;

@@ -5,11 +5,12 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::gomod::{CLUSTER, CONTAINERD, CONTOUR, COREDNS, HELM, KIND, Module, RUNC, SUITES};
+use crate::host::find_program;
 use crate::images::{self, Profile};
 use crate::places::Places;
 use crate::plan::{Plan, title};
 use crate::provider::Provider;
-use crate::requirements::{find_program, install_title};
+use crate::requirements::install_title;
 use crate::wheels::{ENVOY, Wheel};
 
 /// The cores of the machine that the estimates were measured on.

@@ -216,7 +216,7 @@ impl Module {
         }
         let names: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
         let step = progress.step(&self.step_title(&names));
-        step.detail("fetching its modules");
+        step.detail("downloading modules");
         let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
         let mut list = self.go(places, &["list", "-deps", "-tags", self.tags]);
         list.args(&packages);
@@ -295,7 +295,7 @@ impl Module {
         }
         for program in programs {
             std::fs::rename(fresh.join(program), bin.join(program))
-                .with_context(|| format!("go did not make {program}"))?;
+                .with_context(|| format!("go did not create {program}"))?;
         }
         std::fs::remove_dir_all(&fresh)?;
         Ok(())

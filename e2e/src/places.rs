@@ -60,9 +60,7 @@ pub fn check_name(name: &str) -> Result<()> {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     let mut chars = name.chars();
     if name.len() > LONGEST_NAME || !name.chars().all(good) || !edge(chars.next()) || !edge(name.chars().last()) {
-        bail!(
-            "The cluster name `{name}` will not do: use up to {LONGEST_NAME} of a-z, 0-9 and -, with no - at either end"
-        );
+        bail!("Invalid cluster name `{name}`: use up to {LONGEST_NAME} of a-z, 0-9 and -, with no - at either end");
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use crate::addons;
 use crate::cluster::Cluster;
 use crate::forecast::{Facts, forecast};
 use crate::gomod::HELM;
+use crate::host::{docker_responds, find_program};
 use crate::images::{self, Archive, Profile};
 use crate::install;
 use crate::lock::FileLock;
@@ -15,7 +16,7 @@ use crate::places::{Places, check_name};
 use crate::plan::title;
 use crate::progress::{Progress, note};
 use crate::provider::{Node, Provider, current, kind, local};
-use crate::requirements::{self, Lack, Unmet, docker_answers, find_program};
+use crate::requirements::{self, Lack, Unmet};
 use crate::state::State;
 
 /// The domain below which functions of a test cluster answer.
@@ -194,7 +195,7 @@ pub async fn up(places: &Places, options: &Options, progress: &Progress) -> Resu
 async fn provider(name: &str, folder: &Path, options: &Options) -> Result<Provider> {
     match State::read(folder)?.map(|state| state.provider) {
         Some(recorded) => {
-            let docker = recorded != Provider::Kind || docker_answers().await;
+            let docker = recorded != Provider::Kind || docker_responds().await;
             recorded_provider(name, recorded, options.provider, docker)
         }
         None => match options.provider {
@@ -235,7 +236,7 @@ pub async fn prepare(places: &Places, options: &Options, progress: &Progress) ->
 async fn node(places: &Places, name: &str, built: &Built, state: &mut State, progress: &Progress) -> Result<Node> {
     let swept = |anything: bool| {
         if anything {
-            note("Removed what was left of an earlier run");
+            note("Removed the remains of an earlier run");
         }
     };
     match &built.programs {

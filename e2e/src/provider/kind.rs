@@ -13,12 +13,12 @@ use tokio::io::AsyncWriteExt as _;
 use super::Node;
 use crate::cluster::kubectl;
 use crate::gomod::{CLUSTER, KIND};
+use crate::host::find_program;
 use crate::images::Archive;
 use crate::places::Places;
 use crate::plan::title;
 use crate::process::{command, run, tail};
 use crate::progress::Progress;
-use crate::requirements::find_program;
 use crate::state::State;
 
 /// The programs that this provider needs on the host.
@@ -106,14 +106,14 @@ pub async fn start(
     let output = child.wait_with_output().await?;
     ensure!(
         output.status.success(),
-        "kind could not make the cluster:\n{}",
+        "kind could not create the cluster:\n{}",
         tail(&String::from_utf8_lossy(&output.stderr))
     );
     // `--wait` ends well even if the node did not get ready.
     let ready = ["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=120s"];
     run(kubectl(&programs.kubectl, &node.kubeconfig, ready))
         .await
-        .context("The node of the kind cluster did not get ready")?;
+        .context("The node of the kind cluster did not become ready")?;
     state.complete = true;
     state.write(&folder)?;
     step.done();
