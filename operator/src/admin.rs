@@ -16,11 +16,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    caches::Caches,
-    key::FunctionKey,
-    metrics::Metrics,
-    progress::Progress,
+    cluster::{caches::Caches, key::FunctionKey},
+    runtime::progress::Progress,
     scaler::{Explainer, NotExplained},
+    telemetry::metrics::Metrics,
 };
 
 /// What the admin port tells.
@@ -136,7 +135,7 @@ mod tests {
         assert!(text.contains("functions") && text.contains("pods"), "{text}");
         assert!(get(&admin, "/metrics").await.1.contains("rouse_operator_build_info"));
         admin.progress.reconciler.now();
-        tokio::time::advance(crate::progress::STALE * 2).await;
+        tokio::time::advance(crate::runtime::progress::STALE * 2).await;
         assert_eq!(
             get(&admin, "/livez").await,
             (StatusCode::SERVICE_UNAVAILABLE, "no progress: reconciler\n".to_owned())

@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 use rouse_crds::hosts::{AllowedHosts, BadTemplate, DEFAULT_TEMPLATE, HostTemplate};
 
 use crate::{
-    function::{Names, Scheme},
+    hosts::{Names, Scheme},
     ingress::{Gateway, Mode, Tls},
 };
 

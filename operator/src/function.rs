@@ -6,110 +6,26 @@
 //! Nothing is written when nothing has changed: all comparisons are with the caches, so a resync costs no call at all.
 
 pub mod apply;
-pub mod baselines;
 pub mod build;
-pub mod conditions;
-pub mod config;
+pub mod context;
 pub mod dereference;
-#[cfg(test)]
-mod fake_api;
-pub mod observe;
-#[cfg(test)]
-mod properties;
 pub mod rollout;
-pub mod shares;
-pub mod tell;
-pub mod traffic;
+pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod update_status;
 pub mod validate;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::jiff::Timestamp;
-use parking_lot::Mutex;
-use rouse_crds::{Function, conditions::INVALID, hosts::HostTemplate};
+use rouse_crds::{Function, conditions::INVALID};
 use tokio::time::Instant;
 
-use crate::{
-    backoff, caches::Caches, children::CompactJson, events::Events, hosts::Claims, key::FunctionKey, metrics::Metrics,
-    outcomes::Outcomes,
-};
-use baselines::Baselines;
-use update_status::LastWritten;
+use crate::{cluster::key::FunctionKey, runtime::backoff};
+pub use context::Context;
 
 /// No reconcile takes longer; one that does is given up and tried again.
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// What the five steps need beside the Function.
-#[derive(Clone, Debug)]
-pub struct Names {
-    /// Default hosts.
-    pub hosts: HostTemplate,
-    /// By what the ingress answers.
-    pub scheme: Scheme,
-    /// Domain of the cluster's own names.
-    pub cluster_domain: String,
-    /// Where the activators' Service is.
-    pub namespace: String,
-    /// The activators' Service.
-    pub activator_service: String,
-}
-
-/// By what the ingress answers, as far as the URLs in a status say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Scheme {
-    /// In the clear.
-    #[default]
-    Http,
-    /// With TLS.
-    Https,
-}
-
-impl Names {
-    /// Where the ingress answers for a host.
-    pub fn url(&self, host: &str) -> String {
-        let scheme = match self.scheme {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        };
-        format!("{scheme}://{host}")
-    }
-
-    /// The activators' Service for an ingress that has to speak HTTP/2 to them: the same pods and port, declared as h2c.
-    /// A Service of its own, because some ingress controllers take the protocol from an annotation of the whole Service.
-    pub fn h2c_service(&self) -> String {
-        format!("{}-h2c", self.activator_service)
-    }
-}
-
-/// What a reconcile works with.
-#[allow(missing_debug_implementations, reason = "kube's Client and Recorder have none of use")]
-pub struct Context {
-    /// For writes; everything that is read comes from `caches`.
-    pub client: kube::Client,
-    /// What there is.
-    pub caches: Caches,
-    /// Who owns which custom host.
-    pub claims: Claims,
-    /// Domains and the activators' Service.
-    pub names: Names,
-    /// Tells users of transitions.
-    pub events: Events,
-    /// Counts.
-    pub metrics: Metrics,
-    /// How the calls of revisions ended.
-    pub outcomes: Arc<Outcomes>,
-    /// The time of the cluster's clocks.
-    pub clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
-    /// Where the present steps of roll-outs began.
-    baselines: Baselines,
-    /// Failures in a row of each Function; one that succeeds or is gone is taken out.
-    failures: Mutex<HashMap<FunctionKey, u32>>,
-    /// Statuses that were written and have not come back through the watch yet.
-    written: Mutex<HashMap<FunctionKey, LastWritten>>,
-    /// What a Deployment looked like after it was repaired in vain: something in the cluster insists on it.
-    insisted: Mutex<HashMap<String, CompactJson>>,
-}
 
 /// Why a Function could not be reconciled now.
 #[derive(Debug, thiserror::Error)]
@@ -123,44 +39,6 @@ pub enum Error {
     /// It took too long.
     #[error("not done within {DEADLINE:?}")]
     Timeout,
-}
-
-impl Context {
-    /// A context that remembers nothing yet.
-    pub fn new(
-        client: kube::Client,
-        caches: Caches,
-        claims: Claims,
-        names: Names,
-        events: Events,
-        metrics: Metrics,
-        outcomes: Arc<Outcomes>,
-    ) -> Self {
-        Self {
-            client,
-            caches,
-            claims,
-            names,
-            events,
-            metrics,
-            outcomes,
-            clock: Box::new(Timestamp::now),
-            baselines: Baselines::default(),
-            failures: Mutex::default(),
-            written: Mutex::default(),
-            insisted: Mutex::default(),
-        }
-    }
-
-    fn forget(&self, key: &FunctionKey) {
-        self.failures.lock().remove(key);
-        self.written.lock().remove(key);
-        self.baselines.forget(key);
-        if let Some(configs) = &self.caches.configs {
-            configs.watch(key, []);
-        }
-        self.outcomes.keep(key, |_| false);
-    }
 }
 
 /// Reconciles one Function, and says when to do so again though nothing changes.

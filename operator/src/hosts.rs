@@ -2,6 +2,10 @@
 //!
 //! The rules are in `rouse_crds::hosts::ownership`; activators follow the same ones.
 
+mod names;
+
+pub use names::{Names, Scheme};
+
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
@@ -16,7 +20,7 @@ use rouse_crds::{
     hosts::ownership::{Claim, Claimant, Form, Loss, Rules, claims},
 };
 
-use crate::key::FunctionKey;
+use crate::cluster::key::FunctionKey;
 
 /// Every claim to a host, kept by the ingress loop and read by the reconciler.
 #[derive(Clone, Debug)]

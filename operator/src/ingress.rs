@@ -10,14 +10,13 @@
 
 mod acceptance;
 pub mod gateway;
-pub mod httproute;
+mod httproutes;
 mod ingresses;
 mod objects;
-mod routes;
+pub mod public_hosts;
 pub mod rules;
 pub mod shards;
 mod tls;
-pub mod ways;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -31,21 +30,16 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backoff,
-    caches::Caches,
-    events::Events,
-    function::Names,
-    hosts::{Claims, LostHost},
-    key::FunctionKey,
-    metrics::Metrics,
-    progress::Beat,
-    queue::WorkQueue,
+    cluster::{caches::Caches, key::FunctionKey},
+    hosts::{Claims, LostHost, Names},
+    runtime::{backoff, progress::Beat, queue::WorkQueue},
+    telemetry::{events::Events, metrics::Metrics},
 };
 use acceptance::Acceptance;
 pub use gateway::Gateway;
 pub use ingresses::{H2C_NAME, NAME};
+use public_hosts::Ways;
 pub use tls::Tls;
-use ways::Ways;
 
 /// After a pass, changes are gathered for so long before the next: with ten thousand Functions a pass is milliseconds of
 /// work, and a user does not see a tenth of a second.
@@ -103,7 +97,7 @@ pub struct Keeper {
 #[derive(Debug, Default)]
 struct Memory {
     /// Where hosts are in HTTPRoutes: the cache may not have heard of the last write yet.
-    placed: Option<routes::Placed>,
+    placed: Option<httproutes::Placed>,
     /// What has been found out about who serves what is written.
     acceptance: Acceptance,
     /// Whether what another mode has left is gone.
@@ -184,7 +178,7 @@ impl Keeper {
         for function in changed {
             self.reconciler.add(function);
         }
-        ways::build(functions(), &won, &self.names.hosts)
+        public_hosts::build(functions(), &won, &self.names.hosts)
     }
 
     /// Tells of what keeps public hosts from leading to the activators, or that nothing does any more.

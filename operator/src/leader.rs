@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::progress::Beat;
+use crate::runtime::progress::Beat;
 use decide::{Action, Seen, decide};
 
 /// How long a Lease holds after its last change.

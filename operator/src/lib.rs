@@ -3,8 +3,8 @@
 //! - a Function becomes objects ([`function`], and [`ingress`] for what all of them share);
 //! - demand becomes replicas ([`scaler`]).
 //!
-//! Both read from the same local copies of the cluster ([`caches`]), which every replica keeps, and both are told by them
-//! what to look at, through a [`queue`] each.
+//! Both read from the same local copies of the cluster ([`cluster::caches`]), which every replica keeps, and both are told by them
+//! what to look at, through a [`runtime::queue`] each.
 //!
 //! ```text
 //! API server ──watch──► caches ──key──► queue ──► function: dereference → validate → build → apply → update_status
@@ -14,26 +14,14 @@
 //! ```
 
 pub mod admin;
-pub mod api;
 pub mod args;
-pub mod backoff;
-pub mod cache;
-pub mod caches;
-pub mod children;
-pub mod config;
-pub mod drift;
-pub mod events;
+pub mod cluster;
 pub mod function;
 pub mod hosts;
 pub mod ingress;
-pub mod key;
 pub mod leader;
-pub mod metrics;
 pub mod operator;
-pub mod outcomes;
-pub mod progress;
-pub mod queue;
+pub mod runtime;
 pub mod scaler;
-pub mod shutdown;
-pub mod startup;
-pub mod worker;
+pub mod telemetry;
+pub mod workloads;

@@ -3,10 +3,11 @@
 use std::{process::ExitCode, time::Duration};
 
 use rouse_operator::{
-    api,
     args::{Args, LogFormat},
-    metrics::Metrics,
-    operator, shutdown,
+    cluster::client,
+    operator,
+    runtime::shutdown,
+    telemetry::metrics::Metrics,
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -36,7 +37,7 @@ async fn start(args: Args) -> anyhow::Result<()> {
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), ?args, "The operator begins");
     let metrics = Metrics::default();
-    let client = api::client(&metrics).await?;
+    let client = client::client(&metrics).await?;
     let stop = CancellationToken::new();
     let asked = stop.clone();
     let grace = args.shutdown_grace;

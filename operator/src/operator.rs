@@ -16,18 +16,17 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::{self, Admin},
     args::Args,
-    caches::{Caches, Listener, Scope},
-    events::Events,
+    cluster::{
+        caches::{Caches, Listener, Scope},
+        key::FunctionKey,
+    },
     function,
-    hosts::Claims,
+    hosts::{Claims, Names},
     ingress::{self, Keeper, Mode},
-    key::FunctionKey,
     leader::Candidate,
-    metrics::Metrics,
-    progress::Progress,
-    queue::WorkQueue,
+    runtime::{progress::Progress, queue::WorkQueue, startup, worker},
     scaler::{Explainer, Scaler, discovery},
-    startup, worker,
+    telemetry::{events::Events, metrics::Metrics},
 };
 
 /// Functions that are reconciled at once.
@@ -167,7 +166,7 @@ async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationTo
 #[allow(clippy::too_many_arguments, reason = "it is the one place where everything meets")]
 async fn lead(
     args: &Args,
-    names: function::Names,
+    names: Names,
     mode: Mode,
     owner: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference>,
     client: &Client,

@@ -31,7 +31,7 @@ use super::{
     dereference::{Kind, Removal, is_leftover},
     validate::Invalid,
 };
-use crate::{
+use crate::cluster::{
     children::{DeploymentObject, controller, owned_by},
     key::FunctionKey,
 };

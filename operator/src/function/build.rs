@@ -17,13 +17,15 @@ use k8s_openapi::{
 use kube::ResourceExt as _;
 use rouse_crds::names::{FUNCTION_LABEL, FUNCTION_UID_LABEL, MANAGED_BY, MANAGED_BY_LABEL, REVISION_LABEL};
 
-use super::rollout;
 use super::{
-    Names,
-    config::{self, Config, Verdict},
-    dereference::{Found, Kind, Removal},
+    dereference::{
+        Found, Kind, Removal,
+        config::{self, Config, Verdict},
+    },
+    rollout,
     validate::{Invalid, ValidatedFunction},
 };
+use crate::hosts::Names;
 use revision::{Known, known};
 
 /// What is to be done to the objects of one Function. `S` is [`Prepared`] or [`super::apply::Applied`].
@@ -139,7 +141,7 @@ fn configuration(latest: &Known, found: &Found) -> Verdict {
 /// Pods that a new revision begins with: as many as its first share of the calls needs now, or as prove it.
 fn initial(function: &ValidatedFunction<'_>, found: &Found, latest: &str) -> u32 {
     let scaling = function.spec.scaling();
-    let called = super::traffic::gives_latest_calls(function.spec);
+    let called = super::status::traffic::gives_latest_calls(function.spec);
     let stable = function.status.and_then(|s| rollout::stable(s, called, |name| found.deployments.contains_key(name)));
     let Some(stable) = stable.filter(|stable| stable != latest) else { return scaling.initial() };
     let ready = found.deployments.get(&stable).map_or(0, |d| d.ready());

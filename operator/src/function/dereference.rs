@@ -1,21 +1,23 @@
 //! Step one: everything that a Function refers to and owns, as the caches have it.
 
+pub mod config;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use kube::{Resource, ResourceExt as _};
 use rouse_crds::{Function, function::OnConfigChange, pod::FunctionPod};
 
-use super::{
-    Context,
-    config::{self, Config},
-};
+use super::Context;
 use crate::{
-    cache::{Cache, Cached},
-    children::{DeploymentObject, RevisionObject, ServiceObject, controller, owned_by},
-    config::Reference,
+    cluster::{
+        cache::{Cache, Cached},
+        children::{DeploymentObject, RevisionObject, ServiceObject, controller, owned_by},
+        config_versions::Reference,
+        key::FunctionKey,
+    },
     hosts::LostHost,
-    key::FunctionKey,
 };
+use config::Config;
 
 /// What belongs to one Function.
 #[derive(Debug, Default)]

@@ -3,7 +3,8 @@
 //! All that is remembered stands in `status.rollout`, so that a successor goes on where a dead operator stopped. A roll-out
 //! goes from the last revision that had all of these calls to the newest one; those between are skipped.
 
-pub mod judge;
+pub mod analysis;
+pub mod baselines;
 pub mod pods;
 
 use std::time::Duration;
@@ -15,8 +16,8 @@ use rouse_crds::{
 };
 use serde_json::json;
 
-use super::{observe::RevisionState, validate::hash};
-use crate::outcomes::Figures;
+use super::validate::hash;
+use crate::workloads::{observe::RevisionState, outcomes::Figures};
 
 /// How often a step is looked at that is judged.
 const JUDGE_EVERY: Duration = Duration::from_secs(1);
@@ -193,7 +194,7 @@ fn against(inputs: &Inputs<'_>) -> Option<String> {
     if let Some(failure) = state.failure.as_ref().filter(|_| lasting) {
         return Some(format!("none of its pods is ready ({}: {})", failure.reason, failure.message));
     }
-    judge::judge(inputs.spec.abort_on.as_ref()?, inputs.figures)
+    analysis::judge(inputs.spec.abort_on.as_ref()?, inputs.figures)
 }
 
 /// The share after `percent`.

@@ -16,42 +16,23 @@ use rouse_crds::{
 use serde_json::json;
 
 use super::{
-    Context, Names,
+    Context,
     apply::Applied,
     build::{Resources, revision::known},
-    conditions::{self, Inputs},
-    config::Config,
-    dereference::{Found, Kind},
-    observe, shares,
-    tell::tell,
+    dereference::{Found, Kind, config::Config},
+    status::{
+        assignment,
+        conditions::{self, Inputs},
+        last_written::LastWritten,
+        transitions::tell,
+    },
     validate::Invalid,
 };
-use crate::{key::FunctionKey, outcomes::Figures};
-
-/// A status that was written and has not come back through the watch yet.
-#[derive(Clone, Debug)]
-pub struct LastWritten {
-    /// The `resourceVersion` that the cache had.
-    seen: Option<String>,
-    /// The one that the write made.
-    made: Option<String>,
-    status: FunctionStatus,
-}
-
-impl LastWritten {
-    /// Whether a Function of this `resourceVersion` is from before the write.
-    ///
-    /// The write of another may come in between, and through the watch before this one: then the status that it brings is the
-    /// old one. Versions of one resource are numbers that grow, which Kubernetes promises since 1.35 and has held to before;
-    /// where they are something else, only the version that was seen is known to be old.
-    fn is_ahead_of(&self, version: Option<&String>) -> bool {
-        let number = |version: Option<&String>| version?.parse::<u128>().ok();
-        match (number(self.made.as_ref()), number(version)) {
-            (Some(made), Some(version)) => version < made,
-            _ => self.seen.as_ref() == version,
-        }
-    }
-}
+use crate::{
+    cluster::key::FunctionKey,
+    hosts::Names,
+    workloads::{observe, outcomes::Figures},
+};
 
 /// How long until something that stands in the way is looked at again: a name that is taken, an object that was refused.
 const OBSTACLE: Duration = Duration::from_secs(60);
@@ -133,7 +114,7 @@ fn compute(
         let desired = made.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
         state.desired = u32::try_from(desired).unwrap_or(0);
     }
-    let shares = shares::decide(&shares::Inputs {
+    let shares = assignment::decide(&assignment::Inputs {
         function,
         former,
         found,

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::build::template::PRE_STOP_SECONDS;
-use crate::key::FunctionKey;
+use crate::cluster::key::FunctionKey;
 
 /// What is wrong with a Function: it cannot be built until it is changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,11 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    httproute::{
-        BackendRef, Filter, HTTPRoute, HttpRouteSpec, ParentRef, PathMatch, Redirect, RouteMatch, RouteRule, Timeouts,
-    },
-    shards::Shard,
+use super::shards::Shard;
+use crate::cluster::httproute::{
+    BackendRef, Filter, HTTPRoute, HttpRouteSpec, ParentRef, PathMatch, Redirect, RouteMatch, RouteRule, Timeouts,
 };
 
 /// The Gateway that the routes hang on.

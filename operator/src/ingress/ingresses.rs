@@ -6,8 +6,8 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::ResourceExt as _;
 use rouse_crds::names::OPERATOR_FIELD_MANAGER;
 
-use super::{Keeper, Tls, rules, ways::Ways};
-use crate::key::FunctionKey;
+use super::{Keeper, Tls, public_hosts::Ways, rules};
+use crate::cluster::key::FunctionKey;
 
 /// Name of the Ingress.
 pub const NAME: &str = "rouse";

@@ -12,8 +12,8 @@ use rouse_crds::names::{MANAGED_BY, MANAGED_BY_LABEL, OPERATOR_FIELD_MANAGER};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{H2C_NAME, Keeper, Mode, NAME, gateway::Family, httproute::HTTPRoute};
-use crate::drift;
+use super::{H2C_NAME, Keeper, Mode, NAME, gateway::Family};
+use crate::cluster::{drift, httproute::HTTPRoute};
 
 /// What a shared object can be.
 pub(super) trait Shared:

@@ -8,7 +8,7 @@ use k8s_openapi::api::networking::v1::{
 };
 use rouse_crds::hosts::{DefaultHost, HostTemplate};
 
-use super::{Tls, ways::Hosts};
+use super::{Tls, public_hosts::Hosts};
 
 /// Name of the port that takes calls from the ingress, in both of the activators' Services that have it.
 const PUBLIC_PORT: &str = "public";
@@ -56,7 +56,7 @@ fn rule(host: &str, paths: &BTreeSet<String>, service: &str) -> IngressRule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingress::ways::tests::{function, ways};
+    use crate::ingress::public_hosts::tests::{function, ways};
     use rouse_crds::hosts::DEFAULT_TEMPLATE;
     use serde_json::json;
 

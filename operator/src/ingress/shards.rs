@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ways::Hosts;
+use super::public_hosts::Hosts;
 
 /// Most hosts in one route, by the Gateway API.
 const HOSTS: usize = 16;

@@ -6,7 +6,7 @@ use rouse_autoscaler::{Decision, Reason, State};
 use tokio::time::Instant;
 
 use super::{drain::Drain, habits::Kept, journal::Journal, schedules::Timetable};
-use crate::children::DeploymentObject;
+use crate::cluster::children::DeploymentObject;
 
 /// After a write the cache has the new state within so long; else it is read as it is.
 pub(super) const CATCH_UP: Duration = Duration::from_secs(2);

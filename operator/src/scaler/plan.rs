@@ -16,9 +16,11 @@ use super::{
     policy,
 };
 use crate::{
-    children::{DeploymentObject, owned_by},
+    cluster::{
+        children::{DeploymentObject, owned_by},
+        key::FunctionKey,
+    },
     function::dereference::Found,
-    key::FunctionKey,
 };
 
 /// A count that is to be written.

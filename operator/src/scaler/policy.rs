@@ -11,7 +11,10 @@ use rouse_crds::{
     function::{self, Prewarm},
 };
 
-use crate::function::{dereference::Found, observe, rollout};
+use crate::{
+    function::{dereference::Found, rollout},
+    workloads::observe,
+};
 
 /// How long after it was made a new revision that fails is tried.
 const TRY: Duration = Duration::from_secs(600);

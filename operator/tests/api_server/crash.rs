@@ -15,7 +15,7 @@ use kube::{
     Client,
     client::{Body, ClientBuilder},
 };
-use rouse_operator::{api::CountWrites, metrics::Metrics};
+use rouse_operator::{cluster::client::CountWrites, telemetry::metrics::Metrics};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tower::{Layer, Service};

@@ -7,7 +7,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
-use rouse_operator::{api::client_for, metrics::Metrics};
+use rouse_operator::{cluster::client::client_for, telemetry::metrics::Metrics};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 

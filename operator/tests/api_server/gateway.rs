@@ -12,10 +12,9 @@ use kube::{
     runtime::{conditions, wait::await_condition},
 };
 use rouse_operator::{
-    api::client_for,
     args::{Args, IngressMode},
-    ingress::httproute::HTTPRoute,
-    metrics::Metrics,
+    cluster::{client::client_for, httproute::HTTPRoute},
+    telemetry::metrics::Metrics,
 };
 use serde_json::json;
 use tokio::time::timeout;

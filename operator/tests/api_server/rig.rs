@@ -20,7 +20,7 @@ use kube::{
 };
 use rand::Rng as _;
 use rouse_crds::Function;
-use rouse_operator::{api::client_for, args::Args, metrics::Metrics, operator};
+use rouse_operator::{args::Args, cluster::client::client_for, operator, telemetry::metrics::Metrics};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::{

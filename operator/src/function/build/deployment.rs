@@ -13,8 +13,10 @@ use serde_json::{Value, json};
 
 use super::{labels_missing, metadata, revision_labels};
 use crate::{
-    children::{CompactJson, DeploymentObject},
-    drift,
+    cluster::{
+        children::{CompactJson, DeploymentObject},
+        drift,
+    },
     function::validate::{Invalid, ValidatedFunction},
 };
 

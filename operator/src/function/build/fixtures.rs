@@ -6,7 +6,7 @@ use rouse_crds::{
 };
 use serde_json::{Value, json};
 
-use crate::function::{Names, Scheme};
+use crate::hosts::{Names, Scheme};
 
 pub(crate) const UID: &str = "11111111-2222-3333-4444-555555555555";
 

@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 
 use super::{metadata, revision_labels};
 use crate::function::{
-    config::{self, Config},
-    dereference::Found,
+    dereference::{
+        Found,
+        config::{self, Config},
+    },
     validate::ValidatedFunction,
 };
 

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::{labels, labels_missing, metadata};
 use crate::{
-    children::ServiceObject,
-    drift,
-    function::{Names, validate::ValidatedFunction},
+    cluster::{children::ServiceObject, drift},
+    function::validate::ValidatedFunction,
+    hosts::Names,
 };
 
 /// What is to be done about the Service.

@@ -42,7 +42,7 @@ fn quiet(resources: &Resources<Prepared>) -> bool {
         && matches!(resources.service, service::Plan::Keep)
 }
 
-fn edit(deployment: &mut Arc<crate::children::DeploymentObject>, edit: impl FnOnce(&mut Value)) {
+fn edit(deployment: &mut Arc<crate::cluster::children::DeploymentObject>, edit: impl FnOnce(&mut Value)) {
     let mut changed = (**deployment).clone();
     let mut rest = changed.spec.rest.value();
     edit(&mut rest);

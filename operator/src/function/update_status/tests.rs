@@ -3,12 +3,14 @@ use std::sync::Arc;
 
 use rouse_crds::conditions::{ACTIVE, READY};
 
-use crate::function::{
-    build::{self, fixtures::*},
-    tell::condition,
-    validate::validate,
+use crate::{
+    function::{
+        build::{self, fixtures::*},
+        status::transitions::condition,
+        validate::validate,
+    },
+    hosts::LostHost,
 };
-use crate::hosts::LostHost;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rouse_crds::FunctionSpec;
 use serde_json::{Value, json};
 
-use crate::config::{Kind, Reference};
+use crate::cluster::config_versions::{Kind, Reference};
 
 /// What is known of the objects that a Function takes something from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use rouse_crds::{
     function::{TrafficStatus, TrafficTarget},
 };
 
-use super::rollout::Split;
+use crate::function::rollout::Split;
 
 /// What the shares are decided from.
 #[derive(Debug)]

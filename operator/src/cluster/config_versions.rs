@@ -23,7 +23,7 @@ use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::key::FunctionKey;
+use super::key::FunctionKey;
 
 /// Kinds of objects that configure containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -7,11 +7,10 @@ use kube::ResourceExt as _;
 use super::{
     Gateway, Keeper,
     gateway::{FAMILIES, Family, led},
-    httproute::HTTPRoute,
+    public_hosts::{Hosts, Ways},
     shards::{self, Shards},
-    ways::{Hosts, Ways},
 };
-use crate::cache::Cache;
+use crate::cluster::{cache::Cache, httproute::HTTPRoute};
 
 /// Where hosts are, in each family.
 pub(super) type Placed = BTreeMap<Family, Shards>;
@@ -100,7 +99,7 @@ fn place(ways: &Ways, gateway: &Gateway, former: &Placed) -> Placed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingress::ways::tests::{function, ways};
+    use crate::ingress::public_hosts::tests::{function, ways};
     use rouse_crds::hosts::DEFAULT_TEMPLATE;
     use serde_json::json;
 

@@ -22,7 +22,7 @@ use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::key::FunctionKey;
+use super::key::FunctionKey;
 
 /// What can be cached: it knows its Function, and can be made smaller.
 pub trait Cached: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static {

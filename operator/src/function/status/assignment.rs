@@ -10,18 +10,18 @@ use rouse_crds::{
     function::{FunctionStatus, RolloutSpec, RolloutStatus, TrafficStatus, Visibility},
 };
 
-use super::{
-    Names,
-    apply::Applied,
-    build::Resources,
-    dereference::{Found, Kind},
-    observe::RevisionState,
-    rollout::{self, Split, pods},
-    tell::said,
-    traffic,
-    validate::Invalid,
+use super::{traffic, transitions::said};
+use crate::{
+    function::{
+        apply::Applied,
+        build::Resources,
+        dereference::{Found, Kind},
+        rollout::{self, Split, pods},
+        validate::Invalid,
+    },
+    hosts::Names,
+    workloads::{observe::RevisionState, outcomes::Figures},
 };
-use crate::outcomes::Figures;
 
 /// What the shares are decided from.
 #[derive(Debug)]

@@ -14,16 +14,18 @@ use rouse_crds::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Context, build::fixtures::names, fake_api::FakeApi, reconcile};
+use super::fake_api::FakeApi;
 use crate::{
-    cache::{Cache, Cached},
-    caches::Caches,
-    config::Configs,
-    events::Events,
+    cluster::{
+        cache::{Cache, Cached},
+        caches::Caches,
+        config_versions::Configs,
+        key::FunctionKey,
+    },
+    function::{Context, build::fixtures::names, reconcile},
     hosts::Claims,
-    key::FunctionKey,
-    metrics::Metrics,
-    outcomes::Outcomes,
+    telemetry::{events::Events, metrics::Metrics},
+    workloads::outcomes::Outcomes,
 };
 
 /// Something that happens.
@@ -402,8 +404,11 @@ impl World {
     }
 }
 
-fn references() -> crate::config::Reference {
-    crate::config::Reference { kind: crate::config::Kind::ConfigMap, name: "c".into() }
+fn references() -> crate::cluster::config_versions::Reference {
+    crate::cluster::config_versions::Reference {
+        kind: crate::cluster::config_versions::Kind::ConfigMap,
+        name: "c".into(),
+    }
 }
 
 /// All that differs between two runs to the same end is taken away.

@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{backoff, progress::Beat, queue::WorkQueue};
+use super::{backoff, progress::Beat, queue::WorkQueue};
 
 /// How often the loop shows that it is alive when there is nothing to do.
 const TICK: Duration = Duration::from_secs(5);

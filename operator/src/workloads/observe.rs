@@ -8,8 +8,7 @@ use rouse_crds::{
     pod::{FunctionPod, PodFailure, UNSCHEDULABLE},
 };
 
-use super::dereference::Found;
-use crate::children::DeploymentObject;
+use crate::{cluster::children::DeploymentObject, function::dereference::Found};
 
 /// The state of one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use kube::{
 };
 use tower::{Layer, Service};
 
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// A connection to the API server on which nothing has come for so long is given up: the other side may be gone without a word. A watch is ended
 /// by the API server after less than five minutes, and anything else is answered sooner.

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use rouse_crds::function::{RolloutPhase, RolloutStatus};
 
 use crate::{
-    key::FunctionKey,
-    outcomes::{Figures, Outcomes},
+    cluster::key::FunctionKey,
+    workloads::outcomes::{Figures, Outcomes},
 };
 
 /// See the module. Bounded by the Functions that are being rolled out.

@@ -18,7 +18,7 @@ use rouse_crds::{
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::{cache::Cached, key::FunctionKey};
+use super::{cache::Cached, key::FunctionKey};
 
 /// A JSON value, kept as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

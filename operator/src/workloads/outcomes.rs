@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rouse_crds::demand::{self, latency_bound};
 use tokio::time::Instant;
 
-use crate::key::FunctionKey;
+use crate::cluster::key::FunctionKey;
 
 /// Processes whose last word is kept for a revision. One that was forgotten and speaks again is counted twice, so this is
 /// far beyond the activators of a cluster.

@@ -2,7 +2,7 @@
 
 use rouse_crds::function::AbortOn;
 
-use crate::outcomes::Figures;
+use crate::workloads::outcomes::Figures;
 
 /// Calls that are needed before the share of failed ones says something.
 pub const ENOUGH: u64 = 20;

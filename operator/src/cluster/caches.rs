@@ -15,11 +15,11 @@ use rouse_crds::{
 };
 use tokio::task::JoinSet;
 
-use crate::{
+use super::{
     cache::{Cache, Cached, follow},
     children::{DeploymentObject, RevisionObject, ServiceObject},
-    config::{Configs, Kind},
-    ingress::httproute::HTTPRoute,
+    config_versions::{Configs, Kind},
+    httproute::HTTPRoute,
     key::FunctionKey,
 };
 

@@ -8,11 +8,8 @@ use rouse_crds::{
     function::{FunctionStatus, RolloutPhase},
 };
 
-use super::{
-    Context,
-    conditions::{CONFIG_NOT_WATCHED, CONFIG_NOTICE},
-};
-use crate::key::FunctionKey;
+use super::conditions::{CONFIG_NOT_WATCHED, CONFIG_NOTICE};
+use crate::{cluster::key::FunctionKey, function::Context};
 
 /// The condition of this type.
 pub fn condition<'a>(status: &'a FunctionStatus, type_: &str) -> Option<&'a Condition> {

@@ -10,8 +10,12 @@ use rouse_crds::{
     pod::PodFailure,
 };
 
-use super::{apply::Conflict, dereference::Kind, observe::RevisionState, traffic::Missing, validate::Invalid};
-use crate::hosts::LostHost;
+use super::traffic::Missing;
+use crate::{
+    function::{apply::Conflict, dereference::Kind, validate::Invalid},
+    hosts::LostHost,
+    workloads::observe::RevisionState,
+};
 
 /// Reason: an object that the Function needs exists already and belongs to something else.
 pub const NAME_TAKEN: &str = "NameTaken";

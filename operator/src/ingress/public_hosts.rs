@@ -8,7 +8,7 @@ use rouse_crds::{
     hosts::{HostTemplate, ownership::Form},
 };
 
-use crate::{hosts::Won, key::FunctionKey};
+use crate::{cluster::key::FunctionKey, hosts::Won};
 
 /// Hosts, each with the paths below which it leads there. A host may be a wildcard.
 pub type Hosts = BTreeMap<String, BTreeSet<String>>;
