@@ -42,6 +42,10 @@ pub const CONTAINER: &str = "function";
 /// Name of the container port of a function pod.
 pub const CONTAINER_PORT: &str = "function";
 
+/// Seconds between a pod's deletion and SIGTERM to its container (`preStop` sleep). Activators learn of the deletion from
+/// their watch, so they may still send requests to the pod in this time.
+pub const PRE_STOP_SECONDS: i64 = 2;
+
 /// Field manager of the operator's server-side apply.
 pub const OPERATOR_FIELD_MANAGER: &str = "rouse-operator";
 

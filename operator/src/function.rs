@@ -99,7 +99,7 @@ struct Steps {
 /// The five steps.
 async fn steps(context: &Context, key: &FunctionKey, function: &Function) -> Result<Steps, Error> {
     let found = dereference::dereference(context, key, function);
-    context.outcomes.keep(key, |revision| found.deployments.contains_key(revision));
+    context.outcomes.keep(key, |revision| found.workloads.deployments.contains_key(revision));
     let prepared = validate::validate(function).and_then(|valid| build::build(&valid, &found, &context.names));
     let applied = match prepared {
         Ok(resources) => Ok(apply::apply(context, key, function, resources).await?),

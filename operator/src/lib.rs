@@ -23,5 +23,6 @@ pub mod leader;
 pub mod operator;
 pub mod runtime;
 pub mod scaler;
+pub mod spec;
 pub mod telemetry;
 pub mod workloads;

@@ -29,11 +29,13 @@ use super::{
     Context,
     build::{Prepared, Record, Resources, deployment::Repair, service::Plan},
     dereference::{Kind, Removal, is_leftover},
-    validate::Invalid,
 };
-use crate::cluster::{
-    children::{DeploymentObject, controller, owned_by},
-    key::FunctionKey,
+use crate::{
+    cluster::{
+        children::{DeploymentObject, controller, owned_by},
+        key::FunctionKey,
+    },
+    spec::invalid::Invalid,
 };
 
 /// Written, with what stood in the way.

@@ -23,9 +23,9 @@ use super::{
         config::{self, Config, Verdict},
     },
     rollout,
-    validate::{Invalid, ValidatedFunction},
+    validate::ValidatedFunction,
 };
-use crate::hosts::Names;
+use crate::{hosts::Names, spec::invalid::Invalid};
 use revision::{Known, known};
 
 /// What is to be done to the objects of one Function. `S` is [`Prepared`] or [`super::apply::Applied`].
@@ -95,7 +95,7 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
     let mut repair = Vec::new();
     let revision = if make {
         let template = template::build(function, &latest)?;
-        if found.deployments.contains_key(&latest) {
+        if found.workloads.deployments.contains_key(&latest) {
             // Compared when the new ControllerRevision has come back through the watch.
         } else {
             create.push(deployment::build(function, &latest, &function.hash, &template, initial)?);
@@ -110,7 +110,7 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
         let current = *name == latest || function.carrying.contains(name);
         let initial = if *name == latest { initial } else { function.spec.scaling().initial() };
         let wanted = deployment::build(function, name, hash, template, initial)?;
-        match found.deployments.get(name) {
+        match found.workloads.deployments.get(name) {
             None if current => create.push(wanted),
             // One that nothing is sent to and that has no Deployment was given up: it goes.
             None => {}
@@ -141,10 +141,11 @@ fn configuration(latest: &Known, found: &Found) -> Verdict {
 /// Pods that a new revision begins with: as many as its first share of the calls needs now, or as prove it.
 fn initial(function: &ValidatedFunction<'_>, found: &Found, latest: &str) -> u32 {
     let scaling = function.spec.scaling();
-    let called = super::status::traffic::gives_latest_calls(function.spec);
-    let stable = function.status.and_then(|s| rollout::stable(s, called, |name| found.deployments.contains_key(name)));
+    let called = function.spec.routes_to_latest();
+    let stable =
+        function.status.and_then(|s| rollout::stable(s, called, |name| found.workloads.deployments.contains_key(name)));
     let Some(stable) = stable.filter(|stable| stable != latest) else { return scaling.initial() };
-    let ready = found.deployments.get(&stable).map_or(0, |d| d.ready());
+    let ready = found.workloads.deployments.get(&stable).map_or(0, |d| d.ready());
     rollout::pods_to_begin(function.spec, &stable, ready).max(scaling.initial())
 }
 
@@ -156,10 +157,10 @@ fn obsolete(known: &[Known], latest: &str, function: &ValidatedFunction<'_>, fou
     let candidates = idle
         .into_iter()
         .enumerate()
-        .filter(|(i, k)| *i < old || k.template.is_none() || !found.deployments.contains_key(&k.name))
+        .filter(|(i, k)| *i < old || k.template.is_none() || !found.workloads.deployments.contains_key(&k.name))
         .map(|(_, k)| k);
     candidates
-        .filter_map(|known| match (found.deployments.get(&known.name), found.revisions.get(&known.name)) {
+        .filter_map(|known| match (found.workloads.deployments.get(&known.name), found.revisions.get(&known.name)) {
             (Some(deployment), _) => {
                 let empty = deployment.desired() == 0 && deployment.status.replicas == 0;
                 empty.then(|| Removal::of(Kind::Deployment, &**deployment))

@@ -5,17 +5,17 @@ pub mod config;
 use std::{collections::BTreeMap, sync::Arc};
 
 use kube::{Resource, ResourceExt as _};
-use rouse_crds::{Function, function::OnConfigChange, pod::FunctionPod};
+use rouse_crds::{Function, function::OnConfigChange};
 
 use super::Context;
 use crate::{
     cluster::{
-        cache::{Cache, Cached},
-        children::{DeploymentObject, RevisionObject, ServiceObject, controller, owned_by},
+        children::{RevisionObject, ServiceObject, controller},
         config_versions::Reference,
         key::FunctionKey,
     },
     hosts::LostHost,
+    workloads::{Workloads, owned},
 };
 use config::Config;
 
@@ -24,12 +24,10 @@ use config::Config;
 pub struct Found {
     /// Its revisions, by name.
     pub revisions: BTreeMap<String, Arc<RevisionObject>>,
-    /// Their Deployments, by name.
-    pub deployments: BTreeMap<String, Arc<DeploymentObject>>,
+    /// Their Deployments, and its pods.
+    pub workloads: Workloads,
     /// Its Service.
     pub service: Option<Arc<ServiceObject>>,
-    /// Its pods that are not being deleted.
-    pub pods: Vec<Arc<FunctionPod>>,
     /// What a former Function of the same name has left behind.
     pub leftovers: Vec<Removal>,
     /// Hosts that it claims and another has.
@@ -74,18 +72,13 @@ pub fn dereference(context: &Context, key: &FunctionKey, function: &Function) ->
     let uid = function.uid().unwrap_or_default();
     let caches = &context.caches;
     let mut leftovers = Vec::new();
-    let revisions = mine(&caches.revisions, key, &uid, Kind::ControllerRevision, &mut leftovers);
-    let deployments = mine(&caches.deployments, key, &uid, Kind::Deployment, &mut leftovers);
-    let mut services = mine(&caches.services, key, &uid, Kind::Service, &mut leftovers);
-    let pods = caches.pods.of(key);
+    let revisions = owned(&caches.revisions, key, &uid, leftover(Kind::ControllerRevision, key, &uid, &mut leftovers));
+    let workloads = Workloads::of(caches, key, &uid, leftover(Kind::Deployment, key, &uid, &mut leftovers));
+    let mut services = owned(&caches.services, key, &uid, leftover(Kind::Service, key, &uid, &mut leftovers));
     Found {
         revisions,
-        deployments,
+        workloads,
         service: services.remove(&key.name),
-        pods: pods
-            .into_iter()
-            .filter(|pod| pod.function_uid() == Some(&uid) && pod.metadata.deletion_timestamp.is_none())
-            .collect(),
         leftovers,
         lost_hosts: context.claims.lost(key, function),
         config: config(context, key, function),
@@ -107,28 +100,18 @@ fn config(context: &Context, key: &FunctionKey, function: &Function) -> Config {
     Config::Watched(references.into_iter().map(|(of, optional)| (of.clone(), (optional, version(&of)))).collect())
 }
 
-/// Sorts what is filed under a Function into its own and what a former one of the same name has left. What is being
-/// deleted counts as gone, and what has another kind of owner is not touched.
-fn mine<K: Cached>(
-    cache: &Cache<K>,
-    key: &FunctionKey,
-    uid: &str,
+/// Collects the objects that a former Function of the same name left behind. Objects of other owners are not touched.
+fn leftover<'a, K: Resource<DynamicType = ()>>(
     kind: Kind,
-    leftovers: &mut Vec<Removal>,
-) -> BTreeMap<String, Arc<K>> {
-    let mut mine = BTreeMap::new();
-    for object in cache.of(key) {
-        let metadata = object.meta();
-        if metadata.deletion_timestamp.is_some() {
-            continue;
-        }
-        if owned_by(metadata, uid) {
-            mine.insert(object.name_any(), object);
-        } else if is_leftover(controller(metadata), key, uid) {
-            leftovers.push(Removal::of(kind, &*object));
+    key: &'a FunctionKey,
+    uid: &'a str,
+    leftovers: &'a mut Vec<Removal>,
+) -> impl FnMut(&K) + 'a {
+    move |object| {
+        if is_leftover(controller(object.meta()), key, uid) {
+            leftovers.push(Removal::of(kind, object));
         }
     }
-    mine
 }
 
 /// Whether an owner is a former Function of the same name, which is gone since there is a newer one.

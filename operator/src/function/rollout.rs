@@ -16,7 +16,7 @@ use rouse_crds::{
 };
 use serde_json::json;
 
-use super::validate::hash;
+use crate::spec::canonical::hash;
 use crate::workloads::{observe::RevisionState, outcomes::Figures};
 
 /// How often a step is looked at that is judged.

@@ -26,11 +26,11 @@ use super::{
         last_written::LastWritten,
         transitions::tell,
     },
-    validate::Invalid,
 };
 use crate::{
     cluster::key::FunctionKey,
     hosts::Names,
+    spec::invalid::Invalid,
     workloads::{observe, outcomes::Figures},
 };
 
@@ -108,9 +108,9 @@ fn compute(
         Ok(resources) => (resources.latest.clone(), resources.state.rejected.as_ref()),
         Err(invalid) => (former.latest_revision.clone().unwrap_or_default(), Some(invalid)),
     };
-    let mut state = observe::revision(found, &latest, spec.timeouts().cold_start(), now);
+    let mut state = observe::revision(&found.workloads, &latest, spec.timeouts().cold_start(), now);
     let made = applied.iter().flat_map(|r| &r.create).find(|made| made.name_any() == latest);
-    if let Some(made) = made.filter(|_| !found.deployments.contains_key(&latest)) {
+    if let Some(made) = made.filter(|_| !found.workloads.deployments.contains_key(&latest)) {
         let desired = made.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
         state.desired = u32::try_from(desired).unwrap_or(0);
     }
@@ -125,10 +125,11 @@ fn compute(
         figures,
         now,
     });
-    let others = found.deployments.iter().filter(|(name, _)| **name != latest).map(|(_, d)| (d.desired(), d.ready()));
+    let others =
+        found.workloads.deployments.iter().filter(|(name, _)| **name != latest).map(|(_, d)| (d.desired(), d.ready()));
     let (desired, ready) = others.fold((state.desired, state.ready), |sum, next| (sum.0 + next.0, sum.1 + next.1));
 
-    let pods_refused = observe::pods_refused(found);
+    let pods_refused = observe::pods_refused(&found.workloads);
     let aborted = shares.rollout.as_ref().filter(|r| r.phase == RolloutPhase::Aborted);
     let mut conditions = former.conditions.clone();
     let wanted = conditions::decide(&Inputs {
@@ -143,7 +144,8 @@ fn compute(
         rolling: aborted.is_none() && shares.rollout.is_some(),
         notice: (found.config == Config::NotWatched).then_some(conditions::CONFIG_NOTICE),
         unproven_is_fine: scaling.initial() == 0,
-        pods: desired.max(u32::try_from(found.pods.iter().filter(|p| !p.ended()).count()).unwrap_or(u32::MAX)),
+        pods: desired
+            .max(u32::try_from(found.workloads.pods.iter().filter(|p| !p.ended()).count()).unwrap_or(u32::MAX)),
         pods_refused: pods_refused.as_ref(),
     });
     let generation = function.metadata.generation.unwrap_or_default();
@@ -193,7 +195,7 @@ fn revisions(
         .collect();
     let there = known.into_iter().filter(|known| !gone(&known.name)).rev().map(|known| RevisionStatus {
         percent: percent(&known.name),
-        ready: count(found.deployments.get(&known.name).map_or(0, |d| d.ready())),
+        ready: count(found.workloads.deployments.get(&known.name).map_or(0, |d| d.ready())),
         name: known.name,
         image: known.image,
         created: known.created,

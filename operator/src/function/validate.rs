@@ -5,30 +5,14 @@ use kube::{Resource as _, ResourceExt as _};
 use rouse_crds::{
     Function, FunctionSpec,
     function::FunctionStatus,
-    names::{CONTAINER, GROUP, MANAGED_BY_LABEL, POD_DELETION_COST_ANNOTATION},
+    names::{CONTAINER, GROUP, MANAGED_BY_LABEL, POD_DELETION_COST_ANNOTATION, PRE_STOP_SECONDS},
 };
 use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
 
-use super::build::template::PRE_STOP_SECONDS;
-use crate::cluster::key::FunctionKey;
-
-/// What is wrong with a Function: it cannot be built until it is changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}")]
-pub struct Invalid {
-    /// Path of the field.
-    pub field: String,
-    /// What is wrong and how to mend it.
-    pub message: String,
-}
-
-impl Invalid {
-    /// `field` is wrong as `message` says.
-    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
-    }
-}
+use crate::{
+    cluster::key::FunctionKey,
+    spec::{canonical::hash, invalid::Invalid},
+};
 
 /// A Function that can be built.
 #[derive(Debug)]
@@ -96,45 +80,6 @@ fn container(spec: &FunctionSpec) -> Value {
     match whole {
         Value::Object(fields) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
         other => other,
-    }
-}
-
-/// The first 80 bits of SHA-256 over the value in canonical form (keys sorted), in hexadecimal.
-pub fn hash(value: &Value) -> String {
-    let mut text = String::new();
-    canonical(value, &mut text);
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// JSON with sorted keys, whatever order the map keeps them in.
-fn canonical(value: &Value, out: &mut String) {
-    match value {
-        Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_by_key(|(name, _)| *name);
-            out.push('{');
-            for (index, (name, value)) in entries.into_iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                out.push_str(&Value::from(name.as_str()).to_string());
-                out.push(':');
-                canonical(value, out);
-            }
-            out.push('}');
-        }
-        Value::Array(list) => {
-            out.push('[');
-            for (index, value) in list.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                canonical(value, out);
-            }
-            out.push(']');
-        }
-        scalar => out.push_str(&scalar.to_string()),
     }
 }
 

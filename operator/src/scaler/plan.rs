@@ -20,7 +20,7 @@ use crate::{
         children::{DeploymentObject, owned_by},
         key::FunctionKey,
     },
-    function::dereference::Found,
+    workloads::Workloads as Found,
 };
 
 /// A count that is to be written.

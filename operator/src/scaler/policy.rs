@@ -11,10 +11,7 @@ use rouse_crds::{
     function::{self, Prewarm},
 };
 
-use crate::{
-    function::{dereference::Found, rollout},
-    workloads::observe,
-};
+use crate::workloads::{self as rollout, Workloads as Found, observe};
 
 /// How long after it was made a new revision that fails is tried.
 const TRY: Duration = Duration::from_secs(600);

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{Timestamp, tz::TimeZone};
 use rouse_autoscaler::schedule::{self, Active, Cron, Zone};
 use rouse_crds::{FunctionSpec, function::Schedule};
 
-use crate::function::validate::Invalid;
+use crate::spec::invalid::Invalid;
 
 /// The wall clock is looked at again after so long, lest one that was set be noticed only when a window should end.
 const LONGEST_TRUST: Duration = Duration::from_secs(15 * 60);

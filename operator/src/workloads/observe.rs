@@ -8,7 +8,8 @@ use rouse_crds::{
     pod::{FunctionPod, PodFailure, UNSCHEDULABLE},
 };
 
-use crate::{cluster::children::DeploymentObject, function::dereference::Found};
+use super::Workloads;
+use crate::cluster::children::DeploymentObject;
 
 /// The state of one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,9 +28,9 @@ pub struct RevisionState {
 }
 
 /// Looks at `revision` at the time `now` of the cluster's clocks. `cold_start` is how long a pod may take.
-pub fn revision(found: &Found, revision: &str, cold_start: Duration, now: Timestamp) -> RevisionState {
-    let Some(deployment) = found.deployments.get(revision) else { return RevisionState::default() };
-    let mut pods: Vec<_> = found.pods.iter().filter(|pod| pod.revision() == Some(revision)).map(|p| &**p).collect();
+pub fn revision(workloads: &Workloads, revision: &str, cold_start: Duration, now: Timestamp) -> RevisionState {
+    let Some(deployment) = workloads.deployments.get(revision) else { return RevisionState::default() };
+    let mut pods: Vec<_> = workloads.pods.iter().filter(|pod| pod.revision() == Some(revision)).map(|p| &**p).collect();
     // A pod that has ended (evicted, say) stays as an object for long. It speaks only while one is wanted and none lives.
     let alive = pods.iter().any(|pod| !pod.ended());
     pods.retain(|pod| !pod.ended() || (!alive && deployment.desired() > 0));
@@ -78,9 +79,9 @@ fn since_when(pod: &FunctionPod, failure: &PodFailure) -> Option<Timestamp> {
 }
 
 /// Why pods that are wanted cannot be made now, if that is so of any revision.
-pub fn pods_refused(found: &Found) -> Option<PodFailure> {
-    found.deployments.iter().find_map(|(revision, deployment)| {
-        let none = !found.pods.iter().any(|pod| pod.revision() == Some(revision));
+pub fn pods_refused(workloads: &Workloads) -> Option<PodFailure> {
+    workloads.deployments.iter().find_map(|(revision, deployment)| {
+        let none = !workloads.pods.iter().any(|pod| pod.revision() == Some(revision));
         Some((none && deployment.desired() > 0).then(|| not_made(deployment)).flatten()?.0)
     })
 }
@@ -146,8 +147,8 @@ mod tests {
 
     const COLD: Duration = Duration::from_secs(60);
 
-    fn found(deployment_status: Value, pods: &[Value]) -> Found {
-        let mut found = Found::default();
+    fn found(deployment_status: Value, pods: &[Value]) -> Workloads {
+        let mut found = Workloads::default();
         let mut deployment = json!({"metadata": {"name": "r"}, "spec": {"replicas": 1}});
         deployment["status"] = deployment_status;
         found.deployments.insert("r".into(), Arc::new(serde_json::from_value(deployment).unwrap()));

@@ -17,7 +17,8 @@ use crate::{
         children::{CompactJson, DeploymentObject},
         drift,
     },
-    function::validate::{Invalid, ValidatedFunction},
+    function::validate::ValidatedFunction,
+    spec::invalid::Invalid,
 };
 
 /// How long a roll-out may make no progress. Only a word in the Deployment's status: Rouse reads the pods.

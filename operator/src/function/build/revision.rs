@@ -40,7 +40,7 @@ pub struct Known {
 /// Every revision of a function, by number.
 pub fn known(function: &str, found: &Found) -> Vec<Known> {
     let mut by_number = BTreeMap::new();
-    for (name, deployment) in &found.deployments {
+    for (name, deployment) in &found.workloads.deployments {
         let number = name.strip_prefix(function).and_then(|rest| rest.strip_prefix('-')).and_then(|n| n.parse().ok());
         let hash = deployment.metadata.labels.as_ref().and_then(|l| l.get(CONTAINER_HASH_LABEL)).cloned();
         if let Some(number) = number {

@@ -3,16 +3,12 @@
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use rouse_crds::{
     function::Protocol,
-    names::{CONTAINER, CONTAINER_PORT, PROTOCOL_ANNOTATION},
+    names::{CONTAINER, CONTAINER_PORT, PRE_STOP_SECONDS, PROTOCOL_ANNOTATION},
 };
 use serde_json::{Map, Value, json};
 
 use super::{merge::merge, revision_labels};
-use crate::function::validate::{Invalid, ValidatedFunction};
-
-/// Seconds between "this pod goes" and the container's SIGTERM. Activators learn of a pod's end by their watch, so for a
-/// moment after it they still send requests there.
-pub const PRE_STOP_SECONDS: i64 = 2;
+use crate::{function::validate::ValidatedFunction, spec::invalid::Invalid};
 
 /// Builds the template of `revision`, with the user's partial template merged over it.
 ///

@@ -25,7 +25,7 @@ fn written(resources: &Resources<Prepared>, found: &mut Found) {
         value["spec"]["strategy"] = json!({"type": "RollingUpdate"});
         value["spec"]["template"]["spec"]["restartPolicy"] = json!("Always");
         value["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = json!("IfNotPresent");
-        found.deployments.insert(deployment.name_any(), Arc::new(serde_json::from_value(value).unwrap()));
+        found.workloads.deployments.insert(deployment.name_any(), Arc::new(serde_json::from_value(value).unwrap()));
     }
     if let service::Plan::Create(service) | service::Plan::Repair(service) = &resources.service {
         found.service = Some(Arc::new(serde_json::from_value(serde_json::to_value(service).unwrap()).unwrap()));
@@ -121,7 +121,7 @@ fn only_a_change_of_the_container_makes_a_revision() {
 fn a_crash_between_the_revision_and_its_deployment_is_made_good() {
     let mut found = Found::default();
     written(&built(&hello(), &found), &mut found);
-    found.deployments.clear();
+    found.workloads.deployments.clear();
     let again = built(&hello(), &found);
     assert!(again.revision.is_none());
     assert_eq!((again.create.len(), again.latest.as_str()), (1, "hello-00001"));
@@ -145,7 +145,7 @@ fn a_lost_controller_revision_comes_back_under_its_name() {
 fn an_edited_deployment_is_repaired_without_its_count(#[case] change: fn(&mut Value), #[case] difference: &str) {
     let mut found = Found::default();
     written(&built(&hello(), &found), &mut found);
-    edit(found.deployments.get_mut("hello-00001").unwrap(), change);
+    edit(found.workloads.deployments.get_mut("hello-00001").unwrap(), change);
     let resources = built(&hello(), &found);
     let [repair] = &resources.repair[..] else { panic!("{:?}", resources.repair) };
     assert_eq!(repair.difference, difference);
@@ -164,7 +164,7 @@ fn a_template_of_an_older_rouse_stays_as_it_is() {
     older(&mut data["template"]);
     revision.data = (&data).into();
     found.revisions.insert("hello-00001".into(), Arc::new(revision));
-    edit(found.deployments.get_mut("hello-00001").unwrap(), |spec| older(&mut spec["template"]));
+    edit(found.workloads.deployments.get_mut("hello-00001").unwrap(), |spec| older(&mut spec["template"]));
     assert!(quiet(&built(&hello(), &found)));
 }
 
@@ -183,7 +183,7 @@ fn a_revision_that_could_not_be_started_goes_when_it_is_not_wanted_any_more() {
     let mut found = Found::default();
     written(&built(&hello(), &found), &mut found);
     written(&built(&function(json!({"image": "refused"})), &found), &mut found);
-    found.deployments.remove("hello-00002");
+    found.workloads.deployments.remove("hello-00002");
     let back = built(&hello(), &found);
     assert_eq!(back.latest, "hello-00003");
     let created: Vec<_> = back.create.iter().map(ResourceExt::name_any).collect();
@@ -201,7 +201,7 @@ fn old_revisions_go_unless_they_carry_traffic_or_have_pods() {
     let mut latest = function(json!({"image": "i:14", "scaling": {"initial": 0}, "revisionHistoryLimit": 9}));
     let traffic = json!({"traffic": [{"revision": "hello-00002", "percent": 100}]});
     latest.status = Some(serde_json::from_value(traffic).unwrap());
-    let busy = found.deployments.get_mut("hello-00003").unwrap();
+    let busy = found.workloads.deployments.get_mut("hello-00003").unwrap();
     let mut with_pods = (**busy).clone();
     with_pods.status.replicas = 1;
     *busy = Arc::new(with_pods);
@@ -210,7 +210,7 @@ fn old_revisions_go_unless_they_carry_traffic_or_have_pods() {
         gone(&found),
         [(Kind::Deployment, "hello-00001".to_owned()), (Kind::Deployment, "hello-00004".to_owned())]
     );
-    found.deployments.remove("hello-00001");
+    found.workloads.deployments.remove("hello-00001");
     assert_eq!(gone(&found)[0], (Kind::ControllerRevision, "hello-00001".to_owned()));
 }
 
@@ -223,7 +223,7 @@ fn old_revisions_go_unless_they_carry_traffic_or_have_pods() {
 fn a_new_revision_begins_with_what_its_share_needs(#[case] more: Value, #[case] replicas: i32) {
     let mut found = Found::default();
     written(&built(&hello(), &found), &mut found);
-    let busy = found.deployments.get_mut("hello-00001").unwrap();
+    let busy = found.workloads.deployments.get_mut("hello-00001").unwrap();
     let mut with_pods = (**busy).clone();
     with_pods.status.ready_replicas = 7;
     *busy = Arc::new(with_pods);

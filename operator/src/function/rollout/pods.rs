@@ -1,6 +1,6 @@
 //! How many pods a new revision needs before it gets calls. Pure.
 
-use rouse_crds::function::{FunctionStatus, RolloutPhase, TrafficTarget};
+use rouse_crds::function::TrafficTarget;
 
 /// The part of `ready` pods of the revision `from` that serves calls to the latest: it may have calls by its own name too.
 pub fn need(traffic: &[TrafficTarget], from: &str, ready: u32) -> u32 {
@@ -28,13 +28,6 @@ pub fn before(from: u32, to: u32, former: u32, new: u32) -> u32 {
     let by_share = former.saturating_mul(to).saturating_add(rest / 2) / rest;
     let by_sum = former.saturating_add(new).saturating_mul(to).div_ceil(100);
     by_share.max(former.min(1)).min(by_sum)
-}
-
-/// Pods that the roll-out asks for of `revision`: the scaler does not go below while it is under way.
-pub fn held(status: Option<&FunctionStatus>, revision: &str) -> u32 {
-    let rollout = status.and_then(|s| s.rollout.as_ref());
-    let mine = rollout.filter(|r| r.revision == revision && r.phase == RolloutPhase::Progressing);
-    mine.and_then(|r| r.pods).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -17,9 +17,9 @@ use crate::{
         build::Resources,
         dereference::{Found, Kind},
         rollout::{self, Split, pods},
-        validate::Invalid,
     },
     hosts::Names,
+    spec::invalid::Invalid,
     workloads::{observe::RevisionState, outcomes::Figures},
 };
 
@@ -66,15 +66,15 @@ pub fn decide(inputs: &Inputs<'_>) -> Shares {
         let (traffic, rollout) = (former.traffic.clone(), former.rollout.clone());
         return Shares { traffic, rollout, missing: None, look_again: None };
     }
-    let mut existing: Vec<String> = found.deployments.keys().cloned().collect();
+    let mut existing: Vec<String> = found.workloads.deployments.keys().cloned().collect();
     existing.extend(applied.iter().flat_map(|r| &r.create).map(ResourceExt::name_any));
     existing.sort();
     existing.dedup();
     let wanted = function.spec.traffic.as_deref().unwrap_or_default();
-    let called = traffic::gives_latest_calls(&function.spec);
+    let called = function.spec.routes_to_latest();
     let stable = rollout::stable(former, called, |name| existing.iter().any(|there| there == name));
     let mut named = wanted.iter().filter_map(|target| target.revision.as_ref());
-    let next = match traffic::latest_percent(wanted) {
+    let next = match function.spec.latest_percent() {
         // Nothing moves while a revision is named that is not there, so no roll-out does.
         _ if named.any(|name| !existing.contains(name)) => rollout::Next {
             rollout: former.rollout.clone(),
@@ -98,7 +98,7 @@ pub fn decide(inputs: &Inputs<'_>) -> Shares {
 fn roll(inputs: &Inputs<'_>, stable: Option<&str>, percent: u32) -> rollout::Next {
     let Inputs { function, former, found, applied, latest, state, .. } = *inputs;
     let (spec, scaling) = (&function.spec, function.spec.scaling());
-    let ready = stable.and_then(|name| found.deployments.get(name)).map_or(0, |d| d.ready());
+    let ready = stable.and_then(|name| found.workloads.deployments.get(name)).map_or(0, |d| d.ready());
     let need = stable.map_or(0, |name| pods::need(spec.traffic.as_deref().unwrap_or_default(), name, ready));
     let refused = applied.as_ref().is_ok_and(|resources| {
         resources.state.rejected.is_some() || resources.state.conflicts.iter().any(|c| c.kind != Kind::Service)

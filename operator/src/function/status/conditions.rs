@@ -12,8 +12,9 @@ use rouse_crds::{
 
 use super::traffic::Missing;
 use crate::{
-    function::{apply::Conflict, dereference::Kind, validate::Invalid},
+    function::{apply::Conflict, dereference::Kind},
     hosts::LostHost,
+    spec::invalid::Invalid,
     workloads::observe::RevisionState,
 };
 

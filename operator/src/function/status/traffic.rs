@@ -1,9 +1,6 @@
 //! Which revision gets which share of the calls. Pure.
 
-use rouse_crds::{
-    FunctionSpec,
-    function::{TrafficStatus, TrafficTarget},
-};
+use rouse_crds::function::{TrafficStatus, TrafficTarget};
 
 use crate::function::rollout::Split;
 
@@ -28,26 +25,6 @@ pub struct Missing {
     pub revision: String,
     /// The ones that there are.
     pub existing: String,
-}
-
-/// Whether a target means the latest revision.
-pub fn names_latest(target: &TrafficTarget) -> bool {
-    target.revision.is_none()
-}
-
-/// Share of all calls that goes to the latest, in percent; `None` if nothing names it.
-pub fn latest_percent(wanted: &[TrafficTarget]) -> Option<u32> {
-    if wanted.is_empty() {
-        return Some(100);
-    }
-    let mut named = wanted.iter().filter(|target| names_latest(target)).peekable();
-    named.peek()?;
-    Some(named.map(|target| u32::try_from(target.percent.unwrap_or(0)).unwrap_or(0)).sum())
-}
-
-/// Whether any calls are to go to the latest.
-pub fn gives_latest_calls(spec: &FunctionSpec) -> bool {
-    latest_percent(spec.traffic.as_deref().unwrap_or_default()).is_some_and(|percent| percent > 0)
 }
 
 /// The shares that hold now.
@@ -201,13 +178,5 @@ mod tests {
         let former = [share("f-1", 60, false), share("f-2", 40, false)];
         assert_eq!(run(&wanted, &former, &Split::all("f-3"), &["f-2", "f-3"]).0, [share("f-2", 100, false)]);
         assert_eq!(run(&wanted, &former, &Split::all("f-3"), &["f-3"]).0, [share("f-3", 100, true)]);
-    }
-
-    #[test]
-    fn how_much_goes_to_the_latest() {
-        assert_eq!(latest_percent(&[]), Some(100));
-        assert_eq!(latest_percent(&[named("f-1", 90), latest(10, None)]), Some(10));
-        assert_eq!(latest_percent(&[named("f-1", 100), latest(0, Some("t"))]), Some(0));
-        assert_eq!(latest_percent(&[named("f-1", 100)]), None);
     }
 }

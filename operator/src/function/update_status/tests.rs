@@ -34,7 +34,7 @@ fn applied(function: &Function, found: &Found) -> Result<Resources<Applied>, Inv
 /// Puts the Deployment `name` into what was found.
 fn deployment(found: &mut Found, name: &str, desired: i32, ready: i32) {
     let object = json!({"metadata": {"name": name}, "spec": {"replicas": desired}, "status": {"readyReplicas": ready}});
-    found.deployments.insert(name.into(), Arc::new(serde_json::from_value(object).unwrap()));
+    found.workloads.deployments.insert(name.into(), Arc::new(serde_json::from_value(object).unwrap()));
 }
 
 fn resources(latest: &str) -> Result<Resources<Applied>, Invalid> {

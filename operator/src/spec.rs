@@ -1,0 +1,4 @@
+//! What both flows read from a Function's spec.
+
+pub mod canonical;
+pub mod invalid;
