@@ -1,9 +1,10 @@
-//! A Function becomes objects, in five steps with one file each:
+//! Reconciliation of a Function, in five steps:
 //!
-//! **dereference** (read what it refers to, from the caches) → **validate** (pure; what the schema cannot say) → **build**
-//! (pure; what is to be written) → **apply** (write it) → **update_status** (say what is).
+//! [`dereference`] (reads its objects from the caches) → [`validate`] (pure; what the schema cannot express) →
+//! [`build`] (pure; computes the objects to write) → [`apply`] (writes them) → [`update_status`] (computes and writes
+//! the status, with the pure modules [`status`] and [`rollout`]).
 //!
-//! Nothing is written when nothing has changed: all comparisons are with the caches, so a resync costs no call at all.
+//! An unchanged Function causes no writes. All comparisons use the caches, so a resync makes no API requests.
 
 pub mod apply;
 pub mod build;
@@ -24,27 +25,27 @@ use tokio::time::Instant;
 use crate::{cluster::key::FunctionKey, runtime::backoff};
 pub use context::Context;
 
-/// No reconcile takes longer; one that does is given up and tried again.
+/// Deadline of a reconcile. It is then cancelled and retried.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Why a Function could not be reconciled now.
+/// Error of a reconcile.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A write failed.
     #[error(transparent)]
     Apply(#[from] apply::Error),
     /// The status could not be written.
-    #[error("cannot write the status: {0}")]
+    #[error("failed to write the status: {0}")]
     Status(#[source] kube::Error),
-    /// It took too long.
-    #[error("not done within {DEADLINE:?}")]
+    /// The deadline passed.
+    #[error("reconcile did not finish within {DEADLINE:?}")]
     Timeout,
 }
 
-/// Reconciles one Function, and says when to do so again though nothing changes.
+/// Reconciles one Function. Returns when to reconcile again without an event.
 ///
-/// Not cancel-safe in the sense of a transaction, and need not be: every write is one that the next call, from whatever
-/// state it finds, would make again or find made.
+/// Cancellation may leave a part of the writes undone. The next call continues from any state, because every write is
+/// idempotent or conditional.
 pub async fn reconcile(context: Arc<Context>, key: FunctionKey) -> Option<Instant> {
     let Some(guarded) = context.caches.functions.get(&key, &key.name) else {
         context.forget(&key);
@@ -53,17 +54,17 @@ pub async fn reconcile(context: Arc<Context>, key: FunctionKey) -> Option<Instan
     let function = match &guarded.0 {
         Ok(function) => function,
         Err(invalid) => {
-            tracing::warn!(function = %key, error = %invalid.error, "A Function cannot be read; it is left alone until it is changed");
+            tracing::warn!(function = %key, error = %invalid.error, "Failed to parse Function; ignoring it until it changes");
             let reference = kube::Resource::object_ref(&*guarded, &());
             context
                 .events
-                .warning(&reference, INVALID, &format!("Rouse cannot read this object: {}", invalid.error))
+                .warning(&reference, INVALID, &format!("Failed to parse the Function: {}", invalid.error))
                 .await;
             return None;
         }
     };
     if function.metadata.deletion_timestamp.is_some() {
-        // What it owns goes with it; making it anew would only keep the garbage collector busy.
+        // The garbage collector deletes its objects; recreating them would only add work.
         context.forget(&key);
         return None;
     }
@@ -83,20 +84,20 @@ pub async fn reconcile(context: Arc<Context>, key: FunctionKey) -> Option<Instan
         *count
     };
     let wait = backoff::RECONCILE.after(failures);
-    tracing::warn!(function = %key, %error, failures, retry_in = ?wait, "A Function could not be reconciled and will be tried again");
+    tracing::warn!(function = %key, %error, failures, retry_in = ?wait, "Failed to reconcile Function; will retry");
     let retry = Instant::now() + wait;
     Some(again.map_or(retry, |again| again.min(retry)))
 }
 
-/// What came of the five steps.
+/// Result of the five steps.
 struct Steps {
-    /// After how long to look again though nothing changes.
+    /// Time after which to reconcile again without an event.
     again: Option<Duration>,
-    /// What could not be done.
+    /// Error of a write.
     failed: Option<Error>,
 }
 
-/// The five steps.
+/// Runs the five steps.
 async fn steps(context: &Context, key: &FunctionKey, function: &Function) -> Result<Steps, Error> {
     let found = dereference::dereference(context, key, function);
     context.outcomes.keep(key, |revision| found.workloads.deployments.contains_key(revision));

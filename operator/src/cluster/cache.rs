@@ -1,8 +1,8 @@
-//! A local copy of what the API server has, arranged by the Function it belongs to.
+//! Local cache of one kind of objects, indexed by the Function that they belong to.
 //!
-//! kube's own reflector keeps one flat map; here every question is "what belongs to this Function?", and with ten
-//! thousand Functions a scan for each would be quadratic. A relist is compared with what was there before, so that an
-//! object whose deletion was missed still touches its Function.
+//! The reflector of `kube` keeps one flat map. Here every lookup is by Function, and with ten thousand Functions a scan
+//! for each would be quadratic. A relist is compared with the previous content, so an object whose deletion was missed
+//! still triggers its Function.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,73 +24,73 @@ use tokio::sync::watch;
 
 use super::key::FunctionKey;
 
-/// What can be cached: it knows its Function, and can be made smaller.
+/// An object that can be cached.
 pub trait Cached: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static {
-    /// The Function it belongs to; `None` if it has lost the label that says so.
+    /// Returns the Function that the object belongs to; `None` if it lacks the label for it.
     fn function_key(&self) -> Option<FunctionKey>;
-    /// Takes away what is never read.
+    /// Removes the fields that are never read.
     fn prune(&mut self);
 }
 
-/// See the module. Bounded by what the API server has.
+/// Cache of one kind of objects. Bounded by the objects in the API server.
 #[derive(Debug)]
 pub struct Cache<K> {
     inner: RwLock<Inner<K>>,
     synced: watch::Sender<bool>,
 }
 
-/// By Function, sorted by name. A vector, for a Function mostly has one object of a kind, and a tree is made for eleven.
+/// Objects by Function, sorted by name. A vector, because most Functions have one object of a kind.
 type Objects<K> = HashMap<FunctionKey, Vec<Arc<K>>>;
 
 #[derive(Debug)]
 struct Inner<K> {
     objects: Objects<K>,
-    /// Which Function each object (namespace, name) is filed under, to find it again when its label has changed.
-    filed: HashMap<(String, String), FunctionKey>,
-    /// A relist in the making.
+    /// Function under which each object (namespace, name) is indexed, to find it after its label changed.
+    index: HashMap<(String, String), FunctionKey>,
+    /// Objects of a relist that is in progress.
     relist: Option<Vec<K>>,
 }
 
 impl<K> Default for Cache<K> {
     fn default() -> Self {
-        let inner = Inner { objects: HashMap::new(), filed: HashMap::new(), relist: None };
+        let inner = Inner { objects: HashMap::new(), index: HashMap::new(), relist: None };
         Self { inner: RwLock::new(inner), synced: watch::Sender::new(false) }
     }
 }
 
 impl<K: Cached> Cache<K> {
-    /// Everything of one Function, by name.
+    /// Returns all objects of a Function, sorted by name.
     pub fn of(&self, function: &FunctionKey) -> Vec<Arc<K>> {
         self.inner.read().objects.get(function).cloned().unwrap_or_default()
     }
 
-    /// One object of a Function.
+    /// Returns one object of a Function.
     pub fn get(&self, function: &FunctionKey, name: &str) -> Option<Arc<K>> {
         self.inner.read().objects.get(function)?.iter().find(|o| name_of(&***o) == name).cloned()
     }
 
-    /// Everything.
+    /// Returns all objects.
     pub fn all(&self) -> Vec<Arc<K>> {
         self.inner.read().objects.values().flatten().cloned().collect()
     }
 
-    /// Every Function that has something here.
+    /// Returns every Function with at least one object.
     pub fn keys(&self) -> Vec<FunctionKey> {
         self.inner.read().objects.keys().cloned().collect()
     }
 
-    /// Whether the first list is complete.
+    /// Returns whether the initial list is complete.
     pub fn is_synced(&self) -> bool {
         *self.synced.borrow()
     }
 
-    /// Waits until the first list is complete.
+    /// Waits until the initial list is complete.
     pub async fn synced(&self) {
         // The sender lives as long as `self`, so the wait cannot fail.
         drop(self.synced.subscribe().wait_for(|synced| *synced).await);
     }
 
-    /// Takes in an event and returns the Functions that it touches.
+    /// Applies a watch event and returns the affected Functions.
     pub fn apply(&self, event: Event<K>) -> HashSet<FunctionKey> {
         let mut inner = self.inner.write();
         match event {
@@ -99,7 +99,7 @@ impl<K: Cached> Cache<K> {
                 HashSet::new()
             }
             Event::InitApply(mut object) => {
-                // Now and not at the end, or a relist would hold everything in full for a moment.
+                // Pruned now and not at the end. Otherwise a relist would hold all objects in full.
                 object.prune();
                 inner.relist.get_or_insert_default().push(object);
                 HashSet::new()
@@ -108,7 +108,7 @@ impl<K: Cached> Cache<K> {
                 let fresh = inner.relist.take().unwrap_or_default();
                 let mut touched: HashSet<_> = inner.objects.keys().cloned().collect();
                 inner.objects.clear();
-                inner.filed.clear();
+                inner.index.clear();
                 for object in fresh {
                     touched.extend(inner.put(object));
                 }
@@ -117,7 +117,7 @@ impl<K: Cached> Cache<K> {
                 touched
             }
             Event::Apply(object) => inner.put(object),
-            Event::Delete(object) => inner.take(&identity(&object)).into_iter().collect(),
+            Event::Delete(object) => inner.remove(&identity(&object)).into_iter().collect(),
         }
     }
 }
@@ -136,27 +136,27 @@ impl<K: Cached> Inner<K> {
         let id = identity(&object);
         let mut touched = HashSet::new();
         let now = object.function_key();
-        if self.filed.get(&id) != now.as_ref() {
-            touched.extend(self.take(&id));
+        if self.index.get(&id) != now.as_ref() {
+            touched.extend(self.remove(&id));
         }
         if let Some(key) = now {
             let objects = self.objects.entry(key.clone()).or_default();
             let object = Arc::new(object);
             match objects.binary_search_by(|o| name_of(&**o).cmp(&id.1)) {
-                Ok(there) => objects[there] = object,
-                Err(place) => {
+                Ok(position) => objects[position] = object,
+                Err(position) => {
                     objects.reserve_exact(1);
-                    objects.insert(place, object);
+                    objects.insert(position, object);
                 }
             }
-            self.filed.insert(id, key.clone());
+            self.index.insert(id, key.clone());
             touched.insert(key);
         }
         touched
     }
 
-    fn take(&mut self, id: &(String, String)) -> Option<FunctionKey> {
-        let key = self.filed.remove(id)?;
+    fn remove(&mut self, id: &(String, String)) -> Option<FunctionKey> {
+        let key = self.index.remove(id)?;
         if let Some(objects) = self.objects.get_mut(&key) {
             objects.retain(|o| name_of(&**o) != id.1);
             if objects.is_empty() {
@@ -167,21 +167,32 @@ impl<K: Cached> Inner<K> {
     }
 }
 
-/// Keeps `cache` up to date until it is dropped, and calls `touch` for every Function that an event concerns. Never ends:
-/// a watch that fails is begun anew with a back-off.
+/// Keeps `cache` up to date, and calls `touch` for every Function that an event affects. Never returns.
 pub async fn follow<K>(api: Api<K>, config: watcher::Config, cache: Arc<Cache<K>>, touch: impl Fn(&FunctionKey) + Send)
 where
     K: Cached + DeserializeOwned,
 {
-    let kind = K::kind(&()).into_owned();
+    watch_forever(&K::kind(&()), api, config, move |event| cache.apply(event).iter().for_each(&touch)).await;
+}
+
+/// Watches objects of one kind and calls `on_event` for each event. Never returns: a failed watch restarts with
+/// backoff.
+pub(super) async fn watch_forever<K>(
+    kind: &str,
+    api: Api<K>,
+    config: watcher::Config,
+    on_event: impl Fn(Event<K>) + Send,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     loop {
         match events.next().await {
-            Some(Ok(event)) => cache.apply(event).iter().for_each(&touch),
-            Some(Err(error)) => tracing::warn!(kind, %error, "A watch failed and is begun anew"),
-            // A watcher has no end. Should it have one, going on without it would be to act on stale knowledge.
+            Some(Ok(event)) => on_event(event),
+            Some(Err(error)) => tracing::warn!(kind, %error, "Watch failed; will retry"),
+            // A watcher never ends. If one did, continuing without it would mean to act on a stale cache.
             None => {
-                tracing::error!(kind, "A watch ended");
+                tracing::error!(kind, "Watch ended unexpectedly");
                 std::future::pending::<()>().await;
             }
         }
@@ -210,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn files_by_function_and_follows_a_label() {
+    fn indexes_by_function_and_follows_its_label() {
         let cache = Cache::default();
         assert_eq!(cache.apply(Event::Apply(pod("p1", "a"))), HashSet::from([key("a")]));
         cache.apply(Event::Apply(pod("p2", "a")));
@@ -222,12 +233,12 @@ mod tests {
     }
 
     #[test]
-    fn a_relist_touches_what_vanished_and_is_seen_only_when_complete() {
+    fn a_relist_reports_deleted_objects_and_becomes_visible_when_complete() {
         let cache = Cache::default();
         cache.apply(Event::Apply(pod("p1", "a")));
         cache.apply(Event::Init);
         cache.apply(Event::InitApply(pod("p2", "b")));
-        assert_eq!(names(&cache, "a"), ["p1"], "half a list is no list");
+        assert_eq!(names(&cache, "a"), ["p1"], "an incomplete list is not visible");
         assert!(!cache.is_synced());
         assert_eq!(cache.apply(Event::InitDone), HashSet::from([key("a"), key("b")]));
         assert!(cache.is_synced());

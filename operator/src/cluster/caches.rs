@@ -1,4 +1,4 @@
-//! All local copies together: they are filled by every replica, so that a new leader knows everything at once.
+//! All local caches. Every replica fills them, so a new leader can start at once.
 
 use std::sync::Arc;
 
@@ -18,52 +18,53 @@ use tokio::task::JoinSet;
 use super::{
     cache::{Cache, Cached, follow},
     children::{DeploymentObject, RevisionObject, ServiceObject},
-    config_versions::{Configs, Kind},
+    config_versions::{ConfigVersions, Kind},
     httproute::HTTPRoute,
     key::FunctionKey,
 };
 
-/// The local copies.
+/// Local caches.
 #[derive(Clone, Debug, Default)]
 pub struct Caches {
-    /// Every Function, also those that cannot be parsed.
+    /// Functions, including those that cannot be parsed.
     pub functions: Arc<Cache<DeserializeGuard<Function>>>,
-    /// The ControllerRevisions of Functions.
+    /// ControllerRevisions of Functions.
     pub revisions: Arc<Cache<RevisionObject>>,
-    /// Their Deployments.
+    /// Deployments of Functions.
     pub deployments: Arc<Cache<DeploymentObject>>,
-    /// Their Services.
+    /// Services of Functions.
     pub services: Arc<Cache<ServiceObject>>,
-    /// Their pods.
+    /// Pods of Functions.
     pub pods: Arc<Cache<FunctionPod>>,
-    /// Where the activators are. Filed under one key, the activators' Service.
+    /// EndpointSlices of the activators' Service, indexed by that Service.
     pub slices: Arc<Cache<EndpointSlice>>,
-    /// The shared Ingresses, each filed under its own name; nothing if there is to be none.
+    /// Shared Ingresses, each indexed by its own name. Empty in other ingress modes.
     pub ingresses: Arc<Cache<Ingress>>,
-    /// The shared HTTPRoutes, filed likewise. Nothing waits for them: a cluster may lack the Gateway API.
+    /// Shared HTTPRoutes, each indexed by its own name. Startup does not wait for them: a cluster may lack the Gateway
+    /// API.
     pub httproutes: Arc<Cache<HTTPRoute>>,
-    /// Versions of ConfigMaps and Secrets, if they are followed.
-    pub configs: Option<Arc<Configs>>,
+    /// Versions of ConfigMaps and Secrets, if they are watched.
+    pub configs: Option<Arc<ConfigVersions>>,
 }
 
-/// Where and what to follow beside the Functions.
+/// Objects to watch, besides Functions and their children.
 #[derive(Clone, Debug)]
 pub struct Scope {
     /// Namespace of the release.
     pub namespace: String,
-    /// The activators' Service.
+    /// Name of the activators' Service.
     pub activator_service: String,
-    /// Whether shared Ingresses are kept.
+    /// Whether to watch shared Ingresses.
     pub ingress: bool,
-    /// Whether shared HTTPRoutes are kept.
+    /// Whether to watch shared HTTPRoutes.
     pub gateway: bool,
 }
 
-/// Who wants to know of changes.
+/// Receiver of changes.
 pub trait Listener: Send + Sync + 'static {
-    /// Something of this Function changed.
+    /// This Function or one of its objects changed.
     fn touched(&self, function: &FunctionKey);
-    /// A Function itself changed.
+    /// A Function changed.
     fn function_changed(&self);
     /// The set of activators changed.
     fn activators_changed(&self);
@@ -72,7 +73,7 @@ pub trait Listener: Send + Sync + 'static {
 }
 
 impl Caches {
-    /// Begins to fill the caches; they are kept up to date until the returned set is dropped.
+    /// Starts the watches. They stop when the returned set is dropped.
     pub fn follow(&self, client: &Client, scope: &Scope, listener: &Arc<impl Listener>) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let Self { functions, revisions, deployments, services, pods, slices, ingresses, httproutes, configs } =
@@ -116,13 +117,13 @@ impl Caches {
                 to.ingress_changed();
             }));
         } else {
-            // Nothing to follow, so nothing to wait for.
+            // Nothing to watch, so nothing to wait for.
             drop(ingresses.apply(watcher::Event::InitDone));
         }
         tasks
     }
 
-    /// Waits until every cache has had its first list.
+    /// Waits until the initial list of every cache is complete.
     pub async fn synced(&self) {
         let Self { functions, revisions, deployments, services, pods, slices, ingresses, httproutes: _, configs } =
             self;
@@ -143,7 +144,7 @@ impl Caches {
         );
     }
 
-    /// Names of the caches that have not had their first list.
+    /// Returns the names of the caches whose initial list is not complete.
     pub fn unsynced(&self) -> Vec<&'static str> {
         let Self { functions, revisions, deployments, services, pods, slices, ingresses, httproutes: _, configs } =
             self;
@@ -160,17 +161,17 @@ impl Caches {
         synced.into_iter().filter(|(_, synced)| !synced).map(|(name, _)| name).chain(configs).collect()
     }
 
-    /// Whether every cache has had its first list.
+    /// Returns whether the initial list of every cache is complete.
     pub fn is_synced(&self) -> bool {
         self.unsynced().is_empty()
     }
 }
 
-/// Objects in one page of a list. A page is decoded in full before it is made small, so it is what a relist costs at once;
-/// ten thousand Functions are a hundred small requests.
+/// Objects per page of a list. A page is decoded in full before it is pruned, so it determines the memory of a relist.
+/// Ten thousand Functions are a hundred small requests.
 const PAGE: u32 = 100;
 
-/// Label by which an EndpointSlice names its Service.
+/// Label of an EndpointSlice with the name of its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 impl Cached for EndpointSlice {
@@ -186,16 +187,16 @@ impl Cached for EndpointSlice {
 
 impl Cached for Ingress {
     fn function_key(&self) -> Option<FunctionKey> {
-        Some(FunctionKey::new(self.metadata.namespace.clone()?, self.metadata.name.clone()?))
+        FunctionKey::of(self)
     }
 
-    /// There are two at most, and who wrote an annotation is read.
+    /// Keeps everything: there are at most two, and `managedFields` is read.
     fn prune(&mut self) {}
 }
 
 impl Cached for HTTPRoute {
     fn function_key(&self) -> Option<FunctionKey> {
-        Some(FunctionKey::new(self.metadata.namespace.clone()?, self.metadata.name.clone()?))
+        FunctionKey::of(self)
     }
 
     fn prune(&mut self) {

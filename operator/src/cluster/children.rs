@@ -1,6 +1,8 @@
-//! The small part that the operator reads of the objects it makes. Caches hold these and not the whole objects.
+//! Child objects of a Function, reduced to the fields that the operator reads. The caches hold these instead of full
+//! objects.
 //!
-//! What is only compared, and seldom, is kept as JSON text: a tenth of the size of the typed structs.
+//! Fields that are only compared, and seldom, are kept as JSON text, which takes a tenth of the memory of typed
+//! structs.
 
 use k8s_openapi::{
     api::{
@@ -20,12 +22,12 @@ use serde_json::Value;
 
 use super::{cache::Cached, key::FunctionKey};
 
-/// A JSON value, kept as text.
+/// A JSON value, stored as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CompactJson(Box<str>);
 
 impl CompactJson {
-    /// The value. What was read from JSON is JSON, so it is never anything else than what it was made of.
+    /// Parses the value. The text comes from a JSON value, so parsing cannot fail.
     pub fn value(&self) -> Value {
         serde_json::from_str(&self.0).unwrap_or_default()
     }
@@ -43,13 +45,13 @@ impl<'de> Deserialize<'de> for CompactJson {
     }
 }
 
-/// A revision: what the user wrote about the container, and the pod template that was made of it.
+/// ControllerRevision of a revision: the container fields of the spec, and the pod template that was built from them.
 #[derive(Resource, Clone, Debug, Default, Deserialize)]
 #[resource(inherit = ControllerRevision)]
 pub struct RevisionObject {
-    /// Name, labels, owner.
+    /// Metadata.
     pub metadata: ObjectMeta,
-    /// Its number, from 1.
+    /// Number, from 1.
     #[serde(default)]
     pub revision: i64,
     /// `{"container": …, "template": …}`.
@@ -58,22 +60,22 @@ pub struct RevisionObject {
 }
 
 impl RevisionObject {
-    /// Hash of what the user wrote about the container.
+    /// Returns the hash of the container fields.
     pub fn hash(&self) -> Option<&str> {
         self.metadata.labels.as_ref()?.get(CONTAINER_HASH_LABEL).map(String::as_str)
     }
 }
 
-/// The Deployment of a revision.
+/// Deployment of a revision.
 #[derive(Resource, Clone, Debug, Default, Deserialize)]
 #[resource(inherit = Deployment)]
 pub struct DeploymentObject {
-    /// Name, labels, owner.
+    /// Metadata.
     pub metadata: ObjectMeta,
-    /// How many pods, and of what.
+    /// Spec.
     #[serde(default)]
     pub spec: DeploymentSpec,
-    /// How many there are.
+    /// Status.
     #[serde(default)]
     pub status: DeploymentStatus,
 }
@@ -82,10 +84,10 @@ pub struct DeploymentObject {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeploymentSpec {
-    /// Pods asked for.
+    /// Desired number of pods.
     #[serde(default)]
     pub replicas: i32,
-    /// The rest of the spec.
+    /// Other fields of the spec.
     #[serde(flatten)]
     pub rest: CompactJson,
 }
@@ -94,43 +96,43 @@ pub struct DeploymentSpec {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DeploymentStatus {
-    /// Pods that there are.
+    /// Number of pods.
     pub replicas: i32,
-    /// Pods that the kubelet found ready.
+    /// Number of ready pods.
     pub ready_replicas: i32,
-    /// `ReplicaFailure` is the one of interest.
+    /// Conditions; only `ReplicaFailure` is read.
     pub conditions: Vec<ObjectCondition>,
 }
 
 impl DeploymentObject {
-    /// Pods asked for.
+    /// Returns the desired number of pods.
     pub fn desired(&self) -> u32 {
         u32::try_from(self.spec.replicas).unwrap_or(0)
     }
 
-    /// Pods that the kubelet found ready.
+    /// Returns the number of ready pods.
     pub fn ready(&self) -> u32 {
         u32::try_from(self.status.ready_replicas).unwrap_or(0)
     }
 }
 
-/// The Service by which pods of the cluster call a function.
+/// Service of a Function, for clients inside the cluster.
 #[derive(Resource, Clone, Debug, Default, Deserialize)]
 #[resource(inherit = Service)]
 pub struct ServiceObject {
-    /// Name, labels, owner.
+    /// Metadata.
     pub metadata: ObjectMeta,
-    /// Compared, never read.
+    /// Spec; only compared.
     #[serde(default)]
     pub spec: CompactJson,
 }
 
-/// The controller among the owners.
+/// Returns the owner that is the controller.
 pub fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     metadata.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
 }
 
-/// Whether the Function with this `uid` is the controller.
+/// Returns whether the Function with this `uid` is the controller.
 pub fn owned_by(metadata: &ObjectMeta, uid: &str) -> bool {
     controller(metadata).is_some_and(|owner| owner.uid == uid)
 }
@@ -185,12 +187,12 @@ impl Cached for FunctionPod {
 
 impl Cached for DeserializeGuard<Function> {
     fn function_key(&self) -> Option<FunctionKey> {
-        Some(FunctionKey::new(self.namespace()?, self.name_any()))
+        FunctionKey::of(self)
     }
 
     fn prune(&mut self) {
         self.meta_mut().managed_fields = None;
-        // The largest is kubectl's copy of the whole object.
+        // The largest one is kubectl's copy of the object.
         self.meta_mut().annotations = None;
     }
 }
@@ -201,7 +203,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_deployment_keeps_its_spec_beside_the_count() {
+    fn parses_a_deployment() {
         let deployment: DeploymentObject = serde_json::from_value(json!({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
             "spec": {"replicas": 3, "selector": {"matchLabels": {"a": "b"}}, "template": {"spec": {}}},
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_keeps_its_data() {
+    fn parses_a_revision() {
         let revision: RevisionObject = serde_json::from_value(
             json!({"metadata": {"name": "r"}, "revision": 7, "data": {"container": {"image": "i"}}}),
         )

@@ -1,4 +1,4 @@
-//! The client of the API server, which counts what it writes.
+//! Client of the API server. It counts write requests.
 
 use std::{
     task::{Context, Poll},
@@ -15,31 +15,31 @@ use tower::{Layer, Service};
 
 use crate::telemetry::metrics::Metrics;
 
-/// A connection to the API server on which nothing has come for so long is given up: the other side may be gone without a word. A watch is ended
-/// by the API server after less than five minutes, and anything else is answered sooner.
-const SILENCE: Duration = Duration::from_secs(310);
+/// Read timeout of a connection to the API server, whose peer may be gone without closing it. The API server ends a
+/// watch after less than five minutes and responds to other requests sooner.
+const READ_TIMEOUT: Duration = Duration::from_secs(310);
 
-/// A client for the cluster that the environment names: the pod's service account, or a kubeconfig.
+/// Creates a client from the environment: the pod's service account, or a kubeconfig.
 ///
 /// # Errors
 ///
-/// If there is neither, or one that cannot be used.
+/// If neither exists or is valid.
 pub async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
     let config = Config::infer().await?;
     Ok(client_for(config, metrics)?)
 }
 
-/// A client for a given configuration.
+/// Creates a client from a configuration.
 ///
 /// # Errors
 ///
-/// If the configuration's certificates or URL cannot be used.
+/// If the certificates or the URL of the configuration are invalid.
 pub fn client_for(mut config: Config, metrics: &Metrics) -> kube::Result<Client> {
-    config.read_timeout.get_or_insert(SILENCE);
+    config.read_timeout.get_or_insert(READ_TIMEOUT);
     Ok(ClientBuilder::try_from(config)?.with_layer(&CountWrites(metrics.clone())).build())
 }
 
-/// Counts every request that is not a read, by verb, resource and answer.
+/// Layer that counts write requests by verb, resource and status code.
 #[derive(Clone, Debug)]
 pub struct CountWrites(pub Metrics);
 
@@ -51,7 +51,7 @@ impl<S> Layer<S> for CountWrites {
     }
 }
 
-/// See [`CountWrites`].
+/// Service of [`CountWrites`].
 #[derive(Clone, Debug)]
 pub struct Counted<S> {
     inner: S,
@@ -74,15 +74,15 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let what = verb(request.method()).map(|verb| (verb, resource(request.uri())));
+        let write = verb(request.method()).map(|verb| (verb, resource(request.uri())));
         let metrics = self.metrics.clone();
-        let answer = self.inner.call(request);
+        let response = self.inner.call(request);
         Box::pin(async move {
-            let answer = answer.await;
-            if let Some((verb, resource)) = what {
-                metrics.wrote(verb, resource, answer.as_ref().map_or(0, |a| a.status().as_u16()));
+            let response = response.await;
+            if let Some((verb, resource)) = write {
+                metrics.wrote(verb, resource, response.as_ref().map_or(0, |r| r.status().as_u16()));
             }
-            answer
+            response
         })
     }
 }
@@ -97,7 +97,7 @@ fn verb(method: &Method) -> Option<&'static str> {
     }
 }
 
-/// The resource in a path of the Kubernetes API, with its subresource: `deployments/scale`.
+/// Returns the resource in a path of the Kubernetes API, with its subresource: `deployments/scale`.
 fn resource(uri: &Uri) -> String {
     let mut parts = uri.path().split('/').filter(|part| !part.is_empty());
     // `/api/v1/…` and `/apis/<group>/<version>/…`.

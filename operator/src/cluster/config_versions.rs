@@ -1,7 +1,7 @@
-//! The versions of all ConfigMaps and Secrets, and which Functions take something from them.
+//! Versions of all ConfigMaps and Secrets, and the Functions that use them.
 //!
-//! Only metadata is asked for and only the version is kept: never what is in them. They are followed where the installation
-//! allows it (the chart's `operator.watchConfig`), and a change touches none but the Functions that asked to be told.
+//! The watch requests metadata only and keeps only the version, never the content. It runs if the chart value
+//! `operator.watchConfig` is true. A change triggers only the Functions that have subscribed to the object.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -10,22 +10,18 @@ use std::{
     sync::Arc,
 };
 
-use futures::StreamExt as _;
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     core::PartialObjectMeta,
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, Event, watcher},
-    },
+    runtime::watcher::{self, Event},
 };
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::key::FunctionKey;
+use super::{cache::watch_forever, key::FunctionKey};
 
-/// Kinds of objects that configure containers.
+/// Kind of a configuration object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A ConfigMap.
@@ -34,12 +30,12 @@ pub enum Kind {
     Secret,
 }
 
-/// An object in the namespace of the Function that names it. Written `ConfigMap/name`.
+/// Reference to an object in the namespace of the Function. Formatted as `ConfigMap/name`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reference {
-    /// Its kind.
+    /// Kind.
     pub kind: Kind,
-    /// Its name.
+    /// Name.
     pub name: String,
 }
 
@@ -52,9 +48,9 @@ impl fmt::Display for Reference {
 /// Namespace and object.
 type Id = (String, Reference);
 
-/// See the module. Bounded by what the API server has.
+/// Versions and subscriptions. Bounded by the objects in the API server.
 #[derive(Debug)]
-pub struct Configs {
+pub struct ConfigVersions {
     inner: RwLock<Inner>,
     synced: watch::Sender<BTreeSet<Kind>>,
 }
@@ -62,22 +58,22 @@ pub struct Configs {
 #[derive(Debug, Default)]
 struct Inner {
     versions: HashMap<Id, Box<str>>,
-    /// Relists in the making.
+    /// Objects of relists that are in progress.
     relists: HashMap<Kind, HashMap<Id, Box<str>>>,
     users: HashMap<Id, HashSet<FunctionKey>>,
-    /// What each Function uses; those that use nothing are not here.
+    /// Subscriptions of each Function. Functions without subscriptions have no entry.
     uses: HashMap<FunctionKey, Vec<Reference>>,
 }
 
-impl Default for Configs {
+impl Default for ConfigVersions {
     fn default() -> Self {
         Self { inner: RwLock::default(), synced: watch::Sender::new(BTreeSet::new()) }
     }
 }
 
-impl Configs {
-    /// Takes note of what a Function is to be told of; nothing ends it.
-    pub fn watch(&self, function: &FunctionKey, references: impl IntoIterator<Item = Reference>) {
+impl ConfigVersions {
+    /// Sets the subscriptions of a Function. An empty list ends them.
+    pub fn subscribe(&self, function: &FunctionKey, references: impl IntoIterator<Item = Reference>) {
         let references: Vec<_> = references.into_iter().collect();
         {
             let inner = self.inner.read();
@@ -104,13 +100,13 @@ impl Configs {
         }
     }
 
-    /// The version of an object; `None` if it is not there.
+    /// Returns the version of an object; `None` if it does not exist.
     #[must_use]
     pub fn version(&self, namespace: &str, reference: &Reference) -> Option<String> {
         self.inner.read().versions.get(&(namespace.to_owned(), reference.clone())).map(ToString::to_string)
     }
 
-    /// Kinds whose first list is not complete.
+    /// Returns the kinds whose initial list is not complete.
     #[must_use]
     pub fn unsynced(&self) -> Vec<&'static str> {
         let synced = self.synced.borrow();
@@ -118,19 +114,19 @@ impl Configs {
         kinds.into_iter().filter(|(_, kind)| !synced.contains(kind)).map(|(name, _)| name).collect()
     }
 
-    /// Waits until the first lists are complete.
+    /// Waits until the initial lists are complete.
     pub async fn synced(&self) {
         // The sender lives as long as `self`, so the wait cannot fail.
         drop(self.synced.subscribe().wait_for(|synced| synced.len() == 2).await);
     }
 
-    /// Sets a version, as an event would.
+    /// Sets a version, as a watch event would.
     #[cfg(test)]
     pub(crate) fn set_version(&self, namespace: &str, reference: Reference, version: &str) {
         self.inner.write().versions.insert((namespace.to_owned(), reference), version.into());
     }
 
-    /// Takes in an event and returns the Functions that it touches.
+    /// Applies a watch event and returns the affected Functions.
     fn apply<K: Resource<DynamicType = ()>>(
         &self,
         kind: Kind,
@@ -154,10 +150,10 @@ impl Configs {
             Event::InitDone => {
                 let fresh = inner.relists.remove(&kind).unwrap_or_default();
                 let of_kind = |id: &&Id| id.1.kind == kind;
-                let gone: Vec<_> =
+                let deleted: Vec<_> =
                     inner.versions.keys().filter(of_kind).filter(|id| !fresh.contains_key(id)).cloned().collect();
                 let new = fresh.iter().filter(|(id, version)| inner.versions.get(*id) != Some(*version));
-                let changed = new.map(|(id, _)| id.clone()).chain(gone).collect();
+                let changed = new.map(|(id, _)| id.clone()).chain(deleted).collect();
                 inner.versions.retain(|id, _| id.1.kind != kind);
                 inner.versions.extend(fresh);
                 self.synced.send_modify(|synced| {
@@ -179,29 +175,19 @@ impl Configs {
         changed.iter().filter_map(|id| inner.users.get(id)).flatten().cloned().collect()
     }
 
-    /// Keeps the versions of one kind up to date until it is dropped, and calls `touch` for every Function that a change
-    /// concerns. Never ends: a watch that fails is begun anew with a back-off.
+    /// Keeps the versions of one kind up to date, and calls `touch` for every Function that a change affects. Never
+    /// returns.
     pub async fn follow<K>(self: Arc<Self>, client: Client, kind: Kind, touch: impl Fn(&FunctionKey) + Send)
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     {
+        let api = Api::<PartialObjectMeta<K>>::all(client);
         let config = watcher::Config::default().page_size(PAGE);
-        let mut events = std::pin::pin!(watcher(Api::<PartialObjectMeta<K>>::all(client), config).default_backoff());
-        loop {
-            match events.next().await {
-                Some(Ok(event)) => self.apply(kind, event).iter().for_each(&touch),
-                Some(Err(error)) => tracing::warn!(?kind, %error, "A watch failed and is begun anew"),
-                // A watcher has no end. Should it have one, going on without it would be to act on stale knowledge.
-                None => {
-                    tracing::error!(?kind, "A watch ended");
-                    std::future::pending::<()>().await;
-                }
-            }
-        }
+        watch_forever(&K::kind(&()), api, config, move |event| self.apply(kind, event).iter().for_each(&touch)).await;
     }
 }
 
-/// Objects in one page of a list; only their metadata is sent.
+/// Objects per page of a list, which contains their metadata only.
 const PAGE: u32 = 500;
 
 #[cfg(test)]
@@ -219,37 +205,37 @@ mod tests {
         Reference { kind: Kind::ConfigMap, name: name.into() }
     }
 
-    fn apply(configs: &Configs, event: Event<PartialObjectMeta<ConfigMap>>) -> Vec<String> {
+    fn apply(configs: &ConfigVersions, event: Event<PartialObjectMeta<ConfigMap>>) -> Vec<String> {
         let mut touched: Vec<_> = configs.apply(Kind::ConfigMap, event).into_iter().map(|key| key.name).collect();
         touched.sort();
         touched
     }
 
     #[test]
-    fn touches_those_that_use_it() {
-        let configs = Configs::default();
-        configs.watch(&FunctionKey::new("ns", "f"), [map("a"), map("b")]);
-        configs.watch(&FunctionKey::new("ns", "g"), [map("a")]);
-        configs.watch(&FunctionKey::new("other", "h"), [map("a")]);
+    fn a_change_affects_the_subscribed_functions() {
+        let configs = ConfigVersions::default();
+        configs.subscribe(&FunctionKey::new("ns", "f"), [map("a"), map("b")]);
+        configs.subscribe(&FunctionKey::new("ns", "g"), [map("a")]);
+        configs.subscribe(&FunctionKey::new("other", "h"), [map("a")]);
         assert_eq!(apply(&configs, Event::Apply(object("a", "1"))), ["f", "g"]);
         assert_eq!(configs.version("ns", &map("a")).as_deref(), Some("1"));
         assert_eq!(configs.version("ns", &Reference { kind: Kind::Secret, name: "a".into() }), None);
         assert_eq!(apply(&configs, Event::Apply(object("c", "1"))), Vec::<String>::new());
         assert_eq!(apply(&configs, Event::Delete(object("a", "2"))), ["f", "g"]);
         assert_eq!(configs.version("ns", &map("a")), None);
-        configs.watch(&FunctionKey::new("ns", "f"), []);
-        configs.watch(&FunctionKey::new("ns", "g"), [map("b")]);
+        configs.subscribe(&FunctionKey::new("ns", "f"), []);
+        configs.subscribe(&FunctionKey::new("ns", "g"), [map("b")]);
         assert_eq!(apply(&configs, Event::Apply(object("a", "3"))), Vec::<String>::new());
         assert_eq!(apply(&configs, Event::Apply(object("b", "3"))), ["g"]);
         let inner = configs.inner.read();
-        assert_eq!((inner.users.len(), inner.uses.len()), (2, 2), "nothing is left behind");
+        assert_eq!((inner.users.len(), inner.uses.len()), (2, 2), "ended subscriptions leave no entries");
     }
 
     #[test]
-    fn a_relist_touches_what_changed_or_is_gone() {
-        let configs = Configs::default();
+    fn a_relist_affects_changed_and_deleted_objects() {
+        let configs = ConfigVersions::default();
         for name in ["a", "b", "c", "d"] {
-            configs.watch(&FunctionKey::new("ns", format!("of-{name}")), [map(name)]);
+            configs.subscribe(&FunctionKey::new("ns", format!("of-{name}")), [map(name)]);
         }
         for name in ["a", "b", "c"] {
             apply(&configs, Event::Apply(object(name, "1")));
@@ -259,7 +245,7 @@ mod tests {
         for (name, version) in [("a", "1"), ("b", "2"), ("d", "1")] {
             apply(&configs, Event::InitApply(object(name, version)));
         }
-        assert_eq!(configs.version("ns", &map("b")).as_deref(), Some("1"), "half a list is no list");
+        assert_eq!(configs.version("ns", &map("b")).as_deref(), Some("1"), "an incomplete list is not visible");
         assert_eq!(apply(&configs, Event::InitDone), ["of-b", "of-c", "of-d"]);
         assert_eq!(configs.unsynced(), ["secrets"]);
         assert_eq!(configs.version("ns", &map("c")), None);

@@ -1,13 +1,13 @@
-//! Does a live object still hold what was written into it?
+//! Drift detection: whether a live object still contains every field that was applied.
 //!
-//! The API server fills in defaults, so a live object has more than was asked for; what was asked for has to be in it.
+//! The API server adds defaults, so a live object contains more fields than the applied one.
 
 use serde_json::Value;
 
-/// Path of the first thing in `wanted` that `live` does not hold, if there is one.
+/// Returns the path of the first field of `wanted` that `live` does not contain.
 ///
-/// Maps may hold more in `live`. Lists have to be of the same length. What is wanted empty may be absent, for the API
-/// server leaves out empty fields, and quantities are compared as numbers, for it writes `1000m` as `1`.
+/// Maps in `live` may contain more keys. Lists must have the same length. An empty wanted value may be absent, because
+/// the API server omits empty fields. Quantities are compared as numbers, because it writes `1000m` as `1`.
 pub fn missing(wanted: &Value, live: &Value) -> Option<String> {
     walk(wanted, Some(live), "", false)
 }
@@ -93,16 +93,16 @@ mod tests {
     use serde_json::json;
 
     #[rstest]
-    #[case::defaults_are_fine(json!({"a": {"b": 1}}), json!({"a": {"b": 1, "c": 2}, "d": 3}), None)]
+    #[case::added_defaults(json!({"a": {"b": 1}}), json!({"a": {"b": 1, "c": 2}, "d": 3}), None)]
     #[case::changed(json!({"a": {"b": 1}}), json!({"a": {"b": 2}}), Some(".a.b"))]
-    #[case::gone(json!({"a": {"b": 1}}), json!({"a": {}}), Some(".a.b"))]
+    #[case::removed(json!({"a": {"b": 1}}), json!({"a": {}}), Some(".a.b"))]
     #[case::list_grew(json!({"l": [{"n": 1}]}), json!({"l": [{"n": 1, "x": 0}, {"n": 2}]}), Some(".l"))]
     #[case::in_a_list(json!({"l": [{"n": 1}]}), json!({"l": [{"n": 2}]}), Some(".l[0].n"))]
-    #[case::empty_is_left_out(json!({"e": [], "s": "", "z": 0, "f": false, "o": {"x": {}}}), json!({}), None)]
+    #[case::empty_is_omitted(json!({"e": [], "s": "", "z": 0, "f": false, "o": {"x": {}}}), json!({}), None)]
     #[case::quantity(json!({"limits": {"cpu": "1000m", "memory": "1Gi"}}), json!({"limits": {"cpu": "1", "memory": "1024Mi"}}), None)]
     #[case::other_quantity(json!({"limits": {"cpu": "1000m"}}), json!({"limits": {"cpu": "2"}}), Some(".limits.cpu"))]
-    #[case::text_is_no_quantity(json!({"value": "1000m"}), json!({"value": "1"}), Some(".value"))]
-    fn finds(#[case] wanted: Value, #[case] live: Value, #[case] expected: Option<&str>) {
+    #[case::text_is_not_a_quantity(json!({"value": "1000m"}), json!({"value": "1"}), Some(".value"))]
+    fn finds_drift(#[case] wanted: Value, #[case] live: Value, #[case] expected: Option<&str>) {
         assert_eq!(missing(&wanted, &live).as_deref(), expected);
     }
 }

@@ -1,4 +1,5 @@
-//! The part of the Gateway API that is written and read here: `gateway.networking.k8s.io/v1`, kind `HTTPRoute`.
+//! HTTPRoute of the Gateway API (`gateway.networking.k8s.io/v1`), reduced to the fields that the operator reads and
+//! writes.
 #![allow(unreachable_pub, reason = "kube's derive writes `pub` items into a private scope")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -19,122 +20,122 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRouteSpec {
-    /// The Gateways, or listeners of them, that it hangs on.
+    /// Gateways or listeners that the route attaches to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parent_refs: Vec<ParentRef>,
-    /// At most 16.
+    /// Hosts, at most 16.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<String>,
-    /// At most 16.
+    /// Rules, at most 16.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RouteRule>,
 }
 
-/// A Gateway, or one of its listeners.
+/// Reference to a Gateway or to one of its listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ParentRef {
-    /// Its name.
+    /// Name of the Gateway.
     pub name: String,
-    /// Its namespace; that of the route if it is not said.
+    /// Namespace of the Gateway. Default: namespace of the route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Name of the listener; every one if it is not said.
+    /// Name of the listener. Default: every listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub section_name: Option<String>,
 }
 
-/// What happens to calls that match.
+/// Rule of a route.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RouteRule {
-    /// One of these has to match. At most 64, and 128 in all rules.
+    /// Matches, of which one is enough. At most 64, and 128 in all rules.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub matches: Vec<RouteMatch>,
-    /// What is done with them.
+    /// Filters.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<Filter>,
-    /// Where they go.
+    /// Backends.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backend_refs: Vec<BackendRef>,
-    /// How long they may take.
+    /// Timeouts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
 }
 
-/// Which calls match.
+/// Match of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RouteMatch {
-    /// By path.
+    /// Path match.
     pub path: PathMatch,
 }
 
-/// Which paths match.
+/// Path match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PathMatch {
-    /// `PathPrefix`: by whole segments.
+    /// Type: `PathPrefix` matches by whole segments.
     #[serde(rename = "type")]
     pub type_: String,
-    /// The path.
+    /// Path.
     pub value: String,
 }
 
-/// What is done with calls.
+/// Filter of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Filter {
-    /// `RequestRedirect`.
+    /// Type: `RequestRedirect`.
     #[serde(rename = "type")]
     pub type_: String,
-    /// Where to.
+    /// Redirect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_redirect: Option<Redirect>,
 }
 
-/// Where the client is sent.
+/// Redirect to another scheme.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Redirect {
-    /// `https`.
+    /// Scheme: `https`.
     pub scheme: String,
-    /// 301 or 302: the Gateway API has no others that every implementation knows.
+    /// Status code: 301 or 302, which every implementation of the Gateway API supports.
     pub status_code: u16,
 }
 
-/// A Service.
+/// Reference to a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BackendRef {
-    /// Its name.
+    /// Name of the Service.
     pub name: String,
-    /// Its port.
+    /// Port number.
     pub port: u16,
 }
 
-/// How long calls may take.
+/// Timeouts of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Timeouts {
-    /// `0s` is no limit.
+    /// Timeout of a request; `0s` means no limit.
     pub request: String,
 }
 
-/// What its Gateways say of a route.
+/// Status of a route.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RouteStatus {
-    /// One for each.
+    /// Status for each parent.
     pub parents: Vec<ParentStatus>,
 }
 
-/// What one of its Gateways says of a route.
+/// Status of a route for one parent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ParentStatus {
-    /// Which.
+    /// Parent.
     pub parent_ref: ParentRef,
-    /// `Accepted`, `ResolvedRefs`.
+    /// Conditions `Accepted` and `ResolvedRefs`.
     pub conditions: Vec<Condition>,
 }

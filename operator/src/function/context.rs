@@ -1,4 +1,4 @@
-//! What the five steps share: clients, caches, and what the reconciler remembers between two calls.
+//! Context of a reconcile: client, caches, and the state that the reconciler keeps between calls.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,37 +13,37 @@ use crate::{
     workloads::outcomes::Outcomes,
 };
 
-/// What a reconcile works with.
+/// Context of a reconcile.
 #[allow(missing_debug_implementations, reason = "kube's Client and Recorder have none of use")]
 pub struct Context {
-    /// For writes; everything that is read comes from `caches`.
+    /// Client for writes. All reads are from `caches`.
     pub client: kube::Client,
-    /// What there is.
+    /// Local caches.
     pub caches: Caches,
-    /// Who owns which custom host.
+    /// Ownership of hosts.
     pub claims: Claims,
-    /// Domains and the activators' Service.
+    /// Hosts, URLs and the activators' Service.
     pub names: Names,
-    /// Tells users of transitions.
+    /// Event recorder.
     pub events: Events,
-    /// Counts.
+    /// Metrics.
     pub metrics: Metrics,
-    /// How the calls of revisions ended.
+    /// Results of requests for each revision.
     pub outcomes: Arc<Outcomes>,
-    /// The time of the cluster's clocks.
+    /// Wall clock; tests replace it.
     pub clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
-    /// Where the present steps of roll-outs began.
+    /// Request statistics at the start of the current rollout steps.
     pub(super) baselines: Baselines,
-    /// Failures in a row of each Function; one that succeeds or is gone is taken out.
+    /// Consecutive failures of each Function. Entries are removed on success and deletion.
     pub(super) failures: Mutex<HashMap<FunctionKey, u32>>,
-    /// Statuses that were written and have not come back through the watch yet.
+    /// Written statuses that the watch has not delivered yet.
     pub(super) written: Mutex<HashMap<FunctionKey, LastWritten>>,
-    /// What a Deployment looked like after it was repaired in vain: something in the cluster insists on it.
-    pub(super) insisted: Mutex<HashMap<String, CompactJson>>,
+    /// Spec of each Deployment whose repair was reverted, for example by an admission webhook.
+    pub(super) overridden: Mutex<HashMap<String, CompactJson>>,
 }
 
 impl Context {
-    /// A context that remembers nothing yet.
+    /// Creates a context without state.
     pub fn new(
         client: kube::Client,
         caches: Caches,
@@ -65,7 +65,7 @@ impl Context {
             baselines: Baselines::default(),
             failures: Mutex::default(),
             written: Mutex::default(),
-            insisted: Mutex::default(),
+            overridden: Mutex::default(),
         }
     }
 
@@ -75,7 +75,7 @@ impl Context {
         self.written.lock().remove(key);
         self.baselines.forget(key);
         if let Some(configs) = &self.caches.configs {
-            configs.watch(key, []);
+            configs.subscribe(key, []);
         }
         self.outcomes.keep(key, |_| false);
     }

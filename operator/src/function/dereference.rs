@@ -1,4 +1,4 @@
-//! Step one: everything that a Function refers to and owns, as the caches have it.
+//! Step 1: reads the objects that a Function owns and refers to from the caches.
 
 pub mod config;
 
@@ -19,63 +19,63 @@ use crate::{
 };
 use config::Config;
 
-/// What belongs to one Function.
+/// Objects and facts of one Function.
 #[derive(Debug, Default)]
-pub struct Found {
-    /// Its revisions, by name.
+pub struct Dereferenced {
+    /// ControllerRevisions, by name.
     pub revisions: BTreeMap<String, Arc<RevisionObject>>,
-    /// Their Deployments, and its pods.
+    /// Deployments and pods.
     pub workloads: Workloads,
-    /// Its Service.
+    /// Service.
     pub service: Option<Arc<ServiceObject>>,
-    /// What a former Function of the same name has left behind.
+    /// Objects of a deleted Function with the same name.
     pub leftovers: Vec<Removal>,
-    /// Hosts that it claims and another has.
+    /// Claimed hosts that are not routed to the Function.
     pub lost_hosts: Vec<LostHost>,
-    /// ConfigMaps and Secrets that it takes something from.
+    /// ConfigMaps and Secrets that its pods use.
     pub config: Config,
 }
 
-/// Kinds of objects that are removed.
+/// Kinds of child objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A revision.
+    /// Revision.
     ControllerRevision,
-    /// The Deployment of one.
+    /// Deployment of a revision.
     Deployment,
-    /// The Service.
+    /// Service of the Function.
     Service,
 }
 
-/// An object that is to go, as it was seen: another one of the same name, or a changed one, stays.
+/// An object to delete. The preconditions `uid` and `resourceVersion` protect a recreated or changed object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
-    /// Its kind.
+    /// Kind.
     pub kind: Kind,
-    /// Its name; its namespace is the Function's.
+    /// Name. The namespace is that of the Function.
     pub name: String,
-    /// Its `uid`.
+    /// `uid`.
     pub uid: Option<String>,
-    /// Its `resourceVersion`.
+    /// `resourceVersion`.
     pub resource_version: Option<String>,
 }
 
 impl Removal {
-    /// The removal of `object` as it is in the cache.
+    /// Creates the removal of `object` in its cached version.
     pub fn of<K: Resource>(kind: Kind, object: &K) -> Self {
         Self { kind, name: object.name_any(), uid: object.uid(), resource_version: object.resource_version() }
     }
 }
 
-/// Reads from the caches alone, so it cannot fail.
-pub fn dereference(context: &Context, key: &FunctionKey, function: &Function) -> Found {
+/// Reads the objects of a Function. Cannot fail, because it reads from the caches only.
+pub fn dereference(context: &Context, key: &FunctionKey, function: &Function) -> Dereferenced {
     let uid = function.uid().unwrap_or_default();
     let caches = &context.caches;
     let mut leftovers = Vec::new();
     let revisions = owned(&caches.revisions, key, &uid, leftover(Kind::ControllerRevision, key, &uid, &mut leftovers));
     let workloads = Workloads::of(caches, key, &uid, leftover(Kind::Deployment, key, &uid, &mut leftovers));
     let mut services = owned(&caches.services, key, &uid, leftover(Kind::Service, key, &uid, &mut leftovers));
-    Found {
+    Dereferenced {
         revisions,
         workloads,
         service: services.remove(&key.name),
@@ -86,14 +86,14 @@ pub fn dereference(context: &Context, key: &FunctionKey, function: &Function) ->
 }
 
 fn config(context: &Context, key: &FunctionKey, function: &Function) -> Config {
-    let asks = function.spec.rollout().on_config_change() == OnConfigChange::NewRevision;
-    let references = if asks { config::references(&function.spec) } else { BTreeMap::new() };
+    let watches = function.spec.rollout().on_config_change() == OnConfigChange::NewRevision;
+    let references = if watches { config::references(&function.spec) } else { BTreeMap::new() };
     let Some(configs) = &context.caches.configs else {
-        return if asks { Config::NotWatched } else { Config::Ignored };
+        return if watches { Config::NotWatched } else { Config::Ignored };
     };
-    // First the note and then the look, so that a change between them is told.
-    configs.watch(key, references.keys().cloned());
-    if !asks {
+    // Subscribe before reading, so a change in between triggers a reconcile.
+    configs.subscribe(key, references.keys().cloned());
+    if !watches {
         return Config::Ignored;
     }
     let version = |of: &Reference| configs.version(&key.namespace, of);
@@ -114,7 +114,7 @@ fn leftover<'a, K: Resource<DynamicType = ()>>(
     }
 }
 
-/// Whether an owner is a former Function of the same name, which is gone since there is a newer one.
+/// Returns whether an owner is a deleted Function with the same name. It must be deleted, because a newer one exists.
 pub fn is_leftover(
     owner: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference>,
     key: &FunctionKey,

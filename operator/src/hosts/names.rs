@@ -2,25 +2,25 @@
 
 use rouse_crds::hosts::HostTemplate;
 
-/// What the five steps need beside the Function.
+/// Names and URLs of the installation.
 #[derive(Clone, Debug)]
 pub struct Names {
-    /// Default hosts.
+    /// Template of default hosts.
     pub hosts: HostTemplate,
-    /// By what the ingress answers.
+    /// Scheme of public URLs.
     pub scheme: Scheme,
-    /// Domain of the cluster's own names.
+    /// DNS domain of the cluster.
     pub cluster_domain: String,
-    /// Where the activators' Service is.
+    /// Namespace of the activators' Service.
     pub namespace: String,
-    /// The activators' Service.
+    /// Name of the activators' Service.
     pub activator_service: String,
 }
 
-/// By what the ingress answers, as far as the URLs in a status say.
+/// Scheme of public URLs in a status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scheme {
-    /// In the clear.
+    /// Without TLS.
     #[default]
     Http,
     /// With TLS.
@@ -28,7 +28,7 @@ pub enum Scheme {
 }
 
 impl Names {
-    /// Where the ingress answers for a host.
+    /// Returns the public URL of a host.
     pub fn url(&self, host: &str) -> String {
         let scheme = match self.scheme {
             Scheme::Http => "http",
@@ -37,8 +37,8 @@ impl Names {
         format!("{scheme}://{host}")
     }
 
-    /// The activators' Service for an ingress that has to speak HTTP/2 to them: the same pods and port, declared as h2c.
-    /// A Service of its own, because some ingress controllers take the protocol from an annotation of the whole Service.
+    /// Returns the name of the activators' h2c Service: the same pods and port, declared as h2c. It is a separate
+    /// Service, because some ingress controllers read the protocol from an annotation of the Service.
     pub fn h2c_service(&self) -> String {
         format!("{}-h2c", self.activator_service)
     }

@@ -1,4 +1,4 @@
-//! Which hosts and paths lead to the activators, and by which version of HTTP. Pure, and of no kind of object yet.
+//! Hosts and paths to route to the activators, by protocol. Pure, and independent of the kind of object.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,40 +10,41 @@ use rouse_crds::{
 
 use crate::{cluster::key::FunctionKey, hosts::Won};
 
-/// Hosts, each with the paths below which it leads there. A host may be a wildcard.
+/// Hosts with their path prefixes. A host may be a wildcard.
 pub type Hosts = BTreeMap<String, BTreeSet<String>>;
 
-/// What leads to the activators.
+/// Hosts to route to the activators.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ways {
-    /// By HTTP/1.1, which carries everything but gRPC, and alone carries WebSocket.
+pub struct PublicHosts {
+    /// Hosts with HTTP/1.1, for everything except gRPC.
     pub http1: Hosts,
-    /// By HTTP/2.
+    /// Hosts with h2c.
     pub h2c: Hosts,
 }
 
-/// One wildcard for each namespace with a public function (a wildcard of an Ingress spans one label), and each custom host
-/// that a function has won. A function that speaks h2c has each of its hosts there, the default one too: an exact host wins
-/// over a wildcard. Activators tell paths apart themselves, so a host stands whole, unless its functions speak differently.
-pub fn build<'a>(functions: impl Iterator<Item = &'a Function>, won: &Won, template: &HostTemplate) -> Ways {
-    let mut ways = Ways::default();
+/// Builds one wildcard for each namespace with a public Function (a wildcard of an Ingress spans one label), and every
+/// custom host that a Function owns. All hosts of an h2c Function are listed under h2c, including the default host,
+/// because an exact host has precedence over a wildcard. Activators route by path, so a host has the path `/`, unless
+/// its Functions use both protocols.
+pub fn build<'a>(functions: impl Iterator<Item = &'a Function>, won: &Won, template: &HostTemplate) -> PublicHosts {
+    let mut public = PublicHosts::default();
     for function in functions.filter(|f| f.spec.visibility() == Visibility::Public) {
-        let (Some(namespace), Some(name)) = (&function.metadata.namespace, &function.metadata.name) else { continue };
-        // By some templates all namespaces have one wildcard.
-        whole(&mut ways.http1, template.wildcard(namespace));
-        let speaks_h2c = function.spec.protocol() == Protocol::H2c;
-        for claim in won.get(&FunctionKey::new(namespace, name)).into_iter().flatten() {
-            let hosts = match (speaks_h2c, claim.form) {
-                (true, _) => &mut ways.h2c,
-                (false, Form::Custom) => &mut ways.http1,
+        let Some(key) = FunctionKey::of(function) else { continue };
+        // With some templates, all namespaces share one wildcard.
+        whole(&mut public.http1, template.wildcard(&key.namespace));
+        let is_h2c = function.spec.protocol() == Protocol::H2c;
+        for claim in won.get(&key).into_iter().flatten() {
+            let hosts = match (is_h2c, claim.form) {
+                (true, _) => &mut public.h2c,
+                (false, Form::Custom) => &mut public.http1,
                 (false, Form::Default | Form::Tag) => continue,
             };
-            if fits(&claim.host) {
+            if is_valid(&claim.host) {
                 hosts.entry(claim.host.to_string()).or_default().insert(claim.path.to_string());
             }
         }
     }
-    let Ways { http1, h2c } = &mut ways;
+    let PublicHosts { http1, h2c } = &mut public;
     for (host, paths) in http1.iter_mut() {
         if !h2c.contains_key(host) {
             *paths = root();
@@ -54,7 +55,7 @@ pub fn build<'a>(functions: impl Iterator<Item = &'a Function>, won: &Won, templ
             *paths = root();
         }
     }
-    ways
+    public
 }
 
 fn whole(hosts: &mut Hosts, host: String) {
@@ -65,10 +66,10 @@ fn root() -> BTreeSet<String> {
     BTreeSet::from(["/".to_owned()])
 }
 
-/// Whether the API server takes it as a host of an Ingress or an HTTPRoute. A single one that it does not take would keep the
-/// whole object, and so everybody's changes, from being written; the rules of the Function refuse it, but not one that is
-/// older than they.
-fn fits(host: &str) -> bool {
+/// Returns whether the API server accepts a host in an Ingress or HTTPRoute. A single invalid host would block the
+/// whole object, and so the changes of all Functions. The schema rejects invalid hosts, but a stored Function may be
+/// older than the schema.
+fn is_valid(host: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && !label.starts_with('-')
@@ -95,77 +96,77 @@ pub(super) mod tests {
         serde_json::from_value(whole).unwrap()
     }
 
-    pub(in crate::ingress) fn ways(functions: &[Function], template: &str, domain: &str) -> Ways {
+    pub(in crate::ingress) fn public_hosts(functions: &[Function], template: &str, domain: &str) -> PublicHosts {
         let template = HostTemplate::new(template, domain).unwrap();
         let rules = Rules { template: template.clone(), allowed: "".parse().unwrap() };
         let (won, _) = Claims::new(rules).replace(functions.iter());
-        let ways = build(functions.iter(), &won, &template);
-        assert_eq!(ways, build(functions.iter().rev(), &won, &template), "the order must not matter");
-        ways
+        let public = build(functions.iter(), &won, &template);
+        assert_eq!(public, build(functions.iter().rev(), &won, &template), "the order must not matter");
+        public
     }
 
-    fn said(hosts: &Hosts) -> Vec<String> {
+    fn lines(hosts: &Hosts) -> Vec<String> {
         hosts.iter().map(|(host, paths)| paths.iter().fold(host.clone(), |all, path| all + " " + path)).collect()
     }
 
     #[test]
-    fn a_wildcard_for_each_namespace_and_each_host_that_was_won() {
+    fn wildcards_of_namespaces_and_owned_hosts() {
         let functions = [
             function("zoo", "z", json!({"hosts": ["z.example.org", "taken.example.org"]})),
             function("app", "a", json!({"hosts": ["taken.example.org"]})),
             function("app", "b", json!({"routes": [{"host": "a.example.org", "path": "/api"}, {"path": "/x"}]})),
             function("hidden", "h", json!({"visibility": "Cluster", "hosts": ["h.example.org"]})),
         ];
-        let ways = ways(&functions, DEFAULT_TEMPLATE, "example.com");
+        let public = public_hosts(&functions, DEFAULT_TEMPLATE, "example.com");
         let expected =
             ["*.app.example.com /", "*.zoo.example.com /", "a.example.org /", "taken.example.org /", "z.example.org /"];
-        assert_eq!((said(&ways.http1), ways.h2c), (expected.map(String::from).into(), Hosts::new()));
+        assert_eq!((lines(&public.http1), public.h2c), (expected.map(String::from).into(), Hosts::new()));
     }
 
     #[test]
-    fn every_host_of_a_function_that_speaks_h2c_is_led_by_http2() {
+    fn all_hosts_of_an_h2c_function_use_h2c() {
         let tag = json!([{"latest": true, "percent": 100, "tag": "t"}]);
         let functions = [
             function("app", "f", json!({"protocol": "h2c", "hosts": ["g.example.org"], "traffic": tag})),
             function("app", "h", json!({"protocol": "h2c", "visibility": "Cluster"})),
         ];
-        let ways = ways(&functions, DEFAULT_TEMPLATE, "example.com");
-        assert_eq!(said(&ways.http1), ["*.app.example.com /"]);
-        assert_eq!(said(&ways.h2c), ["f.app.example.com /", "g.example.org /", "t-f.app.example.com /"]);
+        let public = public_hosts(&functions, DEFAULT_TEMPLATE, "example.com");
+        assert_eq!(lines(&public.http1), ["*.app.example.com /"]);
+        assert_eq!(lines(&public.h2c), ["f.app.example.com /", "g.example.org /", "t-f.app.example.com /"]);
     }
 
     #[test]
-    fn a_host_whose_functions_speak_differently_is_cut_by_path() {
+    fn a_host_with_both_protocols_is_split_by_path() {
         let functions = [
             function("app", "web", json!({"hosts": ["a.example.org"]})),
             function("app", "rpc", json!({"protocol": "h2c", "routes": [{"host": "a.example.org", "path": "/rpc"}]})),
         ];
-        let ways = ways(&functions, DEFAULT_TEMPLATE, "example.com");
-        assert_eq!(said(&ways.http1), ["*.app.example.com /", "a.example.org /"]);
-        assert_eq!(said(&ways.h2c), ["a.example.org /rpc", "rpc.app.example.com /"]);
+        let public = public_hosts(&functions, DEFAULT_TEMPLATE, "example.com");
+        assert_eq!(lines(&public.http1), ["*.app.example.com /", "a.example.org /"]);
+        assert_eq!(lines(&public.h2c), ["a.example.org /rpc", "rpc.app.example.com /"]);
     }
 
     #[test]
-    fn one_wildcard_where_the_template_has_one_label() {
+    fn a_template_with_a_single_label_has_one_wildcard() {
         let functions = [function("app", "f", json!({})), function("zoo", "g", json!({}))];
-        let ways = ways(&functions, "{name}-{namespace}.{domain}", "example.com");
-        assert_eq!(said(&ways.http1), ["*.example.com /"]);
+        let public = public_hosts(&functions, "{name}-{namespace}.{domain}", "example.com");
+        assert_eq!(lines(&public.http1), ["*.example.com /"]);
     }
 
     #[test]
-    fn a_host_that_no_ingress_can_have_keeps_no_other_from_being_written() {
+    fn an_invalid_host_is_left_out() {
         let long = function(&"n".repeat(63), &"f".repeat(45), json!({"protocol": "h2c"}));
         let functions = [function("app", "f", json!({"hosts": ["10.0.0.1", "a_b.org", "a.example.org"]})), long];
         let domain = format!("{}.example", ["d"; 80].join("."));
-        let ways = ways(&functions, DEFAULT_TEMPLATE, &domain);
-        assert_eq!(ways.http1.len(), 3, "{:?}", ways.http1);
-        assert_eq!(ways.h2c, Hosts::new());
+        let public = public_hosts(&functions, DEFAULT_TEMPLATE, &domain);
+        assert_eq!(public.http1.len(), 3, "{:?}", public.http1);
+        assert_eq!(public.h2c, Hosts::new());
     }
 
     #[test]
-    fn nothing_public_no_ways() {
+    fn no_public_functions_no_hosts() {
         let hidden = function("hidden", "f", json!({"visibility": "Cluster"}));
-        assert_eq!(ways(&[hidden], DEFAULT_TEMPLATE, "example.com"), Ways::default());
-        assert_eq!(ways(&[], DEFAULT_TEMPLATE, "example.com"), Ways::default());
+        assert_eq!(public_hosts(&[hidden], DEFAULT_TEMPLATE, "example.com"), PublicHosts::default());
+        assert_eq!(public_hosts(&[], DEFAULT_TEMPLATE, "example.com"), PublicHosts::default());
     }
 }

@@ -1,27 +1,27 @@
-//! How long to wait before the next try.
+//! Exponential backoff with jitter.
 
 use std::time::Duration;
 
 use rand::Rng as _;
 
-/// Exponential back-off with jitter between `base` and `cap`.
+/// Exponential backoff with jitter between `base` and `cap`.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
-    /// The middle of the first wait.
+    /// Longest first delay.
     pub base: Duration,
-    /// No wait is longer.
+    /// Maximum delay.
     pub cap: Duration,
 }
 
-/// Between two tries to reconcile the same Function.
+/// Backoff for retries of a reconcile.
 pub const RECONCILE: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(300) };
 
-/// Between two tries to write the same replica count, or to reach the same activator: both are wanted soon.
+/// Backoff for retries that are urgent: a scale patch, a connection to an activator.
 pub const QUICK: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(10) };
 
 impl Backoff {
-    /// The wait after `failures` (from 1) in a row: `base × 2^(failures-1)`, at most `cap`, of which a random half is
-    /// taken off, so that many who failed at once do not come again at once.
+    /// Returns the delay after `failures` (from 1) consecutive failures: `base × 2^(failures-1)`, at most `cap`, minus
+    /// a random part of up to half, so that simultaneous failures do not retry simultaneously.
     #[must_use]
     pub fn after(self, failures: u32) -> Duration {
         let exponent = failures.saturating_sub(1).min(20);
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grows_to_the_cap_and_stays_within_half_of_it() {
+    fn delays_grow_to_the_cap_with_at_most_half_jitter() {
         for failures in 1..200 {
             let wait = RECONCILE.after(failures);
             assert!(wait >= Duration::from_millis(500), "{wait:?}");

@@ -1,22 +1,21 @@
-//! Shows that the loops of this process still turn: what `/livez` asks.
+//! Liveness of the process: whether its loops make progress. Served by `/livez`.
 //!
-//! A process that holds the Lease and does nothing is worse than one that is gone, so liveness is about progress and not
-//! about an open port.
+//! A process that holds the Lease and does nothing is worse than a stopped one, so an open port is not enough.
 
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// A loop that has not turned for so long hangs. Longer than any single step may take.
+/// Time without progress after which a loop counts as stuck. Longer than any single iteration may take.
 pub const STALE: Duration = Duration::from_secs(120);
 
-/// The last turn of one loop.
+/// Time of the last iteration of a loop.
 #[derive(Clone, Debug, Default)]
 pub struct Beat(Arc<Mutex<Option<Instant>>>);
 
 impl Beat {
-    /// The loop turns.
+    /// Records an iteration.
     pub fn now(&self) {
         *self.0.lock() = Some(Instant::now());
     }
@@ -26,21 +25,21 @@ impl Beat {
     }
 }
 
-/// The loops of this process. One that has not begun (only the leader works) is not expected to turn.
+/// Loops of this process. A loop that has not started, for example on a replica that is not the leader, does not count.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
-    /// Reconciles Functions.
+    /// Reconciler of Functions.
     pub reconciler: Beat,
-    /// Keeps the shared Ingress.
+    /// Reconciler of the shared Ingresses.
     pub ingress: Beat,
-    /// Scales.
+    /// Scaler.
     pub scaler: Beat,
-    /// Renews or watches the Lease.
+    /// Leader election.
     pub leader: Beat,
 }
 
 impl Progress {
-    /// Names of the loops that hang.
+    /// Returns the names of stuck loops.
     #[must_use]
     pub fn stale(&self) -> Vec<&'static str> {
         let Self { reconciler, ingress, scaler, leader } = self;
@@ -57,10 +56,10 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_loop_that_began_has_to_turn() {
+    async fn a_started_loop_must_make_progress() {
         let progress = Progress::default();
         tokio::time::advance(STALE * 2).await;
-        assert!(progress.stale().is_empty(), "nothing has begun");
+        assert!(progress.stale().is_empty(), "no loop has started");
         progress.scaler.now();
         assert!(progress.stale().is_empty());
         tokio::time::advance(STALE + Duration::from_secs(1)).await;

@@ -1,7 +1,6 @@
-//! A queue of keys to work on: each key stands in it once, is worked on by one worker at a time, and can be asked for
-//! at a later time.
+//! Work queue that deduplicates keys, runs each key in one worker at a time, and supports delayed keys.
 //!
-//! It is bounded by the number of keys that exist, for a key that is already there is not added again.
+//! Bounded by the number of distinct keys.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -14,7 +13,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// See the module.
+/// Work queue of keys.
 #[derive(Debug)]
 pub struct WorkQueue<K> {
     state: Mutex<State<K>>,
@@ -23,13 +22,13 @@ pub struct WorkQueue<K> {
 
 #[derive(Debug)]
 struct State<K> {
-    /// To be worked on now, in order.
+    /// Keys that are due, in order.
     ready: VecDeque<K>,
-    /// What is in `ready`.
+    /// Keys in `ready`.
     queued: HashSet<K>,
-    /// Being worked on; `true` if it was asked for again meanwhile.
+    /// Keys that a worker is processing; `true` if the key was added again meanwhile.
     running: HashMap<K, bool>,
-    /// To be worked on later, by time, and the time of each key.
+    /// Delayed keys by time, and the time of each key.
     later: BTreeSet<(Instant, K)>,
     due: HashMap<K, Instant>,
 }
@@ -48,22 +47,22 @@ impl<K: Clone + Eq + Hash + Ord> Default for WorkQueue<K> {
 }
 
 impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
-    /// Asks for `key` to be worked on as soon as a worker is free, and once more if it is being worked on now.
+    /// Adds `key`. If a worker is processing it, it is processed again afterwards.
     pub fn add(&self, key: K) {
         self.state.lock().add(key);
         self.changed.notify_one();
     }
 
-    /// The next key, when there is one. The caller owes a [`Self::done`] for it.
+    /// Waits for the next key. The caller must call [`Self::done`] for it.
     ///
-    /// Cancel-safe: a key is taken in the same poll that returns it.
+    /// Cancel-safe: a key is removed in the same poll that returns it.
     pub async fn next(&self) -> K {
         loop {
             let changed = self.changed.notified();
             let next_due = {
                 let mut state = self.state.lock();
-                state.wake(Instant::now());
-                if let Some(key) = state.take() {
+                state.promote_due(Instant::now());
+                if let Some(key) = state.pop() {
                     return key;
                 }
                 state.later.first().map(|(at, _)| *at)
@@ -78,7 +77,7 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
         }
     }
 
-    /// Ends the work on `key`, and asks for it again at `again` if that is given.
+    /// Marks `key` as processed, and adds it again at the time `again`, if given.
     pub fn done(&self, key: &K, again: Option<Instant>) {
         {
             let mut state = self.state.lock();
@@ -92,12 +91,12 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
         self.changed.notify_one();
     }
 
-    /// Keys that wait to be worked on now.
+    /// Returns the number of due keys.
     pub fn len(&self) -> usize {
         self.state.lock().ready.len()
     }
 
-    /// Whether nothing waits to be worked on now.
+    /// Returns whether no key is due.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -123,8 +122,8 @@ impl<K: Clone + Eq + Hash + Ord> State<K> {
         self.later.insert((at, key));
     }
 
-    /// Moves what is due at `now` to those that are ready.
-    fn wake(&mut self, now: Instant) {
+    /// Moves the delayed keys that are due at `now` to the ready keys.
+    fn promote_due(&mut self, now: Instant) {
         while self.later.first().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, key)) = self.later.pop_first() {
                 self.due.remove(&key);
@@ -133,10 +132,10 @@ impl<K: Clone + Eq + Hash + Ord> State<K> {
         }
     }
 
-    fn take(&mut self) -> Option<K> {
+    fn pop(&mut self) -> Option<K> {
         let key = self.ready.pop_front()?;
         self.queued.remove(&key);
-        // Whatever it was to be woken for is looked at now; the worker says when next.
+        // This run replaces a scheduled one; the worker decides about the next.
         if let Some(at) = self.due.remove(&key) {
             self.later.remove(&(at, key.clone()));
         }
@@ -153,7 +152,7 @@ mod tests {
     use futures::FutureExt as _;
 
     #[tokio::test]
-    async fn a_key_stands_once_and_runs_once_at_a_time() {
+    async fn a_key_is_queued_once_and_runs_in_one_worker() {
         let queue = WorkQueue::default();
         queue.add("a");
         queue.add("a");
@@ -162,7 +161,7 @@ mod tests {
         assert_eq!(queue.next().await, "a");
         assert_eq!(queue.next().await, "b");
         queue.add("a");
-        assert!(queue.next().now_or_never().is_none(), "a runs, so it is not handed out again");
+        assert!(queue.next().now_or_never().is_none(), "a key that is being processed is not returned");
         queue.done(&"a", None);
         assert_eq!(queue.next().await, "a");
         queue.done(&"a", None);
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_later_key_comes_at_its_time() {
+    async fn a_delayed_key_is_returned_at_its_time() {
         let queue = WorkQueue::default();
         let start = Instant::now();
         queue.add("a");
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_earlier_of_two_times_holds_and_work_before_it_clears_it() {
+    async fn processing_a_key_clears_its_delay() {
         let queue = WorkQueue::default();
         let start = Instant::now();
         queue.add("a");
@@ -193,11 +192,11 @@ mod tests {
         assert_eq!(queue.next().await, "a");
         queue.done(&"a", None);
         let later = tokio::time::timeout(Duration::from_secs(100), queue.next()).await;
-        assert!(later.is_err(), "the time that was asked for before is no longer meant");
+        assert!(later.is_err(), "the earlier schedule was cleared");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_add_wakes_one_who_waits() {
+    async fn add_wakes_a_waiting_worker() {
         let queue = std::sync::Arc::new(WorkQueue::default());
         let waiting = tokio::spawn({
             let queue = queue.clone();

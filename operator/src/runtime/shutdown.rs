@@ -1,13 +1,13 @@
-//! When the process is asked to end.
+//! Termination signals.
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Waits for SIGTERM or SIGINT.
+/// Waits for SIGTERM or SIGINT and returns its name.
 ///
 /// # Errors
 ///
-/// If the signals cannot be listened to.
-pub async fn asked() -> std::io::Result<&'static str> {
+/// If the signal handlers cannot be installed.
+pub async fn signal_received() -> std::io::Result<&'static str> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(tokio::select! {

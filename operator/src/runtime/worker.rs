@@ -1,4 +1,4 @@
-//! Works a [`WorkQueue`] off with a bounded number of tasks.
+//! Worker pool: processes a [`WorkQueue`] with a bounded number of tasks.
 
 use std::{fmt, hash::Hash, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -8,13 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{backoff, progress::Beat, queue::WorkQueue};
 
-/// How often the loop shows that it is alive when there is nothing to do.
+/// Interval of liveness reports while the queue is empty.
 const TICK: Duration = Duration::from_secs(5);
 
-/// Hands each key of `queue` to `handle`, at most `concurrency` at once and each key to one at a time, until `stop`; then
-/// waits for what runs. `handle` says when to be called again for its key.
+/// Calls `handle` for each key of `queue`, with at most `concurrency` calls at a time and one for each key, until
+/// `stop`. Then waits for the running calls. `handle` returns when to process the key again.
 ///
-/// A panic in `handle` costs that one call: the key is tried again later.
+/// A panic in `handle` affects only that call: the key is retried later.
 pub async fn run<K, F>(
     queue: &WorkQueue<K>,
     concurrency: usize,
@@ -29,8 +29,8 @@ pub async fn run<K, F>(
     let mut tick = tokio::time::interval(TICK);
     let finished = |ended: Result<(Arc<K>, Option<Instant>), tokio::task::JoinError>| match ended {
         Ok((key, again)) => queue.done(&key, again),
-        // Panics are caught within the task and nobody aborts it, so this is the runtime going down.
-        Err(error) => tracing::error!(%error, "A worker task was lost"),
+        // Panics are caught within the task and tasks are not aborted, so the runtime is shutting down.
+        Err(error) => tracing::error!(%error, "Worker task was cancelled"),
     };
     loop {
         beat.now();
@@ -43,7 +43,7 @@ pub async fn run<K, F>(
                 let work = AssertUnwindSafe(handle((*key).clone())).catch_unwind();
                 running.spawn(async move {
                     let again = work.await.unwrap_or_else(|_| {
-                        tracing::error!(%key, "Work on an object panicked; this is a defect, please report it");
+                        tracing::error!(%key, "Worker panicked; will retry. This is a bug, please report it");
                         Some(Instant::now() + backoff::RECONCILE.cap)
                     });
                     (key, again)
@@ -63,7 +63,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[tokio::test(start_paused = true)]
-    async fn concurrency_is_bounded_and_everything_is_done() {
+    async fn bounds_the_concurrency() {
         let queue = WorkQueue::default();
         for number in 0..50 {
             queue.add(number);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_costs_one_call() {
+    async fn a_panic_affects_one_call() {
         let queue = WorkQueue::default();
         queue.add(1);
         queue.add(2);

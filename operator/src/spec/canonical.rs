@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-/// The first 80 bits of SHA-256 over the value in canonical form (keys sorted), in hexadecimal.
+/// Returns the first 80 bits of SHA-256 over the canonical form of a value, in hexadecimal.
 pub fn hash(value: &Value) -> String {
     let mut text = String::new();
     canonical(value, &mut text);
@@ -11,7 +11,7 @@ pub fn hash(value: &Value) -> String {
     digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// JSON with sorted keys, whatever order the map keeps them in.
+/// Writes JSON with sorted keys.
 fn canonical(value: &Value, out: &mut String) {
     match value {
         Value::Object(map) => {

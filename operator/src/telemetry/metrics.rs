@@ -1,4 +1,4 @@
-//! What the operator counts. No label is taken from anything a user can name freely.
+//! Prometheus metrics of the operator. No label contains text that users choose freely.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-/// All metrics of the process; a clone counts into the same.
+/// Metrics of the process. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
@@ -50,51 +50,46 @@ struct Scale {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Refusal {
-    what: &'static str,
+    reason: &'static str,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("rouse_operator");
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "What this program was built from", build);
+        registry.register("build", "Version of the operator", build);
         let reconciles = Family::default();
-        registry.register("reconciles", "Functions reconciled", reconciles.clone());
+        registry.register("reconciles", "Reconciles of Functions, by result", reconciles.clone());
         let reconcile_seconds = Histogram::new(exponential_buckets(0.0001, 4.0, 10));
-        registry.register_with_unit(
-            "reconcile",
-            "How long a reconcile takes",
-            Unit::Seconds,
-            reconcile_seconds.clone(),
-        );
+        registry.register_with_unit("reconcile", "Duration of a reconcile", Unit::Seconds, reconcile_seconds.clone());
         let writes = Family::default();
         registry.register(
             "api_writes",
-            "Requests to the API server that change something, by their answer",
+            "Write requests to the API server, by verb, resource and status code (0 if there was no response)",
             writes.clone(),
         );
         let scales = Family::default();
-        registry.register("scales", "Changes of a replica count", scales.clone());
+        registry.register("scales", "Changes of replica counts by the scaler, by direction and reason", scales.clone());
         let corrections = Counter::default();
         registry.register(
             "scale_corrections",
-            "Replica counts that somebody else has set and that were changed again",
+            "Replica counts that another client set and the scaler changed again",
             corrections.clone(),
         );
         let refused = Family::default();
         registry.register(
-            "demand_refused",
-            "What activators have said of demand and cannot be, by what is wrong with it",
+            "demand_rejections",
+            "Invalid demand frames, or parts of them, that were rejected, by reason",
             refused.clone(),
         );
         let leader = Gauge::default();
-        registry.register("leader", "1 if this replica is the leader", leader.clone());
+        registry.register("leader", "1 if this replica is the leader, else 0", leader.clone());
         let streams = Gauge::default();
-        registry.register("demand_streams", "Activators whose demand is being read", streams.clone());
+        registry.register("demand_streams", "Open demand streams of activators", streams.clone());
         let ingress_accepted = Gauge::default();
         registry.register(
             "ingress_accepted",
-            "1 if nothing is known that keeps the cluster's ingress from serving public hosts; told by the leader",
+            "1 if no problem is known that keeps the ingress from serving public hosts, else 0; set by the leader only",
             ingress_accepted.clone(),
         );
         Self {
@@ -113,53 +108,53 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A Function was reconciled.
-    pub fn reconciled(&self, took: Duration, well: bool) {
-        self.reconciles.get_or_create(&Outcome { result: if well { "success" } else { "error" } }).inc();
-        self.reconcile_seconds.observe(took.as_secs_f64());
+    /// Counts a reconcile of a Function and its duration.
+    pub fn reconciled(&self, duration: Duration, success: bool) {
+        self.reconciles.get_or_create(&Outcome { result: if success { "success" } else { "error" } }).inc();
+        self.reconcile_seconds.observe(duration.as_secs_f64());
     }
 
-    /// The API server answered a request that changes something. `code` 0 is no answer.
+    /// Counts a write request to the API server. `code` is 0 without a response.
     pub fn wrote(&self, verb: &'static str, resource: String, code: u16) {
         self.writes.get_or_create(&Write { verb, resource, code }).inc();
     }
 
-    /// How many writes there were, whatever came of them.
+    /// Returns the number of write requests with this status code.
     pub fn writes(&self, verb: &'static str, resource: &str, code: u16) -> u64 {
         self.writes.get_or_create(&Write { verb, resource: resource.to_owned(), code }).get()
     }
 
-    /// A replica count was changed.
+    /// Counts a change of a replica count.
     pub fn scaled(&self, direction: &'static str, reason: &'static str) {
         self.scales.get_or_create(&Scale { direction, reason }).inc();
     }
 
-    /// A count that somebody else has set was changed again.
+    /// Counts a correction of a replica count that another client set.
     pub fn corrected(&self) {
         self.corrections.inc();
     }
 
-    /// An activator said something that cannot be.
-    pub fn refused(&self, what: &'static str) {
-        self.refused.get_or_create(&Refusal { what }).inc();
+    /// Counts an invalid demand frame, or a part of one, that was rejected.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&Refusal { reason }).inc();
     }
 
-    /// Whether this replica leads.
+    /// Sets whether this replica is the leader.
     pub fn leading(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
 
-    /// An activator's stream was opened (1) or closed (-1).
+    /// Counts a demand stream that was opened (1) or closed (-1).
     pub fn streams(&self, change: i64) {
         self.streams.inc_by(change);
     }
 
-    /// Whether nothing keeps the cluster's ingress from serving public hosts.
+    /// Sets whether the ingress serves public hosts, as far as known.
     pub fn ingress_accepted(&self, accepted: bool) {
         self.ingress_accepted.set(i64::from(accepted));
     }
 
-    /// In the OpenMetrics text format.
+    /// Encodes the metrics in the OpenMetrics text format.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry.lock())?;
@@ -172,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_what_was_counted() {
+    fn encodes_all_metrics() {
         let metrics = Metrics::default();
         metrics.reconciled(Duration::from_millis(2), true);
         metrics.wrote("create", "services".to_owned(), 201);
@@ -188,7 +183,7 @@ mod tests {
             r#"rouse_operator_api_writes_total{verb="create",resource="services",code="201"} 1"#,
             r#"rouse_operator_scales_total{direction="down",reason="idle"} 1"#,
             "rouse_operator_scale_corrections_total 1",
-            r#"rouse_operator_demand_refused_total{what="sequence"} 1"#,
+            r#"rouse_operator_demand_rejections_total{reason="sequence"} 1"#,
             "rouse_operator_leader 1",
             "rouse_operator_demand_streams 1",
             "rouse_operator_ingress_accepted 1",

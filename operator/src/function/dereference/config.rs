@@ -1,5 +1,4 @@
-//! ConfigMaps and Secrets that a container takes something from, and whether they are others than when its revision was
-//! made. Pure.
+//! ConfigMaps and Secrets that the pods of a Function use, and whether they changed since a revision was created. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,37 +7,36 @@ use serde_json::{Value, json};
 
 use crate::cluster::config_versions::{Kind, Reference};
 
-/// What is known of the objects that a Function takes something from.
+/// Versions of the ConfigMaps and Secrets that a Function uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Config {
-    /// The Function does not ask (`rollout.onConfigChange`).
+    /// `rollout.onConfigChange` is `Ignore`.
     #[default]
     Ignored,
-    /// It asks, and this installation does not follow them.
+    /// The Function requests it, but this installation does not watch ConfigMaps and Secrets.
     NotWatched,
-    /// It asks.
+    /// The versions are watched.
     Watched(Versions),
 }
 
-/// Each object, with whether the container does without it, and its version if it is there.
+/// For each object: whether it is optional, and its version if it exists.
 pub type Versions = BTreeMap<Reference, (bool, Option<String>)>;
 
-/// Versions that a revision was made with, as its annotation says: `{"ConfigMap/name": "123"}`, `null` for one that was not
-/// there.
+/// Versions in the annotation of a revision: `{"ConfigMap/name": "123"}`, `null` for an object that did not exist.
 type Recorded = BTreeMap<String, Option<String>>;
 
-/// How a revision stands to the versions of now.
+/// Result of comparing the recorded versions of a revision with the current ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It was made with them.
+pub enum ConfigChange {
+    /// The versions are equal.
     Same,
-    /// They are to be recorded with it, for nothing that contradicts them is.
+    /// The versions do not contradict the recorded ones and must be recorded.
     Record(String),
-    /// Something has changed: there has to be another revision.
+    /// A version changed: a new revision is required.
     Changed,
 }
 
-/// Every object that the container, its neighbours and their volumes name, and whether all of them do without it.
+/// Returns every object that containers and volumes reference, and whether all references to it are optional.
 pub fn references(spec: &FunctionSpec) -> BTreeMap<Reference, bool> {
     let mut found = BTreeMap::new();
     let own = json!({"env": spec.env, "envFrom": spec.env_from});
@@ -82,32 +80,32 @@ fn named(source: Option<&Value>, kind: Kind, field: &str, found: &mut BTreeMap<R
     *entry &= optional;
 }
 
-/// What is recorded with a new revision.
+/// Returns the annotation value for a new revision.
 pub fn record(versions: &Versions) -> String {
     let recorded: Recorded = versions.iter().map(|(of, (_, version))| (of.to_string(), version.clone())).collect();
     json!(recorded).to_string()
 }
 
-/// Compares what was recorded with a revision with what is now.
+/// Compares the recorded versions of a revision with the current ones.
 ///
-/// One that is gone says nothing new: it is deleted and made again by some tools, and no pod starts without it. One that
-/// was not there and is now makes a revision only if the container does without it: else no pod can have started.
-pub fn compare(recorded: Option<&str>, versions: &Versions) -> Verdict {
-    // What cannot be read was not written by Rouse, and is written anew.
+/// A deleted object is no change: some tools delete and recreate objects, and no pod starts without a required one. A
+/// created object is a change only if it is optional. Otherwise no pod can have started without it.
+pub fn compare(recorded: Option<&str>, versions: &Versions) -> ConfigChange {
+    // An annotation that cannot be parsed was not written by Rouse and is overwritten.
     let before: Recorded = recorded.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let mut now = Recorded::new();
     for (reference, (optional, version)) in versions {
         let name = reference.to_string();
         let kept = match (before.get(&name), version) {
-            (Some(Some(before)), Some(version)) if before != version => return Verdict::Changed,
-            (Some(None), Some(_)) if *optional => return Verdict::Changed,
+            (Some(Some(before)), Some(version)) if before != version => return ConfigChange::Changed,
+            (Some(None), Some(_)) if *optional => return ConfigChange::Changed,
             (Some(before), None) => before.clone(),
             (_, version) => version.clone(),
         };
         now.insert(name, kept);
     }
     let unchanged = recorded.is_some() && now == before;
-    if unchanged { Verdict::Same } else { Verdict::Record(json!(now).to_string()) }
+    if unchanged { ConfigChange::Same } else { ConfigChange::Record(json!(now).to_string()) }
 }
 
 #[cfg(test)]
@@ -116,7 +114,7 @@ mod tests {
     use rstest::rstest;
 
     #[test]
-    fn every_place_that_names_one() {
+    fn finds_every_reference() {
         let spec: FunctionSpec = serde_json::from_value(json!({
             "image": "i",
             "env": [
@@ -161,29 +159,29 @@ mod tests {
     }
 
     #[rstest]
-    #[case::switched_on(None, false, Some("1"), Some(r#"{"ConfigMap/a":"1"}"#))]
-    #[case::the_same(Some(r#"{"ConfigMap/a":"1"}"#), false, Some("1"), None)]
-    #[case::gone_for_now(Some(r#"{"ConfigMap/a":"1"}"#), false, None, None)]
-    #[case::came_late(Some(r#"{"ConfigMap/a":null}"#), false, Some("1"), Some(r#"{"ConfigMap/a":"1"}"#))]
+    #[case::enabled(None, false, Some("1"), Some(r#"{"ConfigMap/a":"1"}"#))]
+    #[case::unchanged(Some(r#"{"ConfigMap/a":"1"}"#), false, Some("1"), None)]
+    #[case::deleted(Some(r#"{"ConfigMap/a":"1"}"#), false, None, None)]
+    #[case::created_late(Some(r#"{"ConfigMap/a":null}"#), false, Some("1"), Some(r#"{"ConfigMap/a":"1"}"#))]
     #[case::still_missing(Some(r#"{"ConfigMap/a":null}"#), false, None, None)]
-    #[case::not_ours(Some("x"), false, Some("1"), Some(r#"{"ConfigMap/a":"1"}"#))]
-    fn no_new_revision(
+    #[case::foreign_annotation(Some("x"), false, Some("1"), Some(r#"{"ConfigMap/a":"1"}"#))]
+    fn requires_no_new_revision(
         #[case] recorded: Option<&str>,
         #[case] optional: bool,
         #[case] version: Option<&str>,
         #[case] record: Option<&str>,
     ) {
-        let expected = record.map_or(Verdict::Same, |text| Verdict::Record(text.to_owned()));
+        let expected = record.map_or(ConfigChange::Same, |text| ConfigChange::Record(text.to_owned()));
         assert_eq!(compare(recorded, &versions(optional, version)), expected);
     }
 
     #[rstest]
     #[case::another_version(r#"{"ConfigMap/a":"1"}"#, false, "2")]
-    #[case::made_again(r#"{"ConfigMap/a":"1"}"#, true, "9")]
-    #[case::one_that_it_did_without(r#"{"ConfigMap/a":null}"#, true, "1")]
-    fn a_new_revision(#[case] recorded: &str, #[case] optional: bool, #[case] version: &str) {
+    #[case::recreated(r#"{"ConfigMap/a":"1"}"#, true, "9")]
+    #[case::optional_object_created(r#"{"ConfigMap/a":null}"#, true, "1")]
+    fn requires_a_new_revision(#[case] recorded: &str, #[case] optional: bool, #[case] version: &str) {
         let versions = versions(optional, Some(version));
-        assert_eq!(compare(Some(recorded), &versions), Verdict::Changed);
-        assert_eq!(compare(Some(&record(&versions)), &versions), Verdict::Same);
+        assert_eq!(compare(Some(recorded), &versions), ConfigChange::Changed);
+        assert_eq!(compare(Some(&record(&versions)), &versions), ConfigChange::Same);
     }
 }

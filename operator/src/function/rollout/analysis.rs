@@ -1,50 +1,49 @@
-//! Whether a revision is to lose the calls that it has got. Pure.
+//! Analysis of a rollout step: whether the new revision violates `rollout.abortOn`. Pure.
 
 use rouse_crds::function::AbortOn;
 
-use crate::workloads::outcomes::Figures;
+use crate::workloads::outcomes::RequestStats;
 
-/// Calls that are needed before the share of failed ones says something.
-pub const ENOUGH: u64 = 20;
+/// Minimum number of requests for an error rate.
+pub const MIN_REQUESTS: u64 = 20;
 
-/// So many calls say something already when every one of them failed.
-pub const ALL_FAILED: u64 = 5;
+/// Minimum number of requests if all of them failed.
+pub const MIN_REQUESTS_ALL_FAILED: u64 = 5;
 
-/// Calls that are needed before their 99th percentile is more than the slowest one.
-pub const ENOUGH_FOR_P99: u64 = 100;
+/// Minimum number of requests for a 99th percentile that is more than the slowest request.
+pub const MIN_REQUESTS_P99: u64 = 100;
 
-/// So many slow calls say something already among fewer. Were one in a hundred slow, there would be so many among 99 once
-/// in three hundred times.
-pub const SLOW_FOR_SURE: u64 = 5;
+/// Number of slow requests that is significant among fewer than [`MIN_REQUESTS_P99`]. If 1 % of all requests were slow,
+/// 99 requests would contain as many with a probability of 1 in 300.
+pub const MIN_SLOW_REQUESTS: u64 = 5;
 
-/// What speaks against the revision, by its calls since the step began; nothing while there are too few of them.
-pub fn judge(abort_on: &AbortOn, figures: &Figures) -> Option<String> {
-    let Figures { answered, failed, latencies: _ } = figures;
+/// Returns why the revision violates `abort_on`, from its requests since the start of the step; `None` if it does not,
+/// or with too few requests.
+pub fn find_violation(abort_on: &AbortOn, stats: &RequestStats) -> Option<String> {
+    let RequestStats { completed, failed, latencies: _ } = stats;
     if let Some(limit) = abort_on.error_rate {
-        let enough = *answered >= ENOUGH || (*answered >= ALL_FAILED && failed == answered);
-        // Both are far below what a float holds exactly.
-        let rate = *failed as f64 / (*answered).max(1) as f64;
-        if enough && rate > limit.part() {
+        let enough = *completed >= MIN_REQUESTS || (*completed >= MIN_REQUESTS_ALL_FAILED && failed == completed);
+        // Both counts are far below the limit of exact floats.
+        let rate = *failed as f64 / (*completed).max(1) as f64;
+        if enough && rate > limit.as_fraction() {
             let rate = rate * 100.0;
             return Some(format!(
-                "{failed} of its {answered} calls failed, {rate:.1}%, and spec.rollout.abortOn.errorRate is {limit}"
+                "{failed} of {completed} requests failed ({rate:.1}%), more than spec.rollout.abortOn.errorRate ({limit})"
             ));
         }
     }
-    if let (Some(limit), Some((from, to))) = (abort_on.p99, figures.p99()) {
-        let timed = figures.timed();
-        // The percentile is known to lie between two times; only one that is too long for certain counts.
-        if timed >= ENOUGH_FOR_P99 && from >= limit.get() {
+    if let (Some(limit), Some((from, to))) = (abort_on.p99, stats.p99()) {
+        let timed = stats.timed();
+        // The percentile lies between the bounds of its bucket. It counts only if the lower bound exceeds the limit.
+        if timed >= MIN_REQUESTS_P99 && from >= limit.get() {
             let (from, to) = (from.as_millis(), to.as_millis());
             return Some(format!(
-                "of its {timed} calls the 99th percentile took {from} to {to}ms, and spec.rollout.abortOn.p99 is {limit}"
+                "the 99th percentile of {timed} requests is between {from}ms and {to}ms, more than spec.rollout.abortOn.p99 ({limit})"
             ));
         }
-        let slow = figures.slower(limit.get());
-        if timed < ENOUGH_FOR_P99 && slow >= SLOW_FOR_SURE {
-            return Some(format!(
-                "{slow} of its {timed} calls took longer than spec.rollout.abortOn.p99, which is {limit}"
-            ));
+        let slow = stats.slower(limit.get());
+        if timed < MIN_REQUESTS_P99 && slow >= MIN_SLOW_REQUESTS {
+            return Some(format!("{slow} of {timed} requests took longer than spec.rollout.abortOn.p99 ({limit})"));
         }
     }
     None
@@ -70,18 +69,18 @@ mod tests {
     #[case::every_one_of_a_few(5, 5, true)]
     #[case::every_one_of_too_few(4, 4, false)]
     #[case::none(0, 0, false)]
-    fn by_failures(#[case] answered: u64, #[case] failed: u64, #[case] bad: bool) {
-        let figures = Figures { answered, failed, ..Figures::default() };
-        let said = judge(&abort_on(Some("5%"), None), &figures);
-        assert_eq!(said.is_some(), bad, "{said:?}");
-        assert_eq!(judge(&abort_on(None, Some("1s")), &figures), None, "not asked for");
+    fn error_rate(#[case] completed: u64, #[case] failed: u64, #[case] bad: bool) {
+        let stats = RequestStats { completed, failed, ..RequestStats::default() };
+        let violation = find_violation(&abort_on(Some("5%"), None), &stats);
+        assert_eq!(violation.is_some(), bad, "{violation:?}");
+        assert_eq!(find_violation(&abort_on(None, Some("1s")), &stats), None, "not asked for");
     }
 
     #[test]
-    fn says_the_figures() {
-        let figures = Figures { answered: 52, failed: 7, ..Figures::default() };
-        let said = judge(&abort_on(Some("5%"), None), &figures).unwrap();
-        assert_eq!(said, "7 of its 52 calls failed, 13.5%, and spec.rollout.abortOn.errorRate is 5%");
+    fn reports_the_numbers() {
+        let stats = RequestStats { completed: 52, failed: 7, ..RequestStats::default() };
+        let violation = find_violation(&abort_on(Some("5%"), None), &stats).unwrap();
+        assert_eq!(violation, "7 of 52 requests failed (13.5%), more than spec.rollout.abortOn.errorRate (5%)");
     }
 
     #[rstest]
@@ -90,22 +89,25 @@ mod tests {
     #[case::a_few_and_all_of_them(1000, 5, true)]
     #[case::too_few(1000, 4, false)]
     #[case::within_the_width_of_a_bucket(805, 200, false)]
-    fn by_time(#[case] millis: u64, #[case] calls: u64, #[case] bad: bool) {
+    fn p99(#[case] millis: u64, #[case] calls: u64, #[case] bad: bool) {
         let bucket = latency_bucket(Duration::from_millis(millis));
-        let figures = Figures { answered: calls, failed: 0, latencies: [(bucket, calls)].into() };
-        let said = judge(&abort_on(Some("5%"), Some("800ms")), &figures);
-        assert_eq!(said.is_some(), bad, "{said:?}");
+        let stats = RequestStats { completed: calls, failed: 0, latencies: [(bucket, calls)].into() };
+        let violation = find_violation(&abort_on(Some("5%"), Some("800ms")), &stats);
+        assert_eq!(violation.is_some(), bad, "{violation:?}");
     }
 
     #[test]
-    fn a_few_slow_ones_among_few() {
+    fn few_requests_with_several_slow_ones() {
         let (quick, slow) = (latency_bucket(Duration::from_millis(5)), latency_bucket(Duration::from_secs(2)));
-        let told = |quick_ones, slow_ones| {
+        let violation = |quick_ones, slow_ones| {
             let latencies = [(quick, quick_ones), (slow, slow_ones)].into();
-            judge(&abort_on(None, Some("800ms")), &Figures { answered: quick_ones + slow_ones, failed: 0, latencies })
+            find_violation(
+                &abort_on(None, Some("800ms")),
+                &RequestStats { completed: quick_ones + slow_ones, failed: 0, latencies },
+            )
         };
-        assert_eq!(told(60, 4), None);
-        assert_eq!(told(60, 5).unwrap(), "5 of its 65 calls took longer than spec.rollout.abortOn.p99, which is 800ms");
-        assert_eq!(told(995, 5), None, "five in a thousand are fewer than one in a hundred");
+        assert_eq!(violation(60, 4), None);
+        assert_eq!(violation(60, 5).unwrap(), "5 of 65 requests took longer than spec.rollout.abortOn.p99 (800ms)");
+        assert_eq!(violation(995, 5), None, "5 in 1000 are less than 1 %");
     }
 }

@@ -1,7 +1,7 @@
-//! What a revision had been called for when it got its present share: it is judged by what came since.
+//! Request statistics of a revision at the start of its current rollout step. Analysis uses the requests since then.
 //!
-//! Kept in memory. An operator that takes over begins with what it knows then, so after a restart in the middle of a step the
-//! step is judged by all calls that the activators have counted of the revision, or by those from now on.
+//! Kept in memory. After a restart during a step, the new operator analyzes the step by all requests that the
+//! activators have counted for the revision, or by those since the restart.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,10 @@ use rouse_crds::function::{RolloutPhase, RolloutStatus};
 
 use crate::{
     cluster::key::FunctionKey,
-    workloads::outcomes::{Figures, Outcomes},
+    workloads::outcomes::{Outcomes, RequestStats},
 };
 
-/// See the module. Bounded by the Functions that are being rolled out.
+/// Baselines by Function. Bounded by the Functions with a rollout in progress.
 #[derive(Debug, Default)]
 pub struct Baselines(Mutex<HashMap<FunctionKey, Baseline>>);
 
@@ -23,7 +23,7 @@ struct Baseline {
     revision: String,
     percent: i32,
     since: Option<Time>,
-    figures: Figures,
+    stats: RequestStats,
 }
 
 impl Baseline {
@@ -33,17 +33,17 @@ impl Baseline {
 }
 
 impl Baselines {
-    /// Calls of the revision that is rolled out, since its step began.
-    pub fn figures(&self, key: &FunctionKey, step: Option<&RolloutStatus>, outcomes: &Outcomes) -> Figures {
-        let Some(step) = step else { return Figures::default() };
+    /// Returns the statistics of the new revision since the start of its step.
+    pub fn stats_of_step(&self, key: &FunctionKey, step: Option<&RolloutStatus>, outcomes: &Outcomes) -> RequestStats {
+        let Some(step) = step else { return RequestStats::default() };
         let all = outcomes.of(key, &step.revision);
         match self.0.lock().get(key).filter(|baseline| baseline.is_of(step)) {
-            Some(baseline) => all.since(&baseline.figures),
-            None => Figures::default(),
+            Some(baseline) => all.since(&baseline.stats),
+            None => RequestStats::default(),
         }
     }
 
-    /// Takes note of a step that is another than the one before.
+    /// Records the baseline when a new step starts.
     pub fn set(&self, key: &FunctionKey, step: Option<&RolloutStatus>, outcomes: &Outcomes) {
         let mut baselines = self.0.lock();
         match step.filter(|step| step.phase == RolloutPhase::Progressing && step.percent > 0) {
@@ -53,13 +53,13 @@ impl Baselines {
             Some(step) if baselines.get(key).is_some_and(|baseline| baseline.is_of(step)) => {}
             Some(step) => {
                 let RolloutStatus { revision, percent, since, .. } = step.clone();
-                let figures = outcomes.of(key, &revision);
-                baselines.insert(key.clone(), Baseline { revision, percent, since, figures });
+                let stats = outcomes.of(key, &revision);
+                baselines.insert(key.clone(), Baseline { revision, percent, since, stats });
             }
         }
     }
 
-    /// Forgets a Function that is gone.
+    /// Forgets a deleted Function.
     pub fn forget(&self, key: &FunctionKey) {
         self.0.lock().remove(key);
     }
@@ -71,20 +71,20 @@ mod tests {
     use rouse_crds::demand;
 
     #[tokio::test]
-    async fn a_step_is_judged_by_what_came_since() {
+    async fn a_step_counts_the_requests_since_its_start() {
         let (baselines, outcomes) = (Baselines::default(), Outcomes::default());
         let key = FunctionKey::new("ns", "f");
-        let said = |answered| demand::Outcomes { answered, failed: 0, latencies: vec![] };
+        let report = |answered| demand::Outcomes { answered, failed: 0, latencies: vec![] };
         let step = |percent| RolloutStatus { revision: "f-2".into(), percent, ..RolloutStatus::default() };
-        let count = |step: &RolloutStatus| baselines.figures(&key, Some(step), &outcomes).answered;
-        outcomes.take("a", &key, "f-2", &said(5));
-        assert_eq!(count(&step(10)), 0, "nothing is known of the step yet");
+        let count = |step: &RolloutStatus| baselines.stats_of_step(&key, Some(step), &outcomes).completed;
+        outcomes.take("a", &key, "f-2", &report(5));
+        assert_eq!(count(&step(10)), 0, "the step has no baseline yet");
         baselines.set(&key, Some(&step(10)), &outcomes);
-        outcomes.take("a", &key, "f-2", &said(12));
+        outcomes.take("a", &key, "f-2", &report(12));
         baselines.set(&key, Some(&step(10)), &outcomes);
         assert_eq!(count(&step(10)), 7);
         baselines.set(&key, Some(&step(50)), &outcomes);
-        outcomes.take("a", &key, "f-2", &said(13));
+        outcomes.take("a", &key, "f-2", &report(13));
         assert_eq!((count(&step(50)), count(&step(10))), (1, 0));
         baselines.set(&key, None, &outcomes);
         assert!(baselines.0.lock().is_empty());

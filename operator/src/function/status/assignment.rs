@@ -1,4 +1,5 @@
-//! Who gets the calls: the roll-out, and the shares that follow from it and from `spec.traffic`. Pure.
+//! Traffic assignment: the state of the rollout, and the traffic split that follows from it and from `spec.traffic`.
+//! Pure.
 
 use std::time::Duration;
 
@@ -10,108 +11,109 @@ use rouse_crds::{
     function::{FunctionStatus, RolloutSpec, RolloutStatus, TrafficStatus, Visibility},
 };
 
-use super::{traffic, transitions::said};
+use super::{traffic, transitions::has_condition};
 use crate::{
     function::{
         apply::Applied,
         build::Resources,
-        dereference::{Found, Kind},
+        dereference::{Dereferenced, Kind},
         rollout::{self, Split, pods},
     },
     hosts::Names,
     spec::invalid::Invalid,
-    workloads::{observe::RevisionState, outcomes::Figures},
+    workloads::{observe::RevisionState, outcomes::RequestStats},
 };
 
-/// What the shares are decided from.
+/// Inputs of [`decide`].
 #[derive(Debug)]
 pub struct Inputs<'a> {
-    /// What the user wants.
+    /// The Function.
     pub function: &'a Function,
-    /// What was said before.
+    /// Previous status.
     pub former: &'a FunctionStatus,
-    /// What there is.
-    pub found: &'a Found,
-    /// What was just written.
+    /// Objects of the Function, from the caches.
+    pub found: &'a Dereferenced,
+    /// Objects that were just written.
     pub applied: &'a Result<Resources<Applied>, Invalid>,
-    /// The newest revision; empty if there is none yet.
+    /// Newest revision; empty if none exists yet.
     pub latest: &'a str,
-    /// How it is.
+    /// State of the newest revision.
     pub state: &'a RevisionState,
-    /// Hosts.
+    /// Hosts and URLs.
     pub names: &'a Names,
-    /// The calls of the revision that is rolled out, since it got its share.
-    pub figures: &'a Figures,
-    /// The time.
+    /// Requests of the revision that is rolled out, since the start of its step.
+    pub stats: &'a RequestStats,
+    /// Current time.
     pub now: Timestamp,
 }
 
-/// Who gets the calls now.
+/// Traffic split and state of the rollout.
 #[derive(Debug)]
-pub struct Shares {
-    /// For the status.
+pub struct TrafficAssignment {
+    /// `status.traffic`.
     pub traffic: Vec<TrafficStatus>,
-    /// For the status.
+    /// `status.rollout`.
     pub rollout: Option<RolloutStatus>,
-    /// A revision that the spec names and that is not there.
+    /// Revision in `spec.traffic` that does not exist.
     pub missing: Option<traffic::Missing>,
-    /// After how long to look again though nothing changes.
-    pub look_again: Option<Duration>,
+    /// Time after which to reconcile again without an event.
+    pub requeue_after: Option<Duration>,
 }
 
-/// Decides.
-pub fn decide(inputs: &Inputs<'_>) -> Shares {
+/// Computes the traffic assignment.
+pub fn decide(inputs: &Inputs<'_>) -> TrafficAssignment {
     let Inputs { function, former, found, applied, latest, .. } = *inputs;
     if latest.is_empty() {
         let (traffic, rollout) = (former.traffic.clone(), former.rollout.clone());
-        return Shares { traffic, rollout, missing: None, look_again: None };
+        return TrafficAssignment { traffic, rollout, missing: None, requeue_after: None };
     }
     let mut existing: Vec<String> = found.workloads.deployments.keys().cloned().collect();
     existing.extend(applied.iter().flat_map(|r| &r.create).map(ResourceExt::name_any));
     existing.sort();
     existing.dedup();
     let wanted = function.spec.traffic.as_deref().unwrap_or_default();
-    let called = function.spec.routes_to_latest();
-    let stable = rollout::stable(former, called, |name| existing.iter().any(|there| there == name));
+    let stable =
+        rollout::stable(former, function.spec.routes_to_latest(), |name| existing.iter().any(|there| there == name));
     let mut named = wanted.iter().filter_map(|target| target.revision.as_ref());
     let next = match function.spec.latest_percent() {
-        // Nothing moves while a revision is named that is not there, so no roll-out does.
+        // While `spec.traffic` names a missing revision, the traffic split does not change, so the rollout is on hold.
         _ if named.any(|name| !existing.contains(name)) => rollout::Next {
             rollout: former.rollout.clone(),
             split: Split::all(stable.as_deref().unwrap_or(latest)),
-            look_again: None,
+            requeue_after: None,
         },
-        Some(percent) => roll(inputs, stable.as_deref(), percent),
-        // Nothing goes to the latest, so there is nothing to roll out.
+        Some(percent) => advance_rollout(inputs, stable.as_deref(), percent),
+        // Without traffic for the latest revision there is no rollout.
         None => {
-            rollout::Next { rollout: None, split: Split::all(stable.as_deref().unwrap_or(latest)), look_again: None }
+            rollout::Next { rollout: None, split: Split::all(stable.as_deref().unwrap_or(latest)), requeue_after: None }
         }
     };
     let (mut traffic, missing) =
         traffic::resolve(&traffic::Inputs { wanted, former: &former.traffic, split: &next.split, existing: &existing });
-    for share in &mut traffic {
-        share.url = share.tag.as_deref().and_then(|tag| url(inputs, tag));
+    for entry in &mut traffic {
+        entry.url = entry.tag.as_deref().and_then(|tag| url(inputs, tag));
     }
-    Shares { traffic, rollout: next.rollout, missing, look_again: next.look_again }
+    TrafficAssignment { traffic, rollout: next.rollout, missing, requeue_after: next.requeue_after }
 }
 
-fn roll(inputs: &Inputs<'_>, stable: Option<&str>, percent: u32) -> rollout::Next {
+fn advance_rollout(inputs: &Inputs<'_>, stable: Option<&str>, percent: u32) -> rollout::Next {
     let Inputs { function, former, found, applied, latest, state, .. } = *inputs;
     let (spec, scaling) = (&function.spec, function.spec.scaling());
     let ready = stable.and_then(|name| found.workloads.deployments.get(name)).map_or(0, |d| d.ready());
-    let need = stable.map_or(0, |name| pods::need(spec.traffic.as_deref().unwrap_or_default(), name, ready));
+    let stable_pods =
+        stable.map_or(0, |name| pods::serving_latest(spec.traffic.as_deref().unwrap_or_default(), name, ready));
     let refused = applied.as_ref().is_ok_and(|resources| {
         resources.state.rejected.is_some() || resources.state.conflicts.iter().any(|c| c.kind != Kind::Service)
     });
     let of_latest = former.latest_revision.as_deref() == Some(latest);
-    // Where nobody needs it and nothing is to prove it, its first call does.
-    let untried = scaling.initial() == 0
-        && need == 0
+    // Without traffic and without verification pods, its first request verifies it.
+    let skip_verification = scaling.initial() == 0
+        && stable_pods == 0
         && state.failure.is_none()
-        && !(of_latest && said(former, REVISION_READY, "False"));
+        && !(of_latest && has_condition(former, REVISION_READY, "False"));
     let mut wanted: RolloutSpec = spec.rollout();
     if percent == 0 {
-        // Without calls there is nothing to go in steps.
+        // Without traffic there are no steps.
         wanted.steps = None;
     }
     rollout::next(&rollout::Inputs {
@@ -119,18 +121,19 @@ fn roll(inputs: &Inputs<'_>, stable: Option<&str>, percent: u32) -> rollout::Nex
         former: former.rollout.as_ref(),
         stable,
         latest,
-        proven: !refused && (state.ready > 0 || (of_latest && said(former, REVISION_READY, "True")) || untried),
+        verified: !refused
+            && (state.ready > 0 || (of_latest && has_condition(former, REVISION_READY, "True")) || skip_verification),
         state,
-        need,
-        proof: scaling.initial(),
+        stable_pods,
+        verification_pods: scaling.initial(),
         max: scaling.max(),
         cold_start: spec.timeouts().cold_start(),
-        figures: inputs.figures,
+        stats: inputs.stats,
         now: inputs.now,
     })
 }
 
-/// Where the ingress answers for a tag, if it does.
+/// URL of a tag on the ingress, if the ingress serves it.
 fn url(inputs: &Inputs<'_>, tag: &str) -> Option<String> {
     let function = inputs.function;
     let public = function.spec.visibility() == Visibility::Public;

@@ -1,10 +1,10 @@
-//! What is to be said of a Function. Pure.
+//! Conditions of a Function, computed from its state. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use rouse_crds::{
     conditions::{
-        ACTIVE, ALL_GOOD, IDLE, INVALID, NOT_STARTED, PROVEN, READY, REVISION_READY, ROLLOUT_ABORTED, ROUTABLE, ROUTED,
-        RUNNING, STARTING, Wanted,
+        ACTIVE, ALL_GOOD, IDLE, INVALID, NOT_STARTED, READY, REVISION_READY, ROLLOUT_ABORTED, ROUTABLE, ROUTED,
+        RUNNING, STARTING, VERIFIED_READY, Wanted,
     },
     function::FunctionStatus,
     pod::PodFailure,
@@ -18,48 +18,48 @@ use crate::{
     workloads::observe::RevisionState,
 };
 
-/// Reason: an object that the Function needs exists already and belongs to something else.
-pub const NAME_TAKEN: &str = "NameTaken";
+/// Reason: an object with a name that the Function needs exists and has another owner.
+pub const NAME_CONFLICT: &str = "NameConflict";
 /// Reason of `Routable=False`: `spec.traffic` names a revision that does not exist.
 pub const REVISION_MISSING: &str = "RevisionMissing";
 
-/// Reason of a warning: `spec.rollout.onConfigChange` asks for what this installation does not do.
+/// Reason of a Warning Event: `spec.rollout.onConfigChange` needs a feature that this installation has disabled.
 pub const CONFIG_NOT_WATCHED: &str = "ConfigNotWatched";
-/// What is said of that.
-pub const CONFIG_NOTICE: &str = "spec.rollout.onConfigChange is NewRevision, but this installation of Rouse does not watch ConfigMaps and Secrets: set the chart's value operator.watchConfig to true.";
+/// Message of [`CONFIG_NOT_WATCHED`].
+pub const CONFIG_NOTICE: &str = "spec.rollout.onConfigChange is NewRevision, but this installation does not watch ConfigMaps and Secrets; set the chart value operator.watchConfig to true.";
 
-/// What the conditions are decided from.
+/// Inputs of [`decide`].
 #[derive(Debug)]
 pub struct Inputs<'a> {
-    /// What was said before.
+    /// Previous status.
     pub former: &'a FunctionStatus,
-    /// What is wrong with the spec.
+    /// Validation error of the spec.
     pub invalid: Option<&'a Invalid>,
-    /// Names that are taken.
+    /// Objects that exist and have another owner.
     pub conflicts: &'a [Conflict],
-    /// Hosts that do not lead to it, and why.
+    /// Hosts that are not routed to the Function, and why.
     pub lost_hosts: &'a [LostHost],
-    /// A revision that `spec.traffic` names and that is not there.
+    /// Revision in `spec.traffic` that does not exist.
     pub missing: Option<&'a Missing>,
-    /// The newest revision.
+    /// Latest revision.
     pub latest: &'a str,
-    /// Its state.
+    /// State of the latest revision.
     pub state: &'a RevisionState,
-    /// Why its roll-out was ended.
+    /// Why its rollout was aborted.
     pub aborted: Option<&'a str>,
-    /// Whether its roll-out is under way.
+    /// Whether its rollout is in progress.
     pub rolling: bool,
-    /// Something that the user should know though all is well.
+    /// Notice that is appended to the message of `Ready=True`.
     pub notice: Option<&'a str>,
-    /// Whether `scaling.initial` is 0: it is not started to be proven.
-    pub unproven_is_fine: bool,
-    /// Pods, over all revisions: wanted, and there.
+    /// Whether `scaling.initial` is 0, so no pod is started for verification.
+    pub skip_verification: bool,
+    /// Pods of all revisions, desired or existing, whichever is more.
     pub pods: u32,
-    /// Why pods that are wanted cannot be made now.
+    /// Why desired pods cannot be created.
     pub pods_refused: Option<&'a PodFailure>,
 }
 
-/// The four conditions, `Ready` first.
+/// Computes the four conditions, `Ready` first.
 pub fn decide(inputs: &Inputs<'_>) -> [Wanted; 4] {
     let routable = routable(inputs);
     let revision = revision_ready(inputs);
@@ -71,7 +71,7 @@ fn wanted(type_: &'static str, status: Option<bool>, reason: &str, message: impl
 }
 
 fn conflict(type_: &'static str, conflict: &Conflict) -> Wanted {
-    wanted(type_, Some(false), NAME_TAKEN, conflict.to_string())
+    wanted(type_, Some(false), NAME_CONFLICT, conflict.to_string())
 }
 
 fn routable(inputs: &Inputs<'_>) -> Wanted {
@@ -84,54 +84,54 @@ fn routable(inputs: &Inputs<'_>) -> Wanted {
     if let Some(taken) = inputs.conflicts.iter().find(|c| c.kind == Kind::Service) {
         return conflict(ROUTABLE, taken);
     }
-    wanted(ROUTABLE, Some(true), ROUTED, "Its hosts lead to it.")
+    wanted(ROUTABLE, Some(true), ROUTED, "All hosts are routed to the activators.")
 }
 
 fn revision_ready(inputs: &Inputs<'_>) -> Wanted {
-    let said = |status, reason: &str, message: String| wanted(REVISION_READY, status, reason, message);
+    let condition = |status, reason: &str, message: String| wanted(REVISION_READY, status, reason, message);
     if let Some(invalid) = inputs.invalid {
-        return said(Some(false), INVALID, invalid.to_string());
+        return condition(Some(false), INVALID, invalid.to_string());
     }
     if let Some(taken) = inputs.conflicts.iter().find(|c| c.kind != Kind::Service) {
         return conflict(REVISION_READY, taken);
     }
     if let Some(why) = inputs.aborted {
-        return said(Some(false), ROLLOUT_ABORTED, why.to_owned());
+        return condition(Some(false), ROLLOUT_ABORTED, why.to_owned());
     }
     let name = inputs.latest;
     if inputs.state.ready > 0 {
-        return said(Some(true), PROVEN, format!("A pod of {name} has been ready."));
+        return condition(Some(true), VERIFIED_READY, format!("A pod of {name} became ready."));
     }
     if let Some(failure) = &inputs.state.failure {
-        return said(Some(false), &failure.reason, failure.message.clone());
+        return condition(Some(false), &failure.reason, failure.message.clone());
     }
-    // No pod says anything new: what was last said of this revision holds on, also at zero and while the next try is on its way.
-    if let Some(former) = former_of_this_revision(inputs) {
+    // No news from pods: the previous condition of this revision stays, also at zero and while the next pod starts.
+    if let Some(former) = previous_condition(inputs) {
         let status = match former.status.as_str() {
             "True" => Some(true),
             "False" => Some(false),
             _ => None,
         };
-        if status.is_some() && ![INVALID, NAME_TAKEN, ROLLOUT_ABORTED].contains(&former.reason.as_str()) {
-            return said(status, &former.reason, former.message.clone());
+        if status.is_some() && ![INVALID, NAME_CONFLICT, ROLLOUT_ABORTED].contains(&former.reason.as_str()) {
+            return condition(status, &former.reason, former.message.clone());
         }
     }
-    if inputs.unproven_is_fine && inputs.state.desired == 0 {
-        return said(
+    if inputs.skip_verification && inputs.state.desired == 0 {
+        return condition(
             Some(true),
             NOT_STARTED,
-            format!("{name} is started by its first call (spec.scaling.initial is 0)."),
+            format!("{name} starts with its first request (spec.scaling.initial is 0)."),
         );
     }
-    // What was last said does not hold any more (a wrong edit was taken back, or calls are led elsewhere by name), and no pod
-    // is on its way.
-    if inputs.state.desired == 0 && !inputs.rolling && former_of_this_revision(inputs).is_some() {
-        return said(Some(true), NOT_STARTED, format!("{name} has no pods; its next call starts one."));
+    // The previous condition is outdated (an invalid edit was reverted, or traffic goes to named revisions), and no pod
+    // is starting.
+    if inputs.state.desired == 0 && !inputs.rolling && previous_condition(inputs).is_some() {
+        return condition(Some(true), NOT_STARTED, format!("{name} has no pods; the next request starts one."));
     }
-    said(None, STARTING, format!("The first pod of {name} is on its way."))
+    condition(None, STARTING, format!("The first pod of {name} is starting."))
 }
 
-fn former_of_this_revision<'a>(inputs: &Inputs<'a>) -> Option<&'a Condition> {
+fn previous_condition<'a>(inputs: &Inputs<'a>) -> Option<&'a Condition> {
     if inputs.former.latest_revision.as_deref() != Some(inputs.latest) {
         return None;
     }
@@ -151,19 +151,19 @@ fn ready(inputs: &Inputs<'_>, routable: &Wanted, revision: &Wanted) -> Wanted {
         Some(bad) if bad.status != Some(true) => wanted(READY, bad.status, &bad.reason, bad.message.clone()),
         _ => {
             let notice = inputs.notice.map_or_else(String::new, |notice| format!(" {notice}"));
-            wanted(READY, Some(true), ALL_GOOD, format!("It answers calls.{notice}"))
+            wanted(READY, Some(true), ALL_GOOD, format!("The Function serves requests.{notice}"))
         }
     }
 }
 
 fn active(inputs: &Inputs<'_>) -> Wanted {
     if let Some(refused) = inputs.pods_refused {
-        // Unlike what is said of the revision, this holds for the present try alone: at zero it is over. Activators read it.
+        // Unlike `RevisionReady`, this holds only while pods are requested, not at zero. Activators read it.
         wanted(ACTIVE, Some(false), &refused.reason, refused.message.clone())
     } else if inputs.pods > 0 {
-        wanted(ACTIVE, Some(true), RUNNING, "It has pods.")
+        wanted(ACTIVE, Some(true), RUNNING, "The Function has pods.")
     } else {
-        wanted(ACTIVE, Some(false), IDLE, "Nobody calls it, so it has no pods.")
+        wanted(ACTIVE, Some(false), IDLE, "Scaled to zero: no requests.")
     }
 }
 

@@ -2,23 +2,23 @@
 
 use rouse_crds::function::FunctionStatus;
 
-/// A status that was written and has not come back through the watch yet.
+/// A written status that the watch has not delivered yet.
 #[derive(Clone, Debug)]
 pub struct LastWritten {
-    /// The `resourceVersion` that the cache had.
+    /// `resourceVersion` in the cache at the time of the write.
     pub seen: Option<String>,
-    /// The one that the write made.
+    /// `resourceVersion` that the write produced.
     pub made: Option<String>,
-    /// The status.
+    /// Status that was written.
     pub status: FunctionStatus,
 }
 
 impl LastWritten {
-    /// Whether a Function of this `resourceVersion` is from before the write.
+    /// Returns whether a Function with this `resourceVersion` is older than the write.
     ///
-    /// The write of another may come in between, and through the watch before this one: then the status that it brings is the
-    /// old one. Versions of one resource are numbers that grow, which Kubernetes promises since 1.35 and has held to before;
-    /// where they are something else, only the version that was seen is known to be old.
+    /// The watch may deliver the write of another client first, which still has the old status. Versions of one
+    /// resource are increasing numbers, which Kubernetes guarantees since 1.35 and did in practice before. If they are
+    /// not numbers, only the version in the cache at the time of the write is known to be old.
     pub fn is_ahead_of(&self, version: Option<&String>) -> bool {
         let number = |version: Option<&String>| version?.parse::<u128>().ok();
         match (number(self.made.as_ref()), number(version)) {

@@ -1,42 +1,40 @@
-//! Which revision gets which share of the calls. Pure.
+//! Resolves `spec.traffic` into percentages of revisions. Pure.
 
 use rouse_crds::function::{TrafficStatus, TrafficTarget};
 
 use crate::function::rollout::Split;
 
-/// What the shares are decided from.
+/// Inputs of [`resolve`].
 #[derive(Debug)]
 pub struct Inputs<'a> {
-    /// What the spec says; nothing means all to the latest.
+    /// `spec.traffic`; empty means 100 % to the latest revision.
     pub wanted: &'a [TrafficTarget],
-    /// What held before.
+    /// Previous traffic split.
     pub former: &'a [TrafficStatus],
-    /// The revisions that `latest` stands for.
+    /// Revisions that share the traffic of the latest revision.
     pub split: &'a Split,
-    /// Names of all revisions that have a Deployment, or are about to.
+    /// Names of all revisions with a Deployment, including those that are being created.
     pub existing: &'a [String],
 }
 
-/// A revision that the spec names and that is not there.
+/// Error: `spec.traffic` names a revision that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("spec.traffic names the revision {revision}, which does not exist; there are: {existing}")]
+#[error("spec.traffic names revision {revision}, which does not exist; use one of: {existing}")]
 pub struct Missing {
-    /// Its name.
+    /// Name of the revision.
     pub revision: String,
-    /// The ones that there are.
+    /// Names of the existing revisions, separated by commas.
     pub existing: String,
 }
 
-/// The shares that hold now.
-///
-/// While a named revision is missing, what held before holds on.
+/// Returns the current traffic split. While a named revision is missing, the previous split stays.
 pub fn resolve(inputs: &Inputs<'_>) -> (Vec<TrafficStatus>, Option<Missing>) {
     let all = TrafficTarget { latest: Some(true), percent: Some(100), ..TrafficTarget::default() };
     let wanted = if inputs.wanted.is_empty() { std::slice::from_ref(&all) } else { inputs.wanted };
-    let mut shares = Vec::with_capacity(wanted.len() + 1);
+    let mut split = Vec::with_capacity(wanted.len() + 1);
     for target in wanted {
         match &target.revision {
-            Some(revision) if inputs.existing.contains(revision) => shares.push(TrafficStatus {
+            Some(revision) if inputs.existing.contains(revision) => split.push(TrafficStatus {
                 revision: revision.clone(),
                 percent: target.percent.unwrap_or(0),
                 latest: false,
@@ -45,18 +43,18 @@ pub fn resolve(inputs: &Inputs<'_>) -> (Vec<TrafficStatus>, Option<Missing>) {
             }),
             Some(revision) => {
                 let missing = Missing { revision: revision.clone(), existing: inputs.existing.join(", ") };
-                return (held(inputs), Some(missing));
+                return (previous(inputs), Some(missing));
             }
-            None => shares.extend(of_latest(inputs.split, target)),
+            None => split.extend(of_latest(inputs.split, target)),
         }
     }
-    (shares, None)
+    (split, None)
 }
 
-/// What the revisions that `latest` stands for have of one target. Its tag leads to the one that is to take over.
+/// Splits a target for the latest revision. Its tag goes to the revision that is rolled out.
 fn of_latest(split: &Split, target: &TrafficTarget) -> impl Iterator<Item = TrafficStatus> {
     let percent = target.percent.unwrap_or(0);
-    let share = |revision: &str, percent: i32, tag: Option<String>| TrafficStatus {
+    let entry = |revision: &str, percent: i32, tag: Option<String>| TrafficStatus {
         revision: revision.to_owned(),
         percent,
         latest: true,
@@ -64,32 +62,32 @@ fn of_latest(split: &Split, target: &TrafficTarget) -> impl Iterator<Item = Traf
         url: None,
     };
     let (rest, new) = match &split.to {
-        None => (share(&split.from, percent, target.tag.clone()), None),
-        Some((to, part)) => {
-            // At least one in a hundred, or a step would be none.
-            let part = i32::try_from(*part).unwrap_or(100);
-            let moved = ((percent * part + 50) / 100).clamp(percent.min(1), percent);
-            (share(&split.from, percent - moved, None), Some(share(to, moved, target.tag.clone())))
+        None => (entry(&split.from, percent, target.tag.clone()), None),
+        Some((to, step)) => {
+            // At least 1 %, or the step would have no effect.
+            let step = i32::try_from(*step).unwrap_or(100);
+            let moved = ((percent * step + 50) / 100).clamp(percent.min(1), percent);
+            (entry(&split.from, percent - moved, None), Some(entry(to, moved, target.tag.clone())))
         }
     };
     let rest = Some(rest).filter(|rest| new.is_none() || rest.percent > 0);
     rest.into_iter().chain(new)
 }
 
-/// What held before, without revisions that are gone since: their calls go to whoever has the most.
-fn held(inputs: &Inputs<'_>) -> Vec<TrafficStatus> {
-    let (mut held, gone): (Vec<_>, Vec<_>) =
-        inputs.former.iter().cloned().partition(|share| inputs.existing.contains(&share.revision));
-    let lost: i32 = gone.iter().map(|share| share.percent).sum();
-    match held.iter_mut().max_by_key(|share| share.percent) {
+/// Previous split without deleted revisions. The traffic of those goes to the revision with the highest percentage.
+fn previous(inputs: &Inputs<'_>) -> Vec<TrafficStatus> {
+    let (mut split, deleted): (Vec<_>, Vec<_>) =
+        inputs.former.iter().cloned().partition(|entry| inputs.existing.contains(&entry.revision));
+    let lost: i32 = deleted.iter().map(|entry| entry.percent).sum();
+    match split.iter_mut().max_by_key(|entry| entry.percent) {
         Some(most) if lost > 0 => most.percent += lost,
         Some(_) => {}
-        None => held.extend(of_latest(
+        None => split.extend(of_latest(
             inputs.split,
             &TrafficTarget { percent: Some(100), latest: Some(true), ..TrafficTarget::default() },
         )),
     }
-    held
+    split
 }
 
 #[cfg(test)]
@@ -97,7 +95,7 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    fn share(revision: &str, percent: i32, latest: bool) -> TrafficStatus {
+    fn entry(revision: &str, percent: i32, latest: bool) -> TrafficStatus {
         TrafficStatus { revision: revision.into(), percent, latest, ..TrafficStatus::default() }
     }
 
@@ -125,58 +123,58 @@ mod tests {
     }
 
     #[test]
-    fn all_to_the_latest() {
-        assert_eq!(run(&[], &[], &Split::all("f-1"), &["f-1"]), (vec![share("f-1", 100, true)], None));
+    fn defaults_to_the_latest_revision() {
+        assert_eq!(run(&[], &[], &Split::all("f-1"), &["f-1"]), (vec![entry("f-1", 100, true)], None));
     }
 
     #[rstest]
-    #[case::all_calls(&[], 10, &[share("f-1", 90, true), share("f-2", 10, true)])]
-    #[case::of_a_part(&[named("f-0", 80), latest(20, None)], 50, &[share("f-0", 80, false), share("f-1", 10, true), share("f-2", 10, true)])]
-    #[case::never_nothing(&[named("f-0", 98), latest(2, None)], 10, &[share("f-0", 98, false), share("f-1", 1, true), share("f-2", 1, true)])]
-    #[case::one_cannot_be_split(&[named("f-0", 99), latest(1, None)], 10, &[share("f-0", 99, false), share("f-2", 1, true)])]
-    fn a_step_divides_what_goes_to_the_latest(
+    #[case::all_calls(&[], 10, &[entry("f-1", 90, true), entry("f-2", 10, true)])]
+    #[case::of_a_part(&[named("f-0", 80), latest(20, None)], 50, &[entry("f-0", 80, false), entry("f-1", 10, true), entry("f-2", 10, true)])]
+    #[case::never_nothing(&[named("f-0", 98), latest(2, None)], 10, &[entry("f-0", 98, false), entry("f-1", 1, true), entry("f-2", 1, true)])]
+    #[case::one_cannot_be_split(&[named("f-0", 99), latest(1, None)], 10, &[entry("f-0", 99, false), entry("f-2", 1, true)])]
+    fn a_step_splits_the_traffic_of_the_latest_revision(
         #[case] wanted: &[TrafficTarget],
         #[case] percent: u32,
         #[case] expected: &[TrafficStatus],
     ) {
-        let (shares, missing) = run(wanted, &[], &step(percent), &["f-0", "f-1", "f-2"]);
-        assert_eq!((&shares[..], missing), (expected, None));
-        assert_eq!(shares.iter().map(|s| s.percent).sum::<i32>(), 100);
+        let (split, missing) = run(wanted, &[], &step(percent), &["f-0", "f-1", "f-2"]);
+        assert_eq!((&split[..], missing), (expected, None));
+        assert_eq!(split.iter().map(|s| s.percent).sum::<i32>(), 100);
     }
 
     #[test]
-    fn a_tag_of_the_latest_leads_to_the_new_one() {
+    fn a_tag_of_the_latest_revision_goes_to_the_new_one() {
         let wanted = [named("f-0", 90), latest(10, Some("next"))];
         let tagged =
-            |revision: &str, percent| TrafficStatus { tag: Some("next".into()), ..share(revision, percent, true) };
-        let (shares, _) = run(&wanted, &[], &step(50), &["f-0", "f-1", "f-2"]);
-        assert_eq!(shares, [share("f-0", 90, false), share("f-1", 5, true), tagged("f-2", 5)]);
-        let (shares, _) = run(&wanted, &[], &Split::all("f-1"), &["f-0", "f-1", "f-2"]);
-        assert_eq!(shares, [share("f-0", 90, false), tagged("f-1", 10)]);
+            |revision: &str, percent| TrafficStatus { tag: Some("next".into()), ..entry(revision, percent, true) };
+        let (split, _) = run(&wanted, &[], &step(50), &["f-0", "f-1", "f-2"]);
+        assert_eq!(split, [entry("f-0", 90, false), entry("f-1", 5, true), tagged("f-2", 5)]);
+        let (split, _) = run(&wanted, &[], &Split::all("f-1"), &["f-0", "f-1", "f-2"]);
+        assert_eq!(split, [entry("f-0", 90, false), tagged("f-1", 10)]);
         let wanted = [named("f-0", 100), latest(0, Some("next"))];
-        let (shares, _) = run(&wanted, &[], &Split::all("f-2"), &["f-0", "f-1", "f-2"]);
-        assert_eq!(shares, [share("f-0", 100, false), tagged("f-2", 0)]);
+        let (split, _) = run(&wanted, &[], &Split::all("f-2"), &["f-0", "f-1", "f-2"]);
+        assert_eq!(split, [entry("f-0", 100, false), tagged("f-2", 0)]);
     }
 
     #[test]
-    fn a_missing_revision_keeps_what_held() {
+    fn a_missing_revision_keeps_the_previous_split() {
         let wanted = [named("f-9", 100)];
         let split = Split::all("f-2");
-        let former = [share("f-1", 90, true), share("f-2", 10, true)];
-        let (shares, missing) = run(&wanted, &former, &split, &["f-1", "f-2"]);
-        assert_eq!(shares, former);
+        let former = [entry("f-1", 90, true), entry("f-2", 10, true)];
+        let (resolved, missing) = run(&wanted, &former, &split, &["f-1", "f-2"]);
+        assert_eq!(resolved, former);
         assert_eq!(
             missing.unwrap().to_string(),
-            "spec.traffic names the revision f-9, which does not exist; there are: f-1, f-2"
+            "spec.traffic names revision f-9, which does not exist; use one of: f-1, f-2"
         );
-        assert_eq!(run(&wanted, &[], &split, &["f-2"]).0, [share("f-2", 100, true)]);
+        assert_eq!(run(&wanted, &[], &split, &["f-2"]).0, [entry("f-2", 100, true)]);
     }
 
     #[test]
-    fn calls_of_a_revision_that_is_gone_go_to_the_others() {
+    fn traffic_of_a_deleted_revision_goes_to_the_others() {
         let wanted = [named("f-1", 60), named("f-2", 40)];
-        let former = [share("f-1", 60, false), share("f-2", 40, false)];
-        assert_eq!(run(&wanted, &former, &Split::all("f-3"), &["f-2", "f-3"]).0, [share("f-2", 100, false)]);
-        assert_eq!(run(&wanted, &former, &Split::all("f-3"), &["f-3"]).0, [share("f-3", 100, true)]);
+        let former = [entry("f-1", 60, false), entry("f-2", 40, false)];
+        assert_eq!(run(&wanted, &former, &Split::all("f-3"), &["f-2", "f-3"]).0, [entry("f-2", 100, false)]);
+        assert_eq!(run(&wanted, &former, &Split::all("f-3"), &["f-3"]).0, [entry("f-3", 100, true)]);
     }
 }

@@ -1,4 +1,4 @@
-//! Tells users of transitions of a Function: as Events and log lines.
+//! Events and log lines for transitions of a Function's status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
@@ -11,22 +11,27 @@ use rouse_crds::{
 use super::conditions::{CONFIG_NOT_WATCHED, CONFIG_NOTICE};
 use crate::{cluster::key::FunctionKey, function::Context};
 
-/// The condition of this type.
+/// Reason of an Event: a rollout took its next step.
+const ROLLOUT_PROGRESSING: &str = "RolloutProgressing";
+/// Reason of an Event: all traffic moved to the new revision.
+const ROLLOUT_COMPLETED: &str = "RolloutCompleted";
+
+/// Returns the condition of this type.
 pub fn condition<'a>(status: &'a FunctionStatus, type_: &str) -> Option<&'a Condition> {
     status.conditions.iter().find(|c| c.type_ == type_)
 }
 
-/// Whether a condition was said to hold.
-pub fn said(status: &FunctionStatus, type_: &str, what: &str) -> bool {
-    condition(status, type_).is_some_and(|c| c.status == what)
+/// Returns whether a condition has this status.
+pub fn has_condition(status: &FunctionStatus, type_: &str, value: &str) -> bool {
+    condition(status, type_).is_some_and(|c| c.status == value)
 }
 
-fn is_because(status: &FunctionStatus, type_: &str, reason: &str) -> bool {
+fn has_reason(status: &FunctionStatus, type_: &str, reason: &str) -> bool {
     condition(status, type_).is_some_and(|c| c.reason == reason)
 }
 
-/// Tells of what has become another: once for each transition, however often the status is written.
-pub async fn tell(
+/// Records an Event for each transition between two statuses.
+pub async fn record(
     context: &Context,
     key: &FunctionKey,
     function: &Function,
@@ -34,13 +39,13 @@ pub async fn tell(
     status: &FunctionStatus,
 ) {
     let reference = function.object_ref(&());
-    if let Some(note) = of_rollout(former, status) {
-        tracing::info!(function = %key, detail = note, "A roll-out goes on");
-        context.events.normal(&reference, "Rollout", &note).await;
+    if let Some((reason, note)) = of_rollout(former, status) {
+        tracing::info!(function = %key, reason, detail = note, "Rollout changed the traffic split");
+        context.events.normal(&reference, reason, &note).await;
     }
-    let noticed =
+    let has_notice =
         |status: &FunctionStatus| condition(status, READY).is_some_and(|ready| ready.message.contains(CONFIG_NOTICE));
-    if noticed(status) && !noticed(former) {
+    if has_notice(status) && !has_notice(former) {
         context.events.warning(&reference, CONFIG_NOT_WATCHED, CONFIG_NOTICE).await;
     }
     for now in &status.conditions {
@@ -49,37 +54,37 @@ pub async fn tell(
             continue;
         }
         match (now.type_.as_str(), now.status.as_str()) {
-            // One that has not been started has nothing to tell yet.
-            (READY, "True") if !is_because(status, REVISION_READY, NOT_STARTED) => {
+            // A revision that was never started has not been verified.
+            (READY, "True") if !has_reason(status, REVISION_READY, NOT_STARTED) => {
                 tracing::info!(function = %key, revision = status.latest_revision, "Function is ready");
                 let url = status.url.as_ref().or_else(|| status.address.as_ref().map(|a| &a.url));
-                let note = format!("Answers calls at {}", url.map_or("", String::as_str));
+                let note = format!("Serving requests at {}", url.map_or("", String::as_str));
                 context.events.normal(&reference, "Ready", &note).await;
             }
             (REVISION_READY | ROUTABLE, "False") => {
-                tracing::info!(function = %key, condition = now.type_, reason = now.reason, detail = now.message, "Function has a problem");
+                tracing::info!(function = %key, condition = now.type_, reason = now.reason, detail = now.message, "Condition became False");
                 context.events.warning(&reference, &now.reason, &now.message).await;
             }
-            (ACTIVE, _) => tracing::debug!(function = %key, reason = now.reason, "Function went to or left zero"),
+            (ACTIVE, _) => tracing::debug!(function = %key, reason = now.reason, "Condition Active changed"),
             _ => {}
         }
     }
 }
 
-/// What a roll-out in steps has come to. That it was ended is told with the condition.
-fn of_rollout(former: &FunctionStatus, status: &FunctionStatus) -> Option<String> {
-    let share = |status: &FunctionStatus| {
+/// Reason and note of the Event for a rollout step. An abort is recorded with its condition instead.
+fn of_rollout(former: &FunctionStatus, status: &FunctionStatus) -> Option<(&'static str, String)> {
+    let step = |status: &FunctionStatus| {
         let rollout = status.rollout.as_ref().filter(|r| r.phase == RolloutPhase::Progressing && r.percent > 0)?;
         Some((rollout.revision.clone(), rollout.percent, rollout.from.clone()))
     };
-    match (share(former), share(status)) {
+    match (step(former), step(status)) {
         (before, Some(now)) if before.as_ref() != Some(&now) => {
             let (revision, percent, from) = now;
-            Some(format!("{revision} gets {percent}% of the calls to the latest revision, {from} the others"))
+            Some((ROLLOUT_PROGRESSING, format!("{revision} receives {percent}% of the traffic, {from} the rest")))
         }
         (Some((revision, ..)), None) if status.rollout.is_none() => {
             let all = status.traffic.iter().filter(|t| t.latest).all(|t| t.revision == revision);
-            all.then(|| format!("{revision} gets all calls to the latest revision"))
+            all.then(|| (ROLLOUT_COMPLETED, format!("{revision} receives all traffic of the latest revision")))
         }
         _ => None,
     }
@@ -97,8 +102,8 @@ mod tests {
     }
 
     #[test]
-    fn each_step_is_told_once() {
-        let (proving, ten) = (step(0, RolloutPhase::Progressing), step(10, RolloutPhase::Progressing));
+    fn records_each_rollout_step_once() {
+        let (verifying, ten) = (step(0, RolloutPhase::Progressing), step(10, RolloutPhase::Progressing));
         let done = |revision: &str| FunctionStatus {
             traffic: vec![TrafficStatus {
                 revision: revision.into(),
@@ -108,12 +113,13 @@ mod tests {
             }],
             ..FunctionStatus::default()
         };
-        assert_eq!(of_rollout(&done("f-1"), &proving), None);
-        let note = of_rollout(&proving, &ten).unwrap();
-        assert_eq!(note, "f-2 gets 10% of the calls to the latest revision, f-1 the others");
+        assert_eq!(of_rollout(&done("f-1"), &verifying), None);
+        let event = of_rollout(&verifying, &ten).unwrap();
+        assert_eq!(event, (ROLLOUT_PROGRESSING, "f-2 receives 10% of the traffic, f-1 the rest".to_owned()));
         assert_eq!(of_rollout(&ten, &ten), None);
-        assert_eq!(of_rollout(&ten, &done("f-2")).unwrap(), "f-2 gets all calls to the latest revision");
+        let event = of_rollout(&ten, &done("f-2")).unwrap();
+        assert_eq!(event, (ROLLOUT_COMPLETED, "f-2 receives all traffic of the latest revision".to_owned()));
         assert_eq!(of_rollout(&ten, &step(0, RolloutPhase::Aborted)), None);
-        assert_eq!(of_rollout(&ten, &done("f-1")), None, "somebody named another one");
+        assert_eq!(of_rollout(&ten, &done("f-1")), None, "spec.traffic names another revision");
     }
 }

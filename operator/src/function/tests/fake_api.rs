@@ -1,5 +1,5 @@
-//! An API server in memory, for tests: what the reconciler writes and reads, with versions and preconditions, and an end
-//! after any write.
+//! API server in memory, for tests: the requests of the reconciler with versions and preconditions, and a crash after
+//! any write.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,25 +10,25 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-/// See the module.
+/// API server in memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FakeApi {
     store: Arc<Mutex<Store>>,
-    /// Told when the client has died.
+    /// Notified when the client has crashed.
     pub(crate) dead: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
 struct Store {
-    /// By plural and name.
+    /// Objects by plural and name.
     objects: BTreeMap<(String, String), Value>,
     version: u64,
     second: i64,
     writes: usize,
-    /// Writes until the client dies; nothing that it sends after that arrives.
+    /// Writes until the client crashes. Later requests are ignored.
     left: Option<usize>,
-    /// Nothing may be deleted.
-    keeps: bool,
+    /// Whether deletions are refused.
+    refuses_deletion: bool,
 }
 
 impl FakeApi {
@@ -36,7 +36,7 @@ impl FakeApi {
         let api = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let api = api.clone();
-            async move { api.answer(request).await }
+            async move { api.respond(request).await }
         });
         Client::new(service, "default")
     }
@@ -49,26 +49,26 @@ impl FakeApi {
         self.store.lock().second += seconds;
     }
 
-    /// The client dies after so many more writes; `None`: it lives.
+    /// Lets the client crash after this number of writes.
     pub(crate) fn die_after(&self, writes: Option<usize>) {
         self.store.lock().left = writes;
     }
 
-    /// Refuses whatever is to be deleted, as a policy of the cluster may.
-    pub(crate) fn keep_all(&self) {
-        self.store.lock().keeps = true;
+    /// Refuses all deletions, as an admission policy may.
+    pub(crate) fn refuse_deletion(&self) {
+        self.store.lock().refuses_deletion = true;
     }
 
     pub(crate) fn writes(&self) -> usize {
         self.store.lock().writes
     }
 
-    /// Whether the client has died.
+    /// Returns whether the client has crashed.
     pub(crate) fn is_dead(&self) -> bool {
         self.store.lock().left == Some(0)
     }
 
-    /// All objects of a kind.
+    /// Returns all objects of a kind.
     pub(crate) fn all(&self, plural: &str) -> Vec<Value> {
         let store = self.store.lock();
         store.objects.iter().filter(|((kind, _), _)| kind == plural).map(|(_, object)| object.clone()).collect()
@@ -78,7 +78,7 @@ impl FakeApi {
         self.store.lock().objects.get(&(plural.to_owned(), name.to_owned())).cloned()
     }
 
-    /// Changes or makes an object, as somebody else does.
+    /// Updates or creates an object, as another client.
     pub(crate) fn edit(&self, plural: &str, name: &str, edit: impl FnOnce(&mut Value)) {
         let mut store = self.store.lock();
         let id = (plural.to_owned(), name.to_owned());
@@ -91,7 +91,7 @@ impl FakeApi {
         self.store.lock().objects.remove(&(plural.to_owned(), name.to_owned()));
     }
 
-    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
+    async fn respond(&self, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let body = request.into_body().collect_bytes().await?;
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -111,7 +111,7 @@ impl FakeApi {
             (code, reply, last)
         };
         if last {
-            // It has arrived, and its sender never learns of it.
+            // The write took effect, but the client never receives the response.
             self.dead.notify_one();
             return std::future::pending().await;
         }
@@ -157,7 +157,7 @@ impl Store {
             (&Method::POST, Some(_)) => refused(409, "AlreadyExists"),
             (_, None) => refused(404, "NotFound"),
             (&Method::GET, Some(object)) => (200, object),
-            (&Method::DELETE, Some(_)) if self.keeps => refused(403, "Forbidden"),
+            (&Method::DELETE, Some(_)) if self.refuses_deletion => refused(403, "Forbidden"),
             (&Method::DELETE, Some(object)) => {
                 for field in ["uid", "resourceVersion"] {
                     let wanted = &body["preconditions"][field];
@@ -186,7 +186,7 @@ impl Store {
                             object["metadata"]["annotations"][name] = value.clone();
                         }
                     }
-                    _ => panic!("an unexpected patch of {path}: {body}"),
+                    _ => panic!("unexpected patch of {path}: {body}"),
                 }
                 (200, self.put(plural, &name, object))
             }

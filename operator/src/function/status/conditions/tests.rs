@@ -13,14 +13,14 @@ fn state(desired: u32, ready: u32, failure: Option<&str>) -> RevisionState {
     RevisionState { desired, ready, failure, ..RevisionState::default() }
 }
 
-/// What was said of `revision`.
+/// Previous status with a condition of `revision`.
 fn former(revision: &str, status: Option<bool>, reason: &str) -> FunctionStatus {
     let mut conditions = vec![];
-    set(&mut conditions, &wanted(REVISION_READY, status, reason, "said before"), 1, &Time(Timestamp::UNIX_EPOCH));
+    set(&mut conditions, &wanted(REVISION_READY, status, reason, "previous message"), 1, &Time(Timestamp::UNIX_EPOCH));
     FunctionStatus { latest_revision: Some(revision.into()), conditions, ..FunctionStatus::default() }
 }
 
-fn decided(former: &FunctionStatus, state: &RevisionState, unproven_is_fine: bool) -> [(Option<bool>, String); 4] {
+fn decided(former: &FunctionStatus, state: &RevisionState, skip_verification: bool) -> [(Option<bool>, String); 4] {
     let inputs = Inputs {
         former,
         invalid: None,
@@ -32,7 +32,7 @@ fn decided(former: &FunctionStatus, state: &RevisionState, unproven_is_fine: boo
         aborted: None,
         rolling: false,
         notice: None,
-        unproven_is_fine,
+        skip_verification,
         pods: state.desired,
         pods_refused: None,
     };
@@ -41,10 +41,16 @@ fn decided(former: &FunctionStatus, state: &RevisionState, unproven_is_fine: boo
 
 #[rstest]
 #[case::new(FunctionStatus::default(), state(1, 0, None), false, None, STARTING)]
-#[case::ready(FunctionStatus::default(), state(1, 1, None), false, Some(true), PROVEN)]
+#[case::ready(FunctionStatus::default(), state(1, 1, None), false, Some(true), VERIFIED_READY)]
 #[case::not_started(FunctionStatus::default(), state(0, 0, None), true, Some(true), NOT_STARTED)]
 #[case::fails(FunctionStatus::default(), state(1, 0, Some("ErrImagePull")), false, Some(false), "ErrImagePull")]
-#[case::proven_at_zero(former(LATEST, Some(true), PROVEN), state(0, 0, None), false, Some(true), PROVEN)]
+#[case::verified_at_zero(
+    former(LATEST, Some(true), VERIFIED_READY),
+    state(0, 0, None),
+    false,
+    Some(true),
+    VERIFIED_READY
+)]
 #[case::failed_at_zero(
     former(LATEST, Some(false), "ErrImagePull"),
     state(0, 0, None),
@@ -52,16 +58,16 @@ fn decided(former: &FunctionStatus, state: &RevisionState, unproven_is_fine: boo
     Some(false),
     "ErrImagePull"
 )]
-#[case::failed_and_tried_again(
+#[case::failed_and_retried(
     former(LATEST, Some(false), "ErrImagePull"),
     state(1, 0, None),
     false,
     Some(false),
     "ErrImagePull"
 )]
-#[case::recovered(former(LATEST, Some(false), "ErrImagePull"), state(1, 1, None), false, Some(true), PROVEN)]
-#[case::proven_and_now_fails(
-    former(LATEST, Some(true), PROVEN),
+#[case::recovered(former(LATEST, Some(false), "ErrImagePull"), state(1, 1, None), false, Some(true), VERIFIED_READY)]
+#[case::verified_and_now_fails(
+    former(LATEST, Some(true), VERIFIED_READY),
     state(1, 0, Some("CrashLoopBackOff")),
     false,
     Some(false),
@@ -75,36 +81,37 @@ fn decided(former: &FunctionStatus, state: &RevisionState, unproven_is_fine: boo
     STARTING
 )]
 #[case::was_invalid(former(LATEST, Some(false), INVALID), state(1, 0, None), false, None, STARTING)]
-#[case::first_call_of_one_not_started(
+#[case::first_request_of_a_revision_that_was_not_started(
     former(LATEST, Some(true), NOT_STARTED),
     state(1, 0, None),
     true,
     Some(true),
     NOT_STARTED
 )]
-fn of_the_revision(
+fn revision_ready(
     #[case] former: FunctionStatus,
     #[case] state: RevisionState,
-    #[case] unproven_is_fine: bool,
+    #[case] skip_verification: bool,
     #[case] status: Option<bool>,
     #[case] reason: &str,
 ) {
-    let [ready, _, revision, _] = decided(&former, &state, unproven_is_fine);
+    let [ready, _, revision, _] = decided(&former, &state, skip_verification);
     assert_eq!(revision, (status, reason.to_owned()));
     assert_eq!(ready.0, status, "Ready follows");
 }
 
 #[test]
 fn zero_is_healthy() {
-    let [ready, routable, revision, active] = decided(&former(LATEST, Some(true), PROVEN), &state(0, 0, None), false);
+    let [ready, routable, revision, active] =
+        decided(&former(LATEST, Some(true), VERIFIED_READY), &state(0, 0, None), false);
     assert_eq!(ready, (Some(true), ALL_GOOD.to_owned()));
     assert_eq!(routable, (Some(true), ROUTED.to_owned()));
-    assert_eq!(revision, (Some(true), PROVEN.to_owned()));
+    assert_eq!(revision, (Some(true), VERIFIED_READY.to_owned()));
     assert_eq!(active, (Some(false), IDLE.to_owned()));
 }
 
 #[test]
-fn a_lost_host_says_who_has_it() {
+fn a_lost_host_names_its_owner() {
     let former = FunctionStatus::default();
     let lost =
         [LostHost { host: None, reason: HOST_CONFLICT, message: "shop.example.org belongs to other/shop".into() }];
@@ -119,7 +126,7 @@ fn a_lost_host_says_who_has_it() {
         aborted: None,
         rolling: false,
         notice: None,
-        unproven_is_fine: false,
+        skip_verification: false,
         pods: 1,
         pods_refused: None,
     };
@@ -130,8 +137,8 @@ fn a_lost_host_says_who_has_it() {
 }
 
 #[test]
-fn an_invalid_spec_is_named() {
-    let former = former(LATEST, Some(true), PROVEN);
+fn an_invalid_spec_is_reported() {
+    let former = former(LATEST, Some(true), VERIFIED_READY);
     let invalid = Invalid::new("spec.podTemplate.spec.x", "is no field");
     let inputs = Inputs {
         former: &former,
@@ -144,7 +151,7 @@ fn an_invalid_spec_is_named() {
         aborted: None,
         rolling: false,
         notice: None,
-        unproven_is_fine: false,
+        skip_verification: false,
         pods: 1,
         pods_refused: None,
     };
@@ -171,14 +178,15 @@ fn pods_that_cannot_be_made_are_told_as_long_as_they_are_wanted() {
         aborted: None,
         rolling: false,
         notice: None,
-        unproven_is_fine: false,
+        skip_verification: false,
         pods: 1,
         pods_refused: Some(&refused),
     };
     let [_, _, _, active] = decide(&inputs);
     assert_eq!((active.status, active.reason.as_str()), (Some(false), POD_CREATION_FAILED));
     assert_eq!(active.message, "exceeded quota");
-    // Woken again, it is not known yet whether they can be made now; the revision's word stands, this one does not.
+    // After the next wake it is unknown whether pods can be created: the condition of the revision stays, this one does
+    // not.
     inputs.pods_refused = None;
     let [_, _, revision, active] = decide(&inputs);
     assert_eq!((revision.status, active.reason.as_str()), (Some(false), RUNNING));
@@ -199,7 +207,7 @@ fn a_notice_stands_beside_what_is_well() {
         aborted: None,
         rolling: false,
         notice: Some(CONFIG_NOTICE),
-        unproven_is_fine: false,
+        skip_verification: false,
         pods: 1,
         pods_refused: None,
     };
