@@ -18,7 +18,6 @@ mod memory;
 pub mod pace;
 mod plan;
 pub mod policy;
-pub mod schedules;
 pub mod stream;
 mod write;
 

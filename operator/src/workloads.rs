@@ -19,7 +19,6 @@ use crate::cluster::{
 
 /// Deployments and pods of one Function that are not being deleted.
 #[derive(Debug, Default)]
-#[non_exhaustive]
 pub struct Workloads {
     /// Deployments of its revisions, by name.
     pub deployments: BTreeMap<String, Arc<DeploymentObject>>,

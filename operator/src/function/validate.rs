@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     cluster::key::FunctionKey,
-    spec::{canonical::hash, invalid::Invalid},
+    spec::{canonical::hash, invalid::Invalid, schedules},
 };
 
 /// A valid Function.
@@ -43,7 +43,7 @@ pub fn validate(function: &Function) -> Result<ValidatedFunction<'_>, Invalid> {
     let internal = |what: &str| Invalid::new("metadata", format!("the API server sent no {what}"));
     let key = FunctionKey::new(function.namespace().ok_or_else(|| internal("namespace"))?, function.name_any());
     let overlay = spec.pod_template.as_ref().map(check_pod_template).transpose()?;
-    crate::scaler::schedules::check(spec)?;
+    schedules::check(spec)?;
     let container = container(spec);
     let status = function.status.iter().flat_map(|s| &s.traffic).map(|t| t.revision.clone());
     let wanted = spec.traffic.iter().flatten().filter_map(|t| t.revision.clone());
@@ -62,8 +62,8 @@ pub fn validate(function: &Function) -> Result<ValidatedFunction<'_>, Invalid> {
     })
 }
 
-/// Returns the container fields that the user set. Defaults are left out, so a default that changes with a Rouse upgrade creates
-/// no new revision.
+/// Returns the container fields that the user set. Defaults are left out, so a default that changes with a Rouse
+/// upgrade creates no new revision.
 fn container(spec: &FunctionSpec) -> Value {
     let whole = json!({
         "image": spec.image,
