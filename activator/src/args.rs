@@ -10,8 +10,8 @@ use rouse_crds::{
 };
 
 use crate::{
-    admit::{Caps, Rate},
-    context::Bounds,
+    admit::{Bounds, Caps},
+    rate_limit::Rate,
     serve::Limits,
 };
 

@@ -16,17 +16,21 @@
 
 pub mod admit;
 pub mod args;
-pub mod context;
+mod backoff;
+pub mod body;
 pub mod demand;
+pub mod downstream;
 pub mod endpoints;
+mod hop_by_hop;
 pub mod keepalive;
 pub mod metrics;
 pub mod problem;
 pub mod proxy;
+pub mod rate_limit;
 pub mod route;
 pub mod run;
 pub mod serve;
+mod supervise;
 mod tcp;
-pub mod timing;
-mod unbroken;
+
 pub mod wake;

@@ -1,7 +1,9 @@
 //! Counts for operators. A function's counters are looked up once, when its gate is made; a request only adds to them.
 
 mod process;
+mod rejection;
 mod tls;
+mod waiting;
 
 use std::{
     collections::HashMap,
@@ -16,15 +18,10 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
+use rouse_crds::demand::RevisionDemand;
 
 use self::waiting::{TurnedAway, Waiting};
-use crate::{
-    admit::{Budget, Refusal, Scope},
-    demand::Ledger,
-    wake::WakeError,
-};
-
-mod waiting;
+pub use self::{rejection::Rejection, waiting::QueueUsage};
 
 /// Namespace and name of a Function.
 type Name = (Box<str>, Box<str>);
@@ -90,15 +87,21 @@ struct RevisionLabels {
     revision: String,
 }
 
+/// What tells the demand of every revision when metrics are read.
+pub trait DemandSource: fmt::Debug + Send + Sync {
+    /// Visits every revision.
+    fn visit(&self, visit: &mut dyn FnMut(&RevisionDemand));
+}
+
 #[derive(Debug)]
-struct DemandCollector(Arc<Ledger>);
+struct DemandCollector(Arc<dyn DemandSource>);
 
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl Metrics {
     /// All metrics at zero.
     #[must_use]
-    pub fn new(ledger: Arc<Ledger>) -> Arc<Self> {
+    pub fn new(demand: Arc<dyn DemandSource>) -> Arc<Self> {
         let mut whole = Registry::default();
         whole.register_collector(Box::new(process::Process));
         let tls = tls::Tls::register(&mut whole);
@@ -143,7 +146,7 @@ impl Metrics {
             "What this is",
             Info::new(build.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec()),
         );
-        registry.register_collector(Box::new(DemandCollector(ledger)));
+        registry.register_collector(Box::new(DemandCollector(demand)));
         Arc::new(Self {
             registry: whole,
             requests,
@@ -184,15 +187,8 @@ impl Metrics {
         self.refused.get_or_create(&RefusedLabels { reason }).inc();
     }
 
-    /// Counts a scale patch.
-    pub fn woken(&self, result: &Result<(), WakeError>) {
-        let result = match result {
-            Ok(()) => "woken",
-            Err(WakeError::Awake) => "awake",
-            Err(WakeError::Missing) => "missing",
-            Err(WakeError::Denied { .. }) => "denied",
-            Err(WakeError::Busy { .. }) => "busy",
-        };
+    /// Counts a scale patch. `result` is one of a few fixed words.
+    pub fn woken(&self, result: &'static str) {
         self.wakes.get_or_create(&WakeLabels { result }).inc();
     }
 
@@ -201,13 +197,13 @@ impl Metrics {
         self.mirrored.get_or_create(&MirrorLabels { result }).inc();
     }
 
-    /// Tells what waits under this budget from now on.
-    pub(crate) fn watch(&self, budget: &Arc<Budget>) {
-        self.waiting.watch(budget);
+    /// Tells from now on what waits in the process, as this says when it is asked.
+    pub(crate) fn watch_queue(&self, usage: impl Fn() -> QueueUsage + Send + Sync + 'static) {
+        self.waiting.watch(usage);
     }
 
-    /// Counts a wake that has to wait for its turn.
-    pub(crate) fn throttled(&self, scope: Scope) {
+    /// Counts a wake that has to wait for its turn. `scope` is one of a few fixed words.
+    pub(crate) fn throttled(&self, scope: &'static str) {
         self.waiting.throttled(scope);
     }
 
@@ -237,8 +233,8 @@ impl FunctionMetrics {
     }
 
     /// Counts a request that no pod was given.
-    pub(crate) fn turned_away(&self, refusal: &Refusal) {
-        self.metrics.waiting.turned_away(&self.turned_away, &self.namespace, &self.function, refusal);
+    pub(crate) fn turned_away(&self, reason: Rejection) {
+        self.metrics.waiting.turned_away(&self.turned_away, &self.namespace, &self.function, reason);
     }
 
     fn labels(&self, class: usize) -> RequestLabels {
@@ -271,7 +267,7 @@ impl Drop for FunctionMetrics {
 impl Collector for DemandCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut rows = vec![];
-        self.0.each(|demand| {
+        self.0.visit(&mut |demand| {
             let labels = RevisionLabels {
                 namespace: demand.namespace.clone(),
                 function: demand.function.clone(),
@@ -296,6 +292,7 @@ impl Collector for DemandCollector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demand::Ledger;
 
     #[tokio::test]
     async fn one_that_is_made_anew_goes_on_counting_when_the_former_ends() {
@@ -322,11 +319,11 @@ mod tests {
         let function = metrics.function("ns", "f");
         function.answered(http::StatusCode::OK);
         function.answered(http::StatusCode::IM_A_TEAPOT);
-        function.turned_away(&Refusal::Deleted);
-        metrics.throttled(Scope::Namespace);
-        metrics.watch(&Arc::new(Budget::new(crate::admit::Caps { requests: 1, bytes: 1 })));
+        function.turned_away(Rejection::Deleted);
+        metrics.throttled("namespace");
+        metrics.watch_queue(|| QueueUsage { requests: 3, bytes: 5 });
         metrics.refused("unknown-host");
-        metrics.woken(&Err(WakeError::Awake));
+        metrics.woken("awake");
         let text = metrics.encode().unwrap();
         for line in [
             r#"rouse_activator_requests_total{namespace="ns",function="f",code="2xx"} 1"#,
@@ -334,8 +331,8 @@ mod tests {
             r#"rouse_activator_refused_total{reason="unknown-host"} 1"#,
             r#"rouse_activator_turned_away_total{namespace="ns",function="f",reason="deleted"} 1"#,
             r#"rouse_activator_wakes_throttled_total{scope="namespace"} 1"#,
-            "rouse_activator_waiting_requests 0",
-            "rouse_activator_waiting_bytes 0",
+            "rouse_activator_waiting_requests 3",
+            "rouse_activator_waiting_bytes 5",
             r#"rouse_activator_wakes_total{result="awake"} 1"#,
             r#"rouse_activator_queued{namespace="ns",function="f",revision="f-00001"} 1"#,
             r#"rouse_activator_in_flight{namespace="ns",function="f",revision="f-00001"} 0"#,

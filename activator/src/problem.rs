@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use rouse_crds::pod::PodFailure;
 use serde::Serialize;
 
-use crate::{
-    admit::{Full, FunctionId, Measure, Refusal, Scope},
-    proxy::Body,
-};
+use crate::admit::{Full, FunctionId, Measure, Refusal, Scope};
 
 /// What every `type` begins with.
 pub const TYPES: &str = "https://rouse.dev/problems/";
@@ -191,7 +189,7 @@ impl Problem {
 
     /// The answer to the request of this id.
     #[must_use]
-    pub fn response(&self, function: Option<&FunctionId>, request_id: &str) -> Response<Body> {
+    pub fn response(&self, function: Option<&FunctionId>, request_id: &str) -> Response<Bytes> {
         let status = self.kind.status();
         let document = Document {
             r#type: format!("{TYPES}{}", self.kind.name()),
@@ -205,7 +203,7 @@ impl Problem {
         };
         // Strings and a number: there is nothing in it that JSON cannot say.
         let text = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = Response::new(Body::full(text.into()));
+        let mut response = Response::new(Bytes::from(text));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -281,10 +279,9 @@ fn cap(full: Full) -> (&'static str, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::BodyExt;
 
-    #[tokio::test]
-    async fn it_says_what_where_and_when() {
+    #[test]
+    fn it_says_what_where_and_when() {
         let failure =
             PodFailure { reason: "ErrImagePull".into(), message: "container function: \"x\" not found".into() };
         let problem = Problem::from(Refusal::Failing { failure, retry_after: Duration::from_millis(1200) });
@@ -293,8 +290,7 @@ mod tests {
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
-        let body: serde_json::Value =
-            serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
         assert_eq!(
             body,
             serde_json::json!({

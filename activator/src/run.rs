@@ -21,15 +21,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admit::Context,
     args::Args,
-    context::Context,
     demand::Ledger,
     endpoints::Dialer,
     metrics::Metrics,
     proxy::Proxy,
     route::{self, Directory, Side, Synced, Table},
     serve::{Admin, Certificates, Listener, admin_router},
-    unbroken,
+    supervise,
     wake::{ApiScaler, Scaler},
 };
 
@@ -174,7 +174,7 @@ impl Activator {
             let (tls, certificates) = tls.unzip();
             if let Some(certificates) = certificates {
                 let stop = stop.clone();
-                unbroken::spawn("certificates", context.metrics.clone(), move || {
+                supervise::spawn("certificates", context.metrics.clone(), move || {
                     let (certificates, stop) = (certificates.clone(), stop.clone());
                     async move { stop.run_until_cancelled(certificates.follow()).await.unwrap_or_default() }
                 });

@@ -5,9 +5,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Caps, Entered, Full, Gate, Held, Lease, Measure, Policy, Refusal, Scope, Target, Ticket,
-    inner::{Effects, Inner},
-    revision::Waiter,
+    budget::{Caps, Held},
+    policy::Policy,
+    refusal::{Full, Measure, Refusal, Scope},
+    state::{Effects, Entered, Gate, Inner, Lease, Ticket, Waiter},
+    target::Target,
 };
 
 /// A request that comes.
@@ -100,7 +102,7 @@ impl Gate {
         if let Err(refusal) = &entered
             && !matches!(target, Target::Copy(_))
         {
-            self.metrics().turned_away(refusal);
+            self.metrics().turned_away(refusal.reason());
         }
         entered
     }
@@ -201,7 +203,7 @@ impl Gate {
             return Err(Refusal::Throttled { scope, retry_after: wait });
         }
         if turn > now {
-            self.context.metrics.throttled(scope);
+            self.context.metrics.throttled(scope.word());
         }
         inner.wakes.take(now);
         shared.take(now);

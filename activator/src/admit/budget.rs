@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::{Full, Measure, Scope};
+use super::refusal::{Full, Measure, Scope};
 
 /// So many times what is free may one hold: four fifths of the whole, if it is alone.
 const SHARE: u64 = 4;

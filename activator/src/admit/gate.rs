@@ -1,11 +1,8 @@
 //! The gate of one Function.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32},
 };
 
 use arc_swap::ArcSwap;
@@ -16,56 +13,13 @@ use tokio::{
 };
 
 use super::{
-    Lease, Namespace, Policy, Refusal, Ticket,
-    inner::{Effects, Inner},
-    revision::{Bound, Revision},
-    throttle::Throttle,
+    context::Context,
+    namespace::Namespace,
+    policy::Policy,
+    refusal::Refusal,
+    state::{Bound, Effects, FunctionId, Gate, Inner, Revision},
 };
-use crate::{context::Context, demand::Account, endpoints::Endpoint, metrics::FunctionMetrics};
-
-/// Which Function, of which generation: one that was deleted and made again has another `uid`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FunctionId {
-    /// Namespace.
-    pub namespace: Box<str>,
-    /// Name.
-    pub name: Box<str>,
-    /// `metadata.uid`.
-    pub uid: Box<str>,
-}
-
-/// The gate of one Function.
-#[derive(Debug)]
-pub struct Gate {
-    id: FunctionId,
-    pub(super) policy: ArcSwap<Policy>,
-    pub(super) context: Arc<Context>,
-    pub(super) namespace: Arc<Namespace>,
-    metrics: Arc<FunctionMetrics>,
-    /// Tells the keeper that something has changed.
-    kick: Notify,
-    /// More than one revision has a share of the calls.
-    pub(super) split: AtomicBool,
-    /// Copies of its requests that are under way.
-    copies: AtomicU32,
-    inner: Mutex<Inner>,
-}
-
-/// What became of a request that came.
-#[derive(Debug)]
-pub enum Entered {
-    /// It has a place in a pod.
-    Now(Lease),
-    /// It waits.
-    Later(Ticket),
-}
-
-impl fmt::Display for FunctionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
+use crate::{demand::Account, endpoints::Endpoint, metrics::FunctionMetrics, rate_limit::RateLimiter};
 impl Gate {
     /// The gate of a Function without revisions and pods: whoever comes waits for them.
     #[must_use]
@@ -73,7 +27,7 @@ impl Gate {
         let mut nameless = Revision::new("".into(), context.ledger.account(&id.namespace, &id.name, ""));
         nameless.percent = 100;
         let metrics = context.metrics.function(&id.namespace, &id.name);
-        let wakes = Throttle::new(context.bounds.function_wakes);
+        let wakes = RateLimiter::new(context.bounds.function_wakes);
         let inner = Mutex::new(Inner::new(nameless, wakes));
         Arc::new(Self {
             id,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rouse_crds::pod::PodFailure;
 use tokio::time::Instant;
 
-use super::Refusal;
-use crate::wake::jitter;
+use super::refusal::Refusal;
+use crate::backoff::jitter;
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);

@@ -3,33 +3,14 @@
 use std::sync::Arc;
 
 use rouse_crds::pod::PodFailure;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
-use super::{ColdStart, Gate, Refusal};
-use crate::{demand::Account, endpoints::Endpoint};
-
-/// A place in a pod. The request is counted there until this is dropped, which has to be after the end of the response body.
-#[derive(Debug)]
-pub struct Lease {
-    pub(super) gate: Arc<Gate>,
-    pub(super) account: Arc<Account>,
-    pub(super) endpoint: Arc<Endpoint>,
-    pub(super) sequence: u64,
-    pub(super) arrived: Instant,
-    pub(super) cold: Option<ColdStart>,
-    pub(super) answered: bool,
-    /// When it was given to its pod, while somebody judges by how that ends.
-    pub(super) given: Option<Instant>,
-}
-
-/// A place in the queue. Dropping it gives the place up.
-#[derive(Debug)]
-pub struct Ticket {
-    pub(super) gate: Arc<Gate>,
-    pub(super) sequence: u64,
-    pub(super) answer: oneshot::Receiver<Result<Lease, Refusal>>,
-    pub(super) over: bool,
-}
+use super::{
+    cold::ColdStart,
+    refusal::Refusal,
+    state::{Gate, Lease, Ticket},
+};
+use crate::endpoints::Endpoint;
 
 impl Lease {
     /// The pod.

@@ -6,9 +6,10 @@
 mod arrive;
 mod budget;
 mod cold;
+mod context;
+mod dispatch;
 mod gate;
 mod health;
-mod inner;
 mod lease;
 mod namespace;
 mod pods;
@@ -16,21 +17,21 @@ mod policy;
 mod refusal;
 mod revision;
 mod slot;
+mod state;
 mod step;
 mod target;
-mod throttle;
 mod traffic;
+mod wake_task;
 
 pub use budget::{Budget, Caps, Held};
 pub use cold::ColdStart;
-pub use gate::{Entered, FunctionId, Gate};
-pub use lease::{Lease, Ticket};
+pub use context::{Bounds, Context};
 pub use namespace::Namespace;
 pub use policy::{MirrorTo, Policy, TellApart};
 pub use refusal::{Full, Measure, Refusal, Scope};
+pub use state::{Entered, FunctionId, Gate, Lease, Ticket};
 pub use step::Step;
 pub use target::{Affinity, Target};
-pub use throttle::Rate;
 
 #[cfg(test)]
 mod tests;

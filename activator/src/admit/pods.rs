@@ -6,10 +6,14 @@ use rouse_crds::pod::PodFailure;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Gate, inner::Effects, slot::Slot};
+use super::{
+    slot::Slot,
+    state::{Effects, Gate, Revision},
+};
 use crate::{
-    endpoints::{Endpoint, PodFacts},
-    wake::{WakeError, jitter},
+    backoff::jitter,
+    endpoints::{Endpoint, PodFacts, Probed},
+    wake::WakeError,
 };
 
 /// How long a pod is left alone that could not be connected to, at first and at most.
@@ -101,9 +105,7 @@ impl Gate {
             inner.pods_refused.clone_from(&failure);
             let Some(failure) = failure else { return };
             let now = Instant::now();
-            let stuck = |r: &&mut super::revision::Revision| {
-                r.slots.is_empty() && !r.queue.is_empty() && r.wake.acknowledged.is_some()
-            };
+            let stuck = |r: &&mut Revision| r.slots.is_empty() && !r.queue.is_empty() && r.wake.acknowledged.is_some();
             let Some(revision) = inner.revisions.iter_mut().find(stuck) else { return };
             let refusal = revision.health.fail(now, failure);
             let name = revision.name.clone();
@@ -176,6 +178,12 @@ impl Gate {
             Err(error) => tracing::warn!(function = %self.id(), revision, %error, "A function was not woken"),
         }
         self.with(|inner, effects| inner.woken(Instant::now(), revision, result, effects));
+    }
+}
+
+impl Probed for Gate {
+    fn probe_succeeded(self: Arc<Self>, endpoint: &Arc<Endpoint>) {
+        self.admitted(endpoint);
     }
 }
 

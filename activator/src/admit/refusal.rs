@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rouse_crds::pod::PodFailure;
 
+use crate::metrics::Rejection;
+
 /// Why a request is turned away without having reached a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -56,39 +58,36 @@ pub enum Measure {
     Bytes,
 }
 
-impl Refusal {
-    /// All that [`Refusal::word`] can be.
-    pub const WORDS: [&str; 10] = [
-        "deleted",
-        "function-requests",
-        "function-bytes",
-        "namespace-requests",
-        "namespace-bytes",
-        "process-requests",
-        "process-bytes",
-        "function-wakes",
-        "namespace-wakes",
-        "failing",
-    ];
-
-    /// Its place in [`Refusal::WORDS`].
-    #[must_use]
-    pub fn index(&self) -> usize {
-        match self {
-            Self::Deleted => 0,
-            Self::QueueFull(Full { scope, measure }) => {
-                1 + 2 * (*scope as usize) + usize::from(*measure == Measure::Bytes)
-            }
-            Self::Throttled { scope: Scope::Function, .. } => 7,
-            Self::Throttled { .. } => 8,
-            Self::Failing { .. } => 9,
-        }
-    }
-
+impl Scope {
     /// A word for metrics.
     #[must_use]
-    pub fn word(&self) -> &'static str {
-        Self::WORDS[self.index()]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Function => "function",
+            Self::Namespace => "namespace",
+            Self::Process => "process",
+        }
+    }
+}
+
+impl Refusal {
+    /// What it counts as.
+    #[must_use]
+    pub fn reason(&self) -> Rejection {
+        match self {
+            Self::Deleted => Rejection::Deleted,
+            Self::QueueFull(Full { scope, measure }) => match (scope, measure) {
+                (Scope::Function, Measure::Requests) => Rejection::FunctionRequests,
+                (Scope::Function, Measure::Bytes) => Rejection::FunctionBytes,
+                (Scope::Namespace, Measure::Requests) => Rejection::NamespaceRequests,
+                (Scope::Namespace, Measure::Bytes) => Rejection::NamespaceBytes,
+                (Scope::Process, Measure::Requests) => Rejection::ProcessRequests,
+                (Scope::Process, Measure::Bytes) => Rejection::ProcessBytes,
+            },
+            Self::Throttled { scope: Scope::Function, .. } => Rejection::FunctionWakes,
+            Self::Throttled { .. } => Rejection::NamespaceWakes,
+            Self::Failing { .. } => Rejection::Failing,
+        }
     }
 }
 
@@ -113,6 +112,6 @@ mod tests {
             throttled(Scope::Namespace),
             Refusal::Failing { failure, retry_after: Duration::ZERO },
         ];
-        assert!(all.iter().map(Refusal::word).eq(Refusal::WORDS));
+        assert!(all.iter().map(Refusal::reason).eq(Rejection::ALL));
     }
 }

@@ -1,76 +1,17 @@
 //! One revision of a Function: its pods, and the requests that wait for one of them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use rand::Rng;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
 use super::{
-    Held, Lease, Policy, Refusal,
-    health::Health,
+    policy::Policy,
+    refusal::Refusal,
     slot::{FIRST_CROWD, SMALL_LIMIT, Slot},
+    state::Revision,
 };
-use crate::{demand::Account, endpoints::Endpoint};
-
-/// One revision of a Function.
-#[derive(Debug)]
-pub(super) struct Revision {
-    /// Its name, also of its Deployment. Empty as long as the Function has none: requests wait then.
-    pub(super) name: Box<str>,
-    /// Its share of the calls.
-    pub(super) percent: u32,
-    /// It can be called by a tag.
-    pub(super) tagged: bool,
-    /// Who waits, by the order in which they came. Bounded by the queue limits of the Function.
-    pub(super) queue: BTreeMap<u64, Waiter>,
-    /// Its pods. Bounded by what the cluster runs.
-    pub(super) slots: Vec<Slot>,
-    /// Its counters.
-    pub(super) account: Arc<Account>,
-    /// What is known of its failures.
-    pub(super) health: Health,
-    /// All its pods fail.
-    pub(super) failing: bool,
-    /// When it is woken next.
-    pub(super) wake: Wake,
-}
-
-/// When a revision is woken next.
-#[derive(Debug, Default)]
-pub(super) struct Wake {
-    /// Not before.
-    pub(super) next: Option<Instant>,
-    /// From when on the throttles allow the next wake; taken once for each wake that succeeds.
-    pub(super) permit: Option<Instant>,
-    /// How many pods were asked for last.
-    pub(super) asked: u32,
-    /// Patches since the last pod was seen or gone.
-    pub(super) tries: u32,
-    /// When the API server last took a patch, or said that none was needed.
-    pub(super) acknowledged: Option<Instant>,
-}
-
-/// A request that waits.
-#[derive(Debug)]
-pub(super) struct Waiter {
-    pub(super) answer: oneshot::Sender<Result<Lease, Refusal>>,
-    pub(super) arrived: Instant,
-    /// What it holds of the caps; given back when it goes.
-    pub(super) held: Held,
-    /// Where it may go if its revision loses its share of the calls.
-    pub(super) bound: Bound,
-}
-
-/// Where a request that waits may go if its revision loses its share of the calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bound {
-    /// Nowhere: it was called by a tag.
-    Here,
-    /// Where this value points.
-    Value(u64),
-    /// Anywhere.
-    Free,
-}
+use crate::endpoints::Endpoint;
 
 /// How long after the first pod of a wake the others are waited for before it gets more than its share. Pods that were
 /// asked for together come within a second of one another where there is room for them.
@@ -89,20 +30,6 @@ fn two_of(count: usize, random: &mut impl Rng) -> [usize; 2] {
 }
 
 impl Revision {
-    pub(super) fn new(name: Box<str>, account: Arc<Account>) -> Self {
-        Self {
-            name,
-            percent: 0,
-            tagged: false,
-            queue: BTreeMap::new(),
-            slots: vec![],
-            account,
-            health: Health::default(),
-            failing: false,
-            wake: Wake::default(),
-        }
-    }
-
     /// Pods that are there or on their way, and are not going.
     pub(super) fn live(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().filter(|slot| !slot.draining)

@@ -6,11 +6,11 @@ use rouse_crds::pod::PodFailure;
 use tokio::time::Instant;
 
 use super::{
-    Gate, Policy, Refusal,
-    inner::{Effects, Inner},
-    revision::Revision,
+    policy::Policy,
+    refusal::Refusal,
+    state::{Effects, Gate, Inner, Revision, Wake},
 };
-use crate::wake::{RAMP_INTERVAL, WakeError, jitter};
+use crate::{backoff::jitter, wake::WakeError};
 
 /// What a gate's keeper is to do next.
 #[derive(Debug, PartialEq)]
@@ -28,6 +28,8 @@ pub enum Step {
     },
 }
 
+/// How often a crowd is let in further.
+pub(super) const RAMP_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a revision that was woken may take to show a pod before it is woken again. An operator that takes the last pod
 /// away in the same moment undoes a wake; asking again is cheap, and valid only at zero.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -72,7 +74,7 @@ impl Inner {
             }
             Err(WakeError::Denied { reason, message }) => {
                 let refusal = revision.health.fail(now, PodFailure { reason, message });
-                revision.wake = super::revision::Wake::default();
+                revision.wake = Wake::default();
                 self.refuse(name, &refusal, effects);
                 return;
             }

@@ -7,9 +7,9 @@ mod model;
 mod panics;
 mod pick;
 mod threads;
-mod throttle;
 mod traffic;
 mod wake;
+mod wake_rate;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,6 @@ use tokio::{sync::oneshot::error::TryRecvError, time::Instant};
 
 use super::*;
 use crate::{
-    context::{Bounds, Context},
     demand::Ledger,
     endpoints::{Dialer, Endpoint, PodFacts},
     metrics::Metrics,

@@ -9,9 +9,8 @@ use rand::Rng;
 use rouse_crds::function::TrafficStatus;
 
 use super::{
-    Affinity, Gate, Target,
-    inner::Inner,
-    revision::{Bound, Waiter},
+    state::{Bound, Gate, Inner, Waiter},
+    target::{Affinity, Target},
 };
 
 impl Gate {

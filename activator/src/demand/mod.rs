@@ -1,6 +1,7 @@
 //! Demand: counting requests per revision, and telling the autoscaler.
 
 mod ledger;
+mod metrics;
 mod outcomes;
 mod pods;
 mod stream;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rouse_crds::demand::{FRAME_INTERVAL, Frame, HEARTBEAT, VERSION};
 use tokio::{sync::watch, time::Instant};
 
-use super::Ledger;
+use super::ledger::{Ledger, Reading};
 
 /// Least time between two frames, however urgent.
 const URGENT_INTERVAL: Duration = Duration::from_millis(5);
@@ -66,7 +66,7 @@ impl Frames {
         }
     }
 
-    fn line(&mut self, reading: super::Reading) -> Result<Bytes, serde_json::Error> {
+    fn line(&mut self, reading: Reading) -> Result<Bytes, serde_json::Error> {
         self.mark = Some(reading.mark);
         self.sent = Instant::now();
         let frame = Frame {

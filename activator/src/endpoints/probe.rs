@@ -25,15 +25,28 @@ use rouse_crds::function::Protocol;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{DialError, Dialer, Endpoint, round_trip::RoundTrip, turns::Turns};
-use crate::{admit::Gate, unbroken};
+use super::{
+    dial::{DialError, Dialer},
+    endpoint::Endpoint,
+    probe_limiter::ProbeLimiter,
+    round_trip::RoundTrip,
+};
+use crate::{metrics::Metrics, supervise};
 
-/// What all probes of a process share.
+/// Probes the pods of a process.
 #[derive(Debug)]
-pub struct Probing {
-    turns: Turns,
+pub struct Prober {
+    dialer: Dialer,
+    metrics: Arc<Metrics>,
+    limiter: ProbeLimiter,
     /// To pods in general, for those of which nothing is known yet.
     round_trip: Mutex<RoundTrip>,
+}
+
+/// Who wants to know that a pod takes requests. Its probes end with it.
+pub(crate) trait Probed: Send + Sync + 'static {
+    /// The pod takes requests.
+    fn probe_succeeded(self: Arc<Self>, endpoint: &Arc<Endpoint>);
 }
 
 /// The tries of one pod.
@@ -74,12 +87,6 @@ const LONGEST_LIMIT: Duration = Duration::from_secs(2);
 /// How long a readiness check may take once the connection is there, on top of what the network needs.
 const CHECK: Duration = Duration::from_secs(1);
 
-impl Default for Probing {
-    fn default() -> Self {
-        Self { turns: Turns::new(), round_trip: Mutex::default() }
-    }
-}
-
 impl Course {
     fn new(began: Instant) -> Self {
         Self { began, round_trip: RoundTrip::default(), in_vain: 0 }
@@ -108,82 +115,90 @@ impl Course {
     }
 }
 
-/// Probes `endpoint` after `delay` until it is admitted or `stop` is cancelled.
-pub(crate) fn spawn(gate: Weak<Gate>, endpoint: Arc<Endpoint>, delay: Duration, stop: CancellationToken) {
-    let Some(metrics) = gate.upgrade().map(|gate| gate.context().metrics.clone()) else { return };
-    // Its gate starts no second one as long as this one has not come to an end, so a defect must not end it.
-    unbroken::spawn("probe", metrics, move || {
-        let (gate, endpoint, stop) = (gate.clone(), endpoint.clone(), stop.clone());
-        async move {
-            // Every await inside is cancel-safe: a try that is given up closes its socket.
-            let admitted = stop.run_until_cancelled(async {
-                if !delay.is_zero() {
-                    sleep(delay).await;
+impl Prober {
+    /// A prober that counts its tries.
+    #[must_use]
+    pub fn new(dialer: Dialer, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { dialer, metrics, limiter: ProbeLimiter::new(), round_trip: Mutex::default() })
+    }
+
+    /// Probes `endpoint` after `delay` until it is admitted, `stop` is cancelled, or nobody wants to know.
+    pub(crate) fn spawn<P: Probed>(
+        self: &Arc<Self>,
+        probed: Weak<P>,
+        endpoint: Arc<Endpoint>,
+        delay: Duration,
+        stop: CancellationToken,
+    ) {
+        let prober = self.clone();
+        // Its gate starts no second one as long as this one has not come to an end, so a defect must not end it.
+        supervise::spawn("probe", self.metrics.clone(), move || {
+            let (prober, probed, endpoint, stop) = (prober.clone(), probed.clone(), endpoint.clone(), stop.clone());
+            async move {
+                // Every await inside is cancel-safe: a try that is given up closes its socket.
+                let admitted = stop.run_until_cancelled(async {
+                    if !delay.is_zero() {
+                        sleep(delay).await;
+                    }
+                    // Not held, so that a probe does not keep the gate of a deleted function.
+                    prober.until_it_answers(&endpoint, || probed.strong_count() > 0).await
+                });
+                if admitted.await == Some(true)
+                    && let Some(probed) = probed.upgrade()
+                {
+                    probed.probe_succeeded(&endpoint);
                 }
-                until_it_answers(&gate, &endpoint).await
-            });
-            if admitted.await == Some(true)
-                && let Some(gate) = gate.upgrade()
-            {
-                gate.admitted(&endpoint);
             }
+        });
+    }
+
+    async fn until_it_answers(&self, endpoint: &Endpoint, wanted: impl Fn() -> bool) -> bool {
+        let mut course = Course::new(Instant::now());
+        while wanted() {
+            let Some(permit) = self.limiter.acquire(course.is_new()).await else { return false };
+            let tried = self.attempt(endpoint, &mut course).await;
+            drop(permit);
+            self.metrics.probes.inc();
+            let pause = match tried {
+                Ok(Tried::Ready) => return true,
+                Ok(tried) => course.pause(&tried),
+                Err(error) => {
+                    tracing::warn!(%error, "A pod is not called");
+                    return false;
+                }
+            };
+            // Pods that were started together are not tried in step.
+            sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
         }
-    });
-}
+        false
+    }
 
-async fn until_it_answers(gate: &Weak<Gate>, endpoint: &Endpoint) -> bool {
-    let mut course = Course::new(Instant::now());
-    loop {
-        // Held for one try only, so that a probe does not keep the gate of a deleted function.
-        let Some(context) = gate.upgrade().map(|gate| gate.context().clone()) else { return false };
-        let Some(turn) = context.probing.turns.take(course.is_new()).await else { return false };
-        let tried = attempt(&context.dialer, endpoint, &mut course, &context.probing).await;
-        drop(turn);
-        context.metrics.probes.inc();
-        let pause = match tried {
-            Ok(Tried::Ready) => return true,
-            Ok(tried) => course.pause(&tried),
-            Err(error) => {
-                tracing::warn!(%error, "A pod is not called");
-                return false;
-            }
+    /// One try. An error says that there will be no other.
+    async fn attempt(&self, endpoint: &Endpoint, course: &mut Course) -> Result<Tried, DialError> {
+        let general = *self.round_trip.lock();
+        let limit = course.limit(general);
+        let begun = Instant::now();
+        let connected = self.dialer.connect(endpoint.address, limit).await;
+        if connected.is_ok()
+            || matches!(&connected, Err(DialError::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+        {
+            let took = begun.elapsed();
+            course.round_trip.measured(took);
+            self.round_trip.lock().measured(took);
+        }
+        let stream = match connected {
+            Ok(stream) => stream,
+            Err(DialError::TimedOut(_)) => return Ok(Tried::TimedOut),
+            Err(DialError::Io(_)) => return Ok(Tried::NotYet { listens: false }),
+            Err(error @ DialError::Forbidden(_)) => return Err(error),
         };
-        drop(context);
-        // Pods that were started together are not tried in step.
-        sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
+        let Some(path) = &endpoint.readiness_path else { return Ok(Tried::Ready) };
+        // A lost request or answer is sent again after about as long as a lost SYN, and twice that if it is lost again.
+        let limit = CHECK + 3 * course.limit(general).min(LONGEST_LIMIT / 2);
+        let good = timeout(limit, check(TokioIo::new(stream), endpoint, path)).await;
+        let ready = good.is_ok_and(|answer| answer.is_ok_and(|good| good));
+        Ok(if ready { Tried::Ready } else { Tried::NotYet { listens: true } })
     }
-}
-
-/// One try. An error says that there will be no other.
-async fn attempt(
-    dialer: &Dialer,
-    endpoint: &Endpoint,
-    course: &mut Course,
-    probing: &Probing,
-) -> Result<Tried, DialError> {
-    let general = *probing.round_trip.lock();
-    let limit = course.limit(general);
-    let begun = Instant::now();
-    let connected = dialer.connect(endpoint.address, limit).await;
-    if connected.is_ok()
-        || matches!(&connected, Err(DialError::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
-    {
-        let took = begun.elapsed();
-        course.round_trip.measured(took);
-        probing.round_trip.lock().measured(took);
-    }
-    let stream = match connected {
-        Ok(stream) => stream,
-        Err(DialError::TimedOut(_)) => return Ok(Tried::TimedOut),
-        Err(DialError::Io(_)) => return Ok(Tried::NotYet { listens: false }),
-        Err(error @ DialError::Forbidden(_)) => return Err(error),
-    };
-    let Some(path) = &endpoint.readiness_path else { return Ok(Tried::Ready) };
-    // A lost request or answer is sent again after about as long as a lost SYN, and twice that if it is lost again.
-    let limit = CHECK + 3 * course.limit(general).min(LONGEST_LIMIT / 2);
-    let good = timeout(limit, check(TokioIo::new(stream), endpoint, path)).await;
-    let ready = good.is_ok_and(|answer| answer.is_ok_and(|good| good));
-    Ok(if ready { Tried::Ready } else { Tried::NotYet { listens: true } })
 }
 
 /// Whether the readiness check is answered as kubelet wants it: 2xx or 3xx.

@@ -12,7 +12,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::admit::{Budget, Refusal, Scope};
+use super::Rejection;
 
 /// Counts of what waits, what is turned away, and what was held up.
 #[derive(Debug)]
@@ -20,13 +20,12 @@ pub(super) struct Waiting {
     turned_away: Family<TurnedAwayLabels, Counter>,
     throttled: Family<ThrottledLabels, Counter>,
     panics: Family<PanicLabels, Counter>,
-    /// Set once, when there is one.
-    budget: Arc<OnceLock<Arc<Budget>>>,
+    usage: Arc<OnceLock<Usage>>,
 }
 
 /// Requests of one function that were turned away, by the reason; each is looked up at its first use.
 #[derive(Debug, Default)]
-pub(super) struct TurnedAway([OnceLock<Counter>; Refusal::WORDS.len()]);
+pub(super) struct TurnedAway([OnceLock<Counter>; Rejection::ALL.len()]);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TurnedAwayLabels {
@@ -45,9 +44,21 @@ struct PanicLabels {
     task: &'static str,
 }
 
-/// What all waiting requests hold, read when it is asked for.
+/// What waits in the whole process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueUsage {
+    /// Requests.
+    pub requests: u64,
+    /// Bytes that they hold in memory.
+    pub bytes: u64,
+}
+
+/// Says what waits in the whole process.
+struct Usage(Box<dyn Fn() -> QueueUsage + Send + Sync>);
+
+/// What all waiting requests hold, read when it is asked for. Set once.
 #[derive(Debug)]
-struct BudgetCollector(Arc<OnceLock<Arc<Budget>>>);
+struct UsageCollector(Arc<OnceLock<Usage>>);
 
 impl Waiting {
     pub(super) fn register(registry: &mut Registry) -> Self {
@@ -61,21 +72,16 @@ impl Waiting {
         registry.register("wakes_throttled", "Wakes that had to wait for their turn", throttled.clone());
         let panics = Family::<PanicLabels, Counter>::default();
         registry.register("panics", "Defects of this program that ended a piece of work", panics.clone());
-        let budget = Arc::new(OnceLock::new());
-        registry.register_collector(Box::new(BudgetCollector(budget.clone())));
-        Self { turned_away, throttled, panics, budget }
+        let usage = Arc::new(OnceLock::new());
+        registry.register_collector(Box::new(UsageCollector(usage.clone())));
+        Self { turned_away, throttled, panics, usage }
     }
 
-    pub(super) fn watch(&self, budget: &Arc<Budget>) {
-        self.budget.get_or_init(|| budget.clone());
+    pub(super) fn watch(&self, usage: impl Fn() -> QueueUsage + Send + Sync + 'static) {
+        self.usage.get_or_init(|| Usage(Box::new(usage)));
     }
 
-    pub(super) fn throttled(&self, scope: Scope) {
-        let scope = match scope {
-            Scope::Function => "function",
-            Scope::Namespace => "namespace",
-            Scope::Process => "process",
-        };
+    pub(super) fn throttled(&self, scope: &'static str) {
         self.throttled.get_or_create(&ThrottledLabels { scope }).inc();
     }
 
@@ -83,16 +89,16 @@ impl Waiting {
         self.panics.get_or_create(&PanicLabels { task }).inc();
     }
 
-    pub(super) fn turned_away(&self, counters: &TurnedAway, namespace: &str, function: &str, refusal: &Refusal) {
-        let labels = || labels(namespace, function, refusal.word());
-        counters.0[refusal.index()].get_or_init(|| self.turned_away.get_or_create_owned(&labels())).inc();
+    pub(super) fn turned_away(&self, counters: &TurnedAway, namespace: &str, function: &str, reason: Rejection) {
+        let labels = || labels(namespace, function, reason.label());
+        counters.0[reason as usize].get_or_init(|| self.turned_away.get_or_create_owned(&labels())).inc();
     }
 
     /// Takes the counters of a function away.
     pub(super) fn forget(&self, counters: &TurnedAway, namespace: &str, function: &str) {
-        for (counter, reason) in counters.0.iter().zip(Refusal::WORDS) {
+        for (counter, reason) in counters.0.iter().zip(Rejection::ALL) {
             if counter.get().is_some() {
-                self.turned_away.remove(&labels(namespace, function, reason));
+                self.turned_away.remove(&labels(namespace, function, reason.label()));
             }
         }
     }
@@ -102,9 +108,15 @@ fn labels(namespace: &str, function: &str, reason: &'static str) -> TurnedAwayLa
     TurnedAwayLabels { namespace: namespace.to_owned(), function: function.to_owned(), reason }
 }
 
-impl Collector for BudgetCollector {
+impl fmt::Debug for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Usage").finish_non_exhaustive()
+    }
+}
+
+impl Collector for UsageCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(used) = self.0.get().map(|budget| budget.used()) else { return Ok(()) };
+        let Some(used) = self.0.get().map(|usage| usage.0()) else { return Ok(()) };
         for (name, help, value) in [
             ("waiting_requests", "Requests that wait, over all functions", used.requests),
             ("waiting_bytes", "Bytes that waiting requests hold, over all functions", used.bytes),

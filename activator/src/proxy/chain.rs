@@ -12,21 +12,21 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Body, Peer, RequestBody, affinity,
-    body::Progress,
+    affinity,
     forward::{Forwarded, forward},
     headers, hygiene,
     mirror::Mirror,
-    trace, upgrade,
+    response_body::Body,
+    server_timing, trace, upgrade,
 };
 use crate::{
     admit::{Entered, Gate, Lease, Policy, Target, Ticket},
+    body::{Progress, RequestBody},
+    downstream::{Peer, STREAM_WINDOW},
     endpoints::Connection,
     metrics::Metrics,
     problem::{Kind, Problem},
     route::{Host, Route, Side, Table, Unrouted, Verdict, cors::Grant, to_https},
-    serve::STREAM_WINDOW,
-    timing,
 };
 
 /// Everything that a request passes through.
@@ -137,7 +137,7 @@ impl Proxy {
             Ok(route) => route,
             Err(problem) => {
                 self.metrics.refused(problem.kind().name());
-                let mut response = own(problem.response(None, id_text()), bodiless);
+                let mut response = own(problem.response(None, id_text()).map(Body::full), bodiless);
                 if problem.kind().closes() && parts.version <= Version::HTTP_11 {
                     response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
                 }
@@ -173,8 +173,8 @@ impl Proxy {
             Err(Stop::Answer(problem)) => Err(problem),
             Err(Stop::Gone) => return Err(Gone),
         };
-        let mut response =
-            response.unwrap_or_else(|problem| own(problem.response(Some(gate.id()), id_text()), bodiless));
+        let mut response = response
+            .unwrap_or_else(|problem| own(problem.response(Some(gate.id()), id_text()).map(Body::full), bodiless));
         if let Some(grant) = grant {
             grant.write(response.headers_mut());
         }
@@ -242,7 +242,7 @@ impl Proxy {
             }
             Verdict::NotAllowed(methods) => {
                 let problem = Problem::new(Kind::MethodNotAllowed, "the route of this request lets other methods in");
-                let mut response = problem.allow(methods).response(Some(route.gate.id()), request_id);
+                let mut response = problem.allow(methods).response(Some(route.gate.id()), request_id).map(Body::full);
                 if let Some(grant) = grant {
                     grant.write(response.headers_mut());
                 }
@@ -384,7 +384,7 @@ impl Proxy {
         };
         if let Some(cold) = cold {
             self.metrics.cold_starts.observe(cold.queue.as_secs_f64());
-            timing::write(passed.headers_mut(), &cold);
+            server_timing::write(passed.headers_mut(), &cold);
         }
         Ok(passed)
     }

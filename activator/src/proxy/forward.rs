@@ -11,9 +11,11 @@ use hyper::body::Incoming;
 use rouse_crds::function::Protocol;
 use tokio::time::Instant;
 
-use super::{RequestBody, alarm::Alarm, body::Progress, headers};
+use super::headers;
 use crate::{
     admit::{Lease, Policy},
+    body::{Progress, RequestBody},
+    downstream::Alarm,
     endpoints::{Connection, Dialer, Sent},
 };
 

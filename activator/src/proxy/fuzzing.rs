@@ -34,14 +34,15 @@ use tokio::{
 };
 
 use self::strict::{End, Message};
-use super::{Peer, headers, hygiene, trace};
+use super::{headers, hygiene, trace};
 use crate::{
-    context::{Bounds, Context},
+    admit::{Bounds, Context},
     demand::Ledger,
+    downstream::{HeadVerdict, Peer, REFUSED},
     endpoints::Dialer,
     metrics::Metrics,
     route::{Directory, Host, Side, Table},
-    serve::{HeadReader, HeadVerdict, Limits, REFUSED, Refused, builders},
+    serve::{HeadReader, Limits, Refused, builders},
     wake::{Scaler, WakeError},
 };
 

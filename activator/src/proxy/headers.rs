@@ -8,52 +8,12 @@ use http::{
 };
 use rouse_crds::function::Protocol;
 
-use super::{Peer, trace};
-use crate::route::said_tls;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// Headers of this prefix are Rouse's own and never a client's or a function's.
-const INTERNAL: &str = "rouse-";
-
-/// Headers that speak of one connection only, whether or not `Connection` names them.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("http2-settings"),
-];
-
-/// Headers that `Connection` cannot take away: what frames and addresses a message, and what tells where it comes from.
-const END_TO_END: [HeaderName; 9] = [
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::FORWARDED,
-    X_FORWARDED_FOR,
-    X_FORWARDED_PROTO,
-    X_FORWARDED_HOST,
-    trace::REQUEST_ID,
-    trace::TRACEPARENT,
-    trace::TRACESTATE,
-];
-
-/// What is to be taken from a head, as one look at it tells. Most have nothing of it.
-#[derive(Default)]
-struct Found {
-    /// One bit for each of `HOP_BY_HOP`.
-    hop_by_hop: u16,
-    internal: bool,
-    expect: bool,
-    /// `TE` has the token `trailers`.
-    trailers: bool,
-}
+use super::trace;
+use crate::{
+    downstream::Peer,
+    hop_by_hop::{Found, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, look, strip, tokens},
+    route::said_tls,
+};
 
 /// Makes the head of a request what a function is to see. Tells whether the client wants to change to another protocol.
 pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer) -> bool {
@@ -123,97 +83,22 @@ fn path_of(uri: &Uri) -> PathAndQuery {
 /// If it can be read in two ways: then nobody knows where it ends.
 pub(super) fn toward_client(headers: &mut HeaderMap) -> Result<(), &'static str> {
     let found = look(headers);
-    let coded = found.hop_by_hop & (1 << 6) != 0;
-    if coded && headers.contains_key(header::CONTENT_LENGTH) {
+    if found.has_transfer_encoding() && headers.contains_key(header::CONTENT_LENGTH) {
         return Err("the answer has both Transfer-Encoding and Content-Length");
     }
     strip(headers, &found);
     Ok(())
 }
 
-/// Takes from trailers what is Rouse's own, and what only a head may say.
-pub(super) fn trailers(headers: &mut HeaderMap) {
-    let found = look(headers);
-    strip(headers, &found);
-    for name in &END_TO_END {
-        headers.remove(name);
-    }
-}
-
 /// Whether a request asks, in a way that HTTP/1.1 allows, for another protocol on its connection.
 fn wanted_upgrade(parts: &Parts, found: &Found) -> Option<HeaderValue> {
-    if found.hop_by_hop == 0 || parts.version != Version::HTTP_11 {
+    if found.has_none() || parts.version != Version::HTTP_11 {
         return None;
     }
     let protocol = parts.headers.get(header::UPGRADE)?;
     let asks = tokens(&parts.headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
     // HTTP/2 is offered by prior knowledge; an upgrade to it may be ignored, and then the request is answered as it is.
     (asks && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
-}
-
-fn look(headers: &HeaderMap) -> Found {
-    let mut found = Found::default();
-    for (name, value) in headers {
-        found.hop_by_hop |= match name.as_str() {
-            "connection" => 1,
-            "keep-alive" => 1 << 1,
-            "proxy-connection" => 1 << 2,
-            "proxy-authenticate" => 1 << 3,
-            "proxy-authorization" => 1 << 4,
-            "te" => {
-                found.trailers |= value.to_str().is_ok_and(|te| list(te).any(|t| t.eq_ignore_ascii_case("trailers")));
-                1 << 5
-            }
-            "transfer-encoding" => 1 << 6,
-            "upgrade" => 1 << 7,
-            "http2-settings" => 1 << 8,
-            "expect" => {
-                found.expect = true;
-                0
-            }
-            other => {
-                found.internal |= other.starts_with(INTERNAL);
-                0
-            }
-        };
-    }
-    found
-}
-
-fn strip(headers: &mut HeaderMap, found: &Found) {
-    if found.hop_by_hop & 1 != 0 {
-        let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
-            // The usual ones need no look.
-            .filter(|token| !["keep-alive", "close", "upgrade"].iter().any(|usual| token.eq_ignore_ascii_case(usual)))
-            .filter_map(|token| token.parse().ok())
-            .filter(|name| !END_TO_END.contains(name))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    if found.hop_by_hop != 0 {
-        for (bit, name) in HOP_BY_HOP.iter().enumerate() {
-            if found.hop_by_hop & (1 << bit) != 0 {
-                headers.remove(name);
-            }
-        }
-    }
-    if found.internal {
-        let internal: Vec<HeaderName> =
-            headers.keys().filter(|name| name.as_str().starts_with(INTERNAL)).cloned().collect();
-        for name in internal {
-            headers.remove(name);
-        }
-    }
-}
-
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok()).flat_map(list)
-}
-
-fn list(value: &str) -> impl Iterator<Item = &str> {
-    value.split(',').map(str::trim)
 }
 
 fn forwarded(parts: &mut Parts, peer: &Peer) {
@@ -264,6 +149,7 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, element: &[&[u8]], length:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hop_by_hop::HOP_BY_HOP;
     use rstest::rstest;
     use std::sync::Arc;
 

@@ -2,10 +2,9 @@
 
 use http::{Method, Version, header, request::Parts};
 
-use super::Peer;
 use crate::{
+    downstream::{Fault, Peer, REFUSED},
     problem::{Kind, Problem},
-    serve::{Fault, REFUSED},
 };
 
 /// Refuses what different servers would read in different ways, and what this is not for.

@@ -18,13 +18,13 @@ use tokio::{
 };
 
 use super::{
-    Body, RequestBody,
-    alarm::Alarm,
-    copying::{Copied, Copying, LONGEST},
     forward::{Forwarded, forward},
+    response_body::Body,
 };
 use crate::{
     admit::{Entered, Gate, Lease, MirrorTo, Policy, Target},
+    body::{Copied, Copying, LONGEST, RequestBody},
+    downstream::Alarm,
     metrics::Metrics,
 };
 

@@ -1,12 +1,9 @@
 //! Request ids and trace context (W3C).
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use rand::Rng;
 
-/// The id of a request, from the client or made here.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+use crate::hop_by_hop::{REQUEST_ID, TRACEPARENT, TRACESTATE};
 
 /// Longest id that is taken from a client.
 const LONGEST_ID: usize = 128;

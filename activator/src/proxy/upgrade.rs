@@ -16,8 +16,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::body::Progress;
-use crate::admit::Lease;
+use crate::{admit::Lease, body::Progress};
 
 /// Bytes of each direction that are under way in a tunnel.
 const BUFFER: usize = 8 << 10;

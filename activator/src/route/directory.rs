@@ -16,8 +16,7 @@ use rouse_crds::{
 
 use super::{Route, Rules, Side, Table, claims::Claims};
 use crate::{
-    admit::{FunctionId, Gate, Namespace, Policy},
-    context::Context,
+    admit::{Context, FunctionId, Gate, Namespace, Policy},
     endpoints::PodFacts,
     metrics::Metrics,
 };

@@ -17,7 +17,7 @@ use rouse_crds::{
 use tokio::sync::watch;
 
 use super::Directory;
-use crate::unbroken;
+use crate::supervise;
 
 /// Whether both caches have been filled once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,10 +53,10 @@ pub async fn follow(client: Client, mut directory: Directory, synced: watch::Sen
         tokio::select! {
             // An object that a defect here cannot cope with must not blind this process to all others.
             Some(event) = functions.next() => {
-                unbroken::attempt("functions", &metrics, || on_function(&mut directory, event, &synced));
+                supervise::catch_panic("functions", &metrics, || on_function(&mut directory, event, &synced));
             }
             Some(event) = pods.next() => {
-                unbroken::attempt("pods", &metrics, || on_pod(&mut directory, event, &synced));
+                supervise::catch_panic("pods", &metrics, || on_pod(&mut directory, event, &synced));
             }
             else => return,
         }

@@ -21,13 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     departure::Departure,
-    fault::HeadVerdict,
     limits::Limits,
     socket::{Socket, Version, Written},
     tls::{self, Secured},
 };
 use crate::{
-    proxy::{Body, Gone, Peer, Proxy},
+    downstream::{HeadVerdict, Peer, STREAM_WINDOW},
+    proxy::{Body, Gone, Proxy},
     route::Side,
 };
 
@@ -56,9 +56,6 @@ enum Aside {
 const SMALLEST_BUFFER: usize = 8 << 10;
 /// Headers for which the library needs no allocation.
 const USUAL_HEADERS: usize = 100;
-/// What a client may send of a body that nobody reads yet, by HTTP/2. It is what such a request counts for in the caps on what
-/// waits.
-pub(crate) const STREAM_WINDOW: u32 = 16 << 10;
 /// What HTTP/2 begins with, and the most that it allows.
 const SMALLEST_WINDOW: u32 = (1 << 16) - 1;
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;

@@ -13,7 +13,8 @@ use tokio::{
     time::sleep,
 };
 
-use super::{fault::HeadVerdict, socket::Written};
+use super::socket::Written;
+use crate::downstream::HeadVerdict;
 
 /// Watches one connection.
 #[derive(Debug)]

@@ -2,7 +2,8 @@
 
 use memchr::memchr2;
 
-use super::{fault::Fault, limits::Limits};
+use super::limits::Limits;
+use crate::downstream::Fault;
 
 /// A head of which some bytes may have come. It can be given the same bytes again with more behind them.
 #[derive(Debug, Default)]

@@ -6,10 +6,10 @@
 //! says where the bytes end that the library may see. What two servers may read in two ways is thereby never read at all.
 
 use super::{
-    fault::{Fault, HeadVerdict},
     head::{Head, Lines, Read},
     limits::Limits,
 };
+use crate::downstream::{self, Fault, HeadVerdict};
 
 /// Follows the bytes of one connection from message to message.
 #[derive(Debug)]
@@ -187,7 +187,7 @@ impl HeadReader {
 
     /// The request that stands for the refused one.
     pub(crate) fn stand_in(&self) -> &'static [u8] {
-        super::fault::stand_in(self.is_head, self.is_http_10)
+        downstream::stand_in(self.is_head, self.is_http_10)
     }
 }
 

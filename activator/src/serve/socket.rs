@@ -23,12 +23,14 @@ use tokio::{
 };
 
 use super::{
-    fault::HeadVerdict,
     heads::{HeadReader, Refused, Verdict},
     limits::Limits,
     tls::{self, Secured},
 };
-use crate::tcp;
+use crate::{
+    downstream::{Fault, HeadVerdict},
+    tcp,
+};
 
 /// What a connection speaks, as its first bytes tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,7 +224,7 @@ impl Socket {
             if until <= Instant::now() {
                 if begun {
                     self.heads.too_slow(&self.shared);
-                    self.refuse(Refused::Head(super::fault::Fault::Slow));
+                    self.refuse(Refused::Head(Fault::Slow));
                 } else {
                     self.ended = true;
                 }

@@ -44,6 +44,19 @@ pub enum WakeError {
     },
 }
 
+impl WakeError {
+    /// A word for metrics.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Awake => "awake",
+            Self::Missing => "missing",
+            Self::Denied { .. } => "denied",
+            Self::Busy { .. } => "busy",
+        }
+    }
+}
+
 /// Patches the scale by the Kubernetes API.
 #[derive(Clone)]
 pub struct ApiScaler {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::admit::revision::{Bound, Revision};
+use crate::admit::state::{Bound, Revision};
 
 const OTHER: &str = "f-00002";
 const BOTH: [&str; 2] = [REVISION, OTHER];

@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::demand::Ledger;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -102,7 +103,7 @@ async fn a_pod_that_listens_is_soon_known(
 
 async fn try_once(address: SocketAddr, protocol: Protocol, path: Option<&str>, course: &mut Course) -> Tried {
     let endpoint = Endpoint::new(address, protocol, path.map(Into::into));
-    attempt(&Dialer::new(true), &endpoint, course, &Probing::default()).await.unwrap()
+    Prober::new(Dialer::new(true), Metrics::new(Ledger::new())).attempt(&endpoint, course).await.unwrap()
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {

@@ -8,8 +8,7 @@ use rouse_crds::hosts::HostTemplate;
 use serde_json::{Value, json};
 
 use crate::{
-    admit::{Entered, Target},
-    context::Bounds,
+    admit::{Bounds, Entered, Target},
     demand::Ledger,
     endpoints::Dialer,
     metrics::Metrics,

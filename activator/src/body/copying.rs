@@ -13,11 +13,11 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 /// Longest body that is copied, in bytes.
-pub(super) const LONGEST: u64 = 64 << 10;
+pub(crate) const LONGEST: u64 = 64 << 10;
 
 /// What has passed of a body. Where it goes stops waiting for it when this is dropped.
 #[derive(Debug)]
-pub(super) struct Copying(Mutex<Option<Passed>>);
+pub(crate) struct Copying(Mutex<Option<Passed>>);
 
 #[derive(Debug)]
 struct Passed {
@@ -29,21 +29,21 @@ struct Passed {
 
 /// A whole body.
 #[derive(Debug)]
-pub(super) struct Copied {
+pub(crate) struct Copied {
     bytes: Bytes,
     trailers: Option<HeaderMap>,
 }
 
 impl Copying {
     /// A copy that has nothing yet, and what its end is told by: the whole, or nothing if it is too long.
-    pub(super) fn new() -> (Arc<Self>, oneshot::Receiver<Option<Copied>>) {
+    pub(crate) fn new() -> (Arc<Self>, oneshot::Receiver<Option<Copied>>) {
         let (done, copied) = oneshot::channel();
         let passed = Passed { bytes: BytesMut::new(), trailers: None, done };
         (Arc::new(Self(Mutex::new(Some(passed)))), copied)
     }
 
     /// This passes.
-    pub(super) fn pass(&self, frame: &Frame<Bytes>) {
+    pub(crate) fn pass(&self, frame: &Frame<Bytes>) {
         let mut passed = self.0.lock();
         let Some(copy) = &mut *passed else { return };
         if let Some(bytes) = frame.data_ref() {
@@ -59,14 +59,14 @@ impl Copying {
     }
 
     /// All has passed.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         if let Some(Passed { bytes, trailers, done }) = self.0.lock().take() {
             done.send(Some(Copied { bytes: bytes.freeze(), trailers })).ok();
         }
     }
 
     /// It is not waited for any longer.
-    pub(super) fn give_up(&self) {
+    pub(crate) fn give_up(&self) {
         self.0.lock().take();
     }
 }

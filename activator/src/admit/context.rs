@@ -2,15 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::budget::{Budget, Caps};
 use crate::{
-    admit::{Budget, Caps, Rate},
     demand::Ledger,
-    endpoints::{Dialer, Probing},
-    metrics::Metrics,
+    endpoints::{Dialer, Prober},
+    metrics::{Metrics, QueueUsage},
+    rate_limit::Rate,
     wake::Scaler,
 };
 
-/// What this process allows; what a Function allows stands in its [`Policy`](crate::admit::Policy).
+/// What this process allows; what a Function allows stands in its [`Policy`](super::Policy).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// What may wait in the whole process.
@@ -40,8 +41,8 @@ pub struct Context {
     pub dialer: Dialer,
     /// Counts for operators.
     pub metrics: Arc<Metrics>,
-    /// What probes of pods share.
-    pub probing: Probing,
+    /// Probes pods.
+    pub prober: Arc<Prober>,
 }
 
 impl Context {
@@ -55,8 +56,15 @@ impl Context {
         ledger: Arc<Ledger>,
     ) -> Arc<Self> {
         let budget = Arc::new(Budget::new(bounds.process));
-        metrics.watch(&budget);
-        Arc::new(Self { scaler, ledger, bounds, budget, dialer, metrics, probing: Probing::default() })
+        metrics.watch_queue({
+            let budget = budget.clone();
+            move || {
+                let Caps { requests, bytes } = budget.used();
+                QueueUsage { requests, bytes }
+            }
+        });
+        let prober = Prober::new(dialer, metrics.clone());
+        Arc::new(Self { scaler, ledger, bounds, budget, dialer, metrics, prober })
     }
 }
 

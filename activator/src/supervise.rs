@@ -1,26 +1,25 @@
-//! Work that a defect does not end.
+//! Panic isolation: restarts a task after it panicked, with backoff.
 //!
-//! A panic unwinds to the task in which it happened. Where that task is the only one that does its work, such as the keeper of
-//! a function, the work is begun anew after a pause; where it deals with one event after the other, the next one is dealt with.
+//! A panic unwinds to the task in which it happened. A task that is the only one to do its work, such as the wake task of a
+//! function, is restarted after a delay. A task that handles one event after the other goes on with the next event.
 
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 
-use crate::{metrics::Metrics, wake::jitter};
+use crate::{backoff::jitter, metrics::Metrics};
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Does `work` in a task of its own until it ends by itself. After a panic it is begun anew with a growing pause.
+/// Spawns a task that runs `work` until it returns. After a panic it is restarted, with a growing delay.
 pub(crate) fn spawn<W>(task: &'static str, metrics: Arc<Metrics>, work: impl Fn() -> W + Send + Sync + 'static)
 where
     W: Future<Output = ()> + Send,
 {
     tokio::spawn(async move {
         let mut tries = 0;
-        // What the work shares is behind locks that are free again after a panic, and is never left half changed across
-        // an await.
+        // State shared with the work is behind locks that a panic releases, and is never left half changed across an await.
         while let Err(panic) = AssertUnwindSafe(async { work().await }).catch_unwind().await {
             report(task, &metrics, panic.as_ref());
             tokio::time::sleep(jitter(FIRST, tries, LONGEST)).await;
@@ -29,17 +28,17 @@ where
     });
 }
 
-/// Does `work`, and tells whether it came to its end.
-pub(crate) fn attempt(task: &'static str, metrics: &Metrics, work: impl FnOnce()) -> bool {
+/// Runs `work`, and returns whether it ended without a panic.
+pub(crate) fn catch_panic(task: &'static str, metrics: &Metrics, work: impl FnOnce()) -> bool {
     let done = std::panic::catch_unwind(AssertUnwindSafe(work));
     done.map_err(|panic| report(task, metrics, panic.as_ref())).is_ok()
 }
 
 fn report(task: &'static str, metrics: &Metrics, panic: &(dyn Any + Send)) {
     let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     metrics.panicked(task);
-    tracing::error!(task, panic = text, "A defect ended a piece of work; it is a bug worth a report");
+    tracing::error!(task, panic = text, "Task panicked; this is a bug, please report it");
 }
 
 #[cfg(test)]
@@ -50,13 +49,13 @@ mod tests {
     use tokio::sync::mpsc;
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_begun_anew_until_it_ends() {
+    async fn a_task_is_restarted_until_it_returns() {
         let metrics = Metrics::new(Ledger::new());
         let (done, mut is_done) = mpsc::unbounded_channel();
         let tries = Arc::new(AtomicU32::new(0));
         spawn("test", metrics.clone(), move || {
             let (done, tries) = (done.clone(), tries.clone());
-            // Once before it is a future at all, once as one.
+            // Panics once before there is a future, and once in it.
             assert!(tries.fetch_add(1, Ordering::SeqCst) != 0, "first");
             async move {
                 assert!(tries.load(Ordering::SeqCst) > 2, "second");
@@ -64,14 +63,14 @@ mod tests {
             }
         });
         assert_eq!(is_done.recv().await, Some(3));
-        assert_eq!(is_done.recv().await, None, "it has ended");
+        assert_eq!(is_done.recv().await, None, "the task has returned");
         assert!(metrics.encode().unwrap().contains(r#"rouse_activator_panics_total{task="test"} 2"#));
     }
 
     #[test]
-    fn a_defect_in_one_piece_is_told() {
+    fn a_panic_in_one_event_is_reported() {
         let metrics = Metrics::new(Ledger::new());
-        assert!(attempt("test", &metrics, || ()));
-        assert!(!attempt("test", &metrics, || panic!("a defect")));
+        assert!(catch_panic("test", &metrics, || ()));
+        assert!(!catch_panic("test", &metrics, || panic!("a bug")));
     }
 }

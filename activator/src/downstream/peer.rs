@@ -7,8 +7,7 @@ use std::{
 
 use http::HeaderValue;
 
-use super::alarm::Alarm;
-use crate::serve::HeadVerdict;
+use super::{alarm::Alarm, fault::HeadVerdict};
 
 /// The client's end of a connection.
 #[derive(Debug)]
@@ -23,7 +22,7 @@ pub struct Peer {
     text: HeaderValue,
     quoted: Box<str>,
     /// For time-outs of its requests.
-    pub(super) alarm: Alarm,
+    pub(crate) alarm: Alarm,
 }
 
 impl Peer {
@@ -49,12 +48,12 @@ impl Peer {
     }
 
     /// Its IP address.
-    pub(super) fn text(&self) -> &HeaderValue {
+    pub(crate) fn text(&self) -> &HeaderValue {
         &self.text
     }
 
     /// Its IP address as `Forwarded` wants it.
-    pub(super) fn quoted(&self) -> &[u8] {
+    pub(crate) fn quoted(&self) -> &[u8] {
         self.quoted.as_bytes()
     }
 }

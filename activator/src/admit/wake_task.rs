@@ -3,24 +3,22 @@
 //! It is started by the first request that waits and ends when none does, so an idle function costs nothing and there is
 //! never more than one patch in flight for a function.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::{
-    admit::{Gate, Step},
-    unbroken,
+use super::{
+    state::Gate,
+    step::{RAMP_INTERVAL, Step},
 };
-
-/// How often a crowd is let in further.
-pub(crate) const RAMP_INTERVAL: Duration = Duration::from_millis(100);
+use crate::{supervise, wake::WakeError};
 
 /// Starts the keeper of a gate.
 ///
 /// The gate starts no second one as long as this one has not said that nobody waits, so a defect must not end it.
 pub(crate) fn spawn(gate: Arc<Gate>) {
     let metrics = gate.context().metrics.clone();
-    unbroken::spawn("keeper", metrics, move || keep(gate.clone()));
+    supervise::spawn("keeper", metrics, move || keep(gate.clone()));
 }
 
 async fn keep(gate: Arc<Gate>) {
@@ -53,7 +51,7 @@ async fn turn(gate: &Arc<Gate>) -> Option<Instant> {
                         () = tokio::time::sleep(RAMP_INTERVAL) => gate.ramp(),
                     }
                 };
-                gate.context().metrics.woken(&result);
+                gate.context().metrics.woken(result.as_ref().map_or_else(WakeError::word, |()| "woken"));
                 gate.woken(&revision, result);
             }
         }

@@ -1,6 +1,7 @@
 //! How often a function and its neighbours are woken.
 
 use super::*;
+use crate::rate_limit::Rate;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -5,11 +5,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::admit::ColdStart;
 
 /// On every answer whose request waited for a pod to start.
-pub const COLD_START: HeaderName = HeaderName::from_static("rouse-cold-start");
+pub(super) const COLD_START: HeaderName = HeaderName::from_static("rouse-cold-start");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Writes the phases of a cold start into the head of an answer, beside what the function itself says there.
-pub fn write(headers: &mut HeaderMap, cold: &ColdStart) {
+pub(super) fn write(headers: &mut HeaderMap, cold: &ColdStart) {
     let mut text = String::with_capacity(96);
     let phases = [
         ("wake", cold.wake),

@@ -54,7 +54,7 @@ impl HeadVerdict {
     }
 
     /// The first fault is the one that is told.
-    pub(super) fn refuse(&self, fault: Fault) {
+    pub(crate) fn refuse(&self, fault: Fault) {
         self.fault.get_or_init(|| fault);
     }
 
@@ -63,12 +63,12 @@ impl HeadVerdict {
         self.tunnel.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_tunnel(&self) -> bool {
+    pub(crate) fn is_tunnel(&self) -> bool {
         self.tunnel.load(Ordering::Relaxed)
     }
 
     /// The connection speaks HTTP/2.
-    pub(super) fn http2(&self) {
+    pub(crate) fn http2(&self) {
         self.http2.store(true, Ordering::Relaxed);
     }
 
@@ -77,11 +77,11 @@ impl HeadVerdict {
     }
 
     /// Whether the request that is being read is one of HTTP/1.0.
-    pub(super) fn http_10(&self, is: bool) {
+    pub(crate) fn http_10(&self, is: bool) {
         self.http_10.store(is, Ordering::Relaxed);
     }
 
-    pub(super) fn is_http_10(&self) -> bool {
+    pub(crate) fn is_http_10(&self) -> bool {
         self.http_10.load(Ordering::Relaxed)
     }
 
@@ -90,7 +90,7 @@ impl HeadVerdict {
         self.waiting.store(is, Ordering::Relaxed);
     }
 
-    pub(super) fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::Relaxed)
     }
 }
@@ -101,7 +101,7 @@ pub(crate) const REFUSED: HeaderName = HeaderName::from_static("rouse-refused");
 
 /// The request that asks for the refusal. Its method and version are those of the refused one as far as the answer depends
 /// on them.
-pub(super) fn stand_in(is_head: bool, is_http_10: bool) -> &'static [u8] {
+pub(crate) fn stand_in(is_head: bool, is_http_10: bool) -> &'static [u8] {
     match (is_head, is_http_10) {
         (false, false) => b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\nrouse-refused: 1\r\n\r\n",
         (true, false) => b"HEAD / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\nrouse-refused: 1\r\n\r\n",

@@ -1,6 +1,8 @@
-//! How often something may be done: a token bucket that knows when its next token will be there.
+//! Rate limiting: a token bucket (GCRA) whose tokens can be reserved ahead of time.
 //!
-//! The bucket is one moment: the one at which it will be full again. Time is an argument.
+//! The whole state is one moment, the one at which the bucket will be full again. Time is an argument, and a caller can look
+//! at the wait before it takes the token, so that two buckets can be taken from together or not at all: that is why this is
+//! not `governor`.
 
 use std::time::Duration;
 
@@ -17,27 +19,39 @@ pub struct Rate {
 
 /// A token bucket. At first it is full.
 #[derive(Debug)]
-pub(super) struct Throttle {
+pub(crate) struct RateLimiter {
     rate: Rate,
     /// When it will be full again; in the past or nothing if it is. Takers are turned away whose turn would come too late,
     /// so it is never further away than the longest wait and the whole bucket.
     full_at: Option<Instant>,
 }
 
-impl Throttle {
-    pub(super) fn new(rate: Rate) -> Self {
+impl RateLimiter {
+    pub(crate) fn new(rate: Rate) -> Self {
         Self { rate, full_at: None }
     }
 
+    /// A bucket with a single token: what starts does not begin with a burst.
+    pub(crate) fn with_one_token(rate: Rate, now: Instant) -> Self {
+        Self { rate, full_at: Some(now + rate.interval * rate.burst.saturating_sub(1)) }
+    }
+
     /// When the next token is there: now or later.
-    pub(super) fn next(&self, now: Instant) -> Instant {
+    pub(crate) fn next(&self, now: Instant) -> Instant {
         let rest = self.rate.interval.saturating_mul(self.rate.burst.saturating_sub(1));
         // Before the beginning of all time is before now too.
         self.full_at.and_then(|full_at| full_at.checked_sub(rest)).map_or(now, |next| next.max(now))
     }
 
+    /// Takes the next token, and tells when it is there: now or later.
+    pub(crate) fn reserve(&mut self, now: Instant) -> Instant {
+        let at = self.next(now);
+        self.take(now);
+        at
+    }
+
     /// Takes the next token, though it may be there later only: whoever asks then stands behind.
-    pub(super) fn take(&mut self, now: Instant) {
+    pub(crate) fn take(&mut self, now: Instant) {
         let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
         self.full_at = Some(full_at + self.rate.interval);
     }
@@ -50,28 +64,37 @@ mod tests {
 
     const RATE: Rate = Rate { burst: 3, interval: Duration::from_secs(6) };
 
-    fn taken(throttle: &mut Throttle, now: Instant) -> Duration {
-        let next = throttle.next(now);
-        throttle.take(now);
-        next - now
+    fn taken(limiter: &mut RateLimiter, now: Instant) -> Duration {
+        limiter.reserve(now) - now
     }
 
     #[test]
     fn so_many_at_once_and_then_one_after_the_other() {
-        let (mut throttle, now) = (Throttle::new(RATE), Instant::now());
-        let waits: Vec<_> = (0..6).map(|_| taken(&mut throttle, now).as_secs()).collect();
+        let (mut limiter, now) = (RateLimiter::new(RATE), Instant::now());
+        let waits: Vec<_> = (0..6).map(|_| taken(&mut limiter, now).as_secs()).collect();
         assert_eq!(waits, [0, 0, 0, 6, 12, 18]);
         // After the last of them has had its turn and a little longer, there is one and no more.
         let later = now + Duration::from_secs(24);
-        assert_eq!([taken(&mut throttle, later).as_secs(), taken(&mut throttle, later).as_secs()], [0, 6]);
+        assert_eq!([taken(&mut limiter, later).as_secs(), taken(&mut limiter, later).as_secs()], [0, 6]);
+    }
+
+    #[test]
+    fn a_bucket_with_one_token_fills_up_like_any_other() {
+        let now = Instant::now();
+        let mut limiter = RateLimiter::with_one_token(RATE, now);
+        let waits: Vec<_> = (0..3).map(|_| taken(&mut limiter, now).as_secs()).collect();
+        assert_eq!(waits, [0, 6, 12]);
+        let later = now + Duration::from_secs(60);
+        let waits: Vec<_> = (0..4).map(|_| taken(&mut limiter, later).as_secs()).collect();
+        assert_eq!(waits, [0, 0, 0, 6]);
     }
 
     #[test]
     fn it_fills_up_to_the_burst_and_no_further() {
-        let (mut throttle, now) = (Throttle::new(RATE), Instant::now());
-        throttle.take(now);
+        let (mut limiter, now) = (RateLimiter::new(RATE), Instant::now());
+        limiter.take(now);
         let later = now + Duration::from_secs(86_400);
-        let waits: Vec<_> = (0..4).map(|_| taken(&mut throttle, later).as_secs()).collect();
+        let waits: Vec<_> = (0..4).map(|_| taken(&mut limiter, later).as_secs()).collect();
         assert_eq!(waits, [0, 0, 0, 6]);
     }
 
@@ -80,12 +103,12 @@ mod tests {
         #[test]
         fn never_more_than_the_rate(burst in 1..6_u32, steps in prop::collection::vec(0..5000_u64, 1..80)) {
             let rate = Rate { burst, interval: Duration::from_millis(1000) };
-            let (mut throttle, mut now) = (Throttle::new(rate), Instant::now());
+            let (mut limiter, mut now) = (RateLimiter::new(rate), Instant::now());
             let mut turns = vec![];
             for step in steps {
                 now += Duration::from_millis(step);
-                turns.push(throttle.next(now));
-                throttle.take(now);
+                turns.push(limiter.next(now));
+                limiter.take(now);
             }
             for (first, from) in turns.iter().enumerate() {
                 for (last, to) in turns.iter().enumerate().skip(first) {

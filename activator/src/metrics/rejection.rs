@@ -1,0 +1,70 @@
+//! Why a request was rejected without having reached a pod, as the label `reason` says it.
+
+/// Why a request was rejected without having reached a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// Its Function was deleted.
+    Deleted,
+    /// The Function's cap on queued requests.
+    FunctionRequests,
+    /// The Function's cap on queued bytes.
+    FunctionBytes,
+    /// The namespace's cap on queued requests.
+    NamespaceRequests,
+    /// The namespace's cap on queued bytes.
+    NamespaceBytes,
+    /// The process's cap on queued requests.
+    ProcessRequests,
+    /// The process's cap on queued bytes.
+    ProcessBytes,
+    /// The Function's rate of wakes.
+    FunctionWakes,
+    /// The namespace's rate of wakes.
+    NamespaceWakes,
+    /// The Function's pods fail to start.
+    Failing,
+}
+
+impl Rejection {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 10] = [
+        Self::Deleted,
+        Self::FunctionRequests,
+        Self::FunctionBytes,
+        Self::NamespaceRequests,
+        Self::NamespaceBytes,
+        Self::ProcessRequests,
+        Self::ProcessBytes,
+        Self::FunctionWakes,
+        Self::NamespaceWakes,
+        Self::Failing,
+    ];
+
+    /// The value of the label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::FunctionRequests => "function-requests",
+            Self::FunctionBytes => "function-bytes",
+            Self::NamespaceRequests => "namespace-requests",
+            Self::NamespaceBytes => "namespace-bytes",
+            Self::ProcessRequests => "process-requests",
+            Self::ProcessBytes => "process-bytes",
+            Self::FunctionWakes => "function-wakes",
+            Self::NamespaceWakes => "namespace-wakes",
+            Self::Failing => "failing",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counters are kept in an array by this number.
+    #[test]
+    fn the_order_is_that_of_the_declaration() {
+        assert!(Rejection::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
+    }
+}
