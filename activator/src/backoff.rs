@@ -1,10 +1,10 @@
-//! Delays that grow and are never the same for two.
+//! Exponential backoff with jitter.
 
 use std::time::Duration;
 
 use rand::Rng;
 
-/// `first` doubled `tries` times, at most `most`; then something between half of that and all of it.
+/// Returns `first` doubled `tries` times and capped at `most`, times a random factor between a half and one.
 pub(crate) fn jitter(first: Duration, tries: u32, most: Duration) -> Duration {
     let grown = first.saturating_mul(1_u32.checked_shl(tries.min(20)).unwrap_or(u32::MAX)).min(most);
     grown.mul_f64(rand::rng().random_range(0.5..=1.0))

@@ -1,19 +1,19 @@
-//! Headers that are of one connection, and those that are Rouse's own: finding them, and taking them away.
+//! Hop-by-hop headers and Rouse's internal headers: detection and removal.
 
 use http::{HeaderMap, HeaderName, header};
 
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// The id of a request, from the client or made here.
+/// Id of a request, set by the client or generated here.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Headers of this prefix are Rouse's own and never a client's or a function's.
+/// Prefix of Rouse's internal headers, which are never a client's or a function's.
 const INTERNAL: &str = "rouse-";
 
-/// Headers that speak of one connection only, whether or not `Connection` names them.
+/// Hop-by-hop headers, whether or not `Connection` names them.
 pub(crate) const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -26,7 +26,7 @@ pub(crate) const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Headers that `Connection` cannot take away: what frames and addresses a message, and what tells where it comes from.
+/// Headers that `Connection` cannot remove: message framing and addressing, and the origin of the request.
 const END_TO_END: [HeaderName; 9] = [
     header::HOST,
     header::CONTENT_LENGTH,
@@ -39,7 +39,7 @@ const END_TO_END: [HeaderName; 9] = [
     TRACESTATE,
 ];
 
-/// What is to be taken from a head, as one look at it tells. Most have nothing of it.
+/// What has to be removed from a head, found in one pass. Most heads have none of it.
 #[derive(Default)]
 pub(crate) struct Found {
     /// One bit for each of `HOP_BY_HOP`.
@@ -51,7 +51,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Whether none of the head's headers is of one connection.
+    /// Whether there are no hop-by-hop headers.
     pub(crate) fn has_none(&self) -> bool {
         self.hop_by_hop == 0
     }
@@ -61,7 +61,7 @@ impl Found {
     }
 }
 
-/// Takes from trailers what is Rouse's own, and what only a head may say.
+/// Removes internal headers from trailers, and fields that are allowed in a head only.
 pub(crate) fn clean_trailers(headers: &mut HeaderMap) {
     let found = look(headers);
     strip(headers, &found);
@@ -102,7 +102,7 @@ pub(crate) fn look(headers: &HeaderMap) -> Found {
 pub(crate) fn strip(headers: &mut HeaderMap, found: &Found) {
     if found.hop_by_hop & 1 != 0 {
         let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
-            // The usual ones need no look.
+            // The usual tokens are handled below.
             .filter(|token| !["keep-alive", "close", "upgrade"].iter().any(|usual| token.eq_ignore_ascii_case(usual)))
             .filter_map(|token| token.parse().ok())
             .filter(|name| !END_TO_END.contains(name))

@@ -5,7 +5,7 @@
 //!                    │                                              ▲
 //!                    ▼                                              │
 //!  client ─► serve ─► route ─► admit: go, wait, or be turned away ─► wake
-//!                               │   one gate a function             │
+//!                               │   one breaker a function             │
 //!                               ▼                                   ▼
 //!                             proxy: forward ◄──────────── endpoints: probe, pool
 //!                               │

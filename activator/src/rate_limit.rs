@@ -1,28 +1,28 @@
 //! Rate limiting: a token bucket (GCRA) whose tokens can be reserved ahead of time.
 //!
-//! The whole state is one moment, the one at which the bucket will be full again. Time is an argument, and a caller can look
-//! at the wait before it takes the token, so that two buckets can be taken from together or not at all: that is why this is
-//! not `governor`.
+//! Its whole state is the time at which the bucket will be full again. Time is an argument, and a caller can look at
+//! the wait before it takes a token: two buckets are taken from together or not at all, and a token can be for a later
+//! time. `governor` offers neither.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often: so many at once, and one more after each interval.
+/// A rate: a burst, and one more after each interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many at once, when nothing was done for long. At least one.
+    /// Maximum number at once after a pause. At least one.
     pub burst: u32,
-    /// The time after which there may be one more.
+    /// Time after which one more is allowed.
     pub interval: Duration,
 }
 
-/// A token bucket. At first it is full.
+/// A token bucket.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     rate: Rate,
-    /// When it will be full again; in the past or nothing if it is. Takers are turned away whose turn would come too late,
-    /// so it is never further away than the longest wait and the whole bucket.
+    /// When the bucket will be full again; in the past or `None` if it is full. Callers reject what would come too
+    /// late, so it is never further away than the longest wait plus the whole bucket.
     full_at: Option<Instant>,
 }
 
@@ -31,26 +31,26 @@ impl RateLimiter {
         Self { rate, full_at: None }
     }
 
-    /// A bucket with a single token: what starts does not begin with a burst.
+    /// Creates a bucket with a single token, so that a process does not start with a burst.
     pub(crate) fn with_one_token(rate: Rate, now: Instant) -> Self {
         Self { rate, full_at: Some(now + rate.interval * rate.burst.saturating_sub(1)) }
     }
 
-    /// When the next token is there: now or later.
+    /// Returns when the next token is available: now or later.
     pub(crate) fn next(&self, now: Instant) -> Instant {
         let rest = self.rate.interval.saturating_mul(self.rate.burst.saturating_sub(1));
-        // Before the beginning of all time is before now too.
+        // A time before the clock's epoch is in the past too.
         self.full_at.and_then(|full_at| full_at.checked_sub(rest)).map_or(now, |next| next.max(now))
     }
 
-    /// Takes the next token, and tells when it is there: now or later.
+    /// Takes the next token, and returns when it is available: now or later.
     pub(crate) fn reserve(&mut self, now: Instant) -> Instant {
         let at = self.next(now);
         self.take(now);
         at
     }
 
-    /// Takes the next token, though it may be there later only: whoever asks then stands behind.
+    /// Takes the next token even if it is available later only; the next caller waits longer.
     pub(crate) fn take(&mut self, now: Instant) {
         let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
         self.full_at = Some(full_at + self.rate.interval);
@@ -73,7 +73,7 @@ mod tests {
         let (mut limiter, now) = (RateLimiter::new(RATE), Instant::now());
         let waits: Vec<_> = (0..6).map(|_| taken(&mut limiter, now).as_secs()).collect();
         assert_eq!(waits, [0, 0, 0, 6, 12, 18]);
-        // After the last of them has had its turn and a little longer, there is one and no more.
+        // After the last one and a little longer there is exactly one more.
         let later = now + Duration::from_secs(24);
         assert_eq!([taken(&mut limiter, later).as_secs(), taken(&mut limiter, later).as_secs()], [0, 6]);
     }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     proptest! {
-        /// In no stretch of time are there more turns than the burst and one for each interval.
+        /// No time span has more tokens than the burst and one per interval.
         #[test]
         fn never_more_than_the_rate(burst in 1..6_u32, steps in prop::collection::vec(0..5000_u64, 1..80)) {
             let rate = Rate { burst, interval: Duration::from_millis(1000) };

@@ -246,7 +246,7 @@ async fn a_failure_is_told_as_soon_as_it_is_known_and_holds_back_the_next_wake()
     assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
     // While the pod fails, and for a while after it is gone, nobody waits and nothing is woken.
     assert_eq!(get(rig.public, HOST, "/").await.status, 503);
-    rig.pod_gone(pod_object(&pod, "hello", "uid-1", "hello-00001", no_image(), 0));
+    rig.pod_deleted(pod_object(&pod, "hello", "uid-1", "hello-00001", no_image(), 0));
     let held_back = get(rig.public, HOST, "/").await;
     assert_eq!((held_back.status.as_u16(), held_back.json()["reason"].as_str().unwrap()), (503, "ErrImagePull"));
     assert_eq!(rig.scaler.count.load(Ordering::SeqCst), 1);
@@ -400,7 +400,7 @@ async fn a_wake_that_was_undone_is_repeated() {
     rig.show_pod(going.clone());
     let call = tokio::spawn(get(rig.public, HOST, "/"));
     rig.wake().await;
-    rig.pod_gone(going);
+    rig.pod_deleted(going);
     rig.wake().await;
     rig.start_pod("hello", &pod);
     assert_eq!(call.await.unwrap().status, 200);
@@ -462,12 +462,12 @@ async fn the_metrics_tell_the_departures() {
         rig.queued("hello", 1).await;
         assert_eq!(get(rig.public, HOST, "/").await.status, 429);
         drop(waiting);
-        rig.metric("rouse_activator_departures_total", count).await;
+        rig.metric("rouse_activator_client_disconnects_total", count).await;
     }
     // Who is answered has not left.
     let waiting = tokio::spawn(get(rig.public, HOST, "/"));
     rig.queued("hello", 1).await;
     rig.delete("hello");
     assert_eq!(waiting.await.unwrap().status, 404);
-    rig.metric("rouse_activator_departures_total", 2).await;
+    rig.metric("rouse_activator_client_disconnects_total", 2).await;
 }

@@ -133,10 +133,9 @@ async fn a_flood_takes_a_part_of_its_namespace_and_the_next_function_has_room() 
         assert_eq!((status, problem["reason"].as_str()), (429, Some("NamespaceRequests")), "{problem}");
     }
     rig.queued("flood", 40).await;
-    let metric =
-        r#"rouse_activator_turned_away_total{namespace="default",function="flood",reason="namespace-requests"}"#;
+    let metric = r#"rouse_activator_rejected_total{namespace="default",function="flood",reason="namespace-requests"}"#;
     rig.metric(metric, 20).await;
-    rig.metric("rouse_activator_waiting_requests", 40).await;
+    rig.metric("rouse_activator_queued_requests", 40).await;
     rig.function("calm", json!({}));
     let calls: Vec<_> = (0..5).map(|_| tokio::spawn(get(rig.public, "calm.default.example.com", "/"))).collect();
     rig.queued("calm", 5).await;
@@ -149,7 +148,7 @@ async fn a_flood_takes_a_part_of_its_namespace_and_the_next_function_has_room() 
     let pod = FakePod::saying("flood").await;
     rig.start_pod("flood", &pod);
     assert!(flood.told(40).await.iter().all(|(status, _)| *status == 200));
-    rig.metric("rouse_activator_waiting_requests", 0).await;
+    rig.metric("rouse_activator_queued_requests", 0).await;
 }
 
 #[tokio::test]
@@ -172,9 +171,9 @@ async fn the_caps_of_the_process_hold() {
             );
         }
     }
-    rig.metric("rouse_activator_waiting_requests", 8).await;
+    rig.metric("rouse_activator_queued_requests", 8).await;
     drop(floods);
-    rig.metric("rouse_activator_waiting_requests", 0).await;
+    rig.metric("rouse_activator_queued_requests", 0).await;
 }
 
 #[tokio::test]
@@ -186,12 +185,12 @@ async fn a_function_that_is_woken_too_often_says_so() {
     let pod = FakePod::saying("hi").await;
     let name = rig.start_pod("hello", &pod);
     assert_eq!(call.await.unwrap().text(), "hi");
-    rig.pod_gone(rig::pod_object(&name, "hello", "uid-1", "hello-00001", rig::running(), pod.address.port()));
+    rig.pod_deleted(rig::pod_object(&name, "hello", "uid-1", "hello-00001", rig::running(), pod.address.port()));
     let answer = get(rig.public, "hello.default.example.com", "/").await;
     assert_eq!((answer.status.as_u16(), answer.json()["reason"].as_str().unwrap()), (429, "FunctionWakes"));
     assert!(answer.json()["type"].as_str().unwrap().ends_with("/wake-throttled"));
     assert!(answer.header("retry-after").parse::<u64>().unwrap() > 3500);
-    let metric = r#"rouse_activator_turned_away_total{namespace="default",function="hello",reason="function-wakes"}"#;
+    let metric = r#"rouse_activator_rejected_total{namespace="default",function="hello",reason="function-wakes"}"#;
     rig.metric(metric, 1).await;
 }
 
@@ -202,7 +201,7 @@ async fn a_defect_in_the_wake_costs_nobody_an_answer() {
     rig.function("hello", json!({}));
     let call = tokio::spawn(get(rig.public, "hello.default.example.com", "/"));
     assert_eq!(rig.wake().await.revision, "hello-00001");
-    rig.metric(r#"rouse_activator_panics_total{task="keeper"}"#, 2).await;
+    rig.metric(r#"rouse_activator_panics_total{task="wake"}"#, 2).await;
     let pod = FakePod::saying("hi").await;
     rig.start_pod("hello", &pod);
     assert_eq!(call.await.unwrap().text(), "hi");

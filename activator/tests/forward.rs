@@ -259,7 +259,7 @@ async fn a_pod_cannot_change_the_protocol_unasked() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     rig.show_as("p", "hello", running(), port);
-    assert_eq!(get(rig.public, HOST, "/").await.json()["type"], "https://rouse.dev/problems/bad-answer");
+    assert_eq!(get(rig.public, HOST, "/").await.json()["type"], "https://rouse.dev/problems/bad-response");
     rig.in_flight("hello", 0).await;
 }
 

@@ -174,7 +174,7 @@ async fn who_half_closes_gets_the_answer() {
         go.notify_one();
         assert!(to_the_end(&mut stream).await.contains("two"));
         rig.in_flight("hello", 0).await;
-        rig.pod_gone(rig::pod_object(&name, "hello", "uid-1", "hello-00001", running(), pod.address.port()));
+        rig.pod_deleted(rig::pod_object(&name, "hello", "uid-1", "hello-00001", running(), pod.address.port()));
     }
     // With a pod from the beginning.
     rig.start_pod("hello", &pod);
@@ -220,7 +220,7 @@ async fn who_half_closed_and_then_left_is_gone() {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(stream);
     rig.queued("hello", 0).await;
-    rig.metric("rouse_activator_departures_total", 1).await;
+    rig.metric("rouse_activator_client_disconnects_total", 1).await;
 }
 
 #[tokio::test]

@@ -31,13 +31,13 @@ async fn heads_are_bounded() {
     let host = format!("Host: {HOST}\r\n");
     let long = "x".repeat(9000);
     for (head, status, kind) in [
-        (format!("GET / HTTP/1.1\r\n{host}X: {long}\r\n\r\n"), "HTTP/1.1 431", "head-too-large"),
+        (format!("GET / HTTP/1.1\r\n{host}X: {long}\r\n\r\n"), "HTTP/1.1 431", "header-too-large"),
         // It need not come to its end.
-        (format!("GET / HTTP/1.1\r\n{host}X: {long}"), "HTTP/1.1 431", "head-too-large"),
-        (format!("GET / HTTP/1.0\r\n{host}X: {long}"), "HTTP/1.0 431", "head-too-large"),
-        (format!("GET / HTTP/1.1\r\n{host}{}\r\n", "X: y\r\n".repeat(10)), "HTTP/1.1 431", "head-too-large"),
-        (format!("GET /{long} HTTP/1.1\r\n{host}\r\n"), "HTTP/1.1 414", "target-too-long"),
-        (format!("GET /{long}"), "HTTP/1.1 414", "target-too-long"),
+        (format!("GET / HTTP/1.1\r\n{host}X: {long}"), "HTTP/1.1 431", "header-too-large"),
+        (format!("GET / HTTP/1.0\r\n{host}X: {long}"), "HTTP/1.0 431", "header-too-large"),
+        (format!("GET / HTTP/1.1\r\n{host}{}\r\n", "X: y\r\n".repeat(10)), "HTTP/1.1 431", "header-too-large"),
+        (format!("GET /{long} HTTP/1.1\r\n{host}\r\n"), "HTTP/1.1 414", "uri-too-long"),
+        (format!("GET /{long}"), "HTTP/1.1 414", "uri-too-long"),
         // An upload behind it does not hide the answer.
         (
             format!(
@@ -46,7 +46,7 @@ async fn heads_are_bounded() {
                 long.repeat(300)
             ),
             "HTTP/1.1 431",
-            "head-too-large",
+            "header-too-large",
         ),
     ] {
         let answer = raw_answer(rig.public, &head).await;
@@ -84,7 +84,7 @@ async fn a_head_has_its_time_and_an_idle_connection_a_longer_one() {
     let silent = TcpStream::connect(rig.public).await.unwrap();
     for begun in ["G", "GET / HTTP/1.1\r\n", &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: y\r\n")] {
         let answer = raw_answer(rig.public, begun).await;
-        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("head-timeout"), "{begun:?}: {answer}");
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("request-timeout"), "{begun:?}: {answer}");
     }
     // Behind a request on the same connection it is the same.
     let answer = raw_answer(rig.public, &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\nGET / HTT")).await;

@@ -70,7 +70,7 @@ async fn what_a_pod_may_have_seen_is_not_sent_again() {
     let answer = get(rig.public, HOST, "/").await;
     assert_eq!(
         (answer.status.as_u16(), answer.json()["type"].as_str().unwrap()),
-        (502, "https://rouse.dev/problems/bad-answer")
+        (502, "https://rouse.dev/problems/bad-response")
     );
     assert_eq!(seen.load(Ordering::SeqCst), 1);
     rig.in_flight("hello", 0).await;
@@ -105,7 +105,7 @@ async fn an_unknown_host_is_a_404_and_nothing_else() {
         );
         assert_eq!(answer.header("content-type"), "application/problem+json");
     }
-    rig.metric(r#"rouse_activator_refused_total{reason="unknown-host"}"#, 4).await;
+    rig.metric(r#"rouse_activator_unrouted_requests_total{reason="unknown-host"}"#, 4).await;
     assert_eq!(rig.scaler.count.load(Ordering::SeqCst), 0);
     let metrics = get(rig.admin, "admin", "/metrics").await.text();
     assert!(!metrics.contains("nobody"), "{metrics}");
@@ -160,7 +160,7 @@ async fn a_draining_pod_gets_nothing_new_and_ends_what_it_has() {
     for _ in 0..10 {
         assert_eq!(get(rig.public, HOST, "/").await.text(), "new");
     }
-    rig.pod_gone(marked);
+    rig.pod_deleted(marked);
     go.notify_one();
     assert_eq!(call.await.unwrap().text(), "old");
 }

@@ -223,7 +223,7 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
     let second = authority.write(folder.path(), "3", 2098);
     timeout(GENEROUS, async { while served().await != second {} }).await.expect("the former is served for ever");
     // In Unix time, the beginning of 2098.
-    rig.metric("rouse_tls_certificate_expiry_seconds", 4_039_372_800).await;
+    rig.metric("rouse_tls_certificate_expiration_timestamp_seconds", 4_039_372_800).await;
     assert_eq!(over_http1(kept, get()).await.status(), StatusCode::OK, "connections outlive their certificate");
 }
 
@@ -237,7 +237,7 @@ async fn neither_an_expired_certificate_nor_none_keeps_others_from_being_served(
     let refused = authority.try_connect(TcpStream::connect(rig.tls.unwrap()).await.unwrap(), &[]).await;
     assert!(refused.is_err(), "there is no certificate");
     authority.write(folder.path(), "1", 2021);
-    rig.metric("rouse_tls_certificate_expiry_seconds", 1_609_459_200).await;
+    rig.metric("rouse_tls_certificate_expiration_timestamp_seconds", 1_609_459_200).await;
     // It is served, and it is for the client to say what it thinks of it.
     let refused = authority.try_connect(TcpStream::connect(rig.tls.unwrap()).await.unwrap(), &[]).await;
     assert!(refused.unwrap_err().to_string().contains("xpired"));

@@ -160,7 +160,7 @@ async fn post(rig: &Rig, path: &str, body: Vec<u8>) -> Answer {
 }
 
 async fn results(rig: &Rig, result: &str, count: u64) {
-    rig.metric(&format!(r#"rouse_activator_mirrored_total{{result="{result}"}}"#), count).await;
+    rig.metric(&format!(r#"rouse_activator_mirrored_requests_total{{result="{result}"}}"#), count).await;
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn a_copy_goes_to_the_tag_and_its_answer_to_nobody() {
     assert_eq!(get(rig.public, HOST, "/get").await.text(), "false 0");
     let heard = timeout(GENEROUS, told.recv()).await.unwrap().unwrap();
     assert_eq!(heard, ("GET".into(), "/get".into(), "true".into(), String::new()));
-    results(&rig, "answered", 2).await;
+    results(&rig, "responded", 2).await;
     rig.in_flight("hello", 0).await;
 }
 
@@ -219,7 +219,7 @@ async fn one_that_breaks_off_is_not_copied() {
     .await
     .unwrap();
     call.abort();
-    results(&rig, "broken-off", 1).await;
+    results(&rig, "aborted", 1).await;
     assert!(told.try_recv().is_err());
 }
 
@@ -256,7 +256,7 @@ async fn a_call_that_goes_to_the_tags_revision_by_its_share_goes_there_once() {
     }
     rig.in_flight("hello", 0).await;
     let of_first = pods[0].requests.load(Ordering::SeqCst) as u64;
-    results(&rig, "answered", of_first).await;
+    results(&rig, "responded", of_first).await;
     assert_eq!(pods[1].requests.load(Ordering::SeqCst), 100, "either it or its copy");
 }
 
@@ -275,7 +275,7 @@ async fn a_call_that_finds_no_pod_or_ends_at_the_tags_revision_is_not_copied() {
     }
     let of_first = first.requests.load(Ordering::SeqCst);
     assert!(of_first > 0, "it serves");
-    results(&rig, "answered", of_first as u64).await;
+    results(&rig, "responded", of_first as u64).await;
     // Its pod is gone before that is known: calls that were given to it find no pod, or go to the other revision.
     drop(first);
     let calls: Vec<_> = (0..40).map(|_| tokio::spawn(get(rig.public, HOST, "/"))).collect();

@@ -1,4 +1,4 @@
-//! What every gate shares: the way to the API server, the ledger, the bounds, the metrics.
+//! Dependencies and limits that all breakers share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,42 +11,42 @@ use crate::{
     wake::Scaler,
 };
 
-/// What this process allows; what a Function allows stands in its [`Policy`](super::Policy).
+/// Limits of this process. Limits of a Function are in its [`Policy`](super::Policy).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// What may wait in the whole process.
+    /// Caps on what is queued in the process.
     pub process: Caps,
-    /// What may wait in one namespace.
+    /// Caps on what is queued in one namespace.
     pub namespace: Caps,
-    /// How often one function may be woken.
+    /// Rate of wakes of one function.
     pub function_wakes: Rate,
-    /// How often the functions of one namespace may be woken, taken together.
+    /// Rate of wakes of all functions in one namespace together.
     pub namespace_wakes: Rate,
-    /// How long callers wait for a pod that the scheduler finds no node for: a node may be on its way.
+    /// How long requests wait for a pod that is unschedulable: a node may be on its way.
     pub unschedulable_grace: Duration,
 }
 
-/// What every gate shares.
+/// Dependencies and limits that all breakers share.
 #[derive(Debug)]
 pub struct Context {
-    /// Wakes a revision.
+    /// Scales revisions from zero.
     pub scaler: Arc<dyn Scaler>,
     /// Counts demand.
     pub ledger: Arc<Ledger>,
-    /// What this process allows.
+    /// Limits of this process.
     pub bounds: Bounds,
-    /// What waits in this process.
+    /// What is queued in this process.
     pub budget: Arc<Budget>,
     /// Connects to pods.
     pub dialer: Dialer,
-    /// Counts for operators.
+    /// Prometheus metrics.
     pub metrics: Arc<Metrics>,
-    /// Probes pods.
+    /// Probes endpoints.
     pub prober: Arc<Prober>,
 }
 
 impl Context {
-    /// The parts, put together.
+    /// Puts the parts together.
     #[must_use]
     pub fn new(
         scaler: Arc<dyn Scaler>,
@@ -70,7 +70,7 @@ impl Context {
 
 #[cfg(any(test, fuzzing))]
 impl Bounds {
-    /// More than a test ever needs.
+    /// Limits that no test reaches.
     pub(crate) fn generous() -> Self {
         let caps = Caps { requests: 1 << 30, bytes: 1 << 30 };
         let rate = Rate { burst: 1 << 20, interval: Duration::ZERO };

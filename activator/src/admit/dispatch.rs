@@ -1,65 +1,66 @@
-//! Dispatch: gives those that wait the room there is, and does what was decided under the lock once that is free.
+//! Dispatch: grants free slots to queued requests, and applies the effects of a decision after the lock is released.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::{
-    cold::Milestones,
-    state::{Effects, Gate, Inner, Lease},
+    cold_start::Milestones,
+    state::{Breaker, BreakerState, Effects, Permit},
     wake_task,
 };
 
-impl Inner {
-    /// Gives those that wait for a revision what room there is, first come, first served.
-    pub(super) fn pump(&mut self, gate: &Arc<Gate>, index: usize, limit: Option<u32>, effects: &mut Effects) {
+impl BreakerState {
+    /// Grants the free slots of a revision's pods to its queue, first in first out.
+    pub(super) fn pump(&mut self, breaker: &Arc<Breaker>, index: usize, limit: Option<u32>, effects: &mut Effects) {
         let Some(revision) = self.revisions.get_mut(index) else { return };
         let now = Instant::now();
         while !revision.queue.is_empty() {
-            let Some(slot) = revision.pick(limit, true) else { return };
-            let slot = &revision.slots[slot];
-            let (Some(endpoint), Some((sequence, waiter))) = (slot.endpoint.clone(), revision.queue.pop_first()) else {
+            let Some(tracker) = revision.pick(limit, true) else { return };
+            let tracker = &revision.trackers[tracker];
+            let (Some(endpoint), Some((sequence, waiter))) = (tracker.endpoint.clone(), revision.queue.pop_first())
+            else {
                 return;
             };
-            let admitted = slot.admitted.unwrap_or(now);
+            let admitted = tracker.serving_since.unwrap_or(now);
             let seen = Milestones {
                 parked: waiter.arrived,
                 woken: revision.wake.acknowledged,
-                scheduled: slot.scheduled,
-                started: slot.started,
+                scheduled: tracker.scheduled,
+                started: tracker.started,
                 admitted,
             };
-            endpoint.enter();
+            endpoint.start_request();
             revision.account.grant();
-            self.waiting.remove(&waiter.held);
-            let lease = Lease {
-                gate: gate.clone(),
+            self.waiting.remove(&waiter.reservation);
+            let permit = Permit {
+                breaker: breaker.clone(),
                 account: revision.account.clone(),
                 endpoint,
                 sequence,
                 arrived: waiter.arrived,
                 cold: (admitted > waiter.arrived).then(|| seen.cold_start(now)),
-                answered: false,
-                given: None,
+                responded: false,
+                sent_at: None,
             };
-            effects.grants.push((waiter.answer, lease));
+            effects.grants.push((waiter.answer, permit));
         }
-        revision.crowd_is_in();
+        revision.end_ramp();
     }
 
-    pub(super) fn pump_all(&mut self, gate: &Arc<Gate>, limit: Option<u32>, effects: &mut Effects) {
+    pub(super) fn pump_all(&mut self, breaker: &Arc<Breaker>, limit: Option<u32>, effects: &mut Effects) {
         for index in 0..self.revisions.len() {
             if !self.revisions[index].queue.is_empty() {
-                self.pump(gate, index, limit, effects);
+                self.pump(breaker, index, limit, effects);
             }
         }
-        effects.kick = true;
+        effects.notify = true;
     }
 
-    /// Forgets revisions that have neither traffic nor pods.
-    pub(super) fn forget_spent(&mut self) {
+    /// Removes revisions that have neither traffic nor pods nor queued requests.
+    pub(super) fn remove_unused_revisions(&mut self) {
         self.revisions.retain(|revision| {
-            let spent = revision.spent();
+            let spent = revision.is_unused();
             if spent {
                 revision.account.close();
             }
@@ -69,25 +70,26 @@ impl Inner {
 }
 
 impl Effects {
-    pub(super) fn take_place(self, gate: &Arc<Gate>) {
-        for (answer, refusal, copy) in self.refusals {
+    pub(super) fn apply(self, breaker: &Arc<Breaker>) {
+        for (answer, rejection, copy) in self.rejections {
             if !copy {
-                gate.metrics().turned_away(refusal.reason());
+                breaker.metrics().rejected(rejection.reason());
             }
-            // Whoever has left meanwhile does not need to be told.
-            drop(answer.send(Err(refusal)));
+            // The client may have disconnected.
+            drop(answer.send(Err(rejection)));
         }
-        for (answer, lease) in self.grants {
-            // A lease that nobody takes is given back by its drop, to the next in line.
-            drop(answer.send(Ok(lease)));
+        for (answer, permit) in self.grants {
+            // A permit whose ticket was dropped is released by its own drop, and its slot goes to the next in the
+            // queue.
+            drop(answer.send(Ok(permit)));
         }
         for (endpoint, delay, stop) in self.probes {
-            gate.context.prober.spawn(Arc::downgrade(gate), endpoint, delay, stop);
+            breaker.context.prober.spawn(Arc::downgrade(breaker), endpoint, delay, stop);
         }
-        if self.keeper {
-            wake_task::spawn(gate.clone());
-        } else if self.kick {
-            gate.kick();
+        if self.start_wake_task {
+            wake_task::spawn(breaker.clone());
+        } else if self.notify {
+            breaker.notify();
         }
     }
 }

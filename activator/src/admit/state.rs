@@ -1,6 +1,6 @@
-//! The state of the gate of one Function: what its lock protects, and what is handed out from it.
+//! The state of one breaker: what its lock protects, and the permits and tickets that it grants.
 //!
-//! These types name one another, so they are defined in one place; what is done with them is beside.
+//! These types refer to each other, so they are defined in one file. Their methods are in the files beside it.
 
 use std::{
     collections::BTreeMap,
@@ -22,12 +22,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    budget::Held, cold::ColdStart, context::Context, health::Health, namespace::Namespace, policy::Policy,
-    refusal::Refusal, slot::Slot,
+    budget::QueueReservation, cold_start::ColdStart, context::Context, health::Health, namespace::Namespace,
+    pod_tracker::PodTracker, policy::Policy, rejection::Rejection,
 };
 use crate::{demand::Account, endpoints::Endpoint, metrics::FunctionMetrics, rate_limit::RateLimiter};
 
-/// Which Function, of which generation: one that was deleted and made again has another `uid`.
+/// Identity of a Function. One that was deleted and recreated has another `uid`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FunctionId {
     /// Namespace.
@@ -38,161 +38,161 @@ pub struct FunctionId {
     pub uid: Box<str>,
 }
 
-/// The gate of one Function.
+/// The breaker of one Function: a queue in front of its pods that enforces their concurrency limit.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Breaker {
     pub(super) id: FunctionId,
     pub(super) policy: ArcSwap<Policy>,
     pub(super) context: Arc<Context>,
     pub(super) namespace: Arc<Namespace>,
     pub(super) metrics: Arc<FunctionMetrics>,
-    /// Tells the keeper that something has changed.
-    pub(super) kick: Notify,
-    /// More than one revision has a share of the calls.
+    /// Notifies the wake task of a change.
+    pub(super) changed: Notify,
+    /// More than one revision has traffic.
     pub(super) split: AtomicBool,
-    /// Copies of its requests that are under way.
-    pub(super) copies: AtomicU32,
-    pub(super) inner: Mutex<Inner>,
+    /// Mirrored requests in flight.
+    pub(super) mirrored: AtomicU32,
+    pub(super) inner: Mutex<BreakerState>,
 }
 
-/// What became of a request that came.
+/// Result of admission.
 #[derive(Debug)]
-pub enum Entered {
-    /// It has a place in a pod.
-    Now(Lease),
-    /// It waits.
-    Later(Ticket),
+pub enum Admission {
+    /// The request has a slot in a pod.
+    Granted(Permit),
+    /// The request is queued.
+    Queued(Ticket),
 }
 
-/// A place in a pod. The request is counted there until this is dropped, which has to be after the end of the response body.
+/// A concurrency slot of a pod. Released on drop, which has to be after the end of the response body.
 #[derive(Debug)]
-pub struct Lease {
-    pub(super) gate: Arc<Gate>,
+pub struct Permit {
+    pub(super) breaker: Arc<Breaker>,
     pub(super) account: Arc<Account>,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) sequence: u64,
     pub(super) arrived: Instant,
     pub(super) cold: Option<ColdStart>,
-    pub(super) answered: bool,
-    /// When it was given to its pod, while somebody judges by how that ends.
-    pub(super) given: Option<Instant>,
+    pub(super) responded: bool,
+    /// When the request was sent to the pod; set only while outcomes are counted.
+    pub(super) sent_at: Option<Instant>,
 }
 
-/// A place in the queue. Dropping it gives the place up.
+/// A position in the queue. Dropping it leaves the queue.
 #[derive(Debug)]
 pub struct Ticket {
-    pub(super) gate: Arc<Gate>,
+    pub(super) breaker: Arc<Breaker>,
     pub(super) sequence: u64,
-    pub(super) answer: oneshot::Receiver<Result<Lease, Refusal>>,
-    pub(super) over: bool,
+    pub(super) answer: oneshot::Receiver<Result<Permit, Rejection>>,
+    pub(super) done: bool,
 }
 
-/// How one that waits is told what becomes of it.
-pub(super) type Answer = oneshot::Sender<Result<Lease, Refusal>>;
+/// Sends a queued request its permit or its rejection.
+pub(super) type Answer = oneshot::Sender<Result<Permit, Rejection>>;
 
-/// What the gate decides from, under its lock.
+/// What a breaker decides from, under its lock.
 #[derive(Debug)]
-pub(super) struct Inner {
-    /// Its Function is gone.
+pub(super) struct BreakerState {
+    /// The Function was deleted.
     pub(super) closed: bool,
-    /// How many have come.
+    /// Number of requests so far.
     pub(super) sequence: u64,
-    /// Those with traffic in the order of the status, those with pods, and at first one without a name. Few.
+    /// Revisions with traffic in the order of the status, then those with pods; at first one without a name. Few.
     pub(super) revisions: Vec<Revision>,
-    /// Tags and the revisions that they lead to.
+    /// Tags and the revisions that they point to.
     pub(super) tags: Vec<(Box<str>, Arc<str>)>,
-    /// Over all revisions.
+    /// What is queued, over all revisions.
     pub(super) waiting: Waiting,
-    /// A keeper runs.
-    pub(super) keeper: bool,
-    /// How often it may be woken.
+    /// The wake task is running.
+    pub(super) wake_task_running: bool,
+    /// Rate limit of wakes.
     pub(super) wakes: RateLimiter,
-    /// Why no pod of it can be made now, as the operator says.
-    pub(super) pods_refused: Option<PodFailure>,
+    /// Why no pod can be created, as the operator reports.
+    pub(super) pod_creation_failure: Option<PodFailure>,
 }
 
-/// What waits at a gate.
+/// What is queued at a breaker.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// All of them.
+    /// All requests.
     pub(super) requests: usize,
-    /// Those among them that are copies, for which no room is kept.
-    pub(super) copies: usize,
-    /// What the others hold.
+    /// Mirrored requests among them, which count against no cap.
+    pub(super) mirrored: usize,
+    /// Bytes that the others hold.
     pub(super) bytes: u64,
 }
 
-/// What is to be done once the lock is free: whoever is woken may come back at once.
+/// What to do after the lock is released: a task that is woken up may lock again at once.
 #[derive(Default)]
 pub(super) struct Effects {
-    pub(super) grants: Vec<(Answer, Lease)>,
-    /// With whether it is a copy's.
-    pub(super) refusals: Vec<(Answer, Refusal, bool)>,
+    pub(super) grants: Vec<(Answer, Permit)>,
+    /// Each with whether it is for a mirrored request.
+    pub(super) rejections: Vec<(Answer, Rejection, bool)>,
     pub(super) probes: Vec<(Arc<Endpoint>, Duration, CancellationToken)>,
-    /// A keeper is to be started.
-    pub(super) keeper: bool,
-    /// The keeper is to look again.
-    pub(super) kick: bool,
+    /// Start the wake task.
+    pub(super) start_wake_task: bool,
+    /// Notify the wake task.
+    pub(super) notify: bool,
 }
 
 /// One revision of a Function.
 #[derive(Debug)]
 pub(super) struct Revision {
-    /// Its name, also of its Deployment. Empty as long as the Function has none: requests wait then.
+    /// Name of the revision and of its Deployment. Empty until the Function has one: requests are queued then.
     pub(super) name: Box<str>,
-    /// Its share of the calls.
+    /// Traffic percentage.
     pub(super) percent: u32,
-    /// It can be called by a tag.
+    /// A tag points to it.
     pub(super) tagged: bool,
-    /// Who waits, by the order in which they came. Bounded by the queue limits of the Function.
+    /// Queued requests in the order of arrival. Bounded by the queue limits of the Function.
     pub(super) queue: BTreeMap<u64, Waiter>,
     /// Its pods. Bounded by what the cluster runs.
-    pub(super) slots: Vec<Slot>,
-    /// Its counters.
+    pub(super) trackers: Vec<PodTracker>,
+    /// Its counters of demand.
     pub(super) account: Arc<Account>,
-    /// What is known of its failures.
+    /// Its failure state.
     pub(super) health: Health,
     /// All its pods fail.
     pub(super) failing: bool,
-    /// When it is woken next.
+    /// State of its wake.
     pub(super) wake: Wake,
 }
 
-/// When a revision is woken next.
+/// State of the wake of a revision.
 #[derive(Debug, Default)]
 pub(super) struct Wake {
-    /// Not before.
+    /// No patch is sent before this time.
     pub(super) next: Option<Instant>,
-    /// From when on the throttles allow the next wake; taken once for each wake that succeeds.
-    pub(super) permit: Option<Instant>,
-    /// How many pods were asked for last.
+    /// The time from which the rate limits allow the next wake. Reserved once for each wake that succeeds.
+    pub(super) reserved: Option<Instant>,
+    /// Number of pods that the last patch asked for.
     pub(super) asked: u32,
-    /// Patches since the last pod was seen or gone.
+    /// Patches since a pod was last created or deleted.
     pub(super) tries: u32,
-    /// When the API server last took a patch, or said that none was needed.
+    /// When the API server last accepted a patch, or reported that none was needed.
     pub(super) acknowledged: Option<Instant>,
 }
 
-/// A request that waits.
+/// A queued request.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    pub(super) answer: oneshot::Sender<Result<Lease, Refusal>>,
+    pub(super) answer: oneshot::Sender<Result<Permit, Rejection>>,
     pub(super) arrived: Instant,
-    /// What it holds of the caps; given back when it goes.
-    pub(super) held: Held,
-    /// Where it may go if its revision loses its share of the calls.
-    pub(super) bound: Bound,
+    /// What it holds of the caps.
+    pub(super) reservation: QueueReservation,
+    /// Where it may move if its revision loses its traffic.
+    pub(super) binding: Binding,
 }
 
-/// Where a request that waits may go if its revision loses its share of the calls.
+/// Where a queued request may move if its revision loses its traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bound {
-    /// Nowhere: it was called by a tag.
-    Here,
-    /// Where this value points.
-    Value(u64),
-    /// Anywhere.
-    Free,
+pub(super) enum Binding {
+    /// Nowhere: it was sent to a tag.
+    Revision,
+    /// To the revision that this value selects.
+    Affinity(u64),
+    /// To any revision.
+    Any,
 }
 
 impl fmt::Display for FunctionId {
@@ -202,20 +202,20 @@ impl fmt::Display for FunctionId {
 }
 
 impl Waiting {
-    pub(super) fn add(&mut self, held: &Held) {
+    pub(super) fn add(&mut self, reservation: &QueueReservation) {
         self.requests += 1;
-        self.copies += usize::from(held.is_nothing());
-        self.bytes += held.bytes();
+        self.mirrored += usize::from(reservation.is_none());
+        self.bytes += reservation.bytes();
     }
 
-    pub(super) fn remove(&mut self, held: &Held) {
+    pub(super) fn remove(&mut self, reservation: &QueueReservation) {
         self.requests -= 1;
-        self.copies -= usize::from(held.is_nothing());
-        self.bytes -= held.bytes();
+        self.mirrored -= usize::from(reservation.is_none());
+        self.bytes -= reservation.bytes();
     }
 }
 
-impl Inner {
+impl BreakerState {
     pub(super) fn new(nameless: Revision, wakes: RateLimiter) -> Self {
         Self {
             closed: false,
@@ -223,9 +223,9 @@ impl Inner {
             revisions: vec![nameless],
             tags: vec![],
             waiting: Waiting::default(),
-            keeper: false,
+            wake_task_running: false,
             wakes,
-            pods_refused: None,
+            pod_creation_failure: None,
         }
     }
 }
@@ -237,7 +237,7 @@ impl Revision {
             percent: 0,
             tagged: false,
             queue: BTreeMap::new(),
-            slots: vec![],
+            trackers: vec![],
             account,
             health: Health::default(),
             failing: false,

@@ -1,58 +1,58 @@
-//! The one task of a function that has waiting requests: it wakes what sleeps and lets a crowd in step by step.
+//! Wake task: one per function while requests are queued. Wakes revisions and raises the ramp limits.
 //!
-//! It is started by the first request that waits and ends when none does, so an idle function costs nothing and there is
-//! never more than one patch in flight for a function.
+//! The first queued request starts it, and it ends when the queue is empty. An idle function costs nothing, and at most
+//! one patch per function is in flight.
 
 use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    state::Gate,
+    state::Breaker,
     step::{RAMP_INTERVAL, Step},
 };
 use crate::{supervise, wake::WakeError};
 
-/// Starts the keeper of a gate.
+/// Starts the wake task of a breaker.
 ///
-/// The gate starts no second one as long as this one has not said that nobody waits, so a defect must not end it.
-pub(crate) fn spawn(gate: Arc<Gate>) {
-    let metrics = gate.context().metrics.clone();
-    supervise::spawn("keeper", metrics, move || keep(gate.clone()));
+/// The breaker starts no second one until this one has found the queue empty, so it must survive a panic.
+pub(crate) fn spawn(breaker: Arc<Breaker>) {
+    let metrics = breaker.context().metrics.clone();
+    supervise::spawn("wake", metrics, move || keep(breaker.clone()));
 }
 
-async fn keep(gate: Arc<Gate>) {
+async fn keep(breaker: Arc<Breaker>) {
     let mut ramped = Instant::now();
-    while let Some(until) = turn(&gate).await {
+    while let Some(until) = turn(&breaker).await {
         tokio::select! {
-            () = gate.kicked() => {}
+            () = breaker.notified() => {}
             () = sleep_until(until) => {}
         }
         if ramped.elapsed() >= RAMP_INTERVAL {
-            gate.ramp();
+            breaker.ramp();
             ramped = Instant::now();
         }
     }
 }
 
-/// Does what is due; tells until when there is nothing more to do, or that there is nobody left.
-async fn turn(gate: &Arc<Gate>) -> Option<Instant> {
+/// Runs all steps that are due. Returns the time of the next one, or `None` if the queue is empty.
+async fn turn(breaker: &Arc<Breaker>) -> Option<Instant> {
     loop {
-        match gate.step() {
+        match breaker.step() {
             Step::Done => return None,
             Step::Wait(until) => return Some(until),
             Step::Wake { revision, replicas } => {
-                let scaler = gate.context().scaler.clone();
-                let mut waking = scaler.wake(&gate.id().namespace, &revision, replicas);
+                let scaler = breaker.context().scaler.clone();
+                let mut waking = scaler.wake(&breaker.id().namespace, &revision, replicas);
                 let result = loop {
                     tokio::select! {
                         result = &mut waking => break result,
-                        // Pods of another revision may take their share meanwhile.
-                        () = tokio::time::sleep(RAMP_INTERVAL) => gate.ramp(),
+                        // Pods of another revision may raise their ramp meanwhile.
+                        () = tokio::time::sleep(RAMP_INTERVAL) => breaker.ramp(),
                     }
                 };
-                gate.context().metrics.woken(result.as_ref().map_or_else(WakeError::word, |()| "woken"));
-                gate.woken(&revision, result);
+                breaker.context().metrics.woken(result.as_ref().map_or_else(WakeError::word, |()| "woken"));
+                breaker.woken(&revision, result);
             }
         }
     }

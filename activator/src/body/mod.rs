@@ -1,11 +1,11 @@
-//! Bodies that pass to a pod and back: a request's, the copy that is made of it, and when they last moved.
+//! Request bodies: streaming, copying for mirrored requests, and progress.
 
-mod copying;
 mod progress;
 mod request;
+mod tee;
 mod trailers;
 
-pub(crate) use copying::{Copied, Copying, LONGEST};
 pub(crate) use progress::Progress;
 pub use request::RequestBody;
+pub(crate) use tee::{BodyTee, CopiedBody, LONGEST};
 pub(crate) use trailers::clean_trailers;

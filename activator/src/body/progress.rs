@@ -1,4 +1,4 @@
-//! When the bytes of a request and its answer last went either way.
+//! Progress of a request: when a byte last passed in either direction.
 
 use std::{
     sync::{
@@ -10,12 +10,12 @@ use std::{
 
 use tokio::time::Instant;
 
-/// When bytes last went either way.
+/// Time of the last byte in either direction.
 #[derive(Debug)]
 pub(crate) struct Progress {
     began: Instant,
     last_ms: AtomicU64,
-    /// All of the request has been taken to be sent.
+    /// The whole request body has been read.
     whole: AtomicBool,
 }
 
@@ -33,12 +33,12 @@ impl Progress {
         self.began + Duration::from_millis(self.last_ms.load(Ordering::Relaxed))
     }
 
-    /// The pod has all of the request.
+    /// Records that the pod has the whole request.
     pub(super) fn end(&self) {
         self.whole.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the pod has all of the request, so that only it can be what is waited for.
+    /// Whether the pod has the whole request, so that only its response is waited for.
     pub(crate) fn is_whole(&self) -> bool {
         self.whole.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The body of a request on its way to a pod: nothing of it is kept here, it only passes.
+//! Request bodies on their way to a pod: streamed, not buffered.
 
 use std::{
     pin::Pin,
@@ -11,8 +11,8 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
-    copying::{Copied, Copying},
     progress::Progress,
+    tee::{BodyTee, CopiedBody},
     trailers::clean_trailers,
 };
 
@@ -21,55 +21,55 @@ use super::{
 pub struct RequestBody {
     inner: Source,
     progress: Option<Arc<Progress>>,
-    /// Where a copy of it goes.
-    copy: Option<Arc<Copying>>,
+    /// Receives a copy of what passes.
+    copy: Option<Arc<BodyTee>>,
 }
 
-/// Where the body of a request comes from.
+/// Source of a request body.
 #[derive(Debug)]
 enum Source {
     None,
     Client(Incoming),
-    /// It is a copy.
-    Copied(Box<Copied>),
+    /// A mirrored request.
+    Copied(Box<CopiedBody>),
 }
 
 impl RequestBody {
     pub(crate) fn new(inner: Incoming, progress: Option<Arc<Progress>>) -> Self {
-        // One without a body is not asked for its end.
+        // A request without a body is never polled for its end.
         if let Some(progress) = progress.as_ref().filter(|_| http_body::Body::is_end_stream(&inner)) {
             progress.end();
         }
         Self { inner: Source::Client(inner), progress, copy: None }
     }
 
-    /// No body at all.
+    /// Creates an empty body.
     pub(crate) fn none() -> Self {
         Self { inner: Source::None, progress: None, copy: None }
     }
 
-    /// One that was copied.
-    pub(crate) fn copied(copied: Copied) -> Self {
+    /// Creates the body of a mirrored request.
+    pub(crate) fn copied(copied: CopiedBody) -> Self {
         Self { inner: Source::Copied(Box::new(copied)), progress: None, copy: None }
     }
 
-    /// What passes from here on is copied.
-    pub(crate) fn copy_to(&mut self, copying: Arc<Copying>) {
-        self.copy = Some(copying);
+    /// Copies what passes from now on.
+    pub(crate) fn copy_to(&mut self, tee: Arc<BodyTee>) {
+        self.copy = Some(tee);
     }
 
-    /// It goes where its copy would go.
-    pub(crate) fn end_copy(&mut self) {
+    /// Stops copying: the mirrored request is not sent.
+    pub(crate) fn stop_copy(&mut self) {
         self.copy = None;
     }
 }
 
 impl RequestBody {
-    /// Copies what passes. A body that says that it is over is not asked for its end.
-    fn pass(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
+    /// Copies a frame. A body that reports its end is not polled for it.
+    fn copy_frame(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
         let over = match (frame, &self.copy) {
             (Poll::Ready(Some(Ok(frame))), Some(copy)) => {
-                copy.pass(frame);
+                copy.push(frame);
                 http_body::Body::is_end_stream(self)
             }
             (Poll::Ready(Some(Err(_))), _) => {
@@ -97,7 +97,7 @@ impl http_body::Body for RequestBody {
         };
         clean_trailers(&mut frame);
         if self.copy.is_some() {
-            self.pass(&frame);
+            self.copy_frame(&frame);
         }
         if frame.is_ready()
             && let Some(progress) = &self.progress

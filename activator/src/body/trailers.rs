@@ -1,4 +1,4 @@
-//! Trailers, cleaned as they pass.
+//! Cleaning of trailers as they pass.
 
 use std::task::Poll;
 
@@ -7,7 +7,7 @@ use http_body::Frame;
 
 use crate::hop_by_hop;
 
-/// Trailers pass without what is Rouse's own and what only a head may say.
+/// Removes internal headers from trailers, and fields that are allowed in a head only.
 pub(crate) fn clean_trailers(frame: &mut Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
     if let Poll::Ready(Some(Ok(frame))) = frame
         && let Some(trailers) = frame.trailers_mut()

@@ -1,4 +1,4 @@
-//! Demand: counting requests per revision, and telling the autoscaler.
+//! Demand: counts requests per revision, and streams the counts to the autoscaler.
 
 mod ledger;
 mod metrics;

@@ -1,6 +1,6 @@
-//! The pods of a revision, as far as its account tells of them.
+//! Pods of a revision, as reported in demand frames.
 //!
-//! A request counts itself at the [`Endpoint`] it goes to, and that is read when somebody wants to know.
+//! Requests in flight are counted at their [`Endpoint`], and read when a frame is made.
 
 use std::sync::{Arc, Weak};
 
@@ -8,28 +8,28 @@ use rouse_crds::demand::PodDemand;
 
 use crate::endpoints::Endpoint;
 
-/// The pods of a revision. Bounded by what the cluster runs and what is still in pods that are gone.
+/// Pods of a revision. Bounded by what the cluster runs, plus deleted pods that still have requests.
 #[derive(Debug, Default)]
-pub(super) struct Pods(Vec<Known>);
+pub(super) struct Pods(Vec<TrackedPod>);
 
 #[derive(Debug)]
-struct Known {
+struct TrackedPod {
     /// Name and uid.
     id: Box<str>,
-    /// By its present address and, while requests are there, by former ones.
+    /// Its current endpoint and, while they have requests, previous ones.
     endpoints: Vec<Weak<Endpoint>>,
     draining: bool,
     gone: bool,
 }
 
 impl Pods {
-    /// A pod is there or has changed. Tells whether that changes what is told.
+    /// Handles a pod that was created or has changed. Returns whether the report changes.
     ///
-    /// Called with the gate locked, as every request enters its endpoint: whoever reads here that a pod gets nothing new reads
-    /// all that has entered it.
+    /// Called with the breaker locked, as is every start of a request: a reader that sees a pod as draining sees all
+    /// requests that were sent to it.
     pub(super) fn see(&mut self, id: &str, endpoint: Option<&Arc<Endpoint>>, draining: bool) -> bool {
         let index = self.0.iter().position(|known| *known.id == *id).unwrap_or_else(|| {
-            self.0.push(Known { id: id.into(), endpoints: vec![], draining: false, gone: false });
+            self.0.push(TrackedPod { id: id.into(), endpoints: vec![], draining: false, gone: false });
             self.0.len() - 1
         });
         let known = &mut self.0[index];
@@ -43,8 +43,8 @@ impl Pods {
         std::mem::replace(&mut known.draining, draining) != draining
     }
 
-    /// A pod is gone. What is in it is told until it ends. Tells whether that changes what is told.
-    pub(super) fn part(&mut self, id: &str) -> bool {
+    /// Handles a pod that was deleted. Its requests are reported until they end. Returns whether the report changes.
+    pub(super) fn remove(&mut self, id: &str) -> bool {
         let Some(known) = self.0.iter_mut().find(|known| *known.id == *id) else { return false };
         known.gone = true;
         let told = known.draining || known.in_flight() > 0;
@@ -53,18 +53,18 @@ impl Pods {
         told
     }
 
-    /// All of them are gone.
-    pub(super) fn part_all(&mut self) {
+    /// Handles the deletion of all pods.
+    pub(super) fn remove_all(&mut self) {
         for known in &mut self.0 {
             (known.gone, known.draining) = (true, true);
         }
         self.forget();
     }
 
-    /// Those that have requests and those that get nothing new.
+    /// Returns the pods that have requests or are draining.
     pub(super) fn tell(&mut self) -> Vec<PodDemand> {
         self.forget();
-        let tell = |known: &Known| {
+        let tell = |known: &TrackedPod| {
             let in_flight = known.in_flight();
             let pod = || known.id.split('/').next().unwrap_or_default().to_owned();
             (known.draining || in_flight > 0).then(|| PodDemand { pod: pod(), in_flight, draining: known.draining })
@@ -77,7 +77,7 @@ impl Pods {
     }
 }
 
-impl Known {
+impl TrackedPod {
     fn in_flight(&self) -> u64 {
         self.endpoints.iter().filter_map(Weak::upgrade).map(|endpoint| u64::from(endpoint.in_flight())).sum()
     }
@@ -101,16 +101,16 @@ mod tests {
         let (mut pods, a, b) = (Pods::default(), endpoint(1), endpoint(2));
         assert!(!pods.see("a/1", Some(&a), false) && !pods.see("b/2", Some(&b), false));
         assert_eq!(told(&mut pods), []);
-        a.enter();
+        a.start_request();
         assert_eq!(told(&mut pods), [("a".into(), 1, false)]);
         assert!(pods.see("b/2", Some(&b), true), "that is news");
         assert!(!pods.see("b/2", Some(&b), true), "and is so once");
         assert_eq!(told(&mut pods), [("a".into(), 1, false), ("b".into(), 0, true)]);
         assert!(pods.see("b/2", Some(&b), false), "spared after all");
-        a.leave();
+        a.end_request();
         assert_eq!(told(&mut pods), []);
         assert!(pods.see("c/3", None, true), "one that never had an address");
-        assert!(pods.part("c/3") && !pods.part("c/3") && !pods.part("a/1"));
+        assert!(pods.remove("c/3") && !pods.remove("c/3") && !pods.remove("a/1"));
         assert_eq!(told(&mut pods), []);
     }
 
@@ -118,14 +118,14 @@ mod tests {
     fn what_is_in_a_pod_is_told_until_it_ends_whatever_becomes_of_the_pod() {
         let (mut pods, former, now) = (Pods::default(), endpoint(1), endpoint(2));
         pods.see("a/1", Some(&former), false);
-        former.enter();
+        former.start_request();
         pods.see("a/1", Some(&now), false);
-        now.enter();
+        now.start_request();
         assert_eq!(told(&mut pods), [("a".into(), 2, false)], "it has another address");
-        assert!(pods.part("a/1"));
+        assert!(pods.remove("a/1"));
         assert_eq!(told(&mut pods), [("a".into(), 2, true)]);
-        now.leave();
-        former.leave();
+        now.end_request();
+        former.end_request();
         assert_eq!(told(&mut pods), []);
         assert!(pods.0.is_empty());
     }

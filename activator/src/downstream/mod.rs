@@ -1,14 +1,14 @@
-//! What is known of a client's connection, shared by those who read it and those who answer on it.
+//! The downstream side: state of a client connection that the server (`serve`) and the request chain (`proxy`) share.
 
-mod alarm;
-mod fault;
+mod connection_state;
+mod connection_timer;
 mod peer;
 
-pub(crate) use alarm::Alarm;
-pub use fault::{Fault, HeadVerdict};
-pub(crate) use fault::{REFUSED, stand_in};
+pub use connection_state::{ConnectionState, Fault};
+pub(crate) use connection_state::{REJECTED_HEADER, placeholder};
+pub(crate) use connection_timer::ConnectionTimer;
 pub use peer::Peer;
 
-/// What a client may send of a body that nobody reads yet, by HTTP/2. It is what such a request counts for in the caps on what
-/// waits.
+/// HTTP/2: bytes of a request body that a client may send before anybody reads them. A queued request counts as many
+/// against the caps.
 pub(crate) const STREAM_WINDOW: u32 = 16 << 10;

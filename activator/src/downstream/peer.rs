@@ -1,4 +1,4 @@
-//! The client's end of a connection.
+//! The client of a connection.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -7,52 +7,52 @@ use std::{
 
 use http::HeaderValue;
 
-use super::{alarm::Alarm, fault::HeadVerdict};
+use super::{connection_state::ConnectionState, connection_timer::ConnectionTimer};
 
-/// The client's end of a connection.
+/// The client of a connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// What the guard of the connection has found in the heads of its requests.
-    pub(crate) heads: Arc<HeadVerdict>,
-    /// Headers that a request may have.
+    /// State of the connection.
+    pub(crate) state: Arc<ConnectionState>,
+    /// Maximum number of headers of a request.
     pub(crate) headers: usize,
-    /// Whether it speaks TLS with this process.
+    /// Whether the connection uses TLS that ends in this process.
     pub(crate) secure: bool,
-    /// Its IP address as headers say it; written once for all requests of the connection.
+    /// IP address as a header value; written once for all requests of the connection.
     text: HeaderValue,
     quoted: Box<str>,
-    /// For time-outs of its requests.
-    pub(crate) alarm: Alarm,
+    /// Timer for the timeouts of its requests.
+    pub(crate) timer: ConnectionTimer,
 }
 
 impl Peer {
-    /// The client at this address.
+    /// Creates the client at this address.
     #[must_use]
-    pub fn new(address: SocketAddr, heads: Arc<HeadVerdict>, headers: usize) -> Self {
+    pub fn new(address: SocketAddr, state: Arc<ConnectionState>, headers: usize) -> Self {
         let address = address.ip().to_canonical();
         let text = address.to_string();
         let quoted = match address {
             IpAddr::V4(_) => text.clone(),
             IpAddr::V6(_) => format!("\"[{text}]\""),
         };
-        // Digits and colons: there is no address that a header cannot say.
+        // Digits and colons are valid in a header.
         let text = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { heads, headers, secure: false, text, quoted: quoted.into(), alarm: Alarm::default() }
+        Self { state, headers, secure: false, text, quoted: quoted.into(), timer: ConnectionTimer::default() }
     }
 
-    /// The same, whether or not it speaks TLS with this process.
+    /// Sets whether the connection uses TLS that ends in this process.
     #[must_use]
     pub(crate) fn by_tls(mut self, secure: bool) -> Self {
         self.secure = secure;
         self
     }
 
-    /// Its IP address.
+    /// Returns the IP address as a header value.
     pub(crate) fn text(&self) -> &HeaderValue {
         &self.text
     }
 
-    /// Its IP address as `Forwarded` wants it.
+    /// Returns the IP address in the form of the `Forwarded` header.
     pub(crate) fn quoted(&self) -> &[u8] {
         self.quoted.as_bytes()
     }

@@ -1,6 +1,6 @@
 //! A connection to a pod.
 //!
-//! Whether a request was handed to a connection at all is known exactly, which is what decides about a retry.
+//! It is known exactly whether a request was handed to a connection, which decides about a retry.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,14 +19,14 @@ use super::{
 };
 use crate::{body::RequestBody, tcp::PodSocket};
 
-/// How long a connection for a request may take. Long enough for a lost SYN to be sent again.
+/// Connect timeout of a request. Long enough for a lost SYN to be sent again.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// What a pod may send of an answer that its client does not read, by HTTP/2.
+/// HTTP/2: bytes of a response that a pod may send while the client does not read.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// The same for all answers of a connection: a thousand slow clients do not keep others from reading.
+/// The same for all responses of a connection: a thousand slow clients do not block the others.
 const CONNECTION_WINDOW: u32 = 1000 * STREAM_WINDOW;
-/// What is kept of a request's body for a pod that does not read it, by HTTP/2.
+/// HTTP/2: bytes of a request body that are buffered for a pod that does not read.
 const SEND_BUFFER: usize = 64 << 10;
 
 /// A connection that is ready for one request.
@@ -43,19 +43,19 @@ enum Sender {
     Http2(http2::SendRequest<RequestBody>),
 }
 
-/// How sending a request on a connection went.
+/// Result of sending a request on a connection.
 #[derive(Debug)]
 pub enum Sent {
-    /// The head of the answer is there.
-    Answered(Response<Incoming>),
-    /// Not a byte of it was written; here it is again.
+    /// The head of the response.
+    Response(Response<Incoming>),
+    /// Not a byte of the request was written; here it is again.
     Unsent(Box<Request<RequestBody>>, hyper::Error),
-    /// The pod may have seen it.
+    /// The pod may have received the request.
     Broken(hyper::Error),
 }
 
 impl Endpoint {
-    /// A connection that has carried requests before, if there is one.
+    /// Returns a pooled connection, if there is one.
     pub(crate) fn pooled(&self) -> Option<Connection> {
         let sender = match self.protocol {
             Protocol::Http1 => Sender::Http1(self.pool.idle()?),
@@ -64,11 +64,11 @@ impl Endpoint {
         Some(Connection { sender, reused: true })
     }
 
-    /// A new connection.
+    /// Opens a new connection.
     ///
     /// # Errors
     ///
-    /// If the pod cannot be connected to.
+    /// If the connect fails.
     pub async fn connect(&self, dialer: &Dialer) -> Result<Connection, DialError> {
         let io = TokioIo::new(PodSocket(dialer.connect(self.address, CONNECT).await?));
         let sender = match self.protocol {
@@ -76,7 +76,7 @@ impl Endpoint {
                 let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(std::io::Error::other)?;
                 tokio::spawn(async move {
                     if let Err(error) = connection.with_upgrades().await {
-                        tracing::debug!(%error, "A connection to a pod ended");
+                        tracing::debug!(%error, "Connection to a pod ended with an error");
                     }
                 });
                 Sender::Http1(sender)
@@ -85,7 +85,7 @@ impl Endpoint {
                 let mut builder = http2::Builder::new(TokioExecutor::new());
                 builder
                     .timer(TokioTimer::new())
-                    // A pod that vanished without a word is noticed; a long silent stream stays.
+                    // Detects a pod that vanished; a long idle stream stays open.
                     .keep_alive_interval(Duration::from_secs(20))
                     .initial_stream_window_size(STREAM_WINDOW)
                     .initial_connection_window_size(CONNECTION_WINDOW)
@@ -93,7 +93,7 @@ impl Endpoint {
                 let (sender, connection) = builder.handshake(io).await.map_err(std::io::Error::other)?;
                 tokio::spawn(async move {
                     if let Err(error) = connection.await {
-                        tracing::debug!(%error, "A connection to a pod ended");
+                        tracing::debug!(%error, "Connection to a pod ended with an error");
                     }
                 });
                 self.pool.share(&sender);
@@ -105,7 +105,7 @@ impl Endpoint {
 }
 
 impl Connection {
-    /// Sends a request; the future waits for the head of the answer. Dropping it ends the request.
+    /// Sends a request; the future waits for the head of the response. Dropping it aborts the request.
     ///
     /// The request is handed over before the future is made, so that it is not moved with it.
     pub fn send(&mut self, request: Request<RequestBody>) -> impl Future<Output = Sent> + use<> {
@@ -114,7 +114,7 @@ impl Connection {
             Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
         };
         sending.map(|sent| match sent {
-            Ok(response) => Sent::Answered(response),
+            Ok(response) => Sent::Response(response),
             Err(mut error) => match error.take_message() {
                 Some(request) => Sent::Unsent(Box::new(request), error.into_error()),
                 None => Sent::Broken(error.into_error()),
@@ -122,8 +122,8 @@ impl Connection {
         })
     }
 
-    /// Gives the connection back once the answer was read to its end.
-    pub(crate) fn give_back(self, endpoint: &Arc<Endpoint>) {
+    /// Returns the connection to the pool after the end of the response.
+    pub(crate) fn recycle(self, endpoint: &Arc<Endpoint>) {
         if let Sender::Http1(sender) = self.sender {
             endpoint.pool.keep(sender);
         }

@@ -1,9 +1,9 @@
-//! Pods: which there are, whether they take connections, and the connections themselves.
+//! Endpoints: pods with their addresses, readiness probes and pooled connections.
 
 mod connection;
 mod dial;
 mod endpoint;
-mod facts;
+mod pod_facts;
 mod pool;
 mod probe;
 mod probe_limiter;
@@ -12,6 +12,6 @@ mod round_trip;
 pub use connection::{Connection, Sent};
 pub use dial::{DialError, Dialer};
 pub use endpoint::Endpoint;
-pub use facts::PodFacts;
-pub(crate) use probe::Probed;
+pub use pod_facts::PodFacts;
+pub(crate) use probe::ProbeObserver;
 pub use probe::Prober;

@@ -1,7 +1,7 @@
-//! The idle connections of one pod.
+//! Pool of idle connections to one pod.
 //!
-//! HTTP/1.1 connections are used by one request at a time and kept for a short while afterwards; one HTTP/2 connection carries
-//! all requests.
+//! An HTTP/1.1 connection carries one request at a time and is kept for a short time afterwards. One HTTP/2 connection
+//! carries all requests.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -11,14 +11,14 @@ use tokio::time::Instant;
 
 use crate::body::RequestBody;
 
-/// How long an idle connection is kept. Servers close theirs after five seconds (Node, uvicorn) or later; reusing one in the
-/// moment in which it is closed would cost the request.
+/// How long an idle connection is kept. Servers close theirs after five seconds (Node, uvicorn) or later; a request on
+/// a connection that is being closed would be lost.
 const IDLE: Duration = Duration::from_secs(4);
 
-/// Idle connections kept for one pod.
+/// Maximum number of idle connections to one pod.
 const MOST_IDLE: usize = 128;
 
-/// The idle connections of one pod.
+/// Idle connections to one pod.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     /// The most recently used is at the back.
@@ -43,7 +43,7 @@ impl Pool {
                 continue;
             }
             if now.saturating_duration_since(idle.since) > IDLE {
-                // Every other one is older still.
+                // The remaining ones are older still.
                 list.clear();
                 break;
             }
@@ -51,7 +51,7 @@ impl Pool {
                 found = Some(idle.sender);
                 break;
             }
-            // Its answer is over but the rest of the request is still being sent, or its task has not yet run.
+            // Its response has ended, but the rest of the request is still being sent, or its task has not run yet.
             busy.push(idle);
         }
         list.extend(busy.into_iter().rev());
@@ -76,7 +76,8 @@ impl Pool {
         self.http2.lock().as_ref().filter(|sender| !sender.is_closed()).cloned()
     }
 
-    /// Two requests that connect at once make two connections; the first stays, the other ends with its request.
+    /// Shares an HTTP/2 connection. Of two requests that connect at once the first connection stays, the other ends
+    /// with its request.
     pub(super) fn share(&self, sender: &http2::SendRequest<RequestBody>) {
         let mut shared = self.http2.lock();
         if shared.as_ref().is_none_or(http2::SendRequest::is_closed) {

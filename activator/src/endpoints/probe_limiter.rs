@@ -118,7 +118,7 @@ mod tests {
             let limiter = limiter.clone();
             dead.spawn(async move { while limiter.acquire(false).await.is_some() {} });
         }
-        // How long a pod waits for the limiter while it is tried ten times.
+        // How long a pod waits for the limiter during ten probes.
         let start = |limiter: Arc<ProbeLimiter>| async move {
             let mut waited = Duration::ZERO;
             for _ in 0..10 {
@@ -130,7 +130,7 @@ mod tests {
             waited
         };
         tokio::time::sleep(Duration::from_secs(1)).await;
-        // One behind the other, as in a chain, and all at once, as when a chain is called ahead.
+        // One after the other, as in a chain of calls, and all at once, as when a chain is woken ahead.
         for _ in 0..5 {
             assert_eq!(start(limiter.clone()).await, Duration::ZERO);
         }

@@ -1,4 +1,4 @@
-//! What is taken from and added to the headers of a request and its answer.
+//! Headers that are removed from and added to a request and its response.
 
 use bytes::Bytes;
 use http::{
@@ -12,10 +12,10 @@ use super::trace;
 use crate::{
     downstream::Peer,
     hop_by_hop::{Found, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, look, strip, tokens},
-    route::said_tls,
+    route::came_by_tls,
 };
 
-/// Makes the head of a request what a function is to see. Tells whether the client wants to change to another protocol.
+/// Rewrites the head of a request for a function. Returns whether the client asks for a protocol upgrade.
 pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer) -> bool {
     let found = look(&parts.headers);
     let upgrade = wanted_upgrade(parts, &found);
@@ -24,7 +24,7 @@ pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer) -> bool {
         parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     if found.expect {
-        // Answered here, by asking for the body.
+        // The activator itself asks for the body.
         parts.headers.remove(header::EXPECT);
     }
     forwarded(parts, peer);
@@ -37,14 +37,14 @@ pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer) -> bool {
     upgrades
 }
 
-/// Puts target, Host and version into the form of the pod's protocol.
+/// Rewrites target, Host and version into the form of the pod's protocol.
 pub(super) fn target<B>(request: &mut Request<B>, protocol: Protocol) {
     match protocol {
         Protocol::Http1 => {
             *request.version_mut() = Version::HTTP_11;
             let uri = request.uri();
             if uri.authority().is_none() && uri.path_and_query().is_some() {
-                // Origin form already, as most are; then the host is in its header.
+                // Origin form already, as most are; the host is in its header.
                 return;
             }
             let host = uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
@@ -64,7 +64,7 @@ pub(super) fn target<B>(request: &mut Request<B>, protocol: Protocol) {
                 }
                 None => return,
             };
-            // The authority was accepted as a host before.
+            // The authority was validated as a host before.
             if let Ok(uri) = uri {
                 *request.uri_mut() = uri;
             }
@@ -76,44 +76,44 @@ fn path_of(uri: &Uri) -> PathAndQuery {
     uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
-/// Makes the head of an answer what a client is to see.
+/// Rewrites the head of a response for a client.
 ///
 /// # Errors
 ///
-/// If it can be read in two ways: then nobody knows where it ends.
+/// If the framing is ambiguous: the end of the body is not certain.
 pub(super) fn toward_client(headers: &mut HeaderMap) -> Result<(), &'static str> {
     let found = look(headers);
     if found.has_transfer_encoding() && headers.contains_key(header::CONTENT_LENGTH) {
-        return Err("the answer has both Transfer-Encoding and Content-Length");
+        return Err("the response has both Transfer-Encoding and Content-Length");
     }
     strip(headers, &found);
     Ok(())
 }
 
-/// Whether a request asks, in a way that HTTP/1.1 allows, for another protocol on its connection.
+/// Returns the protocol that a request asks to upgrade to, if HTTP/1.1 allows it.
 fn wanted_upgrade(parts: &Parts, found: &Found) -> Option<HeaderValue> {
     if found.has_none() || parts.version != Version::HTTP_11 {
         return None;
     }
     let protocol = parts.headers.get(header::UPGRADE)?;
     let asks = tokens(&parts.headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
-    // HTTP/2 is offered by prior knowledge; an upgrade to it may be ignored, and then the request is answered as it is.
+    // HTTP/2 works by prior knowledge; an upgrade to it may be ignored, and the request is served as it is.
     (asks && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
 }
 
 fn forwarded(parts: &mut Parts, peer: &Peer) {
     let headers = &mut parts.headers;
-    // Both are known to be a host, with a port perhaps.
+    // Both were validated as a host with an optional port.
     let host = match parts.uri.authority() {
         Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
         None => headers.get(header::HOST).cloned(),
     };
     let host = host.unwrap_or(HeaderValue::from_static(""));
     if peer.secure {
-        // Known here better than by whoever calls.
+        // TLS ends here, so a client's claim is replaced.
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
     }
-    let https = said_tls(headers);
+    let https = came_by_tls(headers);
     if !https && !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
@@ -131,7 +131,7 @@ fn forwarded(parts: &mut Parts, peer: &Peer) {
     }
 }
 
-/// Adds an element of so many bytes to a header that is a list.
+/// Appends an element of `length` bytes to a list header.
 fn append(headers: &mut HeaderMap, name: &HeaderName, element: &[&[u8]], length: usize) {
     let former = || headers.get_all(name).iter().map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
     let mut list = Vec::with_capacity(former().map(|value| value.len() + 2).sum::<usize>() + length);
@@ -140,7 +140,7 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, element: &[&[u8]], length:
         list.extend_from_slice(b", ");
     }
     element.iter().for_each(|part| list.extend_from_slice(part));
-    // It is made of header values, so it is one.
+    // It is made of valid header values.
     if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
         headers.insert(name, list);
     }

@@ -1,4 +1,4 @@
-//! The way of a request: route, admit, wake, pick, forward.
+//! The request chain: route, admit, wake, pick, forward.
 
 mod affinity;
 mod chain;
@@ -7,12 +7,12 @@ mod forward;
 #[doc(hidden)]
 pub mod fuzzing;
 mod headers;
-mod hygiene;
 mod mirror;
 mod response_body;
 mod server_timing;
 mod trace;
 mod upgrade;
+mod validate;
 
-pub use chain::{Gone, Proxy};
+pub use chain::{ClientGone, Proxy};
 pub use response_body::Body;

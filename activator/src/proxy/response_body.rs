@@ -1,4 +1,4 @@
-//! The body of an answer: nothing of it is kept here, it only passes.
+//! Response bodies: streamed, not buffered.
 
 use std::{
     pin::Pin,
@@ -13,74 +13,74 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
-    admit::Lease,
+    admit::Permit,
     body::{Progress, clean_trailers},
     endpoints::Connection,
 };
 
-/// The body of an answer.
+/// The body of a response.
 #[allow(clippy::large_enum_variant, reason = "nearly every answer is a pod's, and a box would cost each an allocation")]
 #[derive(Debug)]
 pub enum Body {
-    /// Rouse's own words.
-    Own(Option<Bytes>),
-    /// A pod's.
+    /// Rouse's own response.
+    Local(Option<Bytes>),
+    /// A pod's response.
     Pod(PodBody),
 }
 
-/// The body of a pod's answer. The request is in the pod until this ends or is dropped.
+/// The body of a pod's response. The request is in flight until this ends or is dropped.
 #[derive(Debug)]
 pub struct PodBody {
     inner: Incoming,
     /// Taken at the end of the body.
-    held: Option<(Connection, Lease)>,
-    silence: Option<Silence>,
+    held: Option<(Connection, Permit)>,
+    idle_timeout: Option<IdleTimeout>,
 }
 
-/// A limit on the time without any byte.
+/// Idle timeout of a stream.
 #[derive(Debug)]
-struct Silence {
+struct IdleTimeout {
     limit: Duration,
     progress: Arc<Progress>,
     timer: Pin<Box<Sleep>>,
 }
 
-/// What ends a body before its time.
+/// What ends a body early.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The pod's side broke.
-    #[error("the pod's answer broke off: {0}")]
+    /// The connection to the pod failed.
+    #[error("the connection to the pod failed: {0}")]
     Broken(#[from] hyper::Error),
     /// `timeouts.idle` of the Function.
-    #[error("no byte went either way for {0:?}")]
-    Silent(Duration),
+    #[error("idle timeout of {0:?} reached")]
+    IdleTimeout(Duration),
 }
 
 impl Body {
-    /// Rouse's own words.
+    /// Creates a body of these bytes.
     #[must_use]
     pub fn full(bytes: Bytes) -> Self {
-        Self::Own(Some(bytes).filter(|b| !b.is_empty()))
+        Self::Local(Some(bytes).filter(|b| !b.is_empty()))
     }
 
-    /// Nothing.
+    /// Creates an empty body.
     #[must_use]
     pub fn empty() -> Self {
-        Self::Own(None)
+        Self::Local(None)
     }
 
-    /// A pod's answer; `connection` goes back to its pool and `lease` ends when it has been read to its end.
+    /// Creates the body of a pod's response. At its end `connection` returns to its pool and `permit` is released.
     pub(super) fn pod(
         inner: Incoming,
         connection: Connection,
-        lease: Lease,
-        silence: Option<(Duration, Arc<Progress>)>,
+        permit: Permit,
+        idle_timeout: Option<(Duration, Arc<Progress>)>,
     ) -> Self {
-        let silence = silence.map(|(limit, progress)| {
+        let idle_timeout = idle_timeout.map(|(limit, progress)| {
             progress.touch();
-            Silence { limit, progress, timer: Box::pin(sleep_until(Instant::now() + limit)) }
+            IdleTimeout { limit, progress, timer: Box::pin(sleep_until(Instant::now() + limit)) }
         });
-        let mut body = PodBody { inner, held: Some((connection, lease)), silence };
+        let mut body = PodBody { inner, held: Some((connection, permit)), idle_timeout };
         body.end_if_over();
         Self::Pod(body)
     }
@@ -88,12 +88,12 @@ impl Body {
 
 impl PodBody {
     fn end(&mut self) {
-        if let Some((connection, lease)) = self.held.take() {
-            connection.give_back(lease.endpoint());
+        if let Some((connection, permit)) = self.held.take() {
+            connection.recycle(permit.endpoint());
         }
     }
 
-    /// A server does not ask a body that says it is over for its end.
+    /// A server does not poll a body that reports its end.
     fn end_if_over(&mut self) {
         if http_body::Body::is_end_stream(&self.inner) {
             self.end();
@@ -107,21 +107,21 @@ impl http_body::Body for Body {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = match &mut *self {
-            Self::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Local(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Pod(body) => body,
         };
         let mut frame = Pin::new(&mut body.inner).poll_frame(cx);
         clean_trailers(&mut frame);
         match frame {
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some(silence) = &body.silence {
-                    silence.progress.touch();
+                if let Some(idle_timeout) = &body.idle_timeout {
+                    idle_timeout.progress.touch();
                 }
                 body.end_if_over();
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                // The connection is not given back: its state is unknown.
+                // The state of the connection is unknown, so it is not reused.
                 body.held = None;
                 Poll::Ready(Some(Err(error.into())))
             }
@@ -129,7 +129,7 @@ impl http_body::Body for Body {
                 body.end();
                 Poll::Ready(None)
             }
-            Poll::Pending => match body.silence.as_mut().map(|silence| silence.poll(cx)) {
+            Poll::Pending => match body.idle_timeout.as_mut().map(|idle_timeout| idle_timeout.poll(cx)) {
                 Some(Poll::Ready(error)) => {
                     body.held = None;
                     Poll::Ready(Some(Err(error)))
@@ -141,25 +141,25 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Own(bytes) => bytes.is_none(),
+            Self::Local(bytes) => bytes.is_none(),
             Self::Pod(body) => body.inner.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Local(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Pod(body) => body.inner.size_hint(),
         }
     }
 }
 
-impl Silence {
+impl IdleTimeout {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         while self.timer.as_mut().poll(cx).is_ready() {
             let until = self.progress.last() + self.limit;
             if until <= Instant::now() {
-                return Poll::Ready(BodyError::Silent(self.limit));
+                return Poll::Ready(BodyError::IdleTimeout(self.limit));
             }
             self.timer.as_mut().reset(until);
         }

@@ -1,14 +1,14 @@
-//! `Server-Timing`: where the time of a cold request went.
+//! `Server-Timing`: the phases of a cold start.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::admit::ColdStart;
 
-/// On every answer whose request waited for a pod to start.
+/// On every response whose request waited for a pod to start.
 pub(super) const COLD_START: HeaderName = HeaderName::from_static("rouse-cold-start");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// Writes the phases of a cold start into the head of an answer, beside what the function itself says there.
+/// Adds the phases of a cold start to the head of a response, beside those that the function sets itself.
 pub(super) fn write(headers: &mut HeaderMap, cold: &ColdStart) {
     let mut text = String::with_capacity(96);
     let phases = [

@@ -1,14 +1,14 @@
-//! Request ids and trace context (W3C).
+//! Request ids and W3C trace context.
 
 use http::{HeaderMap, HeaderValue};
 use rand::Rng;
 
 use crate::hop_by_hop::{REQUEST_ID, TRACEPARENT, TRACESTATE};
 
-/// Longest id that is taken from a client.
+/// Maximum length of a client's request id.
 const LONGEST_ID: usize = 128;
 
-/// The id of a request: what the client says if it is fit for logs, else a new one, which is then in the headers too.
+/// Returns the id of a request: the client's if it is fit for logs, otherwise a new one, which is added to the headers.
 pub(super) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
     let fit = |value: &&HeaderValue| {
         !value.is_empty() && value.len() <= LONGEST_ID && value.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -23,7 +23,7 @@ pub(super) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
     id
 }
 
-/// Leaves a trace that the client began as it is, and begins one where there is none that can be read.
+/// Keeps a valid trace context, and starts a new one otherwise.
 pub(super) fn continue_or_start(headers: &mut HeaderMap) {
     let valid = headers.get(&TRACEPARENT).is_some_and(|value| is_traceparent(value.as_bytes()));
     if valid {
@@ -32,13 +32,13 @@ pub(super) fn continue_or_start(headers: &mut HeaderMap) {
     headers.remove(&TRACESTATE);
     let mut random = rand::rng();
     let mut text = *b"00-................................-................-00";
-    // All zero would be invalid.
+    // All zeros would be invalid.
     hex(&mut text[3..35], random.random::<u128>().max(1));
     hex(&mut text[36..52], random.random::<u64>().max(1).into());
     headers.insert(TRACEPARENT, value(&text));
 }
 
-/// `version-trace-parent-flags`, in lower-case hexadecimal, the ids not zero. A later version may say more.
+/// `version-trace-parent-flags`, in lower-case hexadecimal, the ids not zero. A later version may have more fields.
 fn is_traceparent(text: &[u8]) -> bool {
     let hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let not_zero = |part: &[u8]| part.iter().any(|b| *b != b'0');
@@ -60,7 +60,7 @@ fn hex(text: &mut [u8], mut number: u128) {
     }
 }
 
-/// Hexadecimal digits and dashes are fit for a header.
+/// Hexadecimal digits and dashes are valid in a header.
 fn value(text: &[u8]) -> HeaderValue {
     HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("0"))
 }

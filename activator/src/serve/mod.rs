@@ -1,11 +1,11 @@
-//! The server's side: listeners, connections, and the admin endpoints.
+//! Downstream server: listeners, connections, head guard, TLS, and the admin endpoints.
 
 mod admin;
 mod certificates;
 mod connection;
-mod departure;
-mod head;
-mod heads;
+mod disconnect;
+mod head_guard;
+mod head_parser;
 mod limits;
 mod listener;
 mod socket;
@@ -15,6 +15,6 @@ pub use admin::{Admin, router as admin_router};
 pub use certificates::Certificates;
 #[cfg(any(test, fuzzing))]
 pub(crate) use connection::builders;
-pub use heads::{HeadReader, Refused, Verdict};
+pub use head_guard::{HeadGuard, Inspected, Rejected};
 pub use limits::Limits;
 pub use listener::Listener;

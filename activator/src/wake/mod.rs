@@ -1,4 +1,4 @@
-//! Waking: from no pod to one, by a patch that is valid only at zero.
+//! Wake: scales a Deployment from zero, by a patch that is valid only at zero.
 
 mod scale;
 

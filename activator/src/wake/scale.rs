@@ -7,12 +7,12 @@ use http::{Request, header};
 use kube::Client;
 use rouse_crds::names::ACTIVATOR_FIELD_MANAGER;
 
-/// How long the API server may take to answer. The patch is conditional, so sending it again does no harm.
+/// Timeout of the API server. The patch is conditional, so sending it again does no harm.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Sets a revision's count from zero.
+/// Scales revisions from zero.
 pub trait Scaler: fmt::Debug + Send + Sync {
-    /// Asks for `replicas` pods of the Deployment of this name, if it has none.
+    /// Requests `replicas` pods of the Deployment of this name, if it is at zero.
     fn wake<'a>(&'a self, namespace: &'a str, revision: &'a str, replicas: u32)
     -> BoxFuture<'a, Result<(), WakeError>>;
 }
@@ -20,32 +20,32 @@ pub trait Scaler: fmt::Debug + Send + Sync {
 /// Why a revision was not woken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WakeError {
-    /// Its count is not zero: somebody was there first.
-    #[error("its count is not zero")]
+    /// The replica count is not zero: another client was first.
+    #[error("its replica count is not zero")]
     Awake,
-    /// There is no such Deployment, or not yet.
-    #[error("there is no such Deployment")]
+    /// The Deployment does not exist, or not yet.
+    #[error("the Deployment does not exist")]
     Missing,
-    /// It is not allowed, and asking again soon does not help.
+    /// The patch is not allowed, and a retry soon does not help.
     #[error("{reason}: {message}")]
     Denied {
-        /// A word in PascalCase.
+        /// Reason in CamelCase.
         reason: String,
-        /// A sentence.
+        /// Message for people.
         message: String,
     },
-    /// The API server is busy, cannot be reached, or had a conflict.
+    /// The API server is overloaded or unreachable, or reported a conflict.
     #[error("{message}")]
     Busy {
-        /// When it wants to be asked again, if it said so.
+        /// The `Retry-After` of the API server, if it sent one.
         after: Option<Duration>,
-        /// A sentence.
+        /// Message for people.
         message: String,
     },
 }
 
 impl WakeError {
-    /// A word for metrics.
+    /// Returns the value of the metric label `result`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl WakeError {
     }
 }
 
-/// Patches the scale by the Kubernetes API.
+/// Patches the scale subresource by the Kubernetes API.
 #[derive(Clone)]
 pub struct ApiScaler {
     client: Client,
@@ -70,7 +70,7 @@ impl fmt::Debug for ApiScaler {
 }
 
 impl ApiScaler {
-    /// By this client.
+    /// Creates a scaler that uses this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client }
@@ -91,13 +91,13 @@ impl Scaler for ApiScaler {
                 Ok(Ok(_)) => Ok(()),
                 Ok(Err(kube::Error::Api(status))) => Err(refused(&status)),
                 Ok(Err(error)) => Err(busy(error.to_string())),
-                Err(_) => Err(busy(format!("no answer of the API server within {LIMIT:?}"))),
+                Err(_) => Err(busy(format!("no response from the API server within {LIMIT:?}"))),
             }
         })
     }
 }
 
-/// At zero the spec of a Scale object is empty, so the test holds at zero and at nothing else.
+/// Builds the patch. At zero the spec of a Scale object is empty, so the test holds at zero only.
 fn request(namespace: &str, revision: &str, replicas: u32) -> Result<Request<Vec<u8>>, http::Error> {
     let body = format!(
         r#"[{{"op":"test","path":"/spec","value":{{}}}},{{"op":"add","path":"/spec/replicas","value":{replicas}}}]"#
@@ -113,7 +113,7 @@ fn refused(status: &kube::core::Status) -> WakeError {
     let denied = || WakeError::Denied { reason: "WakeDenied".to_owned(), message: status.message.clone() };
     match status.code {
         404 => WakeError::Missing,
-        // A policy may deny with 422 too, and says that it did.
+        // A policy may deny with 422 too; its message contains the word.
         422 if status.message.contains("denied") => denied(),
         422 => WakeError::Awake,
         409 | 429 | 500.. => WakeError::Busy {

@@ -161,11 +161,11 @@ impl Rig {
 
     pub(crate) fn apply(&self, function: Value) {
         let function: Function = serde_json::from_value(function).unwrap();
-        self.directory.lock().function_seen(&function);
+        self.directory.lock().function_updated(&function);
     }
 
     pub(crate) fn delete(&self, name: &str) {
-        self.directory.lock().function_gone("default", name);
+        self.directory.lock().function_deleted("default", name);
     }
 
     /// Shows a pod of `{name}-00001` with the given status; returns its name.
@@ -181,12 +181,12 @@ impl Rig {
 
     pub(crate) fn show_pod(&self, pod: Value) {
         let pod: FunctionPod = serde_json::from_value(pod).unwrap();
-        self.directory.lock().pod_seen(&pod);
+        self.directory.lock().pod_updated(&pod);
     }
 
-    pub(crate) fn pod_gone(&self, pod: Value) {
+    pub(crate) fn pod_deleted(&self, pod: Value) {
         let pod: FunctionPod = serde_json::from_value(pod).unwrap();
-        self.directory.lock().pod_gone(&pod);
+        self.directory.lock().pod_deleted(&pod);
     }
 
     /// Shows a pod that has its address; the probe is what admits it. Returns its name.

@@ -1,4 +1,4 @@
-//! A defect in a task of a gate does not stop the gate.
+//! A defect in a task of a breaker does not stop the breaker.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -32,31 +32,31 @@ async fn a_keeper_that_panics_is_begun_anew() {
     let scaler = Arc::new(Broken { defects: AtomicU32::new(4), woken });
     let context = Context::new(scaler, Bounds::generous(), Dialer::new(true), metrics, ledger);
     let namespace = Namespace::new(context.bounds.namespace, context.bounds.namespace_wakes);
-    let gate = gate_in(&context, &namespace, policy(None, 10));
-    let mut ticket = park(&gate);
+    let breaker = breaker_in(&context, &namespace, policy(None, 10));
+    let mut ticket = park(&breaker);
     is_woken.wait_for(|n| *n == 1).await.unwrap();
-    assert!(context.metrics.encode().unwrap().contains(r#"rouse_activator_panics_total{task="keeper"} 4"#));
-    serve(&gate, 1);
+    assert!(context.metrics.encode().unwrap().contains(r#"rouse_activator_panics_total{task="wake"} 4"#));
+    serve(&breaker, 1);
     drop(ticket.wait().await.unwrap());
     // The next time it falls asleep it is woken as ever.
-    gate.pod_gone(REVISION, "1");
-    let mut ticket = park(&gate);
+    breaker.pod_deleted(REVISION, "1");
+    let mut ticket = park(&breaker);
     is_woken.wait_for(|n| *n >= 2).await.unwrap();
-    serve(&gate, 2);
+    serve(&breaker, 2);
     assert!(ticket.wait().await.is_ok());
 }
 
 #[tokio::test]
 async fn whoever_is_in_a_pod_when_its_task_panics_leaves_it() {
-    let gate = gate(Some(1), 10);
-    serve(&gate, 1);
+    let breaker = breaker(Some(1), 10);
+    serve(&breaker, 1);
     let task = tokio::spawn({
-        let gate = gate.clone();
+        let breaker = breaker.clone();
         async move {
-            let _lease = gate.enter(&Target::ANY, || 1).unwrap();
+            let _permit = breaker.admit(&Target::ANY, || 1).unwrap();
             panic!("a defect");
         }
     });
     assert!(task.await.unwrap_err().is_panic());
-    assert!(matches!(gate.enter(&Target::ANY, || 1), Ok(Entered::Now(_))));
+    assert!(matches!(breaker.admit(&Target::ANY, || 1), Ok(Admission::Granted(_))));
 }

@@ -253,14 +253,14 @@ fn spec_route(route: usize) -> Value {
     spec
 }
 
-/// The directory beside the model, and every gate that there ever was.
+/// The directory beside the model, and every breaker that there ever was.
 struct Both {
     directory: Directory,
     /// What each of [`ROUTES`] says.
-    rules: Vec<Option<Arc<Rules>>>,
+    rules: Vec<Option<Arc<RouteRules>>>,
     model: Model,
     generation: u64,
-    gates: HashMap<String, Arc<Gate>>,
+    breakers: HashMap<String, Arc<Breaker>>,
 }
 
 impl Both {
@@ -293,7 +293,7 @@ impl Both {
             former.map_or_else(|| (made_again.unwrap_or(2), self.generation), |f| (f.second, f.generation));
         self.generation += 1;
         self.model.insert(key, Known { second, generation, says: says.clone() });
-        self.directory.function_seen(&self.object(key));
+        self.directory.function_updated(&self.object(key));
     }
 
     fn act(&mut self, act: &Act) {
@@ -303,20 +303,20 @@ impl Both {
             Act::Gone(which) => {
                 let (namespace, name) = FUNCTIONS[*which];
                 self.model.remove(&(namespace, name));
-                self.directory.function_gone(namespace, name);
+                self.directory.function_deleted(namespace, name);
             }
             Act::Unreadable(which) => self.directory.function_unreadable(FUNCTIONS[*which].0, FUNCTIONS[*which].1),
             Act::Listed { without, unreadable } => {
                 let [without, unreadable] = [without, unreadable].map(|which| FUNCTIONS[*which]);
-                self.directory.functions_listing();
+                self.directory.functions_relist_started();
                 self.directory.function_unreadable(unreadable.0, unreadable.1);
                 if without != unreadable {
                     self.model.remove(&without);
                 }
                 for key in self.model.keys().copied().filter(|key| *key != unreadable).collect::<Vec<_>>() {
-                    self.directory.function_seen(&self.object(key));
+                    self.directory.function_updated(&self.object(key));
                 }
-                self.directory.functions_listed();
+                self.directory.functions_relist_finished();
             }
         }
     }
@@ -329,7 +329,7 @@ impl Both {
                 let named = |key: &Key| format!("{}/{}", key.0, key.1);
                 let rules = |route: usize| self.rules[route].clone();
                 assert_eq!(
-                    found.as_ref().map(|f| (f.gate.id().to_string(), f.revision.as_deref(), f.rules.as_deref())),
+                    found.as_ref().map(|f| (f.breaker.id().to_string(), f.revision.as_deref(), f.rules.as_deref())),
                     expected
                         .as_ref()
                         .map(|(key, revision, route)| (named(key), revision.as_deref(), route.and_then(rules)))
@@ -337,17 +337,17 @@ impl Both {
                         .map(|(key, revision, rules)| (key.clone(), *revision, rules.as_deref())),
                     "{side:?} {host} {path}"
                 );
-                let (Some((key, ..)), Some(Route { gate, .. })) = (expected, found) else { continue };
+                let (Some((key, ..)), Some(Route { breaker, .. })) = (expected, found) else { continue };
                 let uid = self.model[&key].generation.to_string();
-                assert_eq!(&*gate.id().uid, &*uid, "{host} leads to the former one");
-                // As long as it is the same Function it is the same gate, or requests in it would be counted twice.
-                let first = self.gates.entry(uid).or_insert_with(|| gate.clone());
-                assert!(Arc::ptr_eq(first, &gate), "{host} has another gate");
+                assert_eq!(&*breaker.id().uid, &*uid, "{host} leads to the former one");
+                // As long as it is the same Function it is the same breaker, or requests in it would be counted twice.
+                let first = self.breakers.entry(uid).or_insert_with(|| breaker.clone());
+                assert!(Arc::ptr_eq(first, &breaker), "{host} has another breaker");
             }
         }
-        for (uid, gate) in &self.gates {
+        for (uid, breaker) in &self.breakers {
             if !self.model.values().any(|known| known.generation.to_string() == *uid) {
-                assert!(gate.enter(&Target::ANY, || 1).is_err(), "the gate of a Function that is gone is open");
+                assert!(breaker.admit(&Target::ANY, || 1).is_err(), "the breaker of a Function that is gone is open");
             }
         }
         assert_eq!(self.directory.functions.len(), self.model.len());
@@ -362,10 +362,10 @@ proptest! {
     fn the_table_is_what_the_functions_say(acts in prop::collection::vec(act(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();
-        let rule = |route| Rules::new(&serde_json::from_value(spec_route(route)).unwrap()).map(Arc::new);
+        let rule = |route| RouteRules::new(&serde_json::from_value(spec_route(route)).unwrap()).map(Arc::new);
         let rules = (0..ROUTES.len()).map(rule).collect();
         let mut both =
-            Both { directory: directory(), rules, model: Model::new(), generation: 1, gates: HashMap::new() };
+            Both { directory: directory(), rules, model: Model::new(), generation: 1, breakers: HashMap::new() };
         for act in &acts {
             both.act(act);
             both.check();

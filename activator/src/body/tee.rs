@@ -1,4 +1,4 @@
-//! The copy of a body that is on its way: taken as its bytes pass, and never asking for more of them.
+//! Tee of a request body: copies its bytes as they pass, and never asks for more of them.
 
 use std::{
     pin::Pin,
@@ -12,43 +12,43 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Longest body that is copied, in bytes.
+/// Maximum size of a copied body in bytes.
 pub(crate) const LONGEST: u64 = 64 << 10;
 
-/// What has passed of a body. Where it goes stops waiting for it when this is dropped.
+/// The copy of a body in progress. Its receiver stops waiting when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Copying(Mutex<Option<Passed>>);
+pub(crate) struct BodyTee(Mutex<Option<Passed>>);
 
 #[derive(Debug)]
 struct Passed {
-    /// Bytes of its own: what passes may be a small part of a large buffer.
+    /// An own buffer: a frame may be a small part of a large buffer.
     bytes: BytesMut,
     trailers: Option<HeaderMap>,
-    done: oneshot::Sender<Option<Copied>>,
+    done: oneshot::Sender<Option<CopiedBody>>,
 }
 
-/// A whole body.
+/// A complete copied body.
 #[derive(Debug)]
-pub(crate) struct Copied {
+pub(crate) struct CopiedBody {
     bytes: Bytes,
     trailers: Option<HeaderMap>,
 }
 
-impl Copying {
-    /// A copy that has nothing yet, and what its end is told by: the whole, or nothing if it is too long.
-    pub(crate) fn new() -> (Arc<Self>, oneshot::Receiver<Option<Copied>>) {
+impl BodyTee {
+    /// Creates an empty copy, and the receiver of its result: the whole body, or `None` if it is too long.
+    pub(crate) fn new() -> (Arc<Self>, oneshot::Receiver<Option<CopiedBody>>) {
         let (done, copied) = oneshot::channel();
         let passed = Passed { bytes: BytesMut::new(), trailers: None, done };
         (Arc::new(Self(Mutex::new(Some(passed)))), copied)
     }
 
-    /// This passes.
-    pub(crate) fn pass(&self, frame: &Frame<Bytes>) {
+    /// Copies a frame.
+    pub(crate) fn push(&self, frame: &Frame<Bytes>) {
         let mut passed = self.0.lock();
         let Some(copy) = &mut *passed else { return };
         if let Some(bytes) = frame.data_ref() {
             if (copy.bytes.len() + bytes.len()) as u64 > LONGEST {
-                // Whoever does not wait for it any more does not need to be told.
+                // The receiver may have stopped waiting.
                 passed.take().map(|copy| copy.done.send(None).ok());
             } else {
                 copy.bytes.extend_from_slice(bytes);
@@ -58,20 +58,20 @@ impl Copying {
         }
     }
 
-    /// All has passed.
+    /// Completes the copy.
     pub(crate) fn end(&self) {
         if let Some(Passed { bytes, trailers, done }) = self.0.lock().take() {
-            done.send(Some(Copied { bytes: bytes.freeze(), trailers })).ok();
+            done.send(Some(CopiedBody { bytes: bytes.freeze(), trailers })).ok();
         }
     }
 
-    /// It is not waited for any longer.
-    pub(crate) fn give_up(&self) {
+    /// Drops the copy: nobody waits for it any more.
+    pub(crate) fn cancel(&self) {
         self.0.lock().take();
     }
 }
 
-impl Body for Copied {
+impl Body for CopiedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -87,7 +87,7 @@ impl Body for Copied {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // By HTTP/1.1, trailers go with a body of unknown length only.
+        // HTTP/1.1 allows trailers only with a body of unknown length.
         if self.trailers.is_some() { SizeHint::default() } else { SizeHint::with_exact(self.bytes.len() as u64) }
     }
 }
@@ -104,30 +104,30 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_whole_or_nothing() {
         let longest = usize::try_from(LONGEST).unwrap();
-        let (copying, copied) = Copying::new();
-        copying.pass(&data(1));
-        copying.pass(&data(longest - 1));
-        copying.pass(&Frame::trailers(HeaderMap::from_iter([(http::header::ETAG, "x".parse().unwrap())])));
-        copying.end();
+        let (tee, copied) = BodyTee::new();
+        tee.push(&data(1));
+        tee.push(&data(longest - 1));
+        tee.push(&Frame::trailers(HeaderMap::from_iter([(http::header::ETAG, "x".parse().unwrap())])));
+        tee.end();
         let whole = copied.await.unwrap().unwrap().collect().await.unwrap();
         assert_eq!(whole.trailers().unwrap()["etag"], "x");
         assert_eq!(whole.to_bytes().len(), longest);
 
-        let (copying, copied) = Copying::new();
-        copying.pass(&data(longest));
-        copying.pass(&data(1));
+        let (tee, copied) = BodyTee::new();
+        tee.push(&data(longest));
+        tee.push(&data(1));
         assert!(copied.await.unwrap().is_none(), "one byte too many");
-        copying.pass(&data(1));
-        copying.end();
+        tee.push(&data(1));
+        tee.end();
 
-        let (copying, copied) = Copying::new();
-        copying.pass(&data(1));
-        drop(copying);
+        let (tee, copied) = BodyTee::new();
+        tee.push(&data(1));
+        drop(tee);
         assert!(copied.await.is_err(), "it broke off");
 
-        let (copying, copied) = Copying::new();
-        copying.pass(&data(1));
-        copying.give_up();
-        assert!(copied.await.is_err() && copying.0.lock().is_none(), "nothing is kept");
+        let (tee, copied) = BodyTee::new();
+        tee.push(&data(1));
+        tee.cancel();
+        assert!(copied.await.is_err() && tee.0.lock().is_none(), "nothing is kept");
     }
 }

@@ -11,23 +11,23 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// One timer for all requests of a connection.
 ///
-/// Setting a timer wakes the thread that sleeps until the next one is due, which is two system calls for each request. A timer
-/// that is set already and rings too early costs nothing: whoever uses it then looks at the time and sets it anew.
+/// Setting a timer wakes the thread that sleeps until the next one is due, which is two system calls per request. A
+/// timer that is already set and fires too early costs nothing: its user then looks at the time and sets it again.
 #[derive(Debug, Default)]
-pub(crate) struct Alarm(Mutex<Option<Pin<Box<Sleep>>>>);
+pub(crate) struct ConnectionTimer(Mutex<Option<Pin<Box<Sleep>>>>);
 
-impl Alarm {
-    /// Does the work until it is done, or until the moment has come that `until` names. It is asked again at that moment, and
-    /// may then name a later one.
+impl ConnectionTimer {
+    /// Runs `work` until it completes or the deadline has passed. `until` returns the deadline; it is called again at
+    /// that time, and may then return a later one.
     ///
     /// Cancel-safe if the work is.
-    pub(crate) async fn limit<W: Future>(
+    pub(crate) async fn run_until<W: Future>(
         &self,
         mut work: Pin<&mut W>,
         until: impl Fn() -> Instant,
     ) -> Option<W::Output> {
         let mut first = until();
-        // Another request of the same connection may have it, as HTTP/2 has many at once.
+        // Another request of the same connection may have taken it, as HTTP/2 has many at once.
         let set = self.0.lock().take().filter(|timer| timer.deadline() <= first);
         let mut timer = set.unwrap_or_else(|| Box::pin(sleep_until(first)));
         let done = poll_fn(|cx| {
@@ -61,15 +61,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_rings_at_its_moment_however_it_was_set_before() {
-        let alarm = Alarm::default();
+        let shared = ConnectionTimer::default();
         for seconds in [300, 10, 10, 1, 300, 2] {
             let began = Instant::now();
             let until = began + Duration::from_secs(seconds);
-            assert_eq!(alarm.limit(pin!(async { 7 }), || until).await, Some(7), "at once");
+            assert_eq!(shared.run_until(pin!(async { 7 }), || until).await, Some(7), "at once");
             sleep(Duration::from_millis(1500)).await;
             let began = began + Duration::from_millis(1500);
             let until = began + Duration::from_secs(seconds);
-            assert_eq!(alarm.limit(pin!(pending::<()>()), || until).await, None);
+            assert_eq!(shared.run_until(pin!(pending::<()>()), || until).await, None);
             let late = began.elapsed().saturating_sub(Duration::from_secs(seconds));
             assert!(Instant::now() >= until && late <= Duration::from_millis(2), "{seconds} s: {late:?}");
         }
@@ -77,26 +77,29 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_moment_may_be_put_off() {
-        let alarm = Alarm::default();
+        let shared = ConnectionTimer::default();
         let began = Instant::now();
         let asked = Cell::new(0);
         let until = || {
             asked.set(asked.get() + 1);
             began + Duration::from_secs(asked.get().min(3))
         };
-        assert_eq!(alarm.limit(pin!(pending::<()>()), until).await, None);
+        assert_eq!(shared.run_until(pin!(pending::<()>()), until).await, None);
         assert_eq!(began.elapsed().as_secs(), 3);
     }
 
     #[tokio::test(start_paused = true)]
     async fn several_at_once_each_have_their_own() {
-        let alarm = Alarm::default();
+        let shared = ConnectionTimer::default();
         let began = Instant::now();
         let until = |seconds| move || began + Duration::from_secs(seconds);
         let (late, early, never) =
             (pin!(sleep(Duration::from_secs(5))), pin!(sleep(Duration::from_secs(5))), pin!(pending::<()>()));
-        let (a, b, c) =
-            tokio::join!(alarm.limit(late, until(4)), alarm.limit(early, until(6)), alarm.limit(never, until(9)));
+        let (a, b, c) = tokio::join!(
+            shared.run_until(late, until(4)),
+            shared.run_until(early, until(6)),
+            shared.run_until(never, until(9))
+        );
         assert_eq!((a, b, c), (None, Some(()), None));
         assert_eq!(began.elapsed().as_secs(), 9);
     }

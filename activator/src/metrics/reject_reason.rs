@@ -1,9 +1,9 @@
-//! Why a request was rejected without having reached a pod, as the label `reason` says it.
+//! Values of the label `reason` of rejected requests.
 
-/// Why a request was rejected without having reached a pod.
+/// Why a request was rejected before it reached a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
-    /// Its Function was deleted.
+pub enum RejectReason {
+    /// The Function was deleted.
     Deleted,
     /// The Function's cap on queued requests.
     FunctionRequests,
@@ -17,16 +17,16 @@ pub enum Rejection {
     ProcessRequests,
     /// The process's cap on queued bytes.
     ProcessBytes,
-    /// The Function's rate of wakes.
+    /// The Function's rate limit of wakes.
     FunctionWakes,
-    /// The namespace's rate of wakes.
+    /// The namespace's rate limit of wakes.
     NamespaceWakes,
     /// The Function's pods fail to start.
     Failing,
 }
 
-impl Rejection {
-    /// All of them, in the order of their declaration.
+impl RejectReason {
+    /// All reasons, in the order of their declaration.
     pub const ALL: [Self; 10] = [
         Self::Deleted,
         Self::FunctionRequests,
@@ -40,7 +40,7 @@ impl Rejection {
         Self::Failing,
     ];
 
-    /// The value of the label.
+    /// Returns the value of the label.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -62,9 +62,9 @@ impl Rejection {
 mod tests {
     use super::*;
 
-    /// Counters are kept in an array by this number.
+    /// The counters are an array that is indexed by the declaration order.
     #[test]
     fn the_order_is_that_of_the_declaration() {
-        assert!(Rejection::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
+        assert!(RejectReason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
     }
 }

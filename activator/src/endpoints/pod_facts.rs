@@ -1,4 +1,4 @@
-//! What the watch says of a pod, in the form that a gate reads.
+//! The state of a pod that the watch reports, as far as a breaker reads it.
 
 use std::net::IpAddr;
 
@@ -7,35 +7,35 @@ use rouse_crds::{
     pod::{Ended, FunctionPod, PodFailure},
 };
 
-/// What the watch says of a pod.
+/// The state of a pod that the watch reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodFacts {
-    /// Its name and uid: a pod made again under the same name is another pod.
+    /// Name and uid: a pod recreated under the same name is another pod.
     pub id: Box<str>,
-    /// The revision it belongs to.
+    /// Its revision.
     pub revision: Box<str>,
-    /// Its address, once it has one that can be read.
+    /// Its IP address, once it has a valid one.
     pub ip: Option<IpAddr>,
-    /// Where it listens, if it says so.
+    /// The port that the pod declares, if it does.
     pub port: Option<u16>,
-    /// What it speaks, if it says so.
+    /// The protocol that the pod declares, if it does.
     pub protocol: Option<Protocol>,
-    /// Path of its readiness check, if it has one by HTTP.
+    /// Path of the HTTP readiness probe, if the pod has one.
     pub readiness_path: Option<Box<str>>,
-    /// It has a node.
+    /// It was scheduled to a node.
     pub scheduled: bool,
-    /// kubelet has found it ready.
+    /// The kubelet reports it as ready.
     pub ready: bool,
-    /// It must get nothing new.
+    /// It is being removed, and must get no new requests.
     pub draining: bool,
-    /// Why it will not serve, if that is known.
+    /// Why it does not serve, if that is known.
     pub failure: Option<PodFailure>,
     /// Whether its container has ended.
     pub ended: Ended,
 }
 
 impl PodFacts {
-    /// The facts of a pod of the given revision.
+    /// Reads a pod of the given revision.
     #[must_use]
     pub fn of(pod: &FunctionPod, revision: &str) -> Self {
         let name = pod.metadata.name.as_deref().unwrap_or_default();

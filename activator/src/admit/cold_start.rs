@@ -1,26 +1,26 @@
-//! Where a cold request's time went.
+//! Phases of a cold start.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Where the time of a request went that waited for a pod to start. The parts add up to `queue` at most; all of it by this
-/// process's own clock.
+/// Phases of the time that a request spent waiting for a pod to start, measured by the clock of this process. Their sum
+/// is at most `queue`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ColdStart {
-    /// From its coming to its going to a pod.
+    /// From arrival until the request was granted a permit.
     pub queue: Duration,
-    /// Until the API server had taken the scale patch.
+    /// Until the API server had accepted the scale patch.
     pub wake: Duration,
-    /// From there until the pod had a node.
+    /// From there until the pod was scheduled to a node.
     pub schedule: Duration,
-    /// From there until the pod had an address.
+    /// From there until the pod had an IP address.
     pub start: Duration,
-    /// From there until it took connections.
+    /// From there until a probe succeeded.
     pub probe: Duration,
 }
 
-/// When this process saw each step. A step that happened before the request came takes none of its time.
+/// When this process saw each step. A step before the request's arrival takes none of its time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Milestones {
     pub(super) parked: Instant,

@@ -15,17 +15,17 @@ const LIMITS: Limits = Limits {
     resets: 1,
 };
 
-/// What is passed of a text that comes in pieces of this size, and what is refused.
-fn read(text: &[u8], step: usize) -> (Vec<u8>, Option<Refused>) {
-    let (mut reader, shared) = (HeadReader::new(LIMITS), HeadVerdict::default());
+/// What is passed of a text that comes in pieces of this size, and what is rejected.
+fn read(text: &[u8], step: usize) -> (Vec<u8>, Option<Rejected>) {
+    let (mut reader, shared) = (HeadGuard::new(LIMITS), ConnectionState::default());
     let (mut kept, mut passed) = (vec![], vec![]);
     for part in text.chunks(step) {
         kept.extend_from_slice(part);
-        let verdict = reader.read(&kept, &shared);
-        passed.extend(kept.drain(..verdict.pass));
-        if verdict.refused.is_some() {
+        let inspected = reader.read(&kept, &shared);
+        passed.extend(kept.drain(..inspected.pass));
+        if inspected.rejected.is_some() {
             assert_eq!(reader.read(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &shared).pass, 0, "it reads on");
-            return (passed, verdict.refused);
+            return (passed, inspected.rejected);
         }
     }
     assert_eq!(shared.fault(), None);
@@ -98,8 +98,8 @@ fn a_head_is_refused_and_nothing_of_it_passes(#[case] text: &str) {
     for before in ["", before] {
         let text = [before, text].concat();
         for step in 1..=text.len() {
-            let (passed, refused) = read(text.as_bytes(), step);
-            assert!(matches!(refused, Some(Refused::Head(Fault::Malformed(_)))), "in steps of {step}: {refused:?}");
+            let (passed, rejected) = read(text.as_bytes(), step);
+            assert!(matches!(rejected, Some(Rejected::Head(Fault::Malformed(_)))), "in steps of {step}: {rejected:?}");
             assert_eq!(passed, before.as_bytes());
         }
     }
@@ -129,8 +129,8 @@ fn a_body_is_refused_where_it_is_malformed(#[case] text: &str) {
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let text = [head, "1\r\nx\r\n", text].concat();
     for step in 1..=text.len() {
-        let (passed, refused) = read(text.as_bytes(), step);
-        assert!(matches!(refused, Some(Refused::Body(Fault::Malformed(_)))), "in steps of {step}: {refused:?}");
+        let (passed, rejected) = read(text.as_bytes(), step);
+        assert!(matches!(rejected, Some(Rejected::Body(Fault::Malformed(_)))), "in steps of {step}: {rejected:?}");
         assert!(text.as_bytes().starts_with(&passed) && passed.len() >= head.len() + 6);
     }
 }
@@ -141,26 +141,23 @@ fn limits_hold_before_the_whole_has_come() {
     let cases = [
         (format!("HEAD /{long}"), Fault::TargetTooLong),
         (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", &long[..90]), Fault::TargetTooLong),
-        (
-            format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}"),
-            Fault::TooLarge("the head of the request is larger than is taken here"),
-        ),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}"), Fault::TooLarge("the request header is too large")),
         (
             format!("GET / HTTP/1.1\r\nHost: a\r\n{}", "A:b\r\n".repeat(4)),
-            Fault::TooLarge("the request has more headers than are taken here"),
+            Fault::TooLarge("the request has too many headers"),
         ),
     ];
     for (text, fault) in cases {
         for step in 1..=text.len() {
-            assert_eq!(read(text.as_bytes(), step), (vec![], Some(Refused::Head(fault))), "in steps of {step}");
+            assert_eq!(read(text.as_bytes(), step), (vec![], Some(Rejected::Head(fault))), "in steps of {step}");
         }
     }
     let fits = format!("GET /{} HTTP/1.1\r\nHost: a\r\n{}\r\n", &long[..86], "A:b\r\n".repeat(3));
     assert_eq!(read(fits.as_bytes(), 7).1, None);
     let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     for rest in [format!("1;{}", long.repeat(11)), format!("0\r\nX: {long}"), format!("0\r\n{}", "A:b\r\n".repeat(5))] {
-        let refused = read(format!("{chunked}{rest}").as_bytes(), 100).1;
-        assert!(matches!(refused, Some(Refused::Body(Fault::TooLarge(_)))), "{refused:?}");
+        let rejected = read(format!("{chunked}{rest}").as_bytes(), 100).1;
+        assert!(matches!(rejected, Some(Rejected::Body(Fault::TooLarge(_)))), "{rejected:?}");
     }
 }
 
@@ -168,13 +165,13 @@ fn limits_hold_before_the_whole_has_come() {
 #[case(true, b"anything\n: at all\n")]
 #[case(false, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")]
 fn what_follows_a_wish_for_another_protocol_waits_for_the_answer(#[case] tunnel: bool, #[case] rest: &[u8]) {
-    let (mut reader, shared) = (HeadReader::new(LIMITS), HeadVerdict::default());
+    let (mut reader, shared) = (HeadGuard::new(LIMITS), ConnectionState::default());
     let head = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\n\r\n";
     let all = [head.as_slice(), rest].concat();
-    assert_eq!(reader.read(&all, &shared), Verdict { pass: head.len(), refused: None });
+    assert_eq!(reader.read(&all, &shared), Inspected { pass: head.len(), rejected: None });
     assert_eq!(reader.read(rest, &shared).pass, 0);
-    reader.answered(tunnel);
-    assert_eq!(reader.read(rest, &shared), Verdict { pass: rest.len(), refused: None });
-    // A tunnel stays one; after a request a malformed one is refused.
-    assert_eq!(reader.read(b"\n", &shared).refused.is_none(), tunnel);
+    reader.finish_upgrade(tunnel);
+    assert_eq!(reader.read(rest, &shared), Inspected { pass: rest.len(), rejected: None });
+    // A tunnel stays one; after a request a malformed one is rejected.
+    assert_eq!(reader.read(b"\n", &shared).rejected.is_none(), tunnel);
 }

@@ -1,4 +1,4 @@
-//! The gate of one Function.
+//! The breaker of one Function: construction, release of permits, policy changes and shutdown.
 
 use std::sync::{
     Arc,
@@ -16,173 +16,176 @@ use super::{
     context::Context,
     namespace::Namespace,
     policy::Policy,
-    refusal::Refusal,
-    state::{Bound, Effects, FunctionId, Gate, Inner, Revision},
+    rejection::Rejection,
+    state::{Binding, Breaker, BreakerState, Effects, FunctionId, Revision},
 };
 use crate::{demand::Account, endpoints::Endpoint, metrics::FunctionMetrics, rate_limit::RateLimiter};
-impl Gate {
-    /// The gate of a Function without revisions and pods: whoever comes waits for them.
+impl Breaker {
+    /// Creates the breaker of a Function that has no revisions and no pods yet: requests are queued.
     #[must_use]
     pub fn new(id: FunctionId, policy: Policy, namespace: Arc<Namespace>, context: Arc<Context>) -> Arc<Self> {
         let mut nameless = Revision::new("".into(), context.ledger.account(&id.namespace, &id.name, ""));
         nameless.percent = 100;
         let metrics = context.metrics.function(&id.namespace, &id.name);
         let wakes = RateLimiter::new(context.bounds.function_wakes);
-        let inner = Mutex::new(Inner::new(nameless, wakes));
+        let inner = Mutex::new(BreakerState::new(nameless, wakes));
         Arc::new(Self {
             id,
             policy: ArcSwap::from_pointee(policy),
             context,
             namespace,
             metrics,
-            kick: Notify::new(),
+            changed: Notify::new(),
             split: AtomicBool::new(false),
-            copies: AtomicU32::new(0),
+            mirrored: AtomicU32::new(0),
             inner,
         })
     }
 
-    /// Which Function it stands for.
+    /// Returns which Function it is for.
     #[must_use]
     pub fn id(&self) -> &FunctionId {
         &self.id
     }
 
-    /// What the spec says.
+    /// Returns what the spec says about requests.
     #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
         self.policy.load_full()
     }
 
-    /// What every gate shares.
+    /// Returns what all breakers share.
     #[must_use]
     pub fn context(&self) -> &Arc<Context> {
         &self.context
     }
 
-    /// Its counts for operators.
+    /// Returns the counters of the Function.
     #[must_use]
     pub fn metrics(&self) -> &FunctionMetrics {
         &self.metrics
     }
 
-    /// Copies of its requests that are under way.
-    pub(crate) fn copies(&self) -> &AtomicU32 {
-        &self.copies
+    /// Number of mirrored requests in flight.
+    pub(crate) fn mirrored(&self) -> &AtomicU32 {
+        &self.mirrored
     }
 
-    /// A request left its pod.
-    pub(super) fn release(self: &Arc<Self>, endpoint: &Endpoint, account: &Arc<Account>, answered: bool) {
+    /// Releases the slot of a request whose permit was dropped, and grants it to the next in the queue.
+    pub(super) fn release(self: &Arc<Self>, endpoint: &Endpoint, account: &Arc<Account>, responded: bool) {
         self.with(|inner, effects| {
-            endpoint.leave();
+            endpoint.end_request();
             account.complete();
             let Some(index) = inner.revisions.iter().position(|r| Arc::ptr_eq(&r.account, account)) else { return };
             let revision = &mut inner.revisions[index];
-            if answered {
-                endpoint.answered();
-                if revision.health.failed() {
-                    revision.health.served();
+            if responded {
+                endpoint.reset_connect_failures();
+                if revision.health.has_failed() {
+                    revision.health.reset();
                 }
             }
             if !revision.queue.is_empty() {
                 let policy = self.policy.load();
-                revision.one_less(Instant::now(), endpoint, &policy);
+                revision.request_ended(Instant::now(), endpoint, &policy);
                 inner.pump(self, index, policy.limit, effects);
             }
         });
     }
 
-    /// A request that waits is given up because of its revision's pods.
-    pub(super) fn fail(&self, sequence: u64) {
+    /// Counts a queued request as failed because of its revision's pods.
+    pub(super) fn record_failure(&self, sequence: u64) {
         let inner = self.lock();
         if let Some(revision) = inner.revisions.iter().find(|r| r.queue.contains_key(&sequence)) {
-            revision.account.ended(true, None);
+            revision.account.record_outcome(true, None);
         }
     }
 
-    /// A request that waited left.
+    /// Removes a request from the queue whose ticket was dropped.
     pub(super) fn leave(self: &Arc<Self>, sequence: u64) {
         self.with(|inner, effects| {
             let gone = inner.revisions.iter_mut().find_map(|r| Some((r.queue.remove(&sequence)?, &r.account)));
             if let Some((waiter, account)) = gone {
                 account.leave();
-                inner.waiting.remove(&waiter.held);
-                effects.kick = inner.waiting.requests == 0;
-                if waiter.bound == Bound::Here {
-                    // Its tag may lead elsewhere by now.
-                    inner.forget_spent();
+                inner.waiting.remove(&waiter.reservation);
+                effects.notify = inner.waiting.requests == 0;
+                if waiter.binding == Binding::Revision {
+                    // The tag of the revision may point to another one by now.
+                    inner.remove_unused_revisions();
                 }
             }
         });
     }
 
-    /// What the spec says has changed.
+    /// Replaces the policy after the spec has changed.
     pub fn set_policy(self: &Arc<Self>, policy: Policy) {
         if **self.policy.load() != policy {
             self.with(|inner, effects| {
                 let limit = policy.limit;
-                inner.revisions.iter().for_each(|revision| revision.account.judge(policy.judged));
+                inner
+                    .revisions
+                    .iter()
+                    .for_each(|revision| revision.account.set_outcome_counting(policy.count_outcomes));
                 self.policy.store(Arc::new(policy));
                 inner.pump_all(self, limit, effects);
             });
         }
     }
 
-    /// Its Function is gone: whoever waits is told so, whoever comes is too, and what is in a pod goes on.
+    /// Closes the breaker of a deleted Function: queued and new requests are rejected, requests in pods go on.
     pub fn close(self: &Arc<Self>) {
         self.with(|inner, effects| {
             inner.closed = true;
             let names: Vec<_> = inner.revisions.iter().map(|r| r.name.clone()).collect();
             for name in names {
-                inner.refuse(&name, &Refusal::Deleted, effects);
+                inner.refuse(&name, &Rejection::Deleted, effects);
             }
             for revision in inner.revisions.drain(..) {
                 revision.account.abandon();
             }
-            effects.kick = true;
+            effects.notify = true;
         });
     }
 
-    /// Requests that wait now.
+    /// Number of queued requests.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.lock().waiting.requests
     }
 
-    /// Lets the keeper look again.
-    pub(super) fn kick(&self) {
-        self.kick.notify_one();
+    /// Wakes up the wake task.
+    pub(super) fn notify(&self) {
+        self.changed.notify_one();
     }
 
-    /// Completes when something has changed that the keeper may have to act on.
-    pub fn kicked(&self) -> Notified<'_> {
-        self.kick.notified()
+    /// Completes when something has changed that the wake task may have to act on.
+    pub fn notified(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, BreakerState> {
         self.inner.lock()
     }
 
-    pub(super) fn revision<'a>(&self, inner: &'a mut Inner, name: &str) -> &'a mut Revision {
+    pub(super) fn revision<'a>(&self, inner: &'a mut BreakerState, name: &str) -> &'a mut Revision {
         let index = self.index_of(inner, name);
         &mut inner.revisions[index]
     }
 
-    /// Where a revision stands, which is made if there is none of this name.
-    pub(super) fn index_of(&self, inner: &mut Inner, name: &str) -> usize {
+    /// Returns the index of a revision, which is added if it is new.
+    pub(super) fn index_of(&self, inner: &mut BreakerState, name: &str) -> usize {
         inner.revisions.iter().position(|r| *r.name == *name).unwrap_or_else(|| {
             let account = self.context.ledger.account(&self.id.namespace, &self.id.name, name);
-            account.judge(self.policy.load().judged);
+            account.set_outcome_counting(self.policy.load().count_outcomes);
             inner.revisions.push(Revision::new(name.into(), account));
             inner.revisions.len() - 1
         })
     }
 
-    /// Decides under the lock, then does what was decided without it.
-    pub(super) fn with<R>(self: &Arc<Self>, decide: impl FnOnce(&mut Inner, &mut Effects) -> R) -> R {
+    /// Runs `decide` under the lock, and applies the effects after the lock is released.
+    pub(super) fn with<R>(self: &Arc<Self>, decide: impl FnOnce(&mut BreakerState, &mut Effects) -> R) -> R {
         let mut effects = Effects::default();
         let result = decide(&mut self.inner.lock(), &mut effects);
-        effects.take_place(self);
+        effects.apply(self);
         result
     }
 }

@@ -1,15 +1,15 @@
-//! The head of a request, or the trailers after its body, read as strictly as RFC 9112 is written.
+//! Parser of a request head, or of the trailers after a body, as strict as RFC 9112.
 
 use memchr::memchr2;
 
 use super::limits::Limits;
 use crate::downstream::Fault;
 
-/// A head of which some bytes may have come. It can be given the same bytes again with more behind them.
+/// A head that may be incomplete. It can be given the same bytes again with more after them.
 #[derive(Debug, Default)]
-pub(super) struct Head {
+pub(super) struct HeadParser {
     lines: Lines,
-    /// The request line has been read.
+    /// The request line has been parsed.
     begun: bool,
     fields: usize,
     hosts: usize,
@@ -20,28 +20,28 @@ pub(super) struct Head {
     pub(super) upgrade: bool,
 }
 
-/// How far a head has been read.
+/// Progress of a head.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Read {
-    /// Its end has not come yet.
-    Partly,
-    /// It has so many bytes.
-    Whole(usize),
-    /// It is not a head but the beginning of HTTP/2.
-    Http2,
+pub(super) enum Parsed {
+    /// More bytes are needed.
+    Incomplete,
+    /// It has this many bytes.
+    Complete(usize),
+    /// It is the HTTP/2 connection preface.
+    Http2Preface,
 }
 
-/// Finds lines in bytes that come bit by bit.
+/// Finds lines in bytes that arrive in pieces.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// Where the next line begins.
+    /// Start of the next line.
     start: usize,
-    /// Up to where its end was looked for.
+    /// Position up to which its end was searched.
     searched: usize,
 }
 
 impl Lines {
-    /// The next line without its end, if that has come.
+    /// Returns the next complete line without its end.
     pub(super) fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, Fault> {
         let Some(at) = memchr2(b'\r', b'\n', &bytes[self.searched..]) else {
             self.searched = bytes.len();
@@ -63,13 +63,13 @@ impl Lines {
         Ok(Some(line))
     }
 
-    /// Bytes of whole lines.
+    /// Returns the bytes of complete lines.
     pub(super) fn read(&self) -> usize {
         self.start
     }
 }
 
-/// The characters of a method and of a header's name (`tchar`).
+/// Characters of a method and of a header name (`tchar`).
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -85,37 +85,37 @@ const TOKEN: [bool; 256] = {
     table
 };
 
-impl Head {
-    /// Whether a byte of it has come that is not an empty line before it.
+impl HeadParser {
+    /// Whether it has a byte that is not part of an empty line before it.
     pub(super) fn begun(&self, bytes: &[u8]) -> bool {
         self.begun || bytes.iter().any(|b| !matches!(b, b'\r' | b'\n'))
     }
 
-    /// Reads on. `bytes` are all that have come, from the head's first on.
-    pub(super) fn read(&mut self, bytes: &[u8], limits: &Limits) -> Result<Read, Fault> {
+    /// Parses further. `bytes` are all that have arrived of the head.
+    pub(super) fn read(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Fault> {
         loop {
             let line = self.lines.next(bytes)?;
             let (read, come) = (self.lines.read(), line.map_or(bytes.len(), |_| self.lines.read()));
             if !self.begun && line.map_or(come - read, <[u8]>::len) > limits.request_line {
-                // What has come of it may be enough to know how the refusal is to look.
+                // The part that has arrived may determine what the rejection looks like.
                 self.is_head = line.unwrap_or_else(|| &bytes[read..]).starts_with(b"HEAD ");
                 return Err(Fault::TargetTooLong);
             }
             if come > limits.head_bytes {
-                return Err(Fault::TooLarge("the head of the request is larger than is taken here"));
+                return Err(Fault::TooLarge("the request header is too large"));
             }
-            let Some(line) = line else { return Ok(Read::Partly) };
+            let Some(line) = line else { return Ok(Parsed::Incomplete) };
             if self.begun {
                 if line.is_empty() {
                     self.end()?;
                     no_controls(&bytes[..read])?;
-                    return Ok(Read::Whole(read));
+                    return Ok(Parsed::Complete(read));
                 }
                 self.field(line, limits)?;
             } else if !line.is_empty() {
-                // Empty lines before a request are to be ignored.
+                // Empty lines before a request are ignored.
                 if line == b"PRI * HTTP/2.0" && read == line.len() + 2 {
-                    return Ok(Read::Http2);
+                    return Ok(Parsed::Http2Preface);
                 }
                 self.begun = true;
                 self.request_line(line)?;
@@ -123,31 +123,31 @@ impl Head {
         }
     }
 
-    /// Reads trailers on, in the same way.
-    pub(super) fn read_trailers(&mut self, bytes: &[u8], limits: &Limits) -> Result<Read, Fault> {
+    /// Parses trailers further, in the same way.
+    pub(super) fn read_trailers(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Fault> {
         loop {
             let line = self.lines.next(bytes)?;
             let read = self.lines.read();
             if line.map_or(bytes.len(), |_| read) > limits.head_bytes {
-                return Err(Fault::TooLarge("the trailers of the request are larger than is taken here"));
+                return Err(Fault::TooLarge("the trailers of the request are too large"));
             }
             match line {
-                None => return Ok(Read::Partly),
+                None => return Ok(Parsed::Incomplete),
                 Some([]) => {
                     no_controls(&bytes[..read])?;
-                    return Ok(Read::Whole(read));
+                    return Ok(Parsed::Complete(read));
                 }
                 Some(line) => {
                     self.field(line, limits)?;
                     if self.hosts > 0 || self.length.is_some() || self.chunked {
-                        return Err(Fault::Malformed("a trailer says what only a head may say"));
+                        return Err(Fault::Malformed("a trailer has a field that is allowed in the header only"));
                     }
                 }
             }
         }
     }
 
-    /// Bytes of the body, if their number is known.
+    /// Returns the value of Content-Length.
     pub(super) fn length(&self) -> Option<u64> {
         self.length
     }
@@ -162,23 +162,23 @@ impl Head {
         self.is_head = method == b"HEAD";
         self.is_http_10 = version == b"HTTP/1.0";
         if method.is_empty() || !method.iter().all(|b| TOKEN[usize::from(*b)]) {
-            return Err(Fault::Malformed("the method has characters that methods do not have"));
+            return Err(Fault::Malformed("the method has invalid characters"));
         }
         if !self.is_http_10 && version != b"HTTP/1.1" {
-            return Err(Fault::Malformed("the version is neither HTTP/1.0 nor HTTP/1.1"));
+            return Err(Fault::Malformed("the HTTP version is neither 1.0 nor 1.1"));
         }
         let whole = || target.starts_with(b"http://") || target.starts_with(b"https://");
         let fits = match method {
-            // By host and port; it is refused by what it asks for.
+            // The authority form; the request is rejected later as not supported.
             b"CONNECT" => !target.is_empty(),
             b"OPTIONS" if target == b"*" => true,
             _ => target.starts_with(b"/") || whole(),
         };
         if !fits {
-            return Err(Fault::Malformed("the target is neither a path nor a whole URI"));
+            return Err(Fault::Malformed("the request target is neither a path nor an absolute URI"));
         }
         if memchr2(b'#', b'\t', target).is_some() {
-            return Err(Fault::Malformed("the target has characters that targets do not have"));
+            return Err(Fault::Malformed("the request target has invalid characters"));
         }
         Ok(())
     }
@@ -193,13 +193,13 @@ impl Head {
             }
             Some((0, b':')) => return Err(Fault::Malformed("a header has no name")),
             None => return Err(Fault::Malformed("a header has no colon")),
-            Some(_) => return Err(Fault::Malformed("a header's name has characters that names do not have")),
+            Some(_) => return Err(Fault::Malformed("a header name has invalid characters")),
         };
         self.fields += 1;
         if self.fields > limits.headers {
-            return Err(Fault::TooLarge("the request has more headers than are taken here"));
+            return Err(Fault::TooLarge("the request has too many headers"));
         }
-        // Told apart by their lengths first, which is what nearly every header costs.
+        // Compared by length first, which is all that most headers cost.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.hosts += 1,
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
@@ -209,13 +209,13 @@ impl Head {
                 let length = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|v| v.parse().ok());
                 let Some(length) = length else { return Err(Fault::Malformed("Content-Length is not a number")) };
                 if self.length.is_some_and(|former| former != length) {
-                    return Err(Fault::Malformed("several Content-Lengths differ"));
+                    return Err(Fault::Malformed("the request has different values of Content-Length"));
                 }
                 self.length = Some(length);
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 if self.chunked || !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
-                    return Err(Fault::Malformed("Transfer-Encoding is something else than chunked"));
+                    return Err(Fault::Malformed("Transfer-Encoding is not chunked"));
                 }
                 self.chunked = true;
             }
@@ -224,13 +224,15 @@ impl Head {
         Ok(())
     }
 
-    /// Checks what only the whole head tells.
+    /// Checks the head as a whole.
     fn end(&self) -> Result<(), Fault> {
         match (self.chunked, self.length) {
             (true, Some(_)) => {
                 return Err(Fault::Malformed("the request has both Transfer-Encoding and Content-Length"));
             }
-            (true, None) if self.is_http_10 => return Err(Fault::Malformed("HTTP/1.0 has no Transfer-Encoding")),
+            (true, None) if self.is_http_10 => {
+                return Err(Fault::Malformed("HTTP/1.0 does not allow Transfer-Encoding"));
+            }
             _ => {}
         }
         match self.hosts {
@@ -241,9 +243,9 @@ impl Head {
     }
 }
 
-/// Line ends are known to be where they belong; every other control character but the tab is none that HTTP knows.
+/// Rejects control characters except tab. Line ends were checked before.
 fn no_controls(bytes: &[u8]) -> Result<(), Fault> {
-    // Without a way out in the middle, so that many bytes are looked at at once.
+    // Without an early exit, so that many bytes are checked at once.
     let found = bytes
         .iter()
         .fold(false, |found, b| found | ((*b < b' ') & (*b != b'\t') & (*b != b'\r') & (*b != b'\n')) | (*b == 0x7f));

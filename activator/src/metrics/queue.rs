@@ -1,4 +1,4 @@
-//! Counts of what waits, what is turned away, and what was held up.
+//! Metrics of the queue: rejected requests, delayed wakes, usage; and panics.
 
 use std::{
     fmt,
@@ -12,23 +12,23 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::Rejection;
+use super::RejectReason;
 
-/// Counts of what waits, what is turned away, and what was held up.
+/// Metrics of the queue, and panics.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    turned_away: Family<TurnedAwayLabels, Counter>,
+pub(super) struct QueueMetrics {
+    rejected: Family<RejectLabels, Counter>,
     throttled: Family<ThrottledLabels, Counter>,
     panics: Family<PanicLabels, Counter>,
     usage: Arc<OnceLock<Usage>>,
 }
 
-/// Requests of one function that were turned away, by the reason; each is looked up at its first use.
+/// Rejected requests of one function by reason; each counter is looked up at its first use.
 #[derive(Debug, Default)]
-pub(super) struct TurnedAway([OnceLock<Counter>; Rejection::ALL.len()]);
+pub(super) struct RejectCounters([OnceLock<Counter>; RejectReason::ALL.len()]);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TurnedAwayLabels {
+struct RejectLabels {
     namespace: String,
     function: String,
     reason: &'static str,
@@ -44,7 +44,7 @@ struct PanicLabels {
     task: &'static str,
 }
 
-/// What waits in the whole process.
+/// What is queued in the whole process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueUsage {
     /// Requests.
@@ -53,28 +53,28 @@ pub struct QueueUsage {
     pub bytes: u64,
 }
 
-/// Says what waits in the whole process.
+/// Returns what is queued in the whole process.
 struct Usage(Box<dyn Fn() -> QueueUsage + Send + Sync>);
 
-/// What all waiting requests hold, read when it is asked for. Set once.
+/// Gauges of what is queued, read at each scrape. Its source is set once.
 #[derive(Debug)]
 struct UsageCollector(Arc<OnceLock<Usage>>);
 
-impl Waiting {
+impl QueueMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let turned_away = Family::<TurnedAwayLabels, Counter>::default();
+        let rejected = Family::<RejectLabels, Counter>::default();
         registry.register(
-            "turned_away",
-            "Requests that no pod was given, by function and reason: a cap, a throttle, pods that do not start",
-            turned_away.clone(),
+            "rejected",
+            "Requests rejected before they reached a pod, by function and reason: a cap, a rate limit, pods that fail to start",
+            rejected.clone(),
         );
         let throttled = Family::<ThrottledLabels, Counter>::default();
-        registry.register("wakes_throttled", "Wakes that had to wait for their turn", throttled.clone());
+        registry.register("wakes_throttled", "Wakes delayed by a rate limit, by scope", throttled.clone());
         let panics = Family::<PanicLabels, Counter>::default();
-        registry.register("panics", "Defects of this program that ended a piece of work", panics.clone());
+        registry.register("panics", "Panics, by task; each is a bug", panics.clone());
         let usage = Arc::new(OnceLock::new());
         registry.register_collector(Box::new(UsageCollector(usage.clone())));
-        Self { turned_away, throttled, panics, usage }
+        Self { rejected, throttled, panics, usage }
     }
 
     pub(super) fn watch(&self, usage: impl Fn() -> QueueUsage + Send + Sync + 'static) {
@@ -89,23 +89,23 @@ impl Waiting {
         self.panics.get_or_create(&PanicLabels { task }).inc();
     }
 
-    pub(super) fn turned_away(&self, counters: &TurnedAway, namespace: &str, function: &str, reason: Rejection) {
+    pub(super) fn rejected(&self, counters: &RejectCounters, namespace: &str, function: &str, reason: RejectReason) {
         let labels = || labels(namespace, function, reason.label());
-        counters.0[reason as usize].get_or_init(|| self.turned_away.get_or_create_owned(&labels())).inc();
+        counters.0[reason as usize].get_or_init(|| self.rejected.get_or_create_owned(&labels())).inc();
     }
 
-    /// Takes the counters of a function away.
-    pub(super) fn forget(&self, counters: &TurnedAway, namespace: &str, function: &str) {
-        for (counter, reason) in counters.0.iter().zip(Rejection::ALL) {
+    /// Removes the counters of a function.
+    pub(super) fn forget(&self, counters: &RejectCounters, namespace: &str, function: &str) {
+        for (counter, reason) in counters.0.iter().zip(RejectReason::ALL) {
             if counter.get().is_some() {
-                self.turned_away.remove(&labels(namespace, function, reason.label()));
+                self.rejected.remove(&labels(namespace, function, reason.label()));
             }
         }
     }
 }
 
-fn labels(namespace: &str, function: &str, reason: &'static str) -> TurnedAwayLabels {
-    TurnedAwayLabels { namespace: namespace.to_owned(), function: function.to_owned(), reason }
+fn labels(namespace: &str, function: &str, reason: &'static str) -> RejectLabels {
+    RejectLabels { namespace: namespace.to_owned(), function: function.to_owned(), reason }
 }
 
 impl fmt::Debug for Usage {
@@ -118,8 +118,8 @@ impl Collector for UsageCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(used) = self.0.get().map(|usage| usage.0()) else { return Ok(()) };
         for (name, help, value) in [
-            ("waiting_requests", "Requests that wait, over all functions", used.requests),
-            ("waiting_bytes", "Bytes that waiting requests hold, over all functions", used.bytes),
+            ("queued_requests", "Queued requests over all functions", used.requests),
+            ("queued_bytes", "Bytes held by queued requests over all functions", used.bytes),
         ] {
             let gauge = ConstGauge::new(value);
             let metric_type = gauge.metric_type();
