@@ -259,7 +259,7 @@ mod tests {
     use rstest::rstest;
 
     #[test]
-    fn the_defaults_are_usable() {
+    fn default_flags_are_valid() {
         let args = Args::try_parse_from(["rouse-activator"]).unwrap();
         assert_eq!(args.check(), Ok(()));
         assert_eq!(args.bounds().function_wakes, Rate { burst: 10, interval: Duration::from_secs(3) });
@@ -284,12 +284,12 @@ mod tests {
     #[case(&["--allowed-hosts", "*.example.org"])]
     #[case(&["--tls-addr", "0.0.0.0:8443"])]
     #[case(&["--tls-addr", "0.0.0.0:8443", "--tls-cert-file", "tls.crt"])]
-    fn a_bad_flag_is_refused(#[case] flags: &[&str]) {
+    fn invalid_flags_are_rejected(#[case] flags: &[&str]) {
         assert!(Args::try_parse_from(["rouse-activator"].iter().chain(flags)).is_err());
     }
 
     #[test]
-    fn flags_that_contradict_one_another_are_refused() {
+    fn contradictory_flags_are_rejected() {
         let args = Args::try_parse_from(["rouse-activator", "--shutdown-delay", "30s"]).unwrap();
         assert!(args.check().unwrap_err().contains("--shutdown-grace"));
         let args = Args::try_parse_from(["rouse-activator", "--max-queued-requests", "10"]).unwrap();

@@ -15,7 +15,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_grows_to_its_cap() {
+    fn backoff_grows_to_its_cap() {
         let (first, most) = (Duration::from_secs(1), Duration::from_secs(60));
         for tries in [0, 1, 5, 6, 40, u32::MAX] {
             let grown = Duration::from_secs(1 << tries.min(10)).min(most);

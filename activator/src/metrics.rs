@@ -23,9 +23,7 @@ use rouse_crds::demand::RevisionDemand;
 
 use self::queue::{QueueMetrics, RejectCounters};
 pub use self::{queue::QueueUsage, reject_reason::RejectReason};
-
-/// Namespace and name of a Function.
-type Name = (Box<str>, Box<str>);
+use crate::function_id::FunctionKey;
 
 /// Prometheus metrics of this process.
 #[derive(Debug)]
@@ -46,15 +44,14 @@ pub struct Metrics {
     /// Clients that disconnected while their request was queued.
     pub client_disconnects: Counter,
     /// Bounded by the Functions that exist, and deleted ones that have requests.
-    functions: Mutex<HashMap<Name, Weak<FunctionMetrics>>>,
+    functions: Mutex<HashMap<FunctionKey, Weak<FunctionMetrics>>>,
 }
 
 /// Metrics of one function.
 #[derive(Debug)]
 pub struct FunctionMetrics {
     metrics: Arc<Metrics>,
-    namespace: Box<str>,
-    function: Box<str>,
+    key: FunctionKey,
     classes: [OnceLock<Counter>; 6],
     rejected: RejectCounters,
 }
@@ -171,14 +168,13 @@ impl Metrics {
     /// Returns the counters of a function, which are removed after their last use. A Function recreated under the same
     /// name continues those of the previous one while that has requests.
     #[must_use]
-    pub fn function(self: &Arc<Self>, namespace: &str, function: &str) -> Arc<FunctionMetrics> {
+    pub fn function(self: &Arc<Self>, key: &FunctionKey) -> Arc<FunctionMetrics> {
         let mut functions = self.functions.lock();
-        let known = functions.entry((namespace.into(), function.into())).or_default();
+        let known = functions.entry(key.clone()).or_default();
         known.upgrade().unwrap_or_else(|| {
             let new = Arc::new(FunctionMetrics {
                 metrics: self.clone(),
-                namespace: namespace.into(),
-                function: function.into(),
+                key: key.clone(),
                 classes: <[OnceLock<Counter>; 6]>::default(),
                 rejected: RejectCounters::default(),
             });
@@ -239,13 +235,13 @@ impl FunctionMetrics {
 
     /// Counts a request that was rejected before it reached a pod.
     pub(crate) fn rejected(&self, reason: RejectReason) {
-        self.metrics.queue.rejected(&self.rejected, &self.namespace, &self.function, reason);
+        self.metrics.queue.rejected(&self.rejected, &self.key, reason);
     }
 
     fn labels(&self, class: usize) -> RequestLabels {
         RequestLabels {
-            namespace: self.namespace.to_string(),
-            function: self.function.to_string(),
+            namespace: self.key.namespace.to_string(),
+            function: self.key.name.to_string(),
             code: CLASSES[class],
         }
     }
@@ -254,18 +250,17 @@ impl FunctionMetrics {
 impl Drop for FunctionMetrics {
     fn drop(&mut self) {
         let mut functions = self.metrics.functions.lock();
-        let key = (self.namespace.clone(), self.function.clone());
-        if functions.get(&key).is_some_and(|known| known.strong_count() > 0) {
+        if functions.get(&self.key).is_some_and(|known| known.strong_count() > 0) {
             // Another user of the name was created concurrently, and counts by the same labels.
             return;
         }
-        functions.remove(&key);
+        functions.remove(&self.key);
         for (class, counter) in self.classes.iter().enumerate() {
             if counter.get().is_some() {
                 self.metrics.requests.remove(&self.labels(class));
             }
         }
-        self.metrics.queue.forget(&self.rejected, &self.namespace, &self.function);
+        self.metrics.queue.forget(&self.rejected, &self.key);
     }
 }
 
@@ -300,11 +295,11 @@ mod tests {
     use crate::demand::Ledger;
 
     #[tokio::test]
-    async fn one_that_is_made_anew_goes_on_counting_when_the_former_ends() {
+    async fn a_recreated_function_keeps_counting_when_the_previous_one_ends() {
         let metrics = Metrics::new(Ledger::new());
-        let former = metrics.function("ns", "f");
+        let former = metrics.function(&FunctionKey::new("ns", "f"));
         former.record_response(http::StatusCode::OK);
-        let anew = metrics.function("ns", "f");
+        let anew = metrics.function(&FunctionKey::new("ns", "f"));
         anew.record_response(http::StatusCode::OK);
         drop(former);
         anew.record_response(http::StatusCode::OK);
@@ -316,12 +311,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_function_has_its_own_labels_until_it_goes() {
+    async fn a_function_has_its_own_labels_until_it_is_deleted() {
         let ledger = Ledger::new();
         let metrics = Metrics::new(ledger.clone());
         let account = ledger.account("ns", "f", "f-00001");
         account.queue();
-        let function = metrics.function("ns", "f");
+        let function = metrics.function(&FunctionKey::new("ns", "f"));
         function.record_response(http::StatusCode::OK);
         function.record_response(http::StatusCode::IM_A_TEAPOT);
         function.rejected(RejectReason::Deleted);

@@ -7,7 +7,10 @@ use http::{HeaderValue, Response, StatusCode, header};
 use rouse_crds::pod::PodFailure;
 use serde::Serialize;
 
-use crate::admit::{CapReached, FunctionId, Measure, Rejection, Scope};
+use crate::{
+    admit::{CapReached, Measure, Rejection, Scope},
+    function_id::FunctionId,
+};
 
 /// Prefix of every `type`.
 pub const TYPES: &str = "https://rouse.dev/problems/";
@@ -198,8 +201,8 @@ impl Problem {
             status: status.as_u16(),
             detail: &self.detail,
             instance: request_id,
-            namespace: function.map(|f| &*f.namespace),
-            function: function.map(|f| &*f.name),
+            namespace: function.map(|f| &*f.key.namespace),
+            function: function.map(|f| &*f.key.name),
             reason: self.reason.as_deref(),
         };
         // Strings and a number: they always serialize.
@@ -281,13 +284,14 @@ fn cap(full: CapReached) -> (&'static str, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::function_id::FunctionKey;
 
     #[test]
-    fn it_says_what_where_and_when() {
+    fn a_problem_has_type_detail_function_and_retry_after() {
         let failure =
             PodFailure { reason: "ErrImagePull".into(), message: "container function: \"x\" not found".into() };
         let problem = Problem::from(Rejection::Failing { failure, retry_after: Duration::from_millis(1200) });
-        let id = FunctionId { namespace: "ns".into(), name: "hello".into(), uid: "u".into() };
+        let id = FunctionId { key: FunctionKey::new("ns", "hello"), uid: "u".into() };
         let response = problem.response(Some(&id), "abc");
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], "2");

@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_at_once_and_then_one_after_the_other() {
+    fn a_burst_is_followed_by_one_token_per_interval() {
         let (mut limiter, now) = (RateLimiter::new(RATE), Instant::now());
         let waits: Vec<_> = (0..6).map(|_| taken(&mut limiter, now).as_secs()).collect();
         assert_eq!(waits, [0, 0, 0, 6, 12, 18]);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_with_one_token_fills_up_like_any_other() {
+    fn a_bucket_with_one_token_refills_like_any_other() {
         let now = Instant::now();
         let mut limiter = RateLimiter::with_one_token(RATE, now);
         let waits: Vec<_> = (0..3).map(|_| taken(&mut limiter, now).as_secs()).collect();
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn it_fills_up_to_the_burst_and_no_further() {
+    fn a_bucket_refills_up_to_the_burst() {
         let (mut limiter, now) = (RateLimiter::new(RATE), Instant::now());
         limiter.take(now);
         let later = now + Duration::from_secs(86_400);

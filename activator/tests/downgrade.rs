@@ -1,4 +1,4 @@
-//! Requests of HTTP/2 that would be something else, or two, once they are written as HTTP/1.1.
+//! HTTP/2 requests that would be another request, or two, when written as HTTP/1.1.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 const HOST: &str = "hello.default.example.com";
 
-/// What of a request is not as in a plain one.
+/// Deviations of a request from a plain one.
 struct Odd {
     name: &'static str,
     headers: &'static [(&'static str, &'static str)],
@@ -21,7 +21,7 @@ struct Odd {
 
 const PLAIN: [(&str, &str); 4] = [(":method", "POST"), (":scheme", "http"), (":path", "/a"), (":authority", HOST)];
 
-/// With these in place of the plain ones.
+/// With these headers in place of the plain ones.
 const fn odd(name: &'static str, headers: &'static [(&'static str, &'static str)]) -> Odd {
     Odd { name, headers, data: None }
 }
@@ -31,7 +31,7 @@ const fn with(name: &'static str, headers: &'static [(&'static str, &'static str
 }
 
 #[tokio::test]
-async fn nothing_passes_that_is_not_one_request() {
+async fn only_single_valid_requests_pass() {
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     let pod = FakePod::start({
         let seen = seen.clone();
@@ -109,7 +109,7 @@ async fn nothing_passes_that_is_not_one_request() {
         assert!(refused, "{}: {answer:?}", odd.name);
         assert_eq!(*seen.lock(), Vec::<String>::new(), "{}", odd.name);
     }
-    // The plain one is one.
+    // The plain request is valid.
     let mut client = Frames::connect(rig.public).await;
     let head = frames::frame(frames::HEADERS, frames::END_HEADERS, 1, &frames::block(&PLAIN));
     client

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, path::Path};
 use imports::Imports;
 
 /// From top to bottom: each room imports only rooms below it.
-const ROOMS: [&str; 19] = [
+const ROOMS: [&str; 20] = [
     "run",
     "args",
     "serve",
@@ -28,6 +28,7 @@ const ROOMS: [&str; 19] = [
     "metrics",
     "backoff",
     "rate_limit",
+    "function_id",
     "keepalive",
     "tcp",
 ];
@@ -62,14 +63,17 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("proxy", "downstream", "Reads what is known of the client's connection"),
     ("proxy", "hop_by_hop", "Removes headers of one connection"),
     ("proxy", "metrics", "Counts responses, retries and mirrored requests"),
-    ("problem", "admit", "A refusal becomes a problem"),
+    ("problem", "admit", "A rejection becomes a problem"),
+    ("problem", "function_id", "A problem names its Function"),
     ("route", "admit", "A route leads to the breaker of a function; the watches feed it"),
     ("route", "endpoints", "A watched pod becomes the facts that a breaker reads"),
+    ("route", "function_id", "The directory is keyed by Function"),
     ("route", "supervise", "An event that panics does not end a watch"),
     ("route", "metrics", "Panics in the watches are counted"),
     ("admit", "wake", "A queue without a pod asks for one"),
     ("admit", "demand", "Counts what is queued and in flight"),
     ("admit", "endpoints", "A permit is for an endpoint; endpoints that do not serve are probed"),
+    ("admit", "function_id", "A breaker is for one Function"),
     ("admit", "supervise", "Restarts a wake task after a panic"),
     ("admit", "metrics", "Counts rejections and wakes"),
     ("admit", "backoff", "Wakes and pods that fail are retried with backoff"),
@@ -83,6 +87,7 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("endpoints", "keepalive", "Connections to pods have TCP keepalive"),
     ("endpoints", "tcp", "Reads and writes connections to pods"),
     ("body", "hop_by_hop", "Cleans trailers"),
+    ("metrics", "function_id", "Counters are kept by Function"),
     ("supervise", "metrics", "Counts panics"),
     ("supervise", "backoff", "Restarts with backoff"),
 ];

@@ -1,4 +1,4 @@
-//! Requests that two servers may read in two ways, and what a pod may see of them.
+//! Request smuggling: requests that two servers may read in different ways, and what a pod may see of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -35,7 +35,7 @@ async fn noting() -> (FakePod, Seen) {
     (pod, seen)
 }
 
-/// The statuses of all answers in what came on a connection.
+/// The statuses of all responses on a connection.
 fn statuses(answer: &str) -> Vec<u16> {
     let heads = answer.match_indices("HTTP/1.").filter(|(at, _)| *at == 0 || !answer[..*at].ends_with("upgrade: "));
     heads.filter_map(|(at, _)| answer[at..].split(' ').nth(1)?.parse().ok()).collect()
@@ -45,7 +45,7 @@ fn request(head: &str) -> String {
     head.replace('|', "\r\n").replace("HOST", &format!("Host: {HOST}"))
 }
 
-/// A request that must never be seen, behind one that is refused.
+/// A request that must never be seen, after one that is rejected.
 const BEHIND: &str = "GET /smuggled HTTP/1.1|HOST|Connection: close||";
 
 struct Line {
@@ -142,7 +142,7 @@ async fn two_lengths() {
     ] {
         check(&rig, &seen, &line).await;
         if line.statuses == [400] {
-            // Nothing that follows is read, whether it comes at once or behind.
+            // Nothing that follows is read, whether it arrives at once or later.
             let answer = raw_answer(rig.public, &request(&[line.bytes, BEHIND].concat())).await;
             assert_eq!(statuses(&answer), [400], "{}: {answer}", line.name);
             assert_eq!(*seen.lock(), [], "{}", line.name);
@@ -263,13 +263,13 @@ async fn chunks_and_trailers() {
             }
         }
     }
-    // All of it was known to be over where it was over: the pod answers on.
+    // The end of the message was clear: later requests are served.
     check(&rig, &seen, &taken("afterwards", "GET /a HTTP/1.1|HOST|Connection: close||", &[("/a", "")])).await;
     rig.in_flight("hello", 0).await;
 }
 
 #[tokio::test]
-async fn what_comes_before_a_refused_request_is_answered_first() {
+async fn requests_before_a_rejected_one_are_served_first() {
     let (pod, seen) = noting().await;
     let rig = warm(&pod, json!({})).await;
     for line in [
@@ -306,14 +306,14 @@ async fn what_comes_before_a_refused_request_is_answered_first() {
 }
 
 #[tokio::test]
-async fn a_refusal_looks_as_its_request_wants() {
+async fn a_rejection_matches_its_request() {
     let (pod, seen) = noting().await;
     let rig = warm(&pod, json!({})).await;
     let answer = raw_answer(rig.public, &request("HEAD / HTTP/1.1|HOST|X : y||")).await;
     assert!(answer.starts_with("HTTP/1.1 400") && answer.ends_with("\r\n\r\n"), "{answer}");
     let answer = raw_answer(rig.public, &request("GET / HTTP/1.0|HOST|X : y||")).await;
     assert!(answer.starts_with("HTTP/1.0 400") && answer.ends_with('}'), "{answer}");
-    // The header of the stand-in is worth nothing to a client.
+    // The header of the placeholder gains a client nothing.
     check(&rig, &seen, &taken("forged", "GET /a HTTP/1.1|HOST|Connection: close|Rouse-Refused: 1||", &[("/a", "")]))
         .await;
 }

@@ -17,16 +17,18 @@ use super::{
     namespace::Namespace,
     policy::Policy,
     rejection::Rejection,
-    state::{Binding, Breaker, BreakerState, Effects, FunctionId, Revision},
+    state::{Binding, Breaker, BreakerState, Effects, Revision},
 };
-use crate::{demand::Account, endpoints::Endpoint, metrics::FunctionMetrics, rate_limit::RateLimiter};
+use crate::{
+    demand::Account, endpoints::Endpoint, function_id::FunctionId, metrics::FunctionMetrics, rate_limit::RateLimiter,
+};
 impl Breaker {
     /// Creates the breaker of a Function that has no revisions and no pods yet: requests are queued.
     #[must_use]
     pub fn new(id: FunctionId, policy: Policy, namespace: Arc<Namespace>, context: Arc<Context>) -> Arc<Self> {
-        let mut nameless = Revision::new("".into(), context.ledger.account(&id.namespace, &id.name, ""));
+        let mut nameless = Revision::new("".into(), context.ledger.account(&id.key.namespace, &id.key.name, ""));
         nameless.percent = 100;
-        let metrics = context.metrics.function(&id.namespace, &id.name);
+        let metrics = context.metrics.function(&id.key);
         let wakes = RateLimiter::new(context.bounds.function_wakes);
         let inner = Mutex::new(BreakerState::new(nameless, wakes));
         Arc::new(Self {
@@ -174,7 +176,7 @@ impl Breaker {
     /// Returns the index of a revision, which is added if it is new.
     pub(super) fn index_of(&self, inner: &mut BreakerState, name: &str) -> usize {
         inner.revisions.iter().position(|r| *r.name == *name).unwrap_or_else(|| {
-            let account = self.context.ledger.account(&self.id.namespace, &self.id.name, name);
+            let account = self.context.ledger.account(&self.id.key.namespace, &self.id.key.name, name);
             account.set_outcome_counting(self.policy.load().count_outcomes);
             inner.revisions.push(Revision::new(name.into(), account));
             inner.revisions.len() - 1

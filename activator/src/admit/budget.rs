@@ -192,7 +192,7 @@ mod tests {
     #[case::namespace_bytes(60, (10, 100), (10, 1000), Scope::Namespace, Measure::Bytes)]
     #[case::process_requests(1, (10, 100), (1, 1000), Scope::Process, Measure::Requests)]
     #[case::process_bytes(60, (10, 1000), (10, 100), Scope::Process, Measure::Bytes)]
-    fn the_caps_hold(
+    fn caps_are_enforced(
         #[case] bytes: u64,
         #[case] namespace: (u64, u64),
         #[case] process: (u64, u64),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_that_flood_leave_room_for_the_next() {
+    fn flooded_namespaces_leave_capacity_for_the_next() {
         let process = budget(1000, u64::MAX);
         let mut reservation = vec![];
         let mut shares = vec![];
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_floods_leaves_room_for_its_neighbours() {
+    fn a_flooded_function_leaves_capacity_for_others() {
         let (namespace, process) = (budget(100, 1000), budget(1000, 10_000));
         let mut flood: Vec<QueueReservation> = vec![];
         let refused = loop {
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_let_in_before_is_let_in_again() {
+    fn a_readmitted_request_may_exceed_the_caps() {
         let (namespace, process) = (budget(1, 10), budget(1, 10));
         let once = first(10, [&namespace, &process]).unwrap();
         let again = QueueReservation::past_cap(10, [&namespace, &process]);

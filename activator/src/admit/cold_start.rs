@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_follow_one_another() {
+    fn phases_are_consecutive() {
         let t = Instant::now();
         let seen = Milestones {
             parked: t,
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_before_or_is_unknown_takes_no_time() {
+    fn steps_before_arrival_and_unknown_steps_take_no_time() {
         let t = Instant::now() + ms(1000);
         let seen = Milestones {
             parked: t,

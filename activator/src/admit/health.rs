@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_failure_backoff_rejection_longer_until_one_serves() {
+    fn backoff_grows_with_each_failure_until_a_pod_serves() {
         let failure = PodFailure { reason: "ErrImagePull".into(), message: "no".into() };
         let mut health = Health::default();
         let now = Instant::now();

@@ -30,7 +30,7 @@ pub use context::{Bounds, Context};
 pub use namespace::Namespace;
 pub use policy::{AffinityKey, MirrorTarget, Policy};
 pub use rejection::{CapReached, Measure, Rejection, Scope};
-pub use state::{Admission, Breaker, FunctionId, Permit, Ticket};
+pub use state::{Admission, Breaker, Permit, Ticket};
 pub use step::Step;
 pub use target::{Affinity, Target};
 

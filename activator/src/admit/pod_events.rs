@@ -178,7 +178,7 @@ impl Breaker {
                 tracing::debug!(function = %self.id(), revision, %error, "Wake not needed");
             }
             Err(error) => {
-                tracing::warn!(function = %self.id(), revision, %error, "Failed to wake a revision; will retry")
+                tracing::warn!(function = %self.id(), revision, %error, "Failed to wake a revision; will retry");
             }
         }
         self.with(|inner, effects| inner.woken(Instant::now(), revision, result, effects));

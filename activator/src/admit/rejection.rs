@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_has_its_word() {
+    fn each_rejection_has_its_reason() {
         let full = |scope, measure| Rejection::QueueFull(CapReached { scope, measure });
         let throttled = |scope| Rejection::Throttled { scope, retry_after: Duration::ZERO };
         let failure = PodFailure { reason: "Error".into(), message: String::new() };

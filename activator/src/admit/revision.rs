@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_are_two_and_every_pair_comes() {
+    fn two_of_picks_distinct_numbers_and_every_pair() {
         let mut seen = std::collections::BTreeSet::new();
         let mut random = rand::rng();
         for _ in 0..1000 {

@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32},
@@ -25,18 +24,9 @@ use super::{
     budget::QueueReservation, cold_start::ColdStart, context::Context, health::Health, namespace::Namespace,
     pod_tracker::PodTracker, policy::Policy, rejection::Rejection,
 };
-use crate::{demand::Account, endpoints::Endpoint, metrics::FunctionMetrics, rate_limit::RateLimiter};
-
-/// Identity of a Function. One that was deleted and recreated has another `uid`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FunctionId {
-    /// Namespace.
-    pub namespace: Box<str>,
-    /// Name.
-    pub name: Box<str>,
-    /// `metadata.uid`.
-    pub uid: Box<str>,
-}
+use crate::{
+    demand::Account, endpoints::Endpoint, function_id::FunctionId, metrics::FunctionMetrics, rate_limit::RateLimiter,
+};
 
 /// The breaker of one Function: a queue in front of its pods that enforces their concurrency limit.
 #[derive(Debug)]
@@ -193,12 +183,6 @@ pub(super) enum Binding {
     Affinity(u64),
     /// To any revision.
     Any,
-}
-
-impl fmt::Display for FunctionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
 }
 
 impl Waiting {

@@ -54,14 +54,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_the_same_number_for_ever() {
+    fn affinity_hash_is_stable() {
         // Activators of two versions must agree: these numbers may never change.
         assert_eq!(Affinity::of(b""), Affinity::Value(17_665_956_581_633_026_203));
         assert_eq!(Affinity::of(b"alice"), Affinity::Value(14_254_268_223_963_220_572));
     }
 
     #[test]
-    fn short_values_are_spread_evenly() {
+    fn affinity_hash_spreads_short_values_evenly() {
         let mut counts = [0_u32; 10];
         for user in 0..10_000 {
             let Affinity::Value(value) = Affinity::of(format!("user-{user}").as_bytes()) else { panic!("a value") };

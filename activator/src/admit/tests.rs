@@ -1,4 +1,4 @@
-//! The breaker against a model, against time, and against many threads.
+//! Tests of the breaker: against a model, in paused time, and with many threads.
 
 mod drain;
 mod failure;
@@ -25,11 +25,12 @@ use super::*;
 use crate::{
     demand::Ledger,
     endpoints::{Dialer, Endpoint, PodFacts},
+    function_id::{FunctionId, FunctionKey},
     metrics::Metrics,
     wake::{Scaler, WakeError},
 };
 
-/// A way to the API server on which nothing ever comes back.
+/// A scaler that never completes.
 #[derive(Debug)]
 struct NoScaler;
 
@@ -52,7 +53,7 @@ fn context(bounds: Bounds) -> Arc<Context> {
     Context::new(Arc::new(NoScaler), bounds, Dialer::new(true), metrics, ledger)
 }
 
-/// A status in which these revisions have these shares.
+/// A status with these traffic percentages.
 fn shares(of: &[(&str, u32)]) -> Vec<TrafficStatus> {
     let share = |(revision, percent): &(&str, u32)| TrafficStatus {
         revision: (*revision).to_owned(),
@@ -62,13 +63,13 @@ fn shares(of: &[(&str, u32)]) -> Vec<TrafficStatus> {
     of.iter().map(share).collect()
 }
 
-/// A tag without a share.
+/// A tag without traffic.
 fn tag(name: &str, revision: &str) -> TrafficStatus {
     TrafficStatus { revision: revision.to_owned(), tag: Some(name.to_owned()), ..TrafficStatus::default() }
 }
 
 fn breaker_in(context: &Arc<Context>, namespace: &Arc<Namespace>, policy: Policy) -> Arc<Breaker> {
-    let id = FunctionId { namespace: "ns".into(), name: "f".into(), uid: "u".into() };
+    let id = FunctionId { key: FunctionKey::new("ns", "f"), uid: "u".into() };
     let breaker = Breaker::new(id, policy, namespace.clone(), context.clone());
     breaker.set_traffic(&shares(&[(REVISION, 100)]));
     breaker
@@ -102,13 +103,13 @@ fn endpoint(breaker: &Breaker, number: u16) -> Option<Arc<Endpoint>> {
     trackers.iter().find(|s| *s.id == *number.to_string())?.endpoint.clone()
 }
 
-/// Lets a pod serve, as a probe does.
+/// Makes a pod serve, as a probe does.
 fn serve(breaker: &Arc<Breaker>, number: u16) {
     breaker.pod_updated(&facts(number));
     breaker.endpoint_ready(&endpoint(breaker, number).unwrap());
 }
 
-/// Who waits and who is in a pod, as the callers see it.
+/// Queued and granted requests, as their clients see them.
 #[derive(Default)]
 struct Callers {
     waiting: Vec<Ticket>,
@@ -125,7 +126,7 @@ impl Callers {
         }
     }
 
-    /// Takes what was granted. Whoever was granted a place came before everybody who still waits.
+    /// Collects what was granted. Each grant arrived before everything that is still queued.
     fn collect(&mut self) {
         let mut granted = vec![];
         for mut ticket in std::mem::take(&mut self.waiting) {
@@ -155,7 +156,7 @@ impl Callers {
     }
 }
 
-/// Somebody comes, and waits.
+/// Queues a request.
 fn park(breaker: &Arc<Breaker>) -> Ticket {
     match breaker.admit(&Target::ANY, || 1) {
         Ok(Admission::Queued(ticket)) => ticket,
@@ -167,7 +168,7 @@ fn failing(reason: &str) -> Option<PodFailure> {
     Some(PodFailure { reason: reason.into(), message: "why".into() })
 }
 
-/// What somebody is told who is turned away because of failing pods.
+/// Returns the reason of a rejection because of failing pods.
 fn reason(admission: Result<Admission, Rejection>) -> String {
     match admission {
         Err(Rejection::Failing { failure, .. }) => failure.reason,

@@ -43,7 +43,7 @@ async fn turn(breaker: &Arc<Breaker>) -> Option<Instant> {
             Step::Wait(until) => return Some(until),
             Step::Wake { revision, replicas } => {
                 let scaler = breaker.context().scaler.clone();
-                let mut waking = scaler.wake(&breaker.id().namespace, &revision, replicas);
+                let mut waking = scaler.wake(&breaker.id().key.namespace, &revision, replicas);
                 let result = loop {
                     tokio::select! {
                         result = &mut waking => break result,

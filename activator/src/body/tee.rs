@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_is_whole_or_nothing() {
+    async fn a_copied_body_is_complete_or_absent() {
         let longest = usize::try_from(LONGEST).unwrap();
         let (tee, copied) = BodyTee::new();
         tee.push(&data(1));

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_counts_while_it_is_asked_for_and_never_goes_back() {
+    fn outcomes_are_counted_on_demand_and_never_decrease() {
         let mut tally = Tally::default();
         assert!(!tally.count(true, None) && tally.counts.is_none());
         assert_eq!(tally.tell(), None);

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn those_with_requests_and_those_that_go_are_told() {
+    fn pods_with_requests_and_draining_pods_are_reported() {
         let (mut pods, a, b) = (Pods::default(), endpoint(1), endpoint(2));
         assert!(!pods.see("a/1", Some(&a), false) && !pods.see("b/2", Some(&b), false));
         assert_eq!(told(&mut pods), []);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_a_pod_is_told_until_it_ends_whatever_becomes_of_the_pod() {
+    fn requests_are_reported_until_they_end_even_if_the_pod_is_deleted() {
         let (mut pods, former, now) = (Pods::default(), endpoint(1), endpoint(2));
         pods.see("a/1", Some(&former), false);
         former.start_request();

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_rings_at_its_moment_however_it_was_set_before() {
+    async fn a_timer_fires_at_its_deadline_whatever_it_was_set_to_before() {
         let shared = ConnectionTimer::default();
         for seconds in [300, 10, 10, 1, 300, 2] {
             let began = Instant::now();
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_moment_may_be_put_off() {
+    async fn the_deadline_may_be_extended() {
         let shared = ConnectionTimer::default();
         let began = Instant::now();
         let asked = Cell::new(0);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn several_at_once_each_have_their_own() {
+    async fn concurrent_requests_have_their_own_deadlines() {
         let shared = ConnectionTimer::default();
         let began = Instant::now();
         let until = |seconds| move || began + Duration::from_secs(seconds);

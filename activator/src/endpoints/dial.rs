@@ -85,7 +85,7 @@ mod tests {
     #[case("::", false)]
     #[case("224.0.0.1", false)]
     #[case("255.255.255.255", false)]
-    fn only_pods(#[case] ip: &str, #[case] allowed: bool) {
+    fn only_pod_addresses_are_allowed(#[case] ip: &str, #[case] allowed: bool) {
         assert_eq!(Dialer::new(false).allows(ip.parse().unwrap()), allowed);
     }
 

@@ -51,12 +51,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_at_first() {
+    fn there_is_no_timeout_before_the_first_measurement() {
         assert_eq!(RoundTrip::default().limit(), None);
     }
 
     #[test]
-    fn it_settles_a_little_above_what_was_measured() {
+    fn the_timeout_settles_a_little_above_the_measurements() {
         assert_eq!(after(&[0]), SHORTEST);
         assert_eq!(after(&[80]), Duration::from_millis(240), "one measurement says little");
         let settled = after(&[80; 20]);
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn it_follows_a_network_that_has_become_slow() {
+    fn the_timeout_follows_a_network_that_became_slow() {
         let mut trips = vec![1; 100];
         trips.extend([300; 30]);
         assert!(after(&trips) > Duration::from_millis(300), "{:?}", after(&trips));

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_words_are_read() {
+    fn resident_memory_is_parsed() {
         assert_eq!(parse("Name:\tx\nVmHWM:\t   99 kB\nVmRSS:\t    1234 kB\n"), Some(1234 * 1024));
         assert_eq!(parse("Name:\tx\n"), None);
         assert!(resident_memory().is_some_and(|bytes| bytes > 1 << 16));

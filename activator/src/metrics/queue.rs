@@ -12,7 +12,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::RejectReason;
+use super::reject_reason::RejectReason;
+use crate::function_id::FunctionKey;
 
 /// Metrics of the queue, and panics.
 #[derive(Debug)]
@@ -89,23 +90,23 @@ impl QueueMetrics {
         self.panics.get_or_create(&PanicLabels { task }).inc();
     }
 
-    pub(super) fn rejected(&self, counters: &RejectCounters, namespace: &str, function: &str, reason: RejectReason) {
-        let labels = || labels(namespace, function, reason.label());
+    pub(super) fn rejected(&self, counters: &RejectCounters, key: &FunctionKey, reason: RejectReason) {
+        let labels = || labels(key, reason.label());
         counters.0[reason as usize].get_or_init(|| self.rejected.get_or_create_owned(&labels())).inc();
     }
 
     /// Removes the counters of a function.
-    pub(super) fn forget(&self, counters: &RejectCounters, namespace: &str, function: &str) {
+    pub(super) fn forget(&self, counters: &RejectCounters, key: &FunctionKey) {
         for (counter, reason) in counters.0.iter().zip(RejectReason::ALL) {
             if counter.get().is_some() {
-                self.rejected.remove(&labels(namespace, function, reason.label()));
+                self.rejected.remove(&labels(key, reason.label()));
             }
         }
     }
 }
 
-fn labels(namespace: &str, function: &str, reason: &'static str) -> RejectLabels {
-    RejectLabels { namespace: namespace.to_owned(), function: function.to_owned(), reason }
+fn labels(key: &FunctionKey, reason: &'static str) -> RejectLabels {
+    RejectLabels { namespace: key.namespace.to_string(), function: key.name.to_string(), reason }
 }
 
 impl fmt::Debug for Usage {

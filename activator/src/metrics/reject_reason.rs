@@ -64,7 +64,7 @@ mod tests {
 
     /// The counters are an array that is indexed by the declaration order.
     #[test]
-    fn the_order_is_that_of_the_declaration() {
+    fn all_reasons_are_in_declaration_order() {
         assert!(RejectReason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
     }
 }

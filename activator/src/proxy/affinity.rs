@@ -66,7 +66,7 @@ mod tests {
     #[case(&["rev=a=b"], Some("a=b"))]
     #[case(&["rev=\u{e9}"], None)]
     #[case(&[], None)]
-    fn a_cookie_is_found(#[case] cookies: &[&str], #[case] expected: Option<&str>) {
+    fn cookies_are_parsed(#[case] cookies: &[&str], #[case] expected: Option<&str>) {
         let mut headers = HeaderMap::new();
         for value in cookies {
             headers.append(header::COOKIE, HeaderValue::from_bytes(value.as_bytes()).unwrap());

@@ -355,7 +355,7 @@ mod tests {
 
     /// The seed corpus and past findings.
     #[test]
-    fn the_corpus_keeps_every_promise() {
+    fn the_corpus_upholds_every_invariant() {
         let bench = Bench::new();
         let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/heads");
         let mut read = 0;
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_seen_as_it_is() {
+    fn a_request_is_read_as_sent() {
         let text = b"POST /x HTTP/1.1\r\nHost: A.example:80\r\nContent-Length: 2\r\n\r\nab\
                      GET /y HTTP/1.1\r\nHost: g.ns\r\nHost: a\r\n\r\n";
         let seen = Bench::new().read(text, 5);

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_by_ipv6_is_quoted() {
+    fn an_ipv6_client_is_quoted() {
         let (parts, _) = cleaned(&[]);
         assert_eq!(parts.headers["forwarded"], r#"for="[::1]";host="a.example";proto=http"#);
         assert_eq!(parts.headers["x-forwarded-for"], "::1");
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_over_several_lines_become_one() {
+    fn list_headers_are_merged() {
         let (parts, _) =
             cleaned(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2"), ("x-forwarded-proto", "gopher")]);
         assert_eq!(parts.headers.get_all("x-forwarded-for").iter().count(), 1);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_takes_away_what_it_names_and_not_where_a_request_comes_from() {
+    fn connection_removes_named_headers_but_no_forwarding_headers() {
         let named = "x-secret, HOST, Content-Length, x-forwarded-for, X-Request-Id, traceparent, close, bad token";
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let (parts, _) = cleaned(&[
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn every_header_of_one_connection_is_found() {
+    fn every_hop_by_hop_header_is_removed() {
         for name in &HOP_BY_HOP {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static("x"));
@@ -250,10 +250,7 @@ mod tests {
     #[case(&[("upgrade", "websocket")], false)]
     #[case(&[("connection", "upgrade")], false)]
     #[case(&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c"), ("http2-settings", "x")], false)]
-    fn only_a_wish_that_http_allows_is_passed_on(
-        #[case] headers: &[(&'static str, &'static str)],
-        #[case] wanted: bool,
-    ) {
+    fn only_a_valid_upgrade_is_passed_on(#[case] headers: &[(&'static str, &'static str)], #[case] wanted: bool) {
         let (parts, upgrades) = cleaned(headers);
         assert_eq!(
             (upgrades, parts.headers.contains_key("upgrade"), parts.headers.contains_key("connection")),

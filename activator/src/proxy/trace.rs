@@ -78,7 +78,7 @@ mod tests {
     #[case("00-00000000000000000000000000000000-00f067aa0ba902b7-01", false)]
     #[case("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", false)]
     #[case("", false)]
-    fn a_trace_is_continued_or_begun(#[case] text: &'static str, #[case] valid: bool) {
+    fn a_trace_is_continued_or_started(#[case] text: &'static str, #[case] valid: bool) {
         let mut headers = HeaderMap::new();
         headers.insert(TRACEPARENT, HeaderValue::from_static(text));
         headers.insert(TRACESTATE, HeaderValue::from_static("a=b"));
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_kept_or_made() {
+    fn a_request_id_is_kept_or_generated() {
         let mut headers = HeaderMap::new();
         let made = request_id(&mut headers);
         assert_eq!((made.len(), &headers[REQUEST_ID]), (32, &made));

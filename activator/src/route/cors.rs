@@ -223,7 +223,7 @@ mod tests {
     #[case("https://*.example.org", "https://a.example.org:8443", false)]
     #[case("https://*.example.org:8443", "https://a.example.org:8443", true)]
     #[case("https://app.example.org", "null", false)]
-    fn who_may_call(#[case] pattern: &str, #[case] origin: &'static str, #[case] may: bool) {
+    fn allowed_origins(#[case] pattern: &str, #[case] origin: &'static str, #[case] may: bool) {
         let mut answer = HeaderMap::new();
         cors(json!({"allowOrigins": [pattern]})).grant(&headers(&[("origin", origin)])).write(&mut answer);
         assert_eq!(answer.get("access-control-allow-origin").map(|v| v.to_str().unwrap()), may.then_some(origin));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_function_s_own_word_is_replaced() {
+    fn cors_headers_of_the_function_are_replaced() {
         let own = [
             ("access-control-allow-origin", "*"),
             ("access-control-allow-credentials", "true"),
@@ -270,14 +270,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_open_to_all_is_the_same_for_all() {
+    fn any_origin_gets_the_same_response() {
         let mut answer = HeaderMap::new();
         cors(json!({"allowOrigins": ["*"]})).grant(&HeaderMap::new()).write(&mut answer);
         assert_eq!((answer.len(), &answer["access-control-allow-origin"]), (1, &HeaderValue::from_static("*")));
     }
 
     #[test]
-    fn a_preflight_is_told_what_may_be_sent() {
+    fn a_preflight_response_lists_methods_and_headers() {
         let asked = headers(&[
             ("origin", "https://a.example"),
             ("access-control-request-method", "PUT"),
@@ -314,7 +314,7 @@ mod tests {
     #[case("OPTIONS", &["origin"], false)]
     #[case("OPTIONS", &["access-control-request-method"], false)]
     #[case("GET", &["origin", "access-control-request-method"], false)]
-    fn what_a_preflight_is(#[case] method: &str, #[case] names: &[&str], #[case] is: bool) {
+    fn preflights_are_recognised(#[case] method: &str, #[case] names: &[&str], #[case] is: bool) {
         let request = names.iter().fold(Request::builder().method(method), |request, name| request.header(*name, "x"));
         assert_eq!(Cors::is_preflight(&request.body(()).unwrap().into_parts().0), is);
     }

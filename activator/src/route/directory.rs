@@ -16,22 +16,20 @@ use rouse_crds::{
 
 use super::{Route, RouteRules, Side, Table, claims::Claims};
 use crate::{
-    admit::{Breaker, Context, FunctionId, Namespace, Policy},
+    admit::{Breaker, Context, Namespace, Policy},
     endpoints::PodFacts,
+    function_id::{FunctionId, FunctionKey},
     metrics::Metrics,
 };
-
-/// Namespace and name.
-type Key = (Box<str>, Box<str>);
 
 /// Functions and their pods, as the watches report them.
 #[derive(Debug)]
 pub struct Directory {
     context: Arc<Context>,
     table: Arc<Table>,
-    functions: HashMap<Key, FunctionEntry>,
+    functions: HashMap<FunctionKey, FunctionEntry>,
     /// Pods by the Function that their labels name, whether or not it is known.
-    pods: HashMap<Key, HashMap<Box<str>, PodEntry>>,
+    pods: HashMap<FunctionKey, HashMap<Box<str>, PodEntry>>,
     /// Claims to public hosts.
     public: Claims,
     /// Claims to names inside the cluster.
@@ -39,8 +37,8 @@ pub struct Directory {
     /// Namespaces that have a Function.
     namespaces: HashMap<Box<str>, Weak<Namespace>>,
     /// Objects that the current relist has returned so far.
-    listed_functions: HashSet<Key>,
-    listed_pods: HashSet<(Key, Box<str>)>,
+    listed_functions: HashSet<FunctionKey>,
+    listed_pods: HashSet<(FunctionKey, Box<str>)>,
 }
 
 #[derive(Debug)]
@@ -90,7 +88,7 @@ impl Directory {
         let uid = function.metadata.uid.as_deref().unwrap_or_default();
         if self.functions.get(&key).is_some_and(|known| *known.breaker.id().uid != *uid) {
             // It was recreated, and the watch missed the deletion.
-            self.function_deleted(&key.0, &key.1);
+            self.function_deleted(&key.namespace, &key.name);
         }
         let policy = Policy::from(&function.spec);
         let breaker = match self.functions.get(&key) {
@@ -115,12 +113,12 @@ impl Directory {
 
     /// Handles an object that does not deserialize as a Function. Its previous state stays.
     pub fn function_unreadable(&mut self, namespace: &str, name: &str) {
-        self.listed_functions.insert((namespace.into(), name.into()));
+        self.listed_functions.insert(FunctionKey::new(namespace, name));
     }
 
     /// Handles a Function that was deleted.
     pub fn function_deleted(&mut self, namespace: &str, name: &str) {
-        let key = (namespace.into(), name.into());
+        let key = FunctionKey::new(namespace, name);
         let Some(known) = self.functions.remove(&key) else { return };
         self.claim(&known, &[], &[]);
         known.breaker.close();
@@ -134,7 +132,7 @@ impl Directory {
         };
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let name: Box<str> = pod.metadata.name.as_deref().unwrap_or_default().into();
-        let key: Key = (namespace.into(), function.into());
+        let key = FunctionKey::new(namespace, function);
         self.listed_pods.insert((key.clone(), name.clone()));
         let facts = PodFacts::of(pod, revision);
         if let Some(known) = self.functions.get(&key).filter(|known| *known.breaker.id().uid == *uid) {
@@ -150,7 +148,7 @@ impl Directory {
     /// Handles a pod that was deleted.
     pub fn pod_deleted(&mut self, pod: &FunctionPod) {
         let Some(function) = pod.function() else { return };
-        let key: Key = (pod.metadata.namespace.as_deref().unwrap_or_default().into(), function.into());
+        let key = FunctionKey::new(pod.metadata.namespace.as_deref().unwrap_or_default(), function);
         self.remove_pod(&key, pod.metadata.name.as_deref().unwrap_or_default());
     }
 
@@ -168,8 +166,8 @@ impl Directory {
     pub fn functions_relist_finished(&mut self) {
         let listed = std::mem::take(&mut self.listed_functions);
         let gone: Vec<_> = self.functions.keys().filter(|key| !listed.contains(*key)).cloned().collect();
-        for (namespace, name) in gone {
-            self.function_deleted(&namespace, &name);
+        for key in gone {
+            self.function_deleted(&key.namespace, &key.name);
         }
         let Self { functions, table, .. } = self;
         self.public.settle_pending(table, |claim| route_of(functions, claim));
@@ -191,14 +189,14 @@ impl Directory {
         }
     }
 
-    fn open(&mut self, key: &Key, uid: &str, policy: Policy) -> Arc<Breaker> {
-        let namespace = self.namespaces.get(&key.0).and_then(Weak::upgrade).unwrap_or_else(|| {
+    fn open(&mut self, key: &FunctionKey, uid: &str, policy: Policy) -> Arc<Breaker> {
+        let namespace = self.namespaces.get(&key.namespace).and_then(Weak::upgrade).unwrap_or_else(|| {
             let bounds = &self.context.bounds;
             let namespace = Namespace::new(bounds.namespace, bounds.namespace_wakes);
-            self.namespaces.insert(key.0.clone(), Arc::downgrade(&namespace));
+            self.namespaces.insert(key.namespace.clone(), Arc::downgrade(&namespace));
             namespace
         });
-        let id = FunctionId { namespace: key.0.clone(), name: key.1.clone(), uid: uid.into() };
+        let id = FunctionId { key: key.clone(), uid: uid.into() };
         let breaker = Breaker::new(id, policy, namespace, self.context.clone());
         self.functions.insert(key.clone(), FunctionEntry::new(breaker.clone()));
         for pod in self.pods.get(key).into_iter().flat_map(HashMap::values).filter(|pod| *pod.uid == *uid) {
@@ -208,7 +206,7 @@ impl Directory {
     }
 
     /// Updates hosts, paths and tags of a Function in the routing table, if they have changed.
-    fn set_routes(&mut self, key: &Key, function: &Function) {
+    fn set_routes(&mut self, key: &FunctionKey, function: &Function) {
         let (public, cluster) = (self.public.of(function), self.cluster.of(function));
         let Some(known) = self.functions.get_mut(key) else { return };
         let rules: Box<[_]> = function.spec.routes.iter().flatten().map(|r| RouteRules::new(r).map(Arc::new)).collect();
@@ -236,7 +234,7 @@ impl Directory {
         self.cluster.change(table, &former.cluster, cluster, |claim| route_of(functions, claim));
     }
 
-    fn remove_pod(&mut self, key: &Key, name: &str) {
+    fn remove_pod(&mut self, key: &FunctionKey, name: &str) {
         let Some(pods) = self.pods.get_mut(key) else { return };
         let Some(pod) = pods.remove(name) else { return };
         if pods.is_empty() {
@@ -246,7 +244,7 @@ impl Directory {
     }
 
     /// Removes a pod from its breaker.
-    fn detach_pod(&self, key: &Key, pod: &PodEntry) {
+    fn detach_pod(&self, key: &FunctionKey, pod: &PodEntry) {
         if let Some(known) = self.functions.get(key).filter(|known| *known.breaker.id().uid == *pod.uid) {
             known.breaker.pod_deleted(&pod.facts.revision, &pod.facts.id);
         }
@@ -270,13 +268,12 @@ impl FunctionEntry {
     }
 }
 
-fn route_of(functions: &HashMap<Key, FunctionEntry>, claim: &Claim) -> Option<Route> {
-    let claimant = &claim.claimant;
-    functions.get(&(claimant.namespace.clone(), claimant.name.clone()))?.route(claim)
+fn route_of(functions: &HashMap<FunctionKey, FunctionEntry>, claim: &Claim) -> Option<Route> {
+    functions.get(&FunctionKey::from(&claim.claimant))?.route(claim)
 }
 
-fn key_of(metadata: &kube::core::ObjectMeta) -> Key {
-    (metadata.namespace.as_deref().unwrap_or_default().into(), metadata.name.as_deref().unwrap_or_default().into())
+fn key_of(metadata: &kube::core::ObjectMeta) -> FunctionKey {
+    FunctionKey::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -109,7 +109,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_seeds_keep_every_promise() {
+    fn the_seeds_uphold_every_invariant() {
         for (target, check) in [("host", check as fn(&str)), ("path", check_path)] {
             let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
             let mut read = 0;
@@ -123,7 +123,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_looks_like_a_host_has_one_form(text in "[a-zA-F0-9.:_\\[\\]@ -]{0,20}") {
+        fn every_host_has_one_canonical_form(text in "[a-zA-F0-9.:_\\[\\]@ -]{0,20}") {
             check(&text);
         }
     }

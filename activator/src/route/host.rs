@@ -121,7 +121,7 @@ mod tests {
     #[case("hello.default.example.com.:80", "hello.default.example.com")]
     #[case("hello:", "hello")]
     #[case("[FD00::1]:80", "[fd00::1]")]
-    fn one_form(#[case] text: &str, #[case] host: &str) {
+    fn hosts_have_one_canonical_form(#[case] text: &str, #[case] host: &str) {
         assert_eq!(Host::normalise(text).unwrap().as_str(), host);
         assert_eq!(Host::normalise(host).unwrap().as_str(), host);
     }
@@ -146,7 +146,7 @@ mod tests {
     #[case("a..b")]
     #[case(".a")]
     #[case("ä.example.com")]
-    fn refused(#[case] text: &str) {
+    fn invalid_hosts_are_rejected(#[case] text: &str) {
         assert!(Host::normalise(text).is_err());
         assert!(Host::normalise(&"a".repeat(254)).is_err());
     }
@@ -160,7 +160,7 @@ mod tests {
     #[case("/", &["a.example", "a.example"], Err(BadHost::Several))]
     #[case("/", &[], Err(BadHost::Missing))]
     #[case("/", &["a@b"], Err(BadHost::Malformed))]
-    fn of_a_request(#[case] uri: &str, #[case] hosts: &[&str], #[case] expected: Result<&str, BadHost>) {
+    fn the_host_of_a_request(#[case] uri: &str, #[case] hosts: &[&str], #[case] expected: Result<&str, BadHost>) {
         let mut request = Request::get(uri);
         for host in hosts {
             request = request.header("host", *host);

@@ -104,24 +104,10 @@ impl Normalisation {
     }
 }
 
-/// Decodes percent signs once. A result that is not UTF-8 matches no path of a route.
+/// Decodes percent signs once, and turns backslashes into slashes. A result that is not UTF-8 matches no path of a route.
 fn decode(path: &str) -> String {
-    let (mut bytes, mut rest) = (Vec::with_capacity(path.len()), path.as_bytes());
-    while let [first, after @ ..] = rest {
-        rest = after;
-        let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let byte = match (first, after) {
-            (b'%', [high, low, ..]) => digit(high).zip(digit(low)).map(|(high, low)| high << 4 | low),
-            _ => None,
-        };
-        if byte.is_some() {
-            rest = &after[2..];
-        }
-        bytes.push(match byte.unwrap_or(*first) {
-            b'\\' => b'/',
-            byte => byte,
-        });
-    }
+    let slash = |byte| if byte == b'\\' { b'/' } else { byte };
+    let bytes: Vec<u8> = percent_encoding::percent_decode_str(path).map(slash).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -153,7 +139,7 @@ mod tests {
     #[case("/api/x/../y", Some("/api"))]
     #[case("/x//y", Some("/"))]
     #[case("/x/%zz", Some("/"))]
-    fn the_longest_that_leads(#[case] path: &str, #[case] found: Option<&'static str>) {
+    fn the_longest_matching_path(#[case] path: &str, #[case] found: Option<&'static str>) {
         assert_eq!(of(&["/", "/api", "/api/v1"], path), Ok(found));
         let without = found.filter(|f| *f != "/");
         assert_eq!(of(&["/api", "/api/v1"], path), Ok(without));
@@ -177,14 +163,14 @@ mod tests {
     #[case("/api/x/../../y")]
     // Merging and resolving in different order have different results.
     #[case("/api//../y")]
-    fn two_readings_are_none(#[case] path: &str) {
+    fn ambiguous_paths_are_rejected(#[case] path: &str) {
         assert_eq!(of(&["/", "/api"], path), Err(Ambiguous));
         assert_eq!(of(&["/api"], path), Err(Ambiguous));
         assert_eq!(of(&["/"], path), Ok(Some("/")), "there is nothing to confuse");
     }
 
     #[test]
-    fn what_is_longer_than_every_path_is_not_looked_up() {
+    fn longer_paths_than_any_route_are_not_looked_up() {
         let long = format!("/api{}", "/x".repeat(8000));
         assert_eq!(of(&["/api"], &long), Ok(Some("/api")));
         let asked = std::cell::Cell::new(0);
@@ -198,7 +184,7 @@ mod tests {
     proptest! {
         /// Every server comes to the route by which the path of a request was accepted.
         #[test]
-        fn every_reader_comes_to_the_same(path in "/(api|v1|\\.|\\.\\.|%2e|%2F|%61pi|/|\\\\|x|%){0,6}(/[a-z.%2e]{0,4}){0,3}") {
+        fn every_normalisation_matches_the_same_route(path in "/(api|v1|\\.|\\.\\.|%2e|%2F|%61pi|/|\\\\|x|%){0,6}(/[a-z.%2e]{0,4}){0,3}") {
             super::super::fuzzing::check_path(&path);
         }
     }

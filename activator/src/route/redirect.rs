@@ -40,7 +40,7 @@ mod tests {
     #[case("/x", "a.example", Some("HTTPS , http"), None)]
     #[case("/x", "a.example", Some("http, https"), Some("https://a.example/x"))]
     #[case("/x", "a b", None, None)]
-    fn the_same_by_tls(
+    fn the_redirect_location(
         #[case] target: &str,
         #[case] host: &str,
         #[case] proto: Option<&str>,

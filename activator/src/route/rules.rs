@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_that_says_nothing_has_no_rules() {
+    fn a_route_without_settings_has_no_rules() {
         assert_eq!(RouteRules::new(&function::Route { path: Some("/x".into()), ..function::Route::default() }), None);
     }
 
@@ -89,7 +89,7 @@ mod tests {
     #[case("HEAD", false)]
     #[case("get", false)]
     #[case("OPTIONS", false)]
-    fn only_methods_that_are_named_are_let_in(#[case] method: &str, #[case] goes: bool) {
+    fn only_listed_methods_are_allowed(#[case] method: &str, #[case] goes: bool) {
         match judged(json!({"methods": ["GET", "POST"]}), method, false) {
             (RuleDecision::Forward, false) => assert!(goes),
             (RuleDecision::MethodNotAllowed(allow), false) => assert!(!goes && allow == "GET, POST"),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preflight_is_answered_where_other_origins_may_call_and_is_a_request_elsewhere() {
+    fn a_preflight_is_handled_on_routes_with_cors_only() {
         let both = json!({"methods": ["GET"], "cors": {"allowOrigins": ["https://a.example"]}});
         assert!(matches!(judged(both.clone(), "OPTIONS", true), (RuleDecision::Preflight(_), false)));
         assert!(

@@ -92,7 +92,7 @@ fn on_function(directory: &mut Directory, event: Event<DeserializeGuard<Function
             }
         }
         Event::Delete(object) => {
-            directory.function_deleted(&object.namespace().unwrap_or_default(), &object.name_any())
+            directory.function_deleted(&object.namespace().unwrap_or_default(), &object.name_any());
         }
         Event::InitDone => {
             directory.functions_relist_finished();

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_used_leaves_the_former_in_use() {
+    async fn an_unusable_certificate_leaves_the_previous_one_in_use() {
         let folder = tempfile::tempdir().unwrap();
         let (first, second) = (made(), made());
         let certificates = opened(folder.path(), Some(&first)).await;
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_is_told_once_and_changes_nothing() {
+    async fn an_expired_certificate_is_logged_once_and_stays_in_use() {
         let folder = tempfile::tempdir().unwrap();
         let certificates = opened(folder.path(), Some(&made())).await;
         let not_after = certificates.state.lock().not_after.unwrap();
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_files_there_is_no_certificate_until_they_come() {
+    async fn there_is_no_certificate_until_the_files_appear() {
         let folder = tempfile::tempdir().unwrap();
         let certificates = opened(folder.path(), None).await;
         assert!(certificates.current.load().is_none());

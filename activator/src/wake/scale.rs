@@ -89,7 +89,7 @@ impl Scaler for ApiScaler {
             let patch = request(namespace, revision, replicas).map_err(|error| busy(error.to_string()))?;
             match tokio::time::timeout(LIMIT, self.client.request_text(patch)).await {
                 Ok(Ok(_)) => Ok(()),
-                Ok(Err(kube::Error::Api(status))) => Err(refused(&status)),
+                Ok(Err(kube::Error::Api(status))) => Err(wake_error(&status)),
                 Ok(Err(error)) => Err(busy(error.to_string())),
                 Err(_) => Err(busy(format!("no response from the API server within {LIMIT:?}"))),
             }
@@ -109,7 +109,7 @@ fn request(namespace: &str, revision: &str, replicas: u32) -> Result<Request<Vec
     .body(body.into_bytes())
 }
 
-fn refused(status: &kube::core::Status) -> WakeError {
+fn wake_error(status: &kube::core::Status) -> WakeError {
     let denied = || WakeError::Denied { reason: "WakeDenied".to_owned(), message: status.message.clone() };
     match status.code {
         404 => WakeError::Missing,
@@ -154,8 +154,8 @@ mod tests {
     #[case(422, "ValidatingAdmissionPolicy 'x' denied request: no", WakeError::Denied { reason: "WakeDenied".into(), message: "ValidatingAdmissionPolicy 'x' denied request: no".into() })]
     #[case(409, "try again", WakeError::Busy { after: None, message: "try again".into() })]
     #[case(503, "down", WakeError::Busy { after: None, message: "down".into() })]
-    fn answers_mean(#[case] code: u16, #[case] message: &str, #[case] expected: WakeError) {
+    fn api_server_responses_are_classified(#[case] code: u16, #[case] message: &str, #[case] expected: WakeError) {
         let status = kube::core::Status { code, message: message.to_owned(), ..kube::core::Status::default() };
-        assert_eq!(refused(&status), expected);
+        assert_eq!(wake_error(&status), expected);
     }
 }

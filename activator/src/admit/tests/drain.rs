@@ -1,4 +1,4 @@
-//! What is told of pods that are to go.
+//! Reports of draining pods.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -19,7 +19,7 @@ async fn next(frames: &mut Frames) -> Frame {
     serde_json::from_slice(&frames.next().await.unwrap()).unwrap()
 }
 
-/// Reads until something is told, which has to be within a frame's time.
+/// Reads until something is reported, within the time of a frame.
 async fn soon(frames: &mut Frames) -> Vec<PodDemand> {
     let began = Instant::now();
     let mut revisions = vec![];
@@ -31,7 +31,7 @@ async fn soon(frames: &mut Frames) -> Vec<PodDemand> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn that_a_pod_goes_is_told_though_nobody_calls() {
+async fn a_draining_pod_is_reported_without_requests() {
     let breaker = breaker(None, 10);
     breaker.pod_updated(&PodFacts { ready: true, ..facts(1) });
     let mut frames = Frames::new(breaker.context().ledger.clone(), "p/1".into());
@@ -53,7 +53,7 @@ async fn that_a_pod_goes_is_told_though_nobody_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_call_of_an_idle_revision_is_told_at_once_whatever_its_pods_do() {
+async fn the_first_request_of_an_idle_revision_is_urgent_regardless_of_pod_changes() {
     let breaker = breaker(None, 10);
     let urgent = breaker.context().ledger.urgent();
     breaker.pod_updated(&PodFacts { ready: true, ..facts(1) });
@@ -63,13 +63,13 @@ async fn the_first_call_of_an_idle_revision_is_told_at_once_whatever_its_pods_do
     assert_eq!(*urgent.borrow(), 1);
 }
 
-/// The operator deletes a pod once it reads this, so it has to be true in whatever order threads run.
+/// The operator deletes a pod once it reads this, so it has to hold in any order of threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_pod_that_is_told_to_be_empty_and_going_gets_no_request() {
+async fn a_pod_reported_empty_and_draining_gets_no_request() {
     let breaker = breaker(Some(4), 10_000);
     breaker.pod_updated(&PodFacts { ready: true, ..facts(1) });
     breaker.pod_updated(&PodFacts { ready: true, ..facts(2) });
-    // Odd from the moment at which it was told until it is spared.
+    // Odd from the report until the pod is no longer being removed.
     let (told, over) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
     let callers: Vec<_> = (0..3)
         .map(|_| {
@@ -100,7 +100,7 @@ async fn a_pod_that_is_told_to_be_empty_and_going_gets_no_request() {
         assert_eq!(endpoint(&breaker, 1).unwrap().in_flight(), 0);
         told.fetch_add(1, Ordering::SeqCst);
         breaker.pod_updated(&PodFacts { ready: true, ..facts(1) });
-        // It has to get some before it goes again, or nothing is shown.
+        // It has to get some requests before it drains again, or the test shows nothing.
         let first = endpoint(&breaker, 1).unwrap();
         while first.in_flight() == 0 && !callers.iter().any(tokio::task::JoinHandle::is_finished) {
             std::thread::yield_now();

@@ -1,8 +1,8 @@
-//! Pods that do not start: who is told, when, and that nobody keeps them alive.
+//! Pods that do not start: which requests are rejected and when, and that requests do not keep such pods alive.
 
 use super::*;
 
-/// A pod whose container has ended, and is started again at once.
+/// A pod whose container has ended, and is restarted at once.
 fn exited(number: u16) -> PodFacts {
     PodFacts { failure: failing("Error"), ended: Ended::Now, ..facts(number) }
 }
@@ -23,7 +23,7 @@ fn waiting_now(breaker: &Breaker) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_loop_is_not_kept_alive_by_calls() {
+async fn requests_do_not_keep_a_crash_loop_alive() {
     let breaker = breaker(None, 10);
     let mut callers = Callers::default();
     callers.enter(breaker.admit(&Target::ANY, || 1));
@@ -32,7 +32,7 @@ async fn a_crash_loop_is_not_kept_alive_by_calls() {
     breaker.pod_updated(&exited(1));
     callers.collect();
     assert_eq!((callers.waiting.len(), callers.turned_away), (0, 1));
-    // Whatever the kubelet does with it, calls neither wait nor count until it answers.
+    // Whatever the kubelet does with it, requests are neither queued nor counted until a probe succeeds.
     for facts in [runs_again(1), exited(1), held_back(1), runs_again(1), held_back(1)] {
         breaker.pod_updated(&facts);
         for _ in 0..5 {
@@ -51,7 +51,7 @@ async fn a_crash_loop_is_not_kept_alive_by_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_wake_that_fails_backoff_rejection_the_next_for_longer() {
+async fn each_failed_wake_extends_the_backoff() {
     let breaker = breaker(None, 10);
     let mut last = Duration::ZERO;
     for number in 1..=8 {
@@ -76,7 +76,7 @@ async fn each_wake_that_fails_backoff_rejection_the_next_for_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_dies_after_it_has_served_is_waited_for_once() {
+async fn a_container_that_ends_after_serving_is_waited_for_once() {
     let breaker = breaker(None, 10);
     serve(&breaker, 1);
     let mut callers = Callers::default();
@@ -88,7 +88,7 @@ async fn a_pod_that_dies_after_it_has_served_is_waited_for_once() {
     callers.collect();
     assert_eq!(callers.inside.len(), 1);
     callers.inside.clear();
-    // It dies twice without having answered between.
+    // It ends twice without serving in between.
     breaker.pod_updated(&exited(1));
     callers.enter(breaker.admit(&Target::ANY, || 1));
     breaker.pod_updated(&held_back(1));
@@ -97,7 +97,7 @@ async fn a_pod_that_dies_after_it_has_served_is_waited_for_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_image_that_comes_at_last_lets_calls_wait_again() {
+async fn requests_are_queued_again_once_the_image_is_pulled() {
     let breaker = breaker(None, 10);
     let ticket = park(&breaker);
     breaker.woken(REVISION, Ok(()));
@@ -109,7 +109,7 @@ async fn an_image_that_comes_at_last_lets_calls_wait_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_may_be_on_its_way_for_a_while() {
+async fn an_unschedulable_pod_fails_after_the_grace_period() {
     let breaker = breaker(None, 10);
     let mut callers = Callers::default();
     callers.enter(breaker.admit(&Target::ANY, || 1));
@@ -123,7 +123,7 @@ async fn a_node_may_be_on_its_way_for_a_while() {
     callers.collect();
     assert_eq!(callers.waiting.len(), 1);
     assert_eq!(callers.waiting[0].blocked_by().unwrap().reason, "Unschedulable", "who gives up is told what was known");
-    // The scheduler's words change; that does not begin the time anew.
+    // The scheduler's message changes, which does not restart the grace period.
     tokio::time::advance(Duration::from_secs(6)).await;
     breaker.pod_updated(&pending("0/2 nodes are available"));
     callers.enter(breaker.admit(&Target::ANY, || 1));
@@ -138,14 +138,14 @@ async fn a_node_may_be_on_its_way_for_a_while() {
     assert_eq!((callers.waiting.len(), callers.turned_away), (0, 2));
     assert_eq!(began.elapsed(), breaker.context().bounds.unschedulable_grace);
     assert_eq!(reason(breaker.admit(&Target::ANY, || 1)), "Unschedulable");
-    // A node comes.
+    // A node is added.
     breaker.pod_updated(&PodFacts { ip: None, ..facts(1) });
     callers.enter(breaker.admit(&Target::ANY, || 1));
     assert_eq!(callers.waiting.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_comes_in_time_fails_nobody() {
+async fn a_pod_scheduled_within_the_grace_period_rejects_nothing() {
     let breaker = breaker(None, 10);
     let mut callers = Callers::default();
     callers.enter(breaker.admit(&Target::ANY, || 1));
@@ -161,7 +161,7 @@ async fn a_node_that_comes_in_time_fails_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_operator_says_of_pods_counts_only_while_it_can_be_meant() {
+async fn a_pod_creation_failure_applies_only_to_a_woken_revision_without_pods() {
     let breaker = breaker(None, 10);
     let refused = failing("PodCreationFailed");
     let mut callers = Callers::default();
@@ -176,14 +176,14 @@ async fn what_the_operator_says_of_pods_counts_only_while_it_can_be_meant() {
     callers.collect();
     assert_eq!((callers.waiting.len(), callers.turned_away), (0, 1));
     assert_eq!(reason(breaker.admit(&Target::ANY, || 1)), "PodCreationFailed");
-    // It is tried again. The count still stands and so does the word: the next callers hear it without a new one.
+    // It is retried. Replica count and condition still stand: the next requests are rejected without another change.
     tokio::time::advance(Duration::from_secs(2)).await;
     callers.enter(breaker.admit(&Target::ANY, || 1));
     assert_eq!(callers.waiting.len(), 1);
     breaker.woken(REVISION, Err(WakeError::Awake));
     callers.collect();
     assert_eq!((callers.waiting.len(), callers.turned_away), (0, 2));
-    // Nothing stands in the way any more.
+    // Nothing blocks it any more.
     tokio::time::advance(Duration::from_secs(5)).await;
     breaker.set_pod_creation_failure(None);
     callers.enter(breaker.admit(&Target::ANY, || 1));

@@ -1,4 +1,4 @@
-//! Whatever happens in whatever order, the breaker keeps its promises.
+//! Invariants of the breaker under any sequence of events.
 
 use std::collections::HashMap;
 
@@ -14,18 +14,18 @@ const LIMITS: [Option<u32>; 6] = [Some(1), Some(2), Some(3), Some(12), Some(200)
 #[derive(Clone, Debug)]
 enum Act {
     Come,
-    /// One that a value binds.
+    /// With an affinity value.
     ComeWith(u64),
-    /// By the tag of one of the two revisions.
+    /// To the tag of one of the two revisions.
     ComeByTag(usize),
-    /// A copy for one of the two revisions.
+    /// A mirrored request to one of the two revisions.
     Copy(usize),
     /// Of those, by kind, one leaves the queue or ends.
     Go(usize, usize),
     Leave(usize),
     End(usize),
     Unreachable(usize),
-    /// The watch tells of a pod that has no address, or has one, or is ready as kubelet says.
+    /// The watch reports a pod without an address, with one, or as ready.
     Seen(u16),
     Starts(u16),
     Ready(u16),
@@ -35,7 +35,7 @@ enum Act {
     Gone(u16),
     Fail(u16),
     Limit(usize),
-    /// Shares of the two revisions, and which of them can be called by a tag. Shares of nothing leave them as they were.
+    /// Percentages of the two revisions, and which of them have a tag. Percentages of zero change nothing.
     Traffic(Option<u32>, [bool; 2]),
     Ramp,
     Woken,
@@ -66,7 +66,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// The even pods are of one revision, the odd ones of the other.
+/// Even pods are of one revision, odd ones of the other.
 fn revision_of(pod: u16) -> &'static str {
     if pod.is_multiple_of(2) { REVISION } else { OTHER }
 }
@@ -81,9 +81,9 @@ fn endpoints(breaker: &Breaker) -> Vec<Arc<Endpoint>> {
 
 struct Model {
     breaker: Arc<Breaker>,
-    /// Those who take what the shares give them.
+    /// Requests by traffic percentage.
     callers: Callers,
-    /// Those who came by the tag of each revision, and those who are copies.
+    /// Requests to the tag of each revision, and mirrored ones.
     tagged: [Callers; 2],
     mirrored: Callers,
     limit: Option<u32>,
@@ -187,7 +187,7 @@ impl Model {
         self.all().flat_map(|callers| &callers.inside)
     }
 
-    /// What holds after each act. `before` is what was in each pod before it.
+    /// Holds after each event. `before` is what was in flight in each pod before it.
     fn check(&self, before: &HashMap<*const Endpoint, u32>) -> Result<(), TestCaseError> {
         let Self { breaker, limit, .. } = self;
         let mut reservation: HashMap<*const Endpoint, u32> = HashMap::new();
@@ -195,7 +195,7 @@ impl Model {
             let endpoint = permit.endpoint();
             let now = endpoint.in_flight();
             let former = before.get(&Arc::as_ptr(endpoint)).copied().unwrap_or(0);
-            // A limit that was lowered takes nobody out of a pod, and lets nobody in.
+            // A lowered limit aborts no request, and grants none.
             prop_assert!(limit.is_none_or(|limit| now <= limit.max(former)), "{now} are in a pod, {former} were");
             *reservation.entry(Arc::as_ptr(endpoint)).or_default() += 1;
         }
@@ -242,7 +242,7 @@ impl Model {
         Ok(())
     }
 
-    /// Time passes: a pod that takes requests is not left idle for the sake of a crowd.
+    /// Time passes: a serving pod is not left idle because of the ramp.
     async fn settle(&mut self) -> Result<(), TestCaseError> {
         tokio::time::advance(Duration::from_secs(2)).await;
         for _ in 0..12 {
@@ -275,12 +275,12 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Never over the limit, first come first served, nobody waits while there is room, and nobody is lost.
+    /// The limit holds, grants are first in first out, nothing is queued while there is capacity, and nothing is lost.
     #[test]
-    fn the_gate_keeps_its_promises(limit in 0..LIMITS.len(), acts in prop::collection::vec(act(), 1..160)) {
+    fn breaker_invariants_hold(limit in 0..LIMITS.len(), acts in prop::collection::vec(act(), 1..160)) {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().start_paused(true).build().unwrap();
-        // Nothing is awaited between the acts, so probes and keepers do not run: the acts are all that happens.
+        // Nothing is awaited between the events, so probes and wake tasks do not run: the events are all that happens.
         runtime.block_on(async {
             let mut model = Model::new(LIMITS[limit]);
             for act in &acts {

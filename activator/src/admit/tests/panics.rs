@@ -1,10 +1,10 @@
-//! A defect in a task of a breaker does not stop the breaker.
+//! A panic in a task of a breaker does not stop the breaker.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 
-/// Panics at the first wakes, half of the time before it is asked to wait at all, and then wakes.
+/// Panics at the first wakes, every other time before it returns a future, and then succeeds.
 #[derive(Debug)]
 struct Broken {
     defects: AtomicU32,
@@ -25,7 +25,7 @@ impl Scaler for Broken {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_keeper_that_panics_is_begun_anew() {
+async fn a_wake_task_is_restarted_after_a_panic() {
     let ledger = Ledger::new();
     let metrics = Metrics::new(ledger.clone());
     let (woken, mut is_woken) = tokio::sync::watch::channel(0);
@@ -38,7 +38,7 @@ async fn a_keeper_that_panics_is_begun_anew() {
     assert!(context.metrics.encode().unwrap().contains(r#"rouse_activator_panics_total{task="wake"} 4"#));
     serve(&breaker, 1);
     drop(ticket.wait().await.unwrap());
-    // The next time it falls asleep it is woken as ever.
+    // The next wake from zero works as ever.
     breaker.pod_deleted(REVISION, "1");
     let mut ticket = park(&breaker);
     is_woken.wait_for(|n| *n >= 2).await.unwrap();
@@ -47,7 +47,7 @@ async fn a_keeper_that_panics_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn whoever_is_in_a_pod_when_its_task_panics_leaves_it() {
+async fn a_panic_releases_the_permit() {
     let breaker = breaker(Some(1), 10);
     serve(&breaker, 1);
     let task = tokio::spawn({

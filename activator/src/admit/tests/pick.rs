@@ -1,8 +1,8 @@
-//! Which pod a request goes to.
+//! Choice of a pod.
 
 use super::*;
 
-/// A breaker whose pods `1..=pods` serve.
+/// A breaker with serving pods `1..=pods`.
 fn serving(limit: Option<u32>, pods: u16) -> Arc<Breaker> {
     let breaker = breaker(limit, 1000);
     (1..=pods).for_each(|pod| serve(&breaker, pod));
@@ -32,8 +32,8 @@ async fn small_limits_fill_one_pod_after_the_other() {
 }
 
 #[tokio::test]
-async fn of_two_pods_the_less_loaded_gets_it_every_time() {
-    // Two picks that could fall on the same pod would send every fourth request to the busier one.
+async fn the_less_loaded_of_two_pods_is_picked_every_time() {
+    // Two picks that could be the same pod would send every fourth request to the busier one.
     for limit in [None, Some(1000)] {
         let breaker = serving(limit, 2);
         let mut inside = vec![];
@@ -53,8 +53,8 @@ async fn many_pods_are_loaded_evenly() {
 }
 
 #[tokio::test]
-async fn a_pod_without_room_is_no_choice() {
-    // With all but one full, whatever two are looked at, it is the one with room that gets it.
+async fn a_full_pod_is_not_picked() {
+    // All but one are full: whichever two are looked at, the one with capacity is picked.
     let breaker = serving(Some(20), 30);
     let inside = enter(&breaker, 599);
     assert_eq!(inside.len(), 599);
@@ -71,20 +71,20 @@ async fn a_draining_pod_gets_nothing_new() {
         breaker.pod_updated(&PodFacts { draining: true, ready: true, ..facts(2) });
         let inside = enter(&breaker, 6);
         assert_eq!((drained.in_flight(), inside.len()), (0, 6), "{limit:?}");
-        // A probe that was under way does not bring it back.
+        // A running probe does not bring it back.
         breaker.endpoint_ready(&drained);
         drop(inside);
         drop(enter(&breaker, 6));
         assert_eq!(drained.in_flight(), 0);
         let _inside = enter(&breaker, 6);
         assert_eq!(drained.in_flight(), 0, "{limit:?}");
-        // Spared after all, it serves again.
+        // It is no longer being removed, and serves again.
         breaker.pod_updated(&PodFacts { ready: true, ..facts(2) });
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_cannot_be_connected_to_is_put_aside_for_longer_each_time() {
+async fn an_unreachable_pod_is_ejected_for_longer_each_time() {
     let breaker = serving(Some(1), 1);
     let pod = endpoint(&breaker, 1).unwrap();
     for connect_failures in 0..5 {
@@ -97,7 +97,7 @@ async fn a_pod_that_cannot_be_connected_to_is_put_aside_for_longer_each_time() {
     let Ok(Admission::Queued(mut again)) = breaker.readmit(&Target::ANY, || 1, sequence, arrived) else {
         panic!("it has no other pod")
     };
-    // A probe finds it; that is no answer to a request, and does not make it as good as new.
+    // A successful probe is no response to a request, and does not reset the backoff.
     breaker.endpoint_ready(&pod);
     let Ok(Ok(mut permit)) = again.answer.try_recv() else { panic!("whoever came first goes first") };
     again.done = true;
@@ -109,7 +109,7 @@ async fn a_pod_that_cannot_be_connected_to_is_put_aside_for_longer_each_time() {
 }
 
 #[tokio::test]
-async fn one_that_is_put_aside_leaves_its_requests_to_the_others() {
+async fn requests_of_an_ejected_pod_go_to_the_others() {
     let breaker = serving(Some(5), 2);
     let first = endpoint(&breaker, 1).unwrap();
     let permit = enter(&breaker, 1).pop().unwrap();

@@ -1,16 +1,16 @@
-//! A crowd that waits is let in step by step, and spread over the pods that come.
+//! Ramp: queued requests are granted step by step, and spread over pods as they start.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_crowd_is_let_in_step_by_step() {
+async fn queued_requests_are_granted_step_by_step() {
     let breaker = breaker(None, 10_000);
     let mut callers = Callers::default();
     (0..1000).for_each(|_| callers.enter(breaker.admit(&Target::ANY, || 1)));
     serve(&breaker, 1);
     callers.collect();
     assert_eq!(callers.inside.len(), 100);
-    // One ends, and so there is room for it and for one more.
+    // One ends, so there is capacity for it and for one more.
     callers.inside.pop();
     callers.collect();
     assert_eq!(callers.inside.len(), 101);
@@ -22,12 +22,12 @@ async fn a_crowd_is_let_in_step_by_step() {
         callers.collect();
     }
     assert!(callers.waiting.is_empty());
-    // Nobody waits: whoever comes now goes in at once.
+    // The queue is empty: new requests are granted at once.
     callers.enter(breaker.admit(&Target::ANY, || 1));
     assert!(callers.waiting.is_empty());
 }
 
-/// So many wait, and so many pods were asked for.
+/// A breaker with this many queued requests, and the number of pods requested for them.
 fn woken(ramp_limit: usize) -> (Arc<Breaker>, Callers, u32) {
     let breaker = breaker(None, 10_000);
     let mut callers = Callers::default();
@@ -42,12 +42,12 @@ fn loads(breaker: &Breaker, pods: std::ops::RangeInclusive<u16>) -> Vec<u32> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_that_come_one_after_the_other_share_the_crowd() {
+async fn pods_that_start_one_after_the_other_share_the_queue() {
     let (breaker, mut callers, replicas) = woken(700);
     assert_eq!(replicas, 10);
     for pod in 1..=10 {
         serve(&breaker, pod);
-        // Time passes between one pod and the next, and requests end: the first pods do not take the others' share.
+        // Time passes between the pods, and requests end: the first pods do not take the share of the others.
         breaker.ramp();
         callers.collect();
         let ended = callers.inside.len() / 10;
@@ -63,7 +63,7 @@ async fn pods_that_come_one_after_the_other_share_the_crowd() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_that_do_not_come_are_not_waited_for_long() {
+async fn missing_pods_are_not_waited_for_long() {
     let (breaker, mut callers, replicas) = woken(700);
     assert_eq!(replicas, 10);
     serve(&breaker, 1);
@@ -84,7 +84,7 @@ async fn pods_that_do_not_come_are_not_waited_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_a_limit_each_pod_takes_what_it_may() {
+async fn with_a_concurrency_limit_there_is_no_ramp() {
     let breaker = breaker(Some(50), 10_000);
     let mut callers = Callers::default();
     (0..200).for_each(|_| callers.enter(breaker.admit(&Target::ANY, || 1)));

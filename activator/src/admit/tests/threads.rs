@@ -1,11 +1,11 @@
-//! The breaker among many threads.
+//! The breaker with many threads.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_limit_holds_between_threads() {
+async fn the_limit_holds_across_threads() {
     let breaker = breaker(Some(2), 10_000);
     serve(&breaker, 1);
     serve(&breaker, 2);

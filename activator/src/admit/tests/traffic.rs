@@ -1,4 +1,4 @@
-//! Shares, tags, and what becomes of those that wait when they change.
+//! Traffic percentages, tags, and queued requests when they change.
 
 use super::*;
 
@@ -13,12 +13,12 @@ fn same(value: &str) -> Target {
     Target::Traffic { affinity: Affinity::of(value.as_bytes()) }
 }
 
-/// A pod of a revision that serves.
+/// A serving pod of a revision.
 fn ready(revision: &str, number: u16) -> PodFacts {
     PodFacts { revision: revision.into(), ready: true, ..facts(number) }
 }
 
-/// What each revision has in pods and in its queue.
+/// Requests in flight and queued per revision.
 fn told(breaker: &Breaker) -> Vec<(String, u64, u64)> {
     let mut told = vec![];
     breaker.context().ledger.each(|demand| told.push((demand.revision.clone(), demand.in_flight, demand.queued)));
@@ -35,7 +35,7 @@ fn revision_of(entered: Result<Admission, Rejection>) -> String {
 }
 
 #[tokio::test]
-async fn a_tag_leads_to_its_revision_alone() {
+async fn a_tag_targets_its_revision_only() {
     let breaker = breaker(None, 10);
     let mut traffic = shares(&[(REVISION, 100)]);
     traffic.push(tag("next", NEW));
@@ -45,7 +45,7 @@ async fn a_tag_leads_to_its_revision_alone() {
     let mut callers = Callers::default();
     callers.enter(breaker.admit(&to(NEW), || 1));
     assert!(matches!(breaker.step(), Step::Wake { revision, replicas: 1 } if *revision == *NEW), "it is woken");
-    // Pods of the others are none of its, and its pods take no others.
+    // It does not use pods of the others, nor the others its pods.
     breaker.pod_updated(&ready(REVISION, 1));
     callers.collect();
     assert_eq!(callers.waiting.len(), 1);
@@ -59,7 +59,7 @@ async fn a_tag_leads_to_its_revision_alone() {
 }
 
 #[tokio::test]
-async fn a_tagged_revision_is_kept_without_pods_and_without_a_share() {
+async fn a_tagged_revision_is_kept_without_pods_and_traffic() {
     let breaker = breaker(None, 10);
     let mut traffic = shares(&[(REVISION, 100)]);
     traffic.push(tag("next", NEW));
@@ -70,7 +70,7 @@ async fn a_tagged_revision_is_kept_without_pods_and_without_a_share() {
     assert!(kept());
     breaker.set_traffic(&shares(&[(REVISION, 100)]));
     assert!(!kept(), "without its tag it is forgotten");
-    // The table of hosts may still lead here for a moment.
+    // The routing table may still point here for a moment.
     let ticket = match breaker.admit(&to(NEW), || 1) {
         Ok(Admission::Queued(ticket)) => ticket,
         other => panic!("{other:?}"),
@@ -82,7 +82,7 @@ async fn a_tagged_revision_is_kept_without_pods_and_without_a_share() {
 }
 
 #[tokio::test]
-async fn a_reader_hears_that_nobody_waits_at_a_revision_that_is_forgotten() {
+async fn a_removed_revision_is_reported_as_empty() {
     let breaker = breaker(None, 10);
     let ledger = &breaker.context().ledger;
     let queued = |mark: Option<u64>| {
@@ -99,7 +99,7 @@ async fn a_reader_hears_that_nobody_waits_at_a_revision_that_is_forgotten() {
     told.sort();
     assert_eq!(told, [(REVISION.to_owned(), 1, 1), (NEW.to_owned(), 0, 1)]);
     drop(waiting);
-    // One that was called by a tag, which is taken away.
+    // A request to a tag, which is removed.
     let ticket = match breaker.admit(&to(NEW), || 1) {
         Ok(Admission::Queued(ticket)) => ticket,
         other => panic!("{other:?}"),
@@ -112,7 +112,7 @@ async fn a_reader_hears_that_nobody_waits_at_a_revision_that_is_forgotten() {
 }
 
 #[tokio::test]
-async fn tags_without_shares_leave_the_shares_as_they_were() {
+async fn tags_without_percentages_do_not_change_the_traffic() {
     let breaker = breaker(None, 10);
     breaker.set_traffic(&[tag("next", NEW)]);
     breaker.pod_updated(&ready(REVISION, 1));
@@ -122,7 +122,7 @@ async fn tags_without_shares_leave_the_shares_as_they_were() {
 }
 
 #[tokio::test]
-async fn a_revision_that_stands_twice_has_both_shares() {
+async fn percentages_of_one_revision_add_up() {
     let breaker = breaker(None, 10);
     let mut traffic = shares(&[(REVISION, 40), (NEW, 20), (REVISION, 40)]);
     traffic[2].tag = Some("stable".into());
@@ -134,7 +134,7 @@ async fn a_revision_that_stands_twice_has_both_shares() {
 }
 
 #[tokio::test]
-async fn going_back_takes_those_that_wait_to_the_pods_that_are_there() {
+async fn a_rollback_moves_queued_requests_to_existing_pods() {
     let breaker = breaker(None, 100);
     breaker.pod_updated(&ready(REVISION, 1));
     breaker.set_traffic(&shares(&[(NEW, 100)]));
@@ -149,14 +149,14 @@ async fn going_back_takes_those_that_wait_to_the_pods_that_are_there() {
     assert_eq!((callers.inside.len(), callers.waiting.len()), (20, 1), "all but the one that asked for the new one");
     assert_eq!(told(&breaker), [(REVISION.to_owned(), 20, 0), (NEW.to_owned(), 0, 1)]);
     assert!(callers.inside.iter().all(|permit| permit.revision() == REVISION));
-    // What came by the tag is let in by a pod of the new one, if there is ever one.
+    // Requests to the tag are granted by a pod of the new revision only.
     breaker.pod_updated(&ready(NEW, 2));
     callers.collect();
     assert!(callers.waiting.is_empty());
 }
 
 #[tokio::test]
-async fn each_revision_is_woken_for_its_own_share() {
+async fn each_revision_is_woken_for_its_own_traffic() {
     let breaker = breaker(None, 2000);
     breaker.set_traffic(&shares(&[(REVISION, 90), (NEW, 10)]));
     let mut callers = Callers::default();
@@ -174,7 +174,7 @@ async fn each_revision_is_woken_for_its_own_share() {
 }
 
 #[tokio::test]
-async fn a_value_goes_to_one_revision_and_moves_only_to_the_one_that_grows() {
+async fn affinity_moves_clients_only_to_the_revision_that_grows() {
     let breaker = breaker(None, 10);
     for (revision, number) in [(REVISION, 1), (NEW, 2), (THIRD, 3)] {
         breaker.pod_updated(&ready(revision, number));
@@ -183,7 +183,7 @@ async fn a_value_goes_to_one_revision_and_moves_only_to_the_one_that_grows() {
     let places = || users.iter().map(|user| revision_of(breaker.admit(&same(user), || 1))).collect::<Vec<String>>();
     let mut former: Option<Vec<String>> = None;
     for percent in [0, 1, 10, 50, 70, 80] {
-        // One revision has a share of its own beside the roll-out.
+        // A third revision has traffic of its own beside the rollout.
         breaker.set_traffic(&shares(&[(REVISION, 20), (NEW, 80 - percent), (THIRD, percent)]));
         let now = places();
         assert_eq!(now, places(), "every time the same");
@@ -198,7 +198,7 @@ async fn a_value_goes_to_one_revision_and_moves_only_to_the_one_that_grows() {
 }
 
 #[tokio::test]
-async fn a_revision_that_is_named_is_kept_while_it_has_a_share() {
+async fn affinity_by_name_lasts_while_the_revision_has_traffic() {
     let breaker = breaker(None, 10);
     breaker.pod_updated(&ready(REVISION, 1));
     breaker.pod_updated(&ready(NEW, 2));
@@ -213,7 +213,7 @@ async fn a_revision_that_is_named_is_kept_while_it_has_a_share() {
 }
 
 #[tokio::test]
-async fn those_that_wait_stay_bound_by_their_value_when_the_shares_move() {
+async fn queued_requests_keep_their_affinity_when_traffic_moves() {
     let breaker = breaker(None, 1000);
     breaker.set_traffic(&shares(&[(THIRD, 100)]));
     let mut callers = Callers::default();
@@ -233,7 +233,7 @@ async fn those_that_wait_stay_bound_by_their_value_when_the_shares_move() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn copies_take_no_room_from_those_that_are_answered() {
+async fn mirrored_requests_take_no_queue_capacity() {
     let breaker = breaker(None, 2);
     let mut traffic = shares(&[(REVISION, 100)]);
     traffic.push(tag("next", NEW));

@@ -1,9 +1,9 @@
-//! When a revision is woken, and by what it is known that it is awake.
+//! When a revision is woken.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_wake_is_repeated_as_long_as_there_is_no_pod() {
+async fn a_wake_is_retried_until_there_is_a_pod() {
     let breaker = breaker(None, 10);
     assert_eq!(breaker.step(), Step::Done);
     let Ok(Admission::Queued(ticket)) = breaker.admit(&Target::ANY, || 1) else { panic!("there is no pod") };
@@ -21,7 +21,7 @@ async fn a_wake_is_repeated_as_long_as_there_is_no_pod() {
         tokio::time::sleep_until(until).await;
         assert_eq!(breaker.step(), wake);
     }
-    // A pod that is on its way is waited for; one that goes is replaced at once.
+    // A pod that is starting is waited for; one that is being removed is replaced at once.
     breaker.woken(REVISION, Ok(()));
     breaker.pod_updated(&PodFacts { ip: None, ..facts(1) });
     assert!(matches!(breaker.step(), Step::Wait(_)));
@@ -32,7 +32,7 @@ async fn a_wake_is_repeated_as_long_as_there_is_no_pod() {
 }
 
 #[tokio::test]
-async fn readiness_that_is_lost_is_believed() {
+async fn a_pod_that_becomes_unready_gets_no_requests() {
     let breaker = breaker(None, 10);
     breaker.pod_updated(&PodFacts { ready: true, ..facts(1) });
     assert!(matches!(breaker.admit(&Target::ANY, || 1), Ok(Admission::Granted(_))));
@@ -43,7 +43,7 @@ async fn readiness_that_is_lost_is_believed() {
 }
 
 #[tokio::test]
-async fn traffic_that_moves_takes_the_waiting_along_in_order() {
+async fn queued_requests_move_with_the_traffic_in_order() {
     let breaker = breaker(None, 10);
     let mut callers = Callers::default();
     (0..5).for_each(|_| callers.enter(breaker.admit(&Target::ANY, || 1)));

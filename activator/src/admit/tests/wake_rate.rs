@@ -1,4 +1,4 @@
-//! How often a function and its neighbours are woken.
+//! Rate limits of wakes, per function and namespace.
 
 use super::*;
 use crate::rate_limit::Rate;
@@ -20,7 +20,7 @@ fn breakers(bounds: Bounds, count: usize, cold_start: Duration) -> Vec<Arc<Break
     (0..count).map(|_| breaker_in(&context, &namespace, policy.clone())).collect()
 }
 
-/// Somebody comes; how long it takes until the function is woken.
+/// Queues a request, and returns the time until its wake.
 async fn wake(breaker: &Arc<Breaker>) -> Duration {
     let (began, ticket) = (Instant::now(), park(breaker));
     loop {
@@ -37,14 +37,14 @@ async fn wake(breaker: &Arc<Breaker>) -> Duration {
     took
 }
 
-/// The pod comes and goes.
+/// Creates and deletes a pod.
 fn pass(breaker: &Arc<Breaker>, pod: u16) {
     serve(breaker, pod);
     breaker.pod_deleted(REVISION, &pod.to_string());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_function_that_is_woken_too_often_waits_for_its_turn() {
+async fn wakes_of_a_function_are_rate_limited() {
     let breaker = &breakers(bounds(3, 1000), 1, 60 * SECOND)[0];
     let mut waits = vec![];
     for pod in 1..=5 {
@@ -54,13 +54,13 @@ async fn a_function_that_is_woken_too_often_waits_for_its_turn() {
     assert_eq!(waits, [0, 0, 0, 10, 10]);
     let told = breaker.context().metrics.encode().unwrap();
     assert!(told.contains(r#"rouse_activator_wakes_throttled_total{scope="function"} 2"#), "{told}");
-    // What rests is not throttled.
+    // After a pause there is no delay.
     tokio::time::advance(60 * SECOND).await;
     assert_eq!(wake(breaker).await, Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_turn_that_comes_too_late_is_told_at_once() {
+async fn a_request_is_rejected_at_once_if_its_wake_would_be_too_late() {
     let breaker = &breakers(bounds(1, 1000), 1, 5 * SECOND)[0];
     wake(breaker).await;
     pass(breaker, 1);
@@ -68,14 +68,14 @@ async fn a_turn_that_comes_too_late_is_told_at_once() {
     assert_eq!(refused, Rejection::Throttled { scope: Scope::Function, retry_after: 10 * SECOND });
     assert_eq!((breaker.queued(), breaker.context().budget.used()), (0, NOTHING));
     assert_eq!(breaker.step(), Step::Done);
-    // Those who are refused push nobody back.
+    // Rejected requests delay no others.
     tokio::time::advance(5 * SECOND).await;
     drop(park(breaker));
     assert_eq!(wake(breaker).await, 5 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn tries_that_wake_nothing_cost_nothing() {
+async fn failed_wakes_take_no_token() {
     let breaker = &breakers(bounds(1, 1), 1, 60 * SECOND)[0];
     let ticket = park(breaker);
     for _ in 0..5 {
@@ -98,7 +98,7 @@ async fn tries_that_wake_nothing_cost_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clients_that_come_and_leave_take_one_turn_only() {
+async fn clients_that_disconnect_take_one_token_only() {
     let breakers = breakers(bounds(2, 3), 2, 60 * SECOND);
     for _ in 0..100 {
         drop(park(&breakers[0]));
@@ -107,7 +107,7 @@ async fn clients_that_come_and_leave_take_one_turn_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn neighbours_get_their_turns_in_the_order_in_which_they_were_called() {
+async fn functions_of_a_namespace_are_woken_in_order() {
     let breakers = breakers(bounds(10, 2), 5, 60 * SECOND);
     let began = Instant::now();
     let tickets: Vec<_> = breakers.iter().map(park).collect();
@@ -124,7 +124,7 @@ async fn neighbours_get_their_turns_in_the_order_in_which_they_were_called() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retried_request_and_a_warm_one_need_no_turn() {
+async fn retried_and_warm_requests_take_no_token() {
     let breaker = &breakers(bounds(1, 1), 1, SECOND)[0];
     wake(breaker).await;
     serve(breaker, 1);

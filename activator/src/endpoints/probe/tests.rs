@@ -1,4 +1,4 @@
-//! The tries of a pod: in paused time over a network that is far and loses packets, and over loopback sockets.
+//! Probes: in paused time over a distant network that loses packets, and over loopback sockets.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -16,7 +16,7 @@ use crate::demand::Ledger;
 const MS: Duration = Duration::from_millis(1);
 
 #[tokio::test(start_paused = true)]
-async fn the_limit_follows_what_is_known() {
+async fn the_timeout_follows_the_round_trip_time() {
     let mut schedule = ProbeSchedule::new(Instant::now());
     let nothing = RoundTrip::default();
     let mut limits = vec![];
@@ -37,7 +37,7 @@ async fn the_limit_follows_what_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tries_become_rarer() {
+async fn the_probe_interval_grows() {
     let mut schedule = ProbeSchedule::new(Instant::now());
     let nobody = ProbeResult::NotYet { listens: false };
     assert_eq!(schedule.pause(&nobody), MIN_INTERVAL);
@@ -52,7 +52,7 @@ async fn tries_become_rarer() {
     assert_eq!(schedule.pause(&nobody), SLOW_INTERVAL);
 }
 
-/// From the moment the pod listens to its admission, over a network with this round trip that loses this share of packets.
+/// Time from the pod's listen to the successful probe, over a network with this round-trip time and packet loss.
 async fn admission(round_trip: Duration, loss: f64, seed: u64) -> Duration {
     let mut network = StdRng::seed_from_u64(seed);
     let began = Instant::now();
@@ -65,7 +65,7 @@ async fn admission(round_trip: Duration, loss: f64, seed: u64) -> Duration {
             sleep(limit).await;
             ProbeResult::TimedOut
         } else {
-            // It is decided when the packet is there, half way.
+            // The result is decided when the packet arrives, after half a round trip.
             sleep(round_trip / 2).await;
             let listening = Instant::now() >= listens;
             sleep(round_trip / 2).await;
@@ -86,7 +86,7 @@ async fn admission(round_trip: Duration, loss: f64, seed: u64) -> Duration {
 #[case::far_and_lossy(80 * MS, 0.02, 140, 900)]
 #[case::very_far(500 * MS, 0.02, 1100, 5000)]
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_listens_is_soon_known(
+async fn a_listening_pod_is_found_soon(
     #[case] round_trip: Duration,
     #[case] loss: f64,
     #[case] half: u32,
@@ -118,7 +118,7 @@ async fn listener() -> (TcpListener, SocketAddr) {
 }
 
 #[tokio::test]
-async fn a_refusal_teaches_how_far_a_pod_is() {
+async fn a_refused_connect_measures_the_round_trip() {
     let (listener, address) = listener().await;
     let mut schedule = ProbeSchedule::new(Instant::now());
     assert!(matches!(try_once(address, Protocol::Http1, None, &mut schedule).await, ProbeResult::Ready));
@@ -130,10 +130,10 @@ async fn a_refusal_teaches_how_far_a_pod_is() {
 }
 
 #[tokio::test]
-async fn a_network_that_says_nothing_is_tried_again_sooner_than_the_kernel_would() {
+async fn a_silent_network_is_probed_sooner_than_the_kernel_retransmits() {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-    // With room for one connection that nobody accepts; the kernel drops what asks for more.
+    // A backlog of one connection that nobody accepts; the kernel drops further SYNs.
     socket.listen(0).unwrap();
     socket.set_nonblocking(true).unwrap();
     let listener = TcpListener::from_std(socket.into()).unwrap();
@@ -155,7 +155,7 @@ async fn a_network_that_says_nothing_is_tried_again_sooner_than_the_kernel_would
 #[case("404 Not Found", false)]
 #[case("503 Service Unavailable", false)]
 #[tokio::test]
-async fn the_readiness_check_decides(#[case] status: &'static str, #[case] ready: bool) {
+async fn the_readiness_check_decides_whether_a_pod_is_ready(#[case] status: &'static str, #[case] ready: bool) {
     let (listener, address) = listener().await;
     let server = tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
@@ -174,7 +174,7 @@ async fn the_readiness_check_decides(#[case] status: &'static str, #[case] ready
 }
 
 #[tokio::test]
-async fn one_that_listens_and_says_nothing_to_the_check_is_not_ready() {
+async fn a_pod_that_does_not_respond_to_the_check_is_not_ready() {
     let (listener, address) = listener().await;
     let begun = Instant::now();
     let tried = try_once(address, Protocol::H2c, Some("/healthz"), &mut ProbeSchedule::new(Instant::now())).await;

@@ -77,7 +77,7 @@ fn breaker(directory: &Directory, host: &str) -> Arc<Breaker> {
 }
 
 #[tokio::test]
-async fn a_host_belongs_to_the_oldest_that_claims_it() {
+async fn the_oldest_claim_owns_a_host() {
     let mut directory = directory();
     let hosts = json!({"hosts": ["shop.example.org"]});
     directory.function_updated(&function("b", "young", "1", 20, &hosts));
@@ -95,7 +95,7 @@ async fn a_host_belongs_to_the_oldest_that_claims_it() {
 }
 
 #[tokio::test]
-async fn what_only_the_cluster_may_call_has_no_public_host() {
+async fn a_cluster_function_has_no_public_host() {
     let mut directory = directory();
     directory.function_updated(&function("a", "f", "1", 0, &json!({"hosts": ["f.example.org"]})));
     directory.function_updated(&function(
@@ -117,7 +117,7 @@ async fn what_only_the_cluster_may_call_has_no_public_host() {
 }
 
 #[tokio::test]
-async fn pods_may_be_seen_before_their_function() {
+async fn pods_may_appear_before_their_function() {
     let mut directory = directory();
     directory.pod_updated(&pod("f", "1"));
     directory.function_updated(&function("a", "f", "1", 0, &json!({})));
@@ -128,7 +128,7 @@ async fn pods_may_be_seen_before_their_function() {
 }
 
 #[tokio::test]
-async fn a_function_made_again_starts_anew() {
+async fn a_recreated_function_starts_afresh() {
     let mut directory = directory();
     directory.function_updated(&function("a", "f", "1", 0, &json!({})));
     let Ok(Admission::Queued(mut waiting)) = breaker(&directory, "f.a").admit(&Target::ANY, || 1) else {
@@ -146,7 +146,7 @@ async fn a_function_made_again_starts_anew() {
 }
 
 #[tokio::test]
-async fn a_list_takes_away_what_it_does_not_show() {
+async fn a_relist_removes_what_it_does_not_return() {
     let mut directory = directory();
     for name in ["kept", "unreadable", "gone"] {
         directory.function_updated(&function("a", name, name, 0, &json!({})));
@@ -171,7 +171,7 @@ async fn a_list_takes_away_what_it_does_not_show() {
 }
 
 #[tokio::test]
-async fn the_default_host_of_another_function_cannot_be_taken() {
+async fn the_default_host_of_another_function_cannot_be_claimed() {
     let mut directory = directory();
     let hosts = json!({"hosts": ["pay.shop.example.com", "fine.example.org"]});
     directory.function_updated(&function("a", "thief", "1", 10, &hosts));
@@ -203,7 +203,7 @@ async fn functions_of_a_namespace_share_a_host_by_paths_and_nobody_else_does() {
         find(&directory, Side::Public, "shop.example.org", "/x/../cart").unwrap_err(),
         RouteError::Ambiguous(crate::route::Ambiguous)
     );
-    // Its own default host has all of it: no route is about that.
+    // The default host belongs to its Function as a whole: no route applies to it.
     assert_eq!(owner_of_path(&directory, Side::Public, "cart.a.example.com", "/x").as_deref(), Some("a/cart"));
     assert_eq!(owner_of_path(&directory, Side::Cluster, "cart.a", "/x").as_deref(), Some("a/cart"));
     directory.function_deleted("a", "web");
@@ -216,7 +216,7 @@ async fn functions_of_a_namespace_share_a_host_by_paths_and_nobody_else_does() {
 }
 
 #[tokio::test]
-async fn a_tag_leads_to_its_revision_and_no_further_than_its_function_s_name() {
+async fn a_tag_host_routes_to_its_revision_and_yields_to_function_names() {
     let mut directory = directory();
     let spec =
         json!({"traffic": [{"latest": true, "percent": 100}, {"revision": "f-00001", "percent": 0, "tag": "old"}]});
@@ -239,7 +239,7 @@ async fn a_tag_leads_to_its_revision_and_no_further_than_its_function_s_name() {
         );
     }
     assert_eq!(find(&directory, Side::Public, "f.a.example.com", "/").unwrap().revision, None);
-    // A Function of that name has the host, although it is younger.
+    // A Function of that name has precedence, although it is younger.
     directory.function_updated(&function("a", "old-f", "2", 20, &json!({})));
     for (side, host) in [(Side::Public, "old-f.a.example.com"), (Side::Cluster, "old-f.a")] {
         assert_eq!(find(&directory, side, host, "/").unwrap().revision, None);
@@ -250,7 +250,7 @@ async fn a_tag_leads_to_its_revision_and_no_further_than_its_function_s_name() {
 }
 
 #[tokio::test]
-async fn a_namespace_claims_what_it_may() {
+async fn a_namespace_claims_only_allowed_hosts() {
     let mut directory = directory();
     let hosts = json!({"hosts": ["y.example.org", "z.example.net"]});
     directory.function_updated(&function("b", "old", "1", 10, &hosts));
@@ -260,9 +260,9 @@ async fn a_namespace_claims_what_it_may() {
     assert_eq!(owner(&directory, Side::Public, "z.example.net"), None, "no rule has it");
 }
 
-/// What is not about routes leaves the table alone: it is not even copied.
+/// Changes that are not about routes leave the table alone: it is not even copied.
 #[tokio::test]
-async fn a_change_of_something_else_does_not_touch_the_table() {
+async fn unrelated_changes_do_not_touch_the_table() {
     let mut directory = directory();
     let spec = json!({"routes": [{"path": "/a", "methods": ["GET"]}]});
     directory.function_updated(&function("a", "f", "1", 10, &spec));

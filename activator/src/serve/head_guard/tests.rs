@@ -15,7 +15,7 @@ const LIMITS: Limits = Limits {
     resets: 1,
 };
 
-/// What is passed of a text that comes in pieces of this size, and what is rejected.
+/// Returns what passes of a text that arrives in pieces of this size, and what is rejected.
 fn read(text: &[u8], step: usize) -> (Vec<u8>, Option<Rejected>) {
     let (mut reader, shared) = (HeadGuard::new(LIMITS), ConnectionState::default());
     let (mut kept, mut passed) = (vec![], vec![]);
@@ -46,7 +46,7 @@ fn read(text: &[u8], step: usize) -> (Vec<u8>, Option<Rejected>) {
     "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\n\n\r\n\r\n0A ;q=\"z\"\r\n0123456789\r\n0\r\nA: b\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"
 )]
 #[case::http2("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\n\n: x\n")]
-fn fine(#[case] text: &str) {
+fn valid_messages_pass(#[case] text: &str) {
     for step in 1..=text.len() {
         assert_eq!(read(text.as_bytes(), step), (text.as_bytes().to_vec(), None), "in steps of {step}");
     }
@@ -93,7 +93,7 @@ fn fine(#[case] text: &str) {
 #[case("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n")]
 #[case("GET /#x HTTP/1.1\r\nHost: a\r\n\r\n")]
 #[case("GET /\t HTTP/1.1\r\nHost: a\r\n\r\n")]
-fn a_head_is_refused_and_nothing_of_it_passes(#[case] text: &str) {
+fn nothing_of_an_invalid_head_passes(#[case] text: &str) {
     let before = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     for before in ["", before] {
         let text = [before, text].concat();
@@ -125,7 +125,7 @@ fn a_head_is_refused_and_nothing_of_it_passes(#[case] text: &str) {
 #[case("0\r\nTransfer-Encoding: chunked\r\n\r\n")]
 #[case("0\r\nHost: a\r\n\r\n")]
 #[case("0\r\nA: b\n\r\n")]
-fn a_body_is_refused_where_it_is_malformed(#[case] text: &str) {
+fn an_invalid_body_is_rejected_where_it_is_malformed(#[case] text: &str) {
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let text = [head, "1\r\nx\r\n", text].concat();
     for step in 1..=text.len() {
@@ -136,7 +136,7 @@ fn a_body_is_refused_where_it_is_malformed(#[case] text: &str) {
 }
 
 #[test]
-fn limits_hold_before_the_whole_has_come() {
+fn limits_apply_to_incomplete_heads() {
     let long = "x".repeat(400);
     let cases = [
         (format!("HEAD /{long}"), Fault::TargetTooLong),
@@ -164,7 +164,7 @@ fn limits_hold_before_the_whole_has_come() {
 #[rstest]
 #[case(true, b"anything\n: at all\n")]
 #[case(false, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")]
-fn what_follows_a_wish_for_another_protocol_waits_for_the_answer(#[case] tunnel: bool, #[case] rest: &[u8]) {
+fn bytes_after_an_upgrade_request_wait_for_its_response(#[case] tunnel: bool, #[case] rest: &[u8]) {
     let (mut reader, shared) = (HeadGuard::new(LIMITS), ConnectionState::default());
     let head = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\n\r\n";
     let all = [head.as_slice(), rest].concat();
@@ -172,6 +172,6 @@ fn what_follows_a_wish_for_another_protocol_waits_for_the_answer(#[case] tunnel:
     assert_eq!(reader.read(rest, &shared).pass, 0);
     reader.finish_upgrade(tunnel);
     assert_eq!(reader.read(rest, &shared), Inspected { pass: rest.len(), rejected: None });
-    // A tunnel stays one; after a request a malformed one is rejected.
+    // A tunnel stays one; otherwise an invalid request is rejected.
     assert_eq!(reader.read(b"\n", &shared).rejected.is_none(), tunnel);
 }

@@ -1,4 +1,4 @@
-//! Answers of pods that are not what HTTP allows: who called hears of it, and who calls next does not.
+//! Invalid responses of pods: the client of the request gets an error, and later requests are not affected.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -11,7 +11,8 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 
 const HOST: &str = "hello.default.example.com";
 
-/// A function whose pod answers `/bad` with these bytes, and everything else as it should. It never closes a connection.
+/// A function whose pod responds to `/bad` with these bytes, and to everything else with a valid response. It never
+/// closes a connection.
 async fn answering(bad: &'static [u8]) -> Rig {
     let port = raw_pod(move |head, mut stream| async move {
         let good = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine".as_slice();
@@ -26,7 +27,7 @@ async fn answering(bad: &'static [u8]) -> Rig {
     rig
 }
 
-/// The status of the answer to `/bad`, and its body if that has an end.
+/// The status of the response to `/bad`, and its body if that ends.
 async fn bad(rig: &Rig) -> (u16, Option<String>) {
     let mut client = Client::connect(rig.public).await;
     let request = Request::get("/bad").header("host", HOST).body(Full::default().boxed()).unwrap();
@@ -52,7 +53,7 @@ async fn check(name: &str, bytes: &'static [u8], status: u16, body: Option<&str>
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_a_502() {
+async fn an_unparsable_response_is_a_502() {
     for (name, bytes) in [
         ("not HTTP", b"hello\r\n\r\n".as_slice()),
         ("no status", b"HTTP/1.1\r\n\r\n"),
@@ -77,7 +78,7 @@ async fn what_cannot_be_read_is_a_502() {
 }
 
 #[tokio::test]
-async fn what_an_answer_has_too_much_is_for_nobody() {
+async fn surplus_bytes_of_a_response_are_dropped() {
     for (name, bytes, body) in [
         ("more than its length", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison".as_slice(), Some("ab")),
         ("more than nothing", b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", Some("")),
@@ -92,7 +93,7 @@ async fn what_an_answer_has_too_much_is_for_nobody() {
 }
 
 #[tokio::test]
-async fn interim_answers_without_end_are_cut_by_the_time_limit() {
+async fn endless_interim_responses_time_out() {
     let port = raw_pod(|head, mut stream| async move {
         if head.starts_with("GET /bad") {
             while stream.write_all(b"HTTP/1.1 102 Processing\r\nX: y\r\n\r\n").await.is_ok() {}
@@ -112,7 +113,7 @@ async fn interim_answers_without_end_are_cut_by_the_time_limit() {
         let public = rig.public;
         async move { get(public, HOST, "/bad").await }
     });
-    // Others are served meanwhile, and an interim answer or two are nothing special.
+    // Others are served meanwhile, and one or two interim responses are allowed.
     rig.in_flight("hello", 1).await;
     assert_eq!(get(rig.public, HOST, "/").await.text(), "fine");
     assert_eq!(timeout(GENEROUS, flooded).await.expect("it goes on").unwrap().status, 504);
@@ -120,7 +121,7 @@ async fn interim_answers_without_end_are_cut_by_the_time_limit() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_breaks_off_for_the_client() {
+async fn a_truncated_response_is_truncated_for_the_client() {
     for bytes in [
         b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".as_slice(),
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
