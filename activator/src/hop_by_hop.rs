@@ -63,14 +63,14 @@ impl Found {
 
 /// Removes internal headers from trailers, and fields that are allowed in a head only.
 pub(crate) fn clean_trailers(headers: &mut HeaderMap) {
-    let found = look(headers);
+    let found = scan(headers);
     strip(headers, &found);
     for name in &END_TO_END {
         headers.remove(name);
     }
 }
 
-pub(crate) fn look(headers: &HeaderMap) -> Found {
+pub(crate) fn scan(headers: &HeaderMap) -> Found {
     let mut found = Found::default();
     for (name, value) in headers {
         found.hop_by_hop |= match name.as_str() {

@@ -170,31 +170,31 @@ impl Metrics {
     #[must_use]
     pub fn function(self: &Arc<Self>, key: &FunctionKey) -> Arc<FunctionMetrics> {
         let mut functions = self.functions.lock();
-        let known = functions.entry(key.clone()).or_default();
-        known.upgrade().unwrap_or_else(|| {
+        let existing = functions.entry(key.clone()).or_default();
+        existing.upgrade().unwrap_or_else(|| {
             let new = Arc::new(FunctionMetrics {
                 metrics: self.clone(),
                 key: key.clone(),
                 classes: <[OnceLock<Counter>; 6]>::default(),
                 rejected: RejectCounters::default(),
             });
-            *known = Arc::downgrade(&new);
+            *existing = Arc::downgrade(&new);
             new
         })
     }
 
     /// Counts a request that was not routed to a function. `reason` is one of a few fixed words, never the client's.
-    pub fn unrouted(&self, reason: &'static str) {
+    pub fn record_unrouted(&self, reason: &'static str) {
         self.unrouted.get_or_create(&UnroutedLabels { reason }).inc();
     }
 
     /// Counts a scale patch. `result` is one of a few fixed words.
-    pub fn woken(&self, result: &'static str) {
+    pub fn record_wake(&self, result: &'static str) {
         self.wakes.get_or_create(&WakeLabels { result }).inc();
     }
 
     /// Counts a mirrored request. `result` is one of a few fixed words.
-    pub(crate) fn mirrored(&self, result: &'static str) {
+    pub(crate) fn record_mirrored(&self, result: &'static str) {
         self.mirrored.get_or_create(&MirrorLabels { result }).inc();
     }
 
@@ -204,12 +204,12 @@ impl Metrics {
     }
 
     /// Counts a wake that was delayed by a rate limit. `scope` is one of a few fixed words.
-    pub(crate) fn throttled(&self, scope: &'static str) {
+    pub(crate) fn record_delayed_wake(&self, scope: &'static str) {
         self.queue.throttled(scope);
     }
 
     /// Counts a panic. `task` is one of a few fixed words.
-    pub(crate) fn panicked(&self, task: &'static str) {
+    pub(crate) fn record_panic(&self, task: &'static str) {
         self.queue.panicked(task);
     }
 
@@ -234,7 +234,7 @@ impl FunctionMetrics {
     }
 
     /// Counts a request that was rejected before it reached a pod.
-    pub(crate) fn rejected(&self, reason: RejectReason) {
+    pub(crate) fn record_rejected(&self, reason: RejectReason) {
         self.metrics.queue.rejected(&self.rejected, &self.key, reason);
     }
 
@@ -250,7 +250,7 @@ impl FunctionMetrics {
 impl Drop for FunctionMetrics {
     fn drop(&mut self) {
         let mut functions = self.metrics.functions.lock();
-        if functions.get(&self.key).is_some_and(|known| known.strong_count() > 0) {
+        if functions.get(&self.key).is_some_and(|existing| existing.strong_count() > 0) {
             // Another user of the name was created concurrently, and counts by the same labels.
             return;
         }
@@ -297,15 +297,15 @@ mod tests {
     #[tokio::test]
     async fn a_recreated_function_keeps_counting_when_the_previous_one_ends() {
         let metrics = Metrics::new(Ledger::new());
-        let former = metrics.function(&FunctionKey::new("ns", "f"));
-        former.record_response(http::StatusCode::OK);
-        let anew = metrics.function(&FunctionKey::new("ns", "f"));
-        anew.record_response(http::StatusCode::OK);
-        drop(former);
-        anew.record_response(http::StatusCode::OK);
+        let previous = metrics.function(&FunctionKey::new("ns", "f"));
+        previous.record_response(http::StatusCode::OK);
+        let recreated = metrics.function(&FunctionKey::new("ns", "f"));
+        recreated.record_response(http::StatusCode::OK);
+        drop(previous);
+        recreated.record_response(http::StatusCode::OK);
         let line = r#"rouse_activator_requests_total{namespace="ns",function="f",code="2xx"}"#;
         assert!(metrics.encode().unwrap().contains(&format!("{line} 3")));
-        drop(anew);
+        drop(recreated);
         assert!(!metrics.encode().unwrap().contains(line));
         assert!(metrics.functions.lock().is_empty());
     }
@@ -319,11 +319,11 @@ mod tests {
         let function = metrics.function(&FunctionKey::new("ns", "f"));
         function.record_response(http::StatusCode::OK);
         function.record_response(http::StatusCode::IM_A_TEAPOT);
-        function.rejected(RejectReason::Deleted);
-        metrics.throttled("namespace");
+        function.record_rejected(RejectReason::Deleted);
+        metrics.record_delayed_wake("namespace");
         metrics.watch_queue(|| QueueUsage { requests: 3, bytes: 5 });
-        metrics.unrouted("unknown-host");
-        metrics.woken("awake");
+        metrics.record_unrouted("unknown-host");
+        metrics.record_wake("awake");
         let text = metrics.encode().unwrap();
         for line in [
             r#"rouse_activator_requests_total{namespace="ns",function="f",code="2xx"} 1"#,

@@ -37,7 +37,7 @@ pub(crate) fn catch_panic(task: &'static str, metrics: &Metrics, work: impl FnOn
 fn report(task: &'static str, metrics: &Metrics, panic: &(dyn Any + Send)) {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
-    metrics.panicked(task);
+    metrics.record_panic(task);
     tracing::error!(task, panic = text, "Task panicked; this is a bug, please report it");
 }
 

@@ -87,7 +87,7 @@ impl PodSocket {
     /// Hides a write error while a response can still be read. A pod that responds before it has read the whole
     /// request, and closes, makes the next write fail. What is written then is lost in any case, and the response is
     /// read first.
-    fn unless_it_has_said_something(
+    fn ignore_error_if_readable(
         &self,
         written: Poll<io::Result<usize>>,
         length: impl FnOnce() -> usize,
@@ -113,7 +113,7 @@ impl AsyncRead for PodSocket {
 impl AsyncWrite for PodSocket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = poll_write(&self.0, cx, bytes);
-        self.unless_it_has_said_something(written, || bytes.len())
+        self.ignore_error_if_readable(written, || bytes.len())
     }
 
     fn poll_write_vectored(
@@ -122,7 +122,7 @@ impl AsyncWrite for PodSocket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = poll_write_vectored(&self.0, cx, slices);
-        self.unless_it_has_said_something(written, || slices.iter().map(|slice| slice.len()).sum())
+        self.ignore_error_if_readable(written, || slices.iter().map(|slice| slice.len()).sum())
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,6 +1,7 @@
-//! The rooms of this crate, which are its top-level modules, and which of them may import which.
+//! Module order: which top-level module ("room") may import which, and why.
 //!
-//! The order is that of a request. An import against it, one that is not declared here, or a circle between files fails.
+//! The order is that of the request chain. The test fails on an import against it, on one that is not declared here,
+//! and on any circle between files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod imports;
@@ -9,7 +10,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use imports::Imports;
 
-/// From top to bottom: each room imports only rooms below it.
+/// All rooms, from top to bottom: a room imports only rooms below it.
 const ROOMS: [&str; 20] = [
     "run",
     "args",
@@ -33,7 +34,7 @@ const ROOMS: [&str; 20] = [
     "tcp",
 ];
 
-/// Which room imports which other, and why.
+/// All imports between rooms: from, to, and the reason.
 const ARROWS: &[(&str, &str, &str)] = &[
     ("run", "args", "The process is configured by flags"),
     ("run", "serve", "Binds and runs the listeners and the admin endpoints"),
@@ -152,11 +153,11 @@ fn imports_against_the_order_are_named() {
     assert_eq!(
         wrong,
         [
-            "c imports a and may not: c.rs -> a.rs: crate::a",
-            "b may import a, which is not below it in the order of the rooms",
-            "b may import a for no reason",
-            "a may import b and does not: the list is out of date",
-            "c has no place",
+            "undeclared import of a by c: c.rs -> a.rs: crate::a",
+            "declared import of a by b is against the order",
+            "declared import of a by b has no reason",
+            "declared import of b by a is unused",
+            "c is missing from the order",
         ]
     );
 }

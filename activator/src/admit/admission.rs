@@ -21,7 +21,7 @@ struct Arrival<'a> {
     sequence: u64,
     since: Instant,
     /// It was admitted before, and its pod could not be connected to.
-    back: bool,
+    readmitted: bool,
 }
 
 impl Breaker {
@@ -55,7 +55,7 @@ impl Breaker {
         self: &Arc<Self>,
         target: &Target,
         bytes: impl FnOnce() -> u64,
-        back: Option<(u64, Instant)>,
+        readmitted: Option<(u64, Instant)>,
     ) -> Result<Admission, Rejection> {
         let admission = self.with(|inner, effects| {
             // Loaded under the lock: once a lower limit was set, nothing is granted by the previous one.
@@ -68,7 +68,7 @@ impl Breaker {
                 Target::Traffic { affinity } => inner.choose_revision(affinity),
                 Target::Revision(name) | Target::Mirror(name) => self.index_of(inner, name),
             };
-            let (sequence, since) = back.unwrap_or_else(|| {
+            let (sequence, since) = readmitted.unwrap_or_else(|| {
                 inner.sequence += 1;
                 (inner.sequence, now)
             });
@@ -93,18 +93,18 @@ impl Breaker {
                 };
                 return Ok(Admission::Granted(permit));
             }
-            let arrival = Arrival { target, bytes: bytes(), sequence, since, back: back.is_some() };
-            let line = self.enqueue(inner, effects, chosen, &policy, now, &arrival);
-            if let Err(Rejection::Failing { .. }) = line {
+            let arrival = Arrival { target, bytes: bytes(), sequence, since, readmitted: readmitted.is_some() };
+            let queued = self.enqueue(inner, effects, chosen, &policy, now, &arrival);
+            if let Err(Rejection::Failing { .. }) = queued {
                 // A failure of the revision's pods counts as a failed request.
                 inner.revisions[chosen].account.record_outcome(true, None);
             }
-            line.map(Admission::Queued)
+            queued.map(Admission::Queued)
         });
         if let Err(rejection) = &admission
             && !matches!(target, Target::Mirror(_))
         {
-            self.metrics().rejected(rejection.reason());
+            self.metrics().record_rejected(rejection.reason());
         }
         admission
     }
@@ -124,8 +124,8 @@ impl Breaker {
             inner.refuse(&name, &rejection, effects);
             return Err(rejection);
         }
-        let asleep = revision.live().next().is_none();
-        let failing = match (revision.failing, asleep) {
+        let at_zero = revision.live().next().is_none();
+        let failing = match (revision.failing, at_zero) {
             (true, _) => revision.health.rejection(now),
             (false, true) => revision.health.backoff_rejection(now),
             (false, false) => None,
@@ -133,24 +133,22 @@ impl Breaker {
         if let Some(rejection) = failing {
             return Err(rejection);
         }
-        if asleep && !arrival.back {
+        if at_zero && !arrival.readmitted {
             let copy = matches!(arrival.target, Target::Mirror(_));
             self.reserve_wake(inner, chosen, now, if copy { Duration::ZERO } else { policy.cold_start })?;
         }
         let reservation = self.reserve_budget(inner, policy, arrival)?;
         let Arrival { target, sequence, since, .. } = *arrival;
-        let (sender, answer) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let revision = &mut inner.revisions[chosen];
         inner.waiting.add(&reservation);
-        revision
-            .queue
-            .insert(sequence, Waiter { answer: sender, arrived: since, reservation, binding: target.binding() });
+        revision.queue.insert(sequence, Waiter { sender, arrived: since, reservation, binding: target.binding() });
         revision.account.queue();
         // A pod may have capacity for queued requests and not for new ones, or the other way round.
-        inner.pump(self, chosen, policy.limit, effects);
+        inner.dispatch(self, chosen, policy.limit, effects);
         effects.start_wake_task = !std::mem::replace(&mut inner.wake_task_running, true);
         effects.notify = inner.revisions.get(chosen).is_some_and(|r| r.queue.len() == 1);
-        Ok(Ticket { breaker: self.clone(), sequence, answer, done: false })
+        Ok(Ticket { breaker: self.clone(), sequence, receiver, done: false })
     }
 
     /// Reserves what a queued request holds of the caps.
@@ -164,7 +162,7 @@ impl Breaker {
         if matches!(arrival.target, Target::Mirror(_)) {
             return Ok(QueueReservation::none());
         }
-        if arrival.back {
+        if arrival.readmitted {
             // It was admitted before: a queue that has filled up since does not cost it its position.
             return Ok(QueueReservation::past_cap(arrival.bytes, budgets));
         }
@@ -212,7 +210,7 @@ impl Breaker {
             return Err(Rejection::Throttled { scope, retry_after: wait });
         }
         if turn > now {
-            self.context.metrics.throttled(scope.word());
+            self.context.metrics.record_delayed_wake(scope.label());
         }
         inner.wakes.take(now);
         shared.take(now);

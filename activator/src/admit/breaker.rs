@@ -89,7 +89,7 @@ impl Breaker {
             if !revision.queue.is_empty() {
                 let policy = self.policy.load();
                 revision.request_ended(Instant::now(), endpoint, &policy);
-                inner.pump(self, index, policy.limit, effects);
+                inner.dispatch(self, index, policy.limit, effects);
             }
         });
     }
@@ -128,7 +128,7 @@ impl Breaker {
                     .iter()
                     .for_each(|revision| revision.account.set_outcome_counting(policy.count_outcomes));
                 self.policy.store(Arc::new(policy));
-                inner.pump_all(self, limit, effects);
+                inner.dispatch_all(self, limit, effects);
             });
         }
     }

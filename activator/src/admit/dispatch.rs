@@ -12,7 +12,7 @@ use super::{
 
 impl BreakerState {
     /// Grants the free slots of a revision's pods to its queue, first in first out.
-    pub(super) fn pump(&mut self, breaker: &Arc<Breaker>, index: usize, limit: Option<u32>, effects: &mut Effects) {
+    pub(super) fn dispatch(&mut self, breaker: &Arc<Breaker>, index: usize, limit: Option<u32>, effects: &mut Effects) {
         let Some(revision) = self.revisions.get_mut(index) else { return };
         let now = Instant::now();
         while !revision.queue.is_empty() {
@@ -43,15 +43,15 @@ impl BreakerState {
                 responded: false,
                 sent_at: None,
             };
-            effects.grants.push((waiter.answer, permit));
+            effects.grants.push((waiter.sender, permit));
         }
         revision.end_ramp();
     }
 
-    pub(super) fn pump_all(&mut self, breaker: &Arc<Breaker>, limit: Option<u32>, effects: &mut Effects) {
+    pub(super) fn dispatch_all(&mut self, breaker: &Arc<Breaker>, limit: Option<u32>, effects: &mut Effects) {
         for index in 0..self.revisions.len() {
             if !self.revisions[index].queue.is_empty() {
-                self.pump(breaker, index, limit, effects);
+                self.dispatch(breaker, index, limit, effects);
             }
         }
         effects.notify = true;
@@ -71,17 +71,17 @@ impl BreakerState {
 
 impl Effects {
     pub(super) fn apply(self, breaker: &Arc<Breaker>) {
-        for (answer, rejection, copy) in self.rejections {
+        for (sender, rejection, copy) in self.rejections {
             if !copy {
-                breaker.metrics().rejected(rejection.reason());
+                breaker.metrics().record_rejected(rejection.reason());
             }
             // The client may have disconnected.
-            drop(answer.send(Err(rejection)));
+            drop(sender.send(Err(rejection)));
         }
-        for (answer, permit) in self.grants {
+        for (sender, permit) in self.grants {
             // A permit whose ticket was dropped is released by its own drop, and its slot goes to the next in the
             // queue.
-            drop(answer.send(Ok(permit)));
+            drop(sender.send(Ok(permit)));
         }
         for (endpoint, delay, stop) in self.probes {
             breaker.context.prober.spawn(Arc::downgrade(breaker), endpoint, delay, stop);

@@ -110,10 +110,10 @@ impl Ticket {
     ///
     /// If the request is rejected.
     pub async fn wait(&mut self) -> Result<Permit, Rejection> {
-        let answer = (&mut self.answer).await;
+        let granted = (&mut self.receiver).await;
         self.done = true;
         // The sender is dropped without a value only when the breaker is dropped.
-        answer.unwrap_or(Err(Rejection::Deleted))
+        granted.unwrap_or(Err(Rejection::Deleted))
     }
 }
 

@@ -72,7 +72,7 @@ impl Breaker {
                 let name = revision.name.clone();
                 inner.refuse(&name, &rejection, effects);
             }
-            inner.pump_all(self, policy.limit, effects);
+            inner.dispatch_all(self, policy.limit, effects);
         });
     }
 
@@ -137,7 +137,7 @@ impl Breaker {
                     revision.failing = false;
                 }
             }
-            inner.pump_all(self, policy.limit, effects);
+            inner.dispatch_all(self, policy.limit, effects);
         });
     }
 
@@ -165,7 +165,7 @@ impl Breaker {
                     continue;
                 }
                 revision.ramp(now, &policy);
-                inner.pump(self, index, policy.limit, effects);
+                inner.dispatch(self, index, policy.limit, effects);
             }
         });
     }

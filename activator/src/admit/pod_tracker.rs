@@ -103,15 +103,15 @@ impl PodTracker {
 
     /// Applies the failure that the watch reports, and returns whether it is a new one.
     pub(super) fn apply_failure(&mut self, now: Instant, facts: &PodFacts, grace: Duration) -> bool {
-        let news = facts.failure.is_some() && self.last_reported != facts.failure;
+        let is_new = facts.failure.is_some() && self.last_reported != facts.failure;
         match &facts.failure {
-            Some(failure) if news => {
+            Some(failure) if is_new => {
                 // A container that ends after it has served is restarted at once, and queued requests wait for that.
                 // One that ends again before it has served is a failure.
                 let starts_again = std::mem::take(&mut self.has_served) && facts.ended == Ended::Now;
                 self.fails_from = match &self.failure {
                     // The scheduler's message changes with the nodes; the grace period goes on.
-                    Some(former) if former.reason == UNSCHEDULABLE && failure.reason == UNSCHEDULABLE => {
+                    Some(previous) if previous.reason == UNSCHEDULABLE && failure.reason == UNSCHEDULABLE => {
                         self.fails_from
                     }
                     _ if failure.reason == UNSCHEDULABLE => Some(now + grace),
@@ -126,7 +126,7 @@ impl PodTracker {
             Some(_) => {}
         }
         self.last_reported.clone_from(&facts.failure);
-        news
+        is_new
     }
 
     /// Stops the running probe.

@@ -61,7 +61,7 @@ pub enum Measure {
 impl Scope {
     /// Returns the value of the metric label `scope`.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::Function => "function",
             Self::Namespace => "namespace",

@@ -38,26 +38,26 @@ impl Revision {
     /// Picks a pod for one more request: with a small limit the first that has capacity, otherwise the less loaded of
     /// two random ones.
     pub(super) fn pick(&self, limit: Option<u32>, waited: bool) -> Option<usize> {
-        let room = |index: &usize| self.trackers[*index].has_capacity(limit, waited);
+        let has_capacity = |index: &usize| self.trackers[*index].has_capacity(limit, waited);
         let count = self.trackers.len();
         if count > 1 && limit.is_none_or(|limit| limit > SMALL_LIMIT) {
             let found = two_of(count, &mut rand::rng())
                 .into_iter()
-                .filter(room)
+                .filter(has_capacity)
                 .min_by_key(|index| self.trackers[*index].load());
             // Both may be full or draining while another pod has capacity.
-            found.or_else(|| (0..count).filter(room).min_by_key(|index| self.trackers[*index].load()))
+            found.or_else(|| (0..count).filter(has_capacity).min_by_key(|index| self.trackers[*index].load()))
         } else {
-            (0..count).find(room)
+            (0..count).find(has_capacity)
         }
     }
 
     /// Checks whether all pods fail. Returns a rejection the first time they do.
     pub(super) fn check_failing(&mut self, now: Instant) -> Option<Rejection> {
         let failing = self.live().next().is_some() && self.live().all(|tracker| tracker.is_failing(now));
-        let news = failing && !self.failing;
+        let newly_failing = failing && !self.failing;
         self.failing = failing;
-        let failure = self.live().find_map(|tracker| tracker.failure.clone()).filter(|_| news)?;
+        let failure = self.live().find_map(|tracker| tracker.failure.clone()).filter(|_| newly_failing)?;
         Some(self.health.record_failure(now, failure))
     }
 

@@ -73,12 +73,12 @@ pub struct Permit {
 pub struct Ticket {
     pub(super) breaker: Arc<Breaker>,
     pub(super) sequence: u64,
-    pub(super) answer: oneshot::Receiver<Result<Permit, Rejection>>,
+    pub(super) receiver: oneshot::Receiver<Result<Permit, Rejection>>,
     pub(super) done: bool,
 }
 
 /// Sends a queued request its permit or its rejection.
-pub(super) type Answer = oneshot::Sender<Result<Permit, Rejection>>;
+pub(super) type GrantSender = oneshot::Sender<Result<Permit, Rejection>>;
 
 /// What a breaker decides from, under its lock.
 #[derive(Debug)]
@@ -115,9 +115,9 @@ pub(super) struct Waiting {
 /// What to do after the lock is released: a task that is woken up may lock again at once.
 #[derive(Default)]
 pub(super) struct Effects {
-    pub(super) grants: Vec<(Answer, Permit)>,
+    pub(super) grants: Vec<(GrantSender, Permit)>,
     /// Each with whether it is for a mirrored request.
-    pub(super) rejections: Vec<(Answer, Rejection, bool)>,
+    pub(super) rejections: Vec<(GrantSender, Rejection, bool)>,
     pub(super) probes: Vec<(Arc<Endpoint>, Duration, CancellationToken)>,
     /// Start the wake task.
     pub(super) start_wake_task: bool,
@@ -166,7 +166,7 @@ pub(super) struct Wake {
 /// A queued request.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    pub(super) answer: oneshot::Sender<Result<Permit, Rejection>>,
+    pub(super) sender: oneshot::Sender<Result<Permit, Rejection>>,
     pub(super) arrived: Instant,
     /// What it holds of the caps.
     pub(super) reservation: QueueReservation,

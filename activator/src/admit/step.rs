@@ -92,7 +92,7 @@ impl BreakerState {
                 if matches!(rejection, Rejection::Failing { .. }) {
                     revision.account.record_outcome(true, None);
                 }
-                effects.rejections.push((waiter.answer, rejection.clone(), waiter.reservation.is_none()));
+                effects.rejections.push((waiter.sender, rejection.clone(), waiter.reservation.is_none()));
             }
         }
     }

@@ -130,7 +130,7 @@ impl Callers {
     fn collect(&mut self) {
         let mut granted = vec![];
         for mut ticket in std::mem::take(&mut self.waiting) {
-            match ticket.answer.try_recv() {
+            match ticket.receiver.try_recv() {
                 Ok(Ok(permit)) => {
                     ticket.done = true;
                     granted.push(permit);

@@ -50,7 +50,7 @@ impl Breaker {
             self.split.store(split, Ordering::Relaxed);
             inner.move_queued();
             inner.remove_unused_revisions();
-            inner.pump_all(self, self.policy.load().limit, effects);
+            inner.dispatch_all(self, self.policy.load().limit, effects);
         });
     }
 
@@ -100,18 +100,18 @@ impl BreakerState {
 
     /// Moves queued requests away from revisions that have no traffic any more.
     fn move_queued(&mut self) {
-        let mut homeless: BTreeMap<u64, Waiter> = BTreeMap::new();
+        let mut moving: BTreeMap<u64, Waiter> = BTreeMap::new();
         for revision in self.revisions.iter_mut().filter(|r| r.percent == 0) {
             for (sequence, waiter) in std::mem::take(&mut revision.queue) {
                 if waiter.binding == Binding::Revision {
                     revision.queue.insert(sequence, waiter);
                 } else {
                     revision.account.leave();
-                    homeless.insert(sequence, waiter);
+                    moving.insert(sequence, waiter);
                 }
             }
         }
-        for (sequence, waiter) in homeless {
+        for (sequence, waiter) in moving {
             let chosen = self.choose_revision(&match waiter.binding {
                 Binding::Affinity(value) => Affinity::Value(value),
                 Binding::Revision | Binding::Any => Affinity::None,

@@ -18,12 +18,12 @@ use crate::{supervise, wake::WakeError};
 /// The breaker starts no second one until this one has found the queue empty, so it must survive a panic.
 pub(crate) fn spawn(breaker: Arc<Breaker>) {
     let metrics = breaker.context().metrics.clone();
-    supervise::spawn("wake", metrics, move || keep(breaker.clone()));
+    supervise::spawn("wake", metrics, move || run(breaker.clone()));
 }
 
-async fn keep(breaker: Arc<Breaker>) {
+async fn run(breaker: Arc<Breaker>) {
     let mut ramped = Instant::now();
-    while let Some(until) = turn(&breaker).await {
+    while let Some(until) = run_due_steps(&breaker).await {
         tokio::select! {
             () = breaker.notified() => {}
             () = sleep_until(until) => {}
@@ -36,7 +36,7 @@ async fn keep(breaker: Arc<Breaker>) {
 }
 
 /// Runs all steps that are due. Returns the time of the next one, or `None` if the queue is empty.
-async fn turn(breaker: &Arc<Breaker>) -> Option<Instant> {
+async fn run_due_steps(breaker: &Arc<Breaker>) -> Option<Instant> {
     loop {
         match breaker.step() {
             Step::Done => return None,
@@ -51,7 +51,7 @@ async fn turn(breaker: &Arc<Breaker>) -> Option<Instant> {
                         () = tokio::time::sleep(RAMP_INTERVAL) => breaker.ramp(),
                     }
                 };
-                breaker.context().metrics.woken(result.as_ref().map_or_else(WakeError::word, |()| "woken"));
+                breaker.context().metrics.record_wake(result.as_ref().map_or_else(WakeError::label, |()| "woken"));
                 breaker.woken(&revision, result);
             }
         }

@@ -28,35 +28,35 @@ impl Pods {
     /// Called with the breaker locked, as is every start of a request: a reader that sees a pod as draining sees all
     /// requests that were sent to it.
     pub(super) fn see(&mut self, id: &str, endpoint: Option<&Arc<Endpoint>>, draining: bool) -> bool {
-        let index = self.0.iter().position(|known| *known.id == *id).unwrap_or_else(|| {
+        let index = self.0.iter().position(|tracked| *tracked.id == *id).unwrap_or_else(|| {
             self.0.push(TrackedPod { id: id.into(), endpoints: vec![], draining: false, gone: false });
             self.0.len() - 1
         });
-        let known = &mut self.0[index];
-        known.gone = false;
+        let tracked = &mut self.0[index];
+        tracked.gone = false;
         if let Some(endpoint) = endpoint
-            && !known.endpoints.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(endpoint)))
+            && !tracked.endpoints.iter().any(|tracked| std::ptr::eq(tracked.as_ptr(), Arc::as_ptr(endpoint)))
         {
-            known.endpoints.retain(|former| former.strong_count() > 0);
-            known.endpoints.push(Arc::downgrade(endpoint));
+            tracked.endpoints.retain(|previous| previous.strong_count() > 0);
+            tracked.endpoints.push(Arc::downgrade(endpoint));
         }
-        std::mem::replace(&mut known.draining, draining) != draining
+        std::mem::replace(&mut tracked.draining, draining) != draining
     }
 
     /// Handles a pod that was deleted. Its requests are reported until they end. Returns whether the report changes.
     pub(super) fn remove(&mut self, id: &str) -> bool {
-        let Some(known) = self.0.iter_mut().find(|known| *known.id == *id) else { return false };
-        known.gone = true;
-        let told = known.draining || known.in_flight() > 0;
-        known.draining = true;
+        let Some(tracked) = self.0.iter_mut().find(|tracked| *tracked.id == *id) else { return false };
+        tracked.gone = true;
+        let told = tracked.draining || tracked.in_flight() > 0;
+        tracked.draining = true;
         self.forget();
         told
     }
 
     /// Handles the deletion of all pods.
     pub(super) fn remove_all(&mut self) {
-        for known in &mut self.0 {
-            (known.gone, known.draining) = (true, true);
+        for tracked in &mut self.0 {
+            (tracked.gone, tracked.draining) = (true, true);
         }
         self.forget();
     }
@@ -64,16 +64,16 @@ impl Pods {
     /// Returns the pods that have requests or are draining.
     pub(super) fn tell(&mut self) -> Vec<PodDemand> {
         self.forget();
-        let tell = |known: &TrackedPod| {
-            let in_flight = known.in_flight();
-            let pod = || known.id.split('/').next().unwrap_or_default().to_owned();
-            (known.draining || in_flight > 0).then(|| PodDemand { pod: pod(), in_flight, draining: known.draining })
+        let tell = |tracked: &TrackedPod| {
+            let in_flight = tracked.in_flight();
+            let pod = || tracked.id.split('/').next().unwrap_or_default().to_owned();
+            (tracked.draining || in_flight > 0).then(|| PodDemand { pod: pod(), in_flight, draining: tracked.draining })
         };
         self.0.iter().filter_map(tell).collect()
     }
 
     fn forget(&mut self) {
-        self.0.retain(|known| !known.gone || known.in_flight() > 0);
+        self.0.retain(|tracked| !tracked.gone || tracked.in_flight() > 0);
     }
 }
 
@@ -116,16 +116,16 @@ mod tests {
 
     #[test]
     fn requests_are_reported_until_they_end_even_if_the_pod_is_deleted() {
-        let (mut pods, former, now) = (Pods::default(), endpoint(1), endpoint(2));
-        pods.see("a/1", Some(&former), false);
-        former.start_request();
+        let (mut pods, previous, now) = (Pods::default(), endpoint(1), endpoint(2));
+        pods.see("a/1", Some(&previous), false);
+        previous.start_request();
         pods.see("a/1", Some(&now), false);
         now.start_request();
         assert_eq!(told(&mut pods), [("a".into(), 2, false)], "it has another address");
         assert!(pods.remove("a/1"));
         assert_eq!(told(&mut pods), [("a".into(), 2, true)]);
         now.end_request();
-        former.end_request();
+        previous.end_request();
         assert_eq!(told(&mut pods), []);
         assert!(pods.0.is_empty());
     }

@@ -42,13 +42,13 @@ impl Peer {
 
     /// Sets whether the connection uses TLS that ends in this process.
     #[must_use]
-    pub(crate) fn by_tls(mut self, secure: bool) -> Self {
+    pub(crate) fn with_tls(mut self, secure: bool) -> Self {
         self.secure = secure;
         self
     }
 
     /// Returns the IP address as a header value.
-    pub(crate) fn text(&self) -> &HeaderValue {
+    pub(crate) fn ip(&self) -> &HeaderValue {
         &self.text
     }
 

@@ -58,8 +58,8 @@ impl Endpoint {
     /// Returns a pooled connection, if there is one.
     pub(crate) fn pooled(&self) -> Option<Connection> {
         let sender = match self.protocol {
-            Protocol::Http1 => Sender::Http1(self.pool.idle()?),
-            Protocol::H2c => Sender::Http2(self.pool.shared()?),
+            Protocol::Http1 => Sender::Http1(self.pool.take_idle()?),
+            Protocol::H2c => Sender::Http2(self.pool.http2()?),
         };
         Some(Connection { sender, reused: true })
     }
@@ -96,7 +96,7 @@ impl Endpoint {
                         tracing::debug!(%error, "Connection to a pod ended with an error");
                     }
                 });
-                self.pool.share(&sender);
+                self.pool.set_http2(&sender);
                 Sender::Http2(sender)
             }
         };
@@ -125,7 +125,7 @@ impl Connection {
     /// Returns the connection to the pool after the end of the response.
     pub(crate) fn recycle(self, endpoint: &Arc<Endpoint>) {
         if let Sender::Http1(sender) = self.sender {
-            endpoint.pool.keep(sender);
+            endpoint.pool.put(sender);
         }
     }
 }

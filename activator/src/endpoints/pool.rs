@@ -33,7 +33,7 @@ struct Idle {
 }
 
 impl Pool {
-    pub(super) fn idle(&self) -> Option<http1::SendRequest<RequestBody>> {
+    pub(super) fn take_idle(&self) -> Option<http1::SendRequest<RequestBody>> {
         let now = Instant::now();
         let mut list = self.http1.lock();
         let mut busy = vec![];
@@ -58,7 +58,7 @@ impl Pool {
         found
     }
 
-    pub(super) fn keep(&self, sender: http1::SendRequest<RequestBody>) {
+    pub(super) fn put(&self, sender: http1::SendRequest<RequestBody>) {
         if sender.is_closed() {
             return;
         }
@@ -72,13 +72,13 @@ impl Pool {
         list.push_back(Idle { sender, since: now });
     }
 
-    pub(super) fn shared(&self) -> Option<http2::SendRequest<RequestBody>> {
+    pub(super) fn http2(&self) -> Option<http2::SendRequest<RequestBody>> {
         self.http2.lock().as_ref().filter(|sender| !sender.is_closed()).cloned()
     }
 
     /// Shares an HTTP/2 connection. Of two requests that connect at once the first connection stays, the other ends
     /// with its request.
-    pub(super) fn share(&self, sender: &http2::SendRequest<RequestBody>) {
+    pub(super) fn set_http2(&self, sender: &http2::SendRequest<RequestBody>) {
         let mut shared = self.http2.lock();
         if shared.as_ref().is_none_or(http2::SendRequest::is_closed) {
             *shared = Some(sender.clone());

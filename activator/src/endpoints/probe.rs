@@ -198,7 +198,7 @@ impl Prober {
         // lost again.
         let limit = READINESS_TIMEOUT + 3 * schedule.limit(general).min(MAX_TIMEOUT / 2);
         let good = timeout(limit, check(TokioIo::new(stream), endpoint, path)).await;
-        let ready = good.is_ok_and(|answer| answer.is_ok_and(|good| good));
+        let ready = good.is_ok_and(|response| response.is_ok_and(|good| good));
         Ok(if ready { ProbeResult::Ready } else { ProbeResult::NotYet { listens: true } })
     }
 }
@@ -219,11 +219,11 @@ async fn check(
     let status = match endpoint.protocol {
         Protocol::Http1 => {
             let (mut sender, connection) = http1::handshake(io).await?;
-            answer(sender.send_request(request(path.to_owned())?), connection).await?
+            status_of(sender.send_request(request(path.to_owned())?), connection).await?
         }
         Protocol::H2c => {
             let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
-            answer(sender.send_request(request(format!("http://{host}{path}"))?), connection).await?
+            status_of(sender.send_request(request(format!("http://{host}{path}"))?), connection).await?
         }
     };
     Ok(status.is_success() || status.is_redirection())
@@ -231,16 +231,16 @@ async fn check(
 
 /// Returns the status of the response. The connection is driven here and not in its own task, so that it ends with the
 /// probe.
-async fn answer(
-    answer: impl Future<Output = hyper::Result<Response<Incoming>>>,
+async fn status_of(
+    response: impl Future<Output = hyper::Result<Response<Incoming>>>,
     connection: impl Future<Output = hyper::Result<()>>,
 ) -> hyper::Result<StatusCode> {
-    let mut answer = std::pin::pin!(answer);
+    let mut response = std::pin::pin!(response);
     tokio::select! {
         biased;
-        answer = &mut answer => Ok(answer?.status()),
+        response = &mut response => Ok(response?.status()),
         // Many servers respond and close at once; the end of the connection is then seen together with the response.
-        _ = connection => Ok(answer.await?.status()),
+        _ = connection => Ok(response.await?.status()),
     }
 }
 

@@ -30,7 +30,13 @@ pub(super) fn select_target(
 }
 
 /// Sets the affinity cookie on a response, if affinity is by cookie and the client does not have it already.
-pub(super) fn set_cookie(breaker: &Breaker, policy: &Policy, target: &Target, permit: &Permit, answer: &mut HeaderMap) {
+pub(super) fn set_cookie(
+    breaker: &Breaker,
+    policy: &Policy,
+    target: &Target,
+    permit: &Permit,
+    response: &mut HeaderMap,
+) {
     let (Some(AffinityKey::Cookie(name)), Target::Traffic { affinity }) = (&policy.affinity, target) else { return };
     let known = matches!(affinity, Affinity::Revision(revision) if **revision == *permit.revision());
     if known || !breaker.is_split() {
@@ -38,7 +44,7 @@ pub(super) fn set_cookie(breaker: &Breaker, policy: &Policy, target: &Target, pe
     }
     // Names of revisions and cookies are valid header values.
     if let Ok(cookie) = HeaderValue::try_from(format!("{name}={}; Path=/; HttpOnly; SameSite=Lax", permit.revision())) {
-        answer.append(header::SET_COOKIE, cookie);
+        response.append(header::SET_COOKIE, cookie);
     }
 }
 

@@ -137,7 +137,7 @@ impl Proxy {
         let route = match routed {
             Ok(route) => route,
             Err(problem) => {
-                self.metrics.unrouted(problem.kind().name());
+                self.metrics.record_unrouted(problem.kind().name());
                 let mut response = local_response(problem.response(None, id_text()).map(Body::full), bodiless);
                 if problem.kind().closes() && parts.version <= Version::HTTP_11 {
                     response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
@@ -148,11 +148,11 @@ impl Proxy {
         };
 
         // 2. Responses without a pod: method not allowed, CORS preflight, redirect to HTTPS.
-        let (answer, grant) = self.respond_locally(side, &peer, &route, &parts, id_text());
+        let (response, grant) = self.respond_locally(side, &peer, &route, &parts, id_text());
         let Route { breaker, revision, rules } = route;
         drop(rules);
-        if let Some(answer) = answer {
-            let mut response = local_response(answer, bodiless);
+        if let Some(response) = response {
+            let mut response = local_response(response, bodiless);
             breaker.metrics().record_response(response.status());
             self.finish_response(&peer, &mut response);
             return Ok(response);
@@ -166,11 +166,11 @@ impl Proxy {
         let target = affinity::select_target(revision, &breaker, &policy, &parts.headers);
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
         let mut request = Some(Request::from_parts(parts, RequestBody::new(body, progress.clone())));
-        let answered = self.send_to_pod(&breaker, &target, &policy, &peer, &mut request, progress.as_ref()).await;
+        let responded = self.send_to_pod(&breaker, &target, &policy, &peer, &mut request, progress.as_ref()).await;
 
         // 4. Respond.
-        let response = match answered {
-            Ok(answer) => self.relay_response(answer, &peer, client, &target, &policy, progress),
+        let response = match responded {
+            Ok(response) => self.relay_response(response, &peer, client, &target, &policy, progress),
             Err(Abort::Respond(problem)) => Err(problem),
             Err(Abort::ClientGone) => return Err(ClientGone),
         };
@@ -223,7 +223,7 @@ impl Proxy {
         let (decision, grant) =
             route.rules.as_ref().map_or((RuleDecision::Forward, None), |rules| rules.evaluate(parts));
         let elsewhere = || (self.https_redirect && side == Side::Public && !peer.secure).then(|| to_https(parts))?;
-        let answer = match decision {
+        let response = match decision {
             RuleDecision::Forward => {
                 let Some(location) = elsewhere() else { return (None, grant) };
                 let mut response = Response::new(Body::empty());
@@ -253,7 +253,7 @@ impl Proxy {
                 response
             }
         };
-        (Some(answer), None)
+        (Some(response), None)
     }
 
     /// Gets a permit, waiting for it if necessary, and sends the request to its pod; to another pod if the connect
@@ -390,8 +390,8 @@ impl Proxy {
             response.headers_mut().insert(header::UPGRADE, protocol);
             response.map(|_| Body::empty())
         } else {
-            let silence = policy.idle.zip(progress);
-            response.map(|body| Body::pod(body, connection, permit, silence))
+            let idle_timeout = policy.idle.zip(progress);
+            response.map(|body| Body::pod(body, connection, permit, idle_timeout))
         };
         if let Some(cold) = cold {
             self.metrics.cold_starts.observe(cold.queue.as_secs_f64());

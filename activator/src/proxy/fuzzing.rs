@@ -174,7 +174,7 @@ impl Bench {
         let seen = Arc::new(Mutex::new(vec![]));
         let service = service_fn({
             let (seen, table) = (seen.clone(), self.table.clone());
-            move |request| answer(request, peer.clone(), table.clone(), seen.clone())
+            move |request| respond(request, peer.clone(), table.clone(), seen.clone())
         });
         let heads = HeadGuard::new(LIMITS);
         let coming = bytes.to_vec();
@@ -206,7 +206,7 @@ impl Drop for Shown<'_> {
 }
 
 /// Does what the proxy does with a request, up to the router and, if it found a route, past it.
-async fn answer(
+async fn respond(
     request: Request<Incoming>,
     peer: Arc<Peer>,
     table: Arc<Table>,

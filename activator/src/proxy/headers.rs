@@ -11,13 +11,13 @@ use rouse_crds::function::Protocol;
 use super::trace;
 use crate::{
     downstream::Peer,
-    hop_by_hop::{Found, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, look, strip, tokens},
+    hop_by_hop::{Found, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, scan, strip, tokens},
     route::came_by_tls,
 };
 
 /// Rewrites the head of a request for a function. Returns whether the client asks for a protocol upgrade.
 pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer) -> bool {
-    let found = look(&parts.headers);
+    let found = scan(&parts.headers);
     let upgrade = wanted_upgrade(parts, &found);
     strip(&mut parts.headers, &found);
     if found.trailers {
@@ -82,7 +82,7 @@ fn path_of(uri: &Uri) -> PathAndQuery {
 ///
 /// If the framing is ambiguous: the end of the body is not certain.
 pub(super) fn toward_client(headers: &mut HeaderMap) -> Result<(), &'static str> {
-    let found = look(headers);
+    let found = scan(headers);
     if found.has_transfer_encoding() && headers.contains_key(header::CONTENT_LENGTH) {
         return Err("the response has both Transfer-Encoding and Content-Length");
     }
@@ -122,9 +122,9 @@ fn forwarded(parts: &mut Parts, peer: &Peer) {
     let length = element.iter().map(|part| part.len()).sum();
     append(headers, &header::FORWARDED, &element, length);
     if headers.contains_key(X_FORWARDED_FOR) {
-        append(headers, &X_FORWARDED_FOR, &[peer.text().as_bytes()], peer.text().len());
+        append(headers, &X_FORWARDED_FOR, &[peer.ip().as_bytes()], peer.ip().len());
     } else {
-        headers.insert(X_FORWARDED_FOR, peer.text().clone());
+        headers.insert(X_FORWARDED_FOR, peer.ip().clone());
     }
     if !headers.contains_key(X_FORWARDED_HOST) {
         headers.insert(X_FORWARDED_HOST, host);
@@ -133,9 +133,9 @@ fn forwarded(parts: &mut Parts, peer: &Peer) {
 
 /// Appends an element of `length` bytes to a list header.
 fn append(headers: &mut HeaderMap, name: &HeaderName, element: &[&[u8]], length: usize) {
-    let former = || headers.get_all(name).iter().map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
-    let mut list = Vec::with_capacity(former().map(|value| value.len() + 2).sum::<usize>() + length);
-    for value in former() {
+    let previous = || headers.get_all(name).iter().map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
+    let mut list = Vec::with_capacity(previous().map(|value| value.len() + 2).sum::<usize>() + length);
+    for value in previous() {
         list.extend_from_slice(value);
         list.extend_from_slice(b", ");
     }

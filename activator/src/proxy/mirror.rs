@@ -150,12 +150,12 @@ impl Mirror {
         // Bounded by its permit; its timeouts end it.
         tokio::spawn(async move {
             let result = send(&permit.breaker, revision, copy, pending).await;
-            metrics.mirrored(result.word());
+            metrics.record_mirrored(result.label());
         });
     }
 
     fn count(&self, result: MirrorResult) {
-        self.metrics.mirrored(result.word());
+        self.metrics.record_mirrored(result.label());
     }
 
     fn permit(&self, breaker: &Arc<Breaker>) -> Option<MirrorPermit> {
@@ -181,7 +181,7 @@ impl Drop for MirrorPermit {
 
 impl MirrorResult {
     /// Returns the value of the metric label `result`.
-    fn word(self) -> &'static str {
+    fn label(self) -> &'static str {
         match self {
             Self::Responded => "responded",
             Self::Failed => "failed",
@@ -225,10 +225,15 @@ async fn send(
     if policy.count_outcomes {
         permit.mark_sent();
     }
-    answer(breaker, &policy, permit, copy).await
+    read_response(breaker, &policy, permit, copy).await
 }
 
-async fn answer(breaker: &Arc<Breaker>, policy: &Policy, permit: Permit, copy: Request<RequestBody>) -> MirrorResult {
+async fn read_response(
+    breaker: &Arc<Breaker>,
+    policy: &Policy,
+    permit: Permit,
+    copy: Request<RequestBody>,
+) -> MirrorResult {
     let timer = ConnectionTimer::default();
     match forward(permit, &mut Some(copy), &breaker.context().dialer, policy, None, &timer).await {
         Forwarded::Response(response, connection, mut permit) => {

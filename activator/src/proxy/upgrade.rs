@@ -30,7 +30,7 @@ pub(super) fn tunnel(tunnels: &TaskTracker, client: OnUpgrade, pod: OnUpgrade, p
     tunnels.spawn(async move {
         let both = tokio::time::timeout(CHANGE_LIMIT, async { tokio::try_join!(client, pod) });
         match both.await {
-            Ok(Ok((client, pod))) => carry(client, pod, idle).await,
+            Ok(Ok((client, pod))) => copy_both(client, pod, idle).await,
             Ok(Err(error)) => tracing::debug!(%error, "Protocol upgrade failed"),
             Err(_) => tracing::debug!("Protocol upgrade timed out"),
         }
@@ -38,7 +38,7 @@ pub(super) fn tunnel(tunnels: &TaskTracker, client: OnUpgrade, pod: OnUpgrade, p
     });
 }
 
-async fn carry(client: Upgraded, pod: Upgraded, idle: Option<Duration>) {
+async fn copy_both(client: Upgraded, pod: Upgraded, idle: Option<Duration>) {
     let progress = idle.map(|limit| (limit, Progress::new()));
     let (client, mut pod) = (TokioIo::new(client), TokioIo::new(pod));
     let mut client = TrackedStream { io: client, progress: progress.as_ref().map(|(_, progress)| progress.clone()) };
@@ -48,7 +48,7 @@ async fn carry(client: Upgraded, pod: Upgraded, idle: Option<Duration>) {
             Ok((up, down)) => tracing::debug!(up, down, "Tunnel closed"),
             Err(error) => tracing::debug!(%error, "Tunnel failed"),
         },
-        limit = silence(progress) => {
+        limit = idle_timeout(progress) => {
             tracing::debug!(?limit, "Tunnel reached its idle timeout");
             // Both sides see a close, as if the other had closed. There is nobody to report an error to.
             drop(tokio::join!(client.shutdown(), pod.shutdown()));
@@ -57,7 +57,7 @@ async fn carry(client: Upgraded, pod: Upgraded, idle: Option<Duration>) {
 }
 
 /// Completes when no byte passed for the limit.
-async fn silence(progress: Option<(Duration, Arc<Progress>)>) -> Duration {
+async fn idle_timeout(progress: Option<(Duration, Arc<Progress>)>) -> Duration {
     let Some((limit, progress)) = progress else { return std::future::pending().await };
     loop {
         let until = progress.last() + limit;
@@ -75,7 +75,7 @@ struct TrackedStream<T> {
 }
 
 impl<T> TrackedStream<T> {
-    fn note(&self) {
+    fn record(&self) {
         if let Some(progress) = &self.progress {
             progress.touch();
         }
@@ -86,7 +86,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for TrackedStream<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.io).poll_read(cx, buffer);
         if read.is_ready() {
-            self.note();
+            self.record();
         }
         read
     }
@@ -96,7 +96,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for TrackedStream<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         if written.is_ready() {
-            self.note();
+            self.record();
         }
         written
     }

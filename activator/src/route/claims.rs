@@ -41,7 +41,7 @@ impl Claims {
     pub(super) fn of(&self, function: &Function) -> Vec<Arc<Claim>> {
         let claims = match self.side {
             Side::Public => rouse_crds::hosts::ownership::claims(function, &self.rules.template),
-            Side::Cluster => names_in_the_cluster(function),
+            Side::Cluster => cluster_names(function),
         };
         claims.into_iter().map(Arc::new).collect()
     }
@@ -51,11 +51,11 @@ impl Claims {
     pub(super) fn change(
         &mut self,
         table: &Table,
-        former: &[Arc<Claim>],
+        previous: &[Arc<Claim>],
         now: &[Arc<Claim>],
         route: impl Fn(&Claim) -> Option<Route>,
     ) {
-        for claim in former {
+        for claim in previous {
             if let Some(claimed) = self.hosts.get_mut(&claim.host)
                 && let Ok(at) = claimed.claims.binary_search(claim)
             {
@@ -68,7 +68,7 @@ impl Claims {
                 claimed.claims.insert(at, claim.clone());
             }
         }
-        let touched: BTreeSet<&str> = former.iter().chain(now).map(|claim| &*claim.host).collect();
+        let touched: BTreeSet<&str> = previous.iter().chain(now).map(|claim| &*claim.host).collect();
         if let Some(pending) = &mut self.pending {
             pending.extend(touched.into_iter().map(Into::into));
             return;
@@ -119,7 +119,7 @@ impl Claims {
 
 /// Returns the names of a Function and its tags inside the cluster, `name.namespace`, with the paths of the routes that
 /// apply to every host. The name of a Function has precedence over an equal name of a tag.
-fn names_in_the_cluster(function: &Function) -> BTreeSet<Claim> {
+fn cluster_names(function: &Function) -> BTreeSet<Claim> {
     let claimant = Claimant::of(function);
     let Claimant { namespace, name, .. } = &claimant;
     let mut names = vec![(format!("{name}.{namespace}"), Form::Default, None)];

@@ -224,10 +224,10 @@ mod tests {
     #[case("https://*.example.org:8443", "https://a.example.org:8443", true)]
     #[case("https://app.example.org", "null", false)]
     fn allowed_origins(#[case] pattern: &str, #[case] origin: &'static str, #[case] may: bool) {
-        let mut answer = HeaderMap::new();
-        cors(json!({"allowOrigins": [pattern]})).grant(&headers(&[("origin", origin)])).write(&mut answer);
-        assert_eq!(answer.get("access-control-allow-origin").map(|v| v.to_str().unwrap()), may.then_some(origin));
-        assert_eq!(answer["vary"], "Origin", "whoever it is");
+        let mut response = HeaderMap::new();
+        cors(json!({"allowOrigins": [pattern]})).grant(&headers(&[("origin", origin)])).write(&mut response);
+        assert_eq!(response.get("access-control-allow-origin").map(|v| v.to_str().unwrap()), may.then_some(origin));
+        assert_eq!(response["vary"], "Origin", "whoever it is");
     }
 
     #[test]
@@ -240,11 +240,11 @@ mod tests {
             ("x-total", "5"),
         ];
         let cors = cors(json!({"allowOrigins": ["https://a.example"], "exposeHeaders": ["x-total", "etag"]}));
-        let mut answer = headers(&own);
-        cors.grant(&headers(&[("origin", "https://a.example")])).write(&mut answer);
+        let mut response = headers(&own);
+        cors.grant(&headers(&[("origin", "https://a.example")])).write(&mut response);
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
-            shown(&answer),
+            shown(&response),
             [
                 pair("access-control-allow-origin", "https://a.example"),
                 pair("access-control-expose-headers", "x-total, etag"),
@@ -254,16 +254,16 @@ mod tests {
             ]
         );
         for origin in [&[("origin", "https://b.example")][..], &[]] {
-            let mut answer = headers(&own);
-            cors.grant(&headers(origin)).write(&mut answer);
-            assert_eq!(answer.len(), 3, "{answer:?}");
+            let mut response = headers(&own);
+            cors.grant(&headers(origin)).write(&mut response);
+            assert_eq!(response.len(), 3, "{response:?}");
         }
         let mut twice = HeaderMap::new();
         twice.append("origin", HeaderValue::from_static("https://a.example"));
         twice.append("origin", HeaderValue::from_static("https://b.example"));
-        let mut answer = HeaderMap::new();
-        cors.grant(&twice).write(&mut answer);
-        assert!(!answer.contains_key("access-control-allow-origin"));
+        let mut response = HeaderMap::new();
+        cors.grant(&twice).write(&mut response);
+        assert!(!response.contains_key("access-control-allow-origin"));
         let mut varied = headers(&[("vary", "accept, ORIGIN")]);
         cors.grant(&headers(&[])).write(&mut varied);
         assert_eq!(varied.get_all("vary").iter().count(), 1);
@@ -271,9 +271,9 @@ mod tests {
 
     #[test]
     fn any_origin_gets_the_same_response() {
-        let mut answer = HeaderMap::new();
-        cors(json!({"allowOrigins": ["*"]})).grant(&HeaderMap::new()).write(&mut answer);
-        assert_eq!((answer.len(), &answer["access-control-allow-origin"]), (1, &HeaderValue::from_static("*")));
+        let mut response = HeaderMap::new();
+        cors(json!({"allowOrigins": ["*"]})).grant(&HeaderMap::new()).write(&mut response);
+        assert_eq!((response.len(), &response["access-control-allow-origin"]), (1, &HeaderValue::from_static("*")));
     }
 
     #[test]
@@ -283,12 +283,12 @@ mod tests {
             ("access-control-request-method", "PUT"),
             ("access-control-request-headers", "x-one,x-two"),
         ]);
-        let answer = cors(json!({"allowOrigins": ["https://a.example"], "allowCredentials": true, "maxAge": "1h"}))
+        let response = cors(json!({"allowOrigins": ["https://a.example"], "allowCredentials": true, "maxAge": "1h"}))
             .grant(&asked)
             .preflight(&asked);
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
-            shown(&answer),
+            shown(&response),
             [
                 pair("access-control-allow-credentials", "true"),
                 pair("access-control-allow-headers", "x-one,x-two"),
@@ -299,14 +299,14 @@ mod tests {
             ]
         );
         let named = json!({"allowOrigins": ["*"], "allowHeaders": ["x-only"], "allowMethods": ["PUT"]});
-        let answer = cors(named).grant(&asked).preflight(&asked);
+        let response = cors(named).grant(&asked).preflight(&asked);
         assert_eq!(
-            (&answer["access-control-allow-headers"], &answer["access-control-allow-methods"]),
+            (&response["access-control-allow-headers"], &response["access-control-allow-methods"]),
             (&HeaderValue::from_static("x-only"), &HeaderValue::from_static("PUT"))
         );
-        assert_eq!(answer["access-control-max-age"], "600");
-        let answer = cors(json!({"allowOrigins": ["https://b.example"]})).grant(&asked).preflight(&asked);
-        assert_eq!(answer.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["vary"]);
+        assert_eq!(response["access-control-max-age"], "600");
+        let response = cors(json!({"allowOrigins": ["https://b.example"]})).grant(&asked).preflight(&asked);
+        assert_eq!(response.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["vary"]);
     }
 
     #[rstest]

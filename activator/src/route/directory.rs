@@ -28,7 +28,7 @@ pub struct Directory {
     context: Arc<Context>,
     table: Arc<Table>,
     functions: HashMap<FunctionKey, FunctionEntry>,
-    /// Pods by the Function that their labels name, whether or not it is known.
+    /// Pods by the Function that their labels name, whether or not it is entry.
     pods: HashMap<FunctionKey, HashMap<Box<str>, PodEntry>>,
     /// Claims to public hosts.
     public: Claims,
@@ -86,15 +86,15 @@ impl Directory {
         let key = key_of(&function.metadata);
         self.listed_functions.insert(key.clone());
         let uid = function.metadata.uid.as_deref().unwrap_or_default();
-        if self.functions.get(&key).is_some_and(|known| *known.breaker.id().uid != *uid) {
+        if self.functions.get(&key).is_some_and(|entry| *entry.breaker.id().uid != *uid) {
             // It was recreated, and the watch missed the deletion.
             self.function_deleted(&key.namespace, &key.name);
         }
         let policy = Policy::from(&function.spec);
         let breaker = match self.functions.get(&key) {
-            Some(known) => {
-                known.breaker.set_policy(policy);
-                known.breaker.clone()
+            Some(entry) => {
+                entry.breaker.set_policy(policy);
+                entry.breaker.clone()
             }
             None => self.open(&key, uid, policy),
         };
@@ -107,7 +107,7 @@ impl Directory {
                 refused.map(|c| PodFailure { reason: c.reason.clone(), message: c.message.clone() }),
             );
         }
-        // After the traffic, so that a tag points to a known revision.
+        // After the traffic, so that a tag points to a entry revision.
         self.set_routes(&key, function);
     }
 
@@ -119,9 +119,9 @@ impl Directory {
     /// Handles a Function that was deleted.
     pub fn function_deleted(&mut self, namespace: &str, name: &str) {
         let key = FunctionKey::new(namespace, name);
-        let Some(known) = self.functions.remove(&key) else { return };
-        self.claim(&known, &[], &[]);
-        known.breaker.close();
+        let Some(entry) = self.functions.remove(&key) else { return };
+        self.claim(&entry, &[], &[]);
+        entry.breaker.close();
         self.namespaces.retain(|_, namespace| namespace.strong_count() > 0);
     }
 
@@ -135,13 +135,13 @@ impl Directory {
         let key = FunctionKey::new(namespace, function);
         self.listed_pods.insert((key.clone(), name.clone()));
         let facts = PodFacts::of(pod, revision);
-        if let Some(known) = self.functions.get(&key).filter(|known| *known.breaker.id().uid == *uid) {
-            known.breaker.pod_updated(&facts);
+        if let Some(entry) = self.functions.get(&key).filter(|entry| *entry.breaker.id().uid == *uid) {
+            entry.breaker.pod_updated(&facts);
         }
-        let former =
+        let previous =
             self.pods.entry(key.clone()).or_default().insert(name, PodEntry { uid: uid.into(), facts: facts.clone() });
-        if let Some(former) = former.filter(|former| former.facts.id != facts.id) {
-            self.detach_pod(&key, &former);
+        if let Some(previous) = previous.filter(|previous| previous.facts.id != facts.id) {
+            self.detach_pod(&key, &previous);
         }
     }
 
@@ -208,30 +208,30 @@ impl Directory {
     /// Updates hosts, paths and tags of a Function in the routing table, if they have changed.
     fn set_routes(&mut self, key: &FunctionKey, function: &Function) {
         let (public, cluster) = (self.public.of(function), self.cluster.of(function));
-        let Some(known) = self.functions.get_mut(key) else { return };
+        let Some(entry) = self.functions.get_mut(key) else { return };
         let rules: Box<[_]> = function.spec.routes.iter().flatten().map(|r| RouteRules::new(r).map(Arc::new)).collect();
         let status = function.status.iter().flat_map(|status| &status.traffic);
         let tags: Box<[_]> =
             status.filter_map(|t| Some((t.tag.as_deref()?.into(), t.revision.as_str().into()))).collect();
-        if *known.public == *public && *known.cluster == *cluster && known.rules == rules && known.tags == tags {
+        if *entry.public == *public && *entry.cluster == *cluster && entry.rules == rules && entry.tags == tags {
             return;
         }
-        let former = FunctionEntry {
-            breaker: known.breaker.clone(),
-            public: std::mem::replace(&mut known.public, public.into()),
-            cluster: std::mem::replace(&mut known.cluster, cluster.into()),
-            rules: std::mem::replace(&mut known.rules, rules),
-            tags: std::mem::replace(&mut known.tags, tags),
+        let previous = FunctionEntry {
+            breaker: entry.breaker.clone(),
+            public: std::mem::replace(&mut entry.public, public.into()),
+            cluster: std::mem::replace(&mut entry.cluster, cluster.into()),
+            rules: std::mem::replace(&mut entry.rules, rules),
+            tags: std::mem::replace(&mut entry.tags, tags),
         };
-        let (public, cluster) = (known.public.clone(), known.cluster.clone());
-        self.claim(&former, &public, &cluster);
+        let (public, cluster) = (entry.public.clone(), entry.cluster.clone());
+        self.claim(&previous, &public, &cluster);
     }
 
     /// Replaces the claims of a Function.
-    fn claim(&mut self, former: &FunctionEntry, public: &[Arc<Claim>], cluster: &[Arc<Claim>]) {
+    fn claim(&mut self, previous: &FunctionEntry, public: &[Arc<Claim>], cluster: &[Arc<Claim>]) {
         let Self { functions, table, .. } = self;
-        self.public.change(table, &former.public, public, |claim| route_of(functions, claim));
-        self.cluster.change(table, &former.cluster, cluster, |claim| route_of(functions, claim));
+        self.public.change(table, &previous.public, public, |claim| route_of(functions, claim));
+        self.cluster.change(table, &previous.cluster, cluster, |claim| route_of(functions, claim));
     }
 
     fn remove_pod(&mut self, key: &FunctionKey, name: &str) {
@@ -245,8 +245,8 @@ impl Directory {
 
     /// Removes a pod from its breaker.
     fn detach_pod(&self, key: &FunctionKey, pod: &PodEntry) {
-        if let Some(known) = self.functions.get(key).filter(|known| *known.breaker.id().uid == *pod.uid) {
-            known.breaker.pod_deleted(&pod.facts.revision, &pod.facts.id);
+        if let Some(entry) = self.functions.get(key).filter(|entry| *entry.breaker.id().uid == *pod.uid) {
+            entry.breaker.pod_deleted(&pod.facts.revision, &pod.facts.id);
         }
     }
 }
@@ -260,7 +260,7 @@ impl FunctionEntry {
     /// Returns where a claim leads; nowhere if it is for a tag that has no revision yet.
     fn route(&self, claim: &Claim) -> Option<Route> {
         let revision = match &claim.tag {
-            Some(tag) => Some(self.tags.iter().find(|(known, _)| known == tag)?.1.clone()),
+            Some(tag) => Some(self.tags.iter().find(|(name, _)| name == tag)?.1.clone()),
             None => None,
         };
         let rules = claim.route.and_then(|index| self.rules.get(index)?.clone());

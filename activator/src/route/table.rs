@@ -115,8 +115,8 @@ impl Table {
         }
     }
 
-    /// Sets all routes of a host, sorted by path. `former` are the paths that it had.
-    pub(super) fn set(&self, side: Side, host: &str, former: &[Box<str>], now: &[(Box<str>, Route)]) {
+    /// Sets all routes of a host, sorted by path. `previous` are the paths that it had.
+    pub(super) fn set(&self, side: Side, host: &str, previous: &[Box<str>], now: &[(Box<str>, Route)]) {
         let hosts = match side {
             Side::Public => &self.public,
             Side::Cluster => &self.cluster,
@@ -138,7 +138,7 @@ impl Table {
             },
         );
         let kept = |path: &str| now.binary_search_by(|(kept, _)| (**kept).cmp(path)).is_ok();
-        for path in former.iter().filter(|path| ***path != *ROOT && !kept(path)) {
+        for path in previous.iter().filter(|path| ***path != *ROOT && !kept(path)) {
             hosts.set(&key(path), None);
         }
     }
@@ -191,8 +191,8 @@ impl Hosts {
 
     fn set(&self, key: &str, entry: Option<Entry>) {
         let shard = self.shard(key);
-        let former = shard.load();
-        let same = match (former.get(key), &entry) {
+        let previous = shard.load();
+        let same = match (previous.get(key), &entry) {
             (Some(one), Some(other)) => one.same(other),
             (None, None) => true,
             _ => false,
@@ -200,7 +200,7 @@ impl Hosts {
         if same {
             return;
         }
-        let mut entries = HashMap::clone(&former);
+        let mut entries = HashMap::clone(&previous);
         match entry {
             Some(entry) => entries.insert(key.into(), entry),
             None => entries.remove(key),

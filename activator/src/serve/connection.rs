@@ -124,16 +124,16 @@ impl Server {
                 }
             },
         };
-        let answer = move |request, peer| proxy.clone().serve(side, peer, request);
-        self.serve_by((stream, tls), address, permit, answer).await;
+        let response = move |request, peer| proxy.clone().serve(side, peer, request);
+        self.serve_with((stream, tls), address, permit, response).await;
     }
 
-    async fn serve_by<A, F>(
+    async fn serve_with<A, F>(
         &self,
         (stream, tls): (Arc<TcpStream>, Option<Secured>),
         address: SocketAddr,
         permit: OwnedSemaphorePermit,
-        answer: A,
+        response: A,
     ) where
         A: Fn(Request<Incoming>, Arc<Peer>) -> F,
         F: Future<Output = Result<Response<Body>, ClientGone>> + Send + 'static,
@@ -146,8 +146,8 @@ impl Server {
             Ok(None) => return,
             Err(error) => return tracing::debug!(%error, "Connection ended before its first request"),
         };
-        let peer = Arc::new(Peer::new(address, heads.clone(), self.limits.headers).by_tls(secure));
-        let service = service_fn(|request| answer(request, peer.clone()));
+        let peer = Arc::new(Peer::new(address, heads.clone(), self.limits.headers).with_tls(secure));
+        let service = service_fn(|request| response(request, peer.clone()));
         let io = TokioIo::new(socket);
         let watcher = DisconnectWatcher { stream, shared: heads, written, secure };
         let ended = match version {
@@ -244,11 +244,13 @@ mod tests {
         tokio::spawn(async move {
             while let Ok((stream, address)) = listener.accept().await {
                 let (server, permit) = (server.clone(), permits.clone().acquire_owned().await.unwrap());
-                let answer = |request: Request<Incoming>, _| async move {
+                let response = |request: Request<Incoming>, _| async move {
                     assert_ne!(request.uri().path(), "/panic", "as it is told to");
                     Ok(Response::new(Body::full("fine".into())))
                 };
-                tokio::spawn(async move { server.serve_by((Arc::new(stream), None), address, permit, answer).await });
+                tokio::spawn(
+                    async move { server.serve_with((Arc::new(stream), None), address, permit, response).await },
+                );
             }
         });
         address
@@ -258,9 +260,9 @@ mod tests {
         Request::get(format!("http://a.example{path}")).header("host", "a.example").body(Empty::new()).unwrap()
     }
 
-    async fn is_fine(answer: hyper::Result<Response<Incoming>>) -> bool {
-        match answer {
-            Ok(answer) => answer.into_body().collect().await.is_ok_and(|body| body.to_bytes() == "fine"),
+    async fn is_fine(response: hyper::Result<Response<Incoming>>) -> bool {
+        match response {
+            Ok(response) => response.into_body().collect().await.is_ok_and(|body| body.to_bytes() == "fine"),
             Err(_) => false,
         }
     }

@@ -38,7 +38,7 @@ const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 impl DisconnectWatcher {
     /// Completes when the client has disconnected. Costs nothing while the client has not closed its side. Cancel-safe.
     pub(super) async fn disconnected(&self) {
-        if !self.closed_its_side().await || self.shared.is_http2() {
+        if !self.read_closed().await || self.shared.is_http2() {
             // HTTP/2 reads all the time, detects the end itself, and has no half-close.
             return std::future::pending().await;
         }
@@ -75,7 +75,7 @@ impl DisconnectWatcher {
         }
     }
 
-    async fn closed_its_side(&self) -> bool {
+    async fn read_closed(&self) -> bool {
         // PRIORITY is set for urgent data or a closed read side, and unlike READABLE not for unread bytes. HTTP has no
         // use for urgent data; its readiness stays, so nothing more can be learnt here.
         self.stream.ready(Interest::PRIORITY).await.is_ok_and(Ready::is_read_closed)

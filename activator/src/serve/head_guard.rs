@@ -107,7 +107,7 @@ impl HeadGuard {
                         self.state = match head.length() {
                             _ if head.chunked => State::ChunkSize(Lines::default()),
                             Some(length @ 1..) => State::Fixed(length),
-                            _ => self.over(),
+                            _ => self.after_message(),
                         };
                         Ok(read)
                     }
@@ -118,7 +118,7 @@ impl HeadGuard {
                 *left -= taken as u64;
                 if *left == 0 {
                     let chunk = matches!(self.state, State::Chunk(_));
-                    self.state = if chunk { State::ChunkEnd } else { self.over() };
+                    self.state = if chunk { State::ChunkEnd } else { self.after_message() };
                 }
                 Ok(taken)
             }
@@ -142,7 +142,7 @@ impl HeadGuard {
             },
             State::Trailers(trailers) => match trailers.read_trailers(bytes, &self.limits).map_err(Rejected::Body)? {
                 Parsed::Complete(read) => {
-                    self.state = self.over();
+                    self.state = self.after_message();
                     Ok(read)
                 }
                 Parsed::Incomplete | Parsed::Http2Preface => Ok(0),
@@ -151,7 +151,7 @@ impl HeadGuard {
     }
 
     /// Returns the state after the end of a message.
-    fn over(&self) -> State {
+    fn after_message(&self) -> State {
         if self.upgrade { State::Undecided } else { State::Head(HeadParser::default()) }
     }
 

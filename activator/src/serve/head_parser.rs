@@ -95,13 +95,13 @@ impl HeadParser {
     pub(super) fn read(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Fault> {
         loop {
             let line = self.lines.next(bytes)?;
-            let (read, come) = (self.lines.read(), line.map_or(bytes.len(), |_| self.lines.read()));
-            if !self.begun && line.map_or(come - read, <[u8]>::len) > limits.request_line {
+            let (read, arrived) = (self.lines.read(), line.map_or(bytes.len(), |_| self.lines.read()));
+            if !self.begun && line.map_or(arrived - read, <[u8]>::len) > limits.request_line {
                 // The part that has arrived may determine what the rejection looks like.
                 self.is_head = line.unwrap_or_else(|| &bytes[read..]).starts_with(b"HEAD ");
                 return Err(Fault::TargetTooLong);
             }
-            if come > limits.head_bytes {
+            if arrived > limits.head_bytes {
                 return Err(Fault::TooLarge("the request header is too large"));
             }
             let Some(line) = line else { return Ok(Parsed::Incomplete) };
@@ -208,7 +208,7 @@ impl HeadParser {
                 let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
                 let length = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|v| v.parse().ok());
                 let Some(length) = length else { return Err(Fault::Malformed("Content-Length is not a number")) };
-                if self.length.is_some_and(|former| former != length) {
+                if self.length.is_some_and(|previous| previous != length) {
                     return Err(Fault::Malformed("the request has different values of Content-Length"));
                 }
                 self.length = Some(length);

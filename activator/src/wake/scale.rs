@@ -47,7 +47,7 @@ pub enum WakeError {
 impl WakeError {
     /// Returns the value of the metric label `result`.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub fn label(&self) -> &'static str {
         match self {
             Self::Awake => "awake",
             Self::Missing => "missing",

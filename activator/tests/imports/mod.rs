@@ -1,10 +1,10 @@
-//! The imports of a crate, read from its sources: which file names items of which other file.
+//! Import graph of a crate, read from its sources: which file names items of which other file.
 //!
 //! It reads `use` declarations and paths that begin with `crate`, `self` or `super`, and follows re-exports to the file that
-//! defines the name. Code under `#[cfg(test)]` and `#[cfg(any(test, …))]` is left out. A method call names no file, so
-//! `impl` blocks of one type may stand in several files. Glob re-exports are not followed.
+//! defines the name. Code under `#[cfg(test)]` and `#[cfg(any(test, …))]` is left out. A method call names no file, so the
+//! `impl` blocks of a type may be in several files. Glob re-exports are not followed.
 //!
-//! It depends on the standard library alone, so that every crate of the workspace can include it:
+//! It uses the standard library only, so every crate of the workspace can include it:
 //!
 //! ```ignore
 //! #[path = "../../activator/tests/imports/mod.rs"]
@@ -18,10 +18,10 @@ use std::{
     path::Path,
 };
 
-/// Imports between the files of one crate.
+/// Import graph of the files of one crate.
 #[derive(Debug, Default)]
 pub(crate) struct Imports {
-    /// From each file to the files that it names, with one of the names.
+    /// Edges from each file to the files that it names, with one of the names.
     edges: BTreeMap<String, BTreeMap<String, String>>,
 }
 
@@ -32,14 +32,14 @@ struct Module {
     children: BTreeSet<String>,
     /// Paths that it imports or names.
     paths: Vec<Vec<String>>,
-    /// Names that a `use` brings into it.
+    /// Names that `use` declarations bring into scope.
     names: BTreeMap<String, Vec<String>>,
 }
 
 type Modules = BTreeMap<Vec<String>, Module>;
 
 impl Imports {
-    /// Reads the library of the crate whose sources are in this folder.
+    /// Reads the library crate whose sources are in this folder.
     pub(crate) fn read(src: &Path) -> Self {
         let mut sources = BTreeMap::new();
         let mut folders = vec![src.to_path_buf()];
@@ -58,7 +58,7 @@ impl Imports {
         Self::of(&sources)
     }
 
-    /// Reads the crate of these files, by their paths below its folder. Its root is `lib.rs`.
+    /// Reads a library crate from the texts of its files, by their paths below the source folder. The root is `lib.rs`.
     pub(crate) fn of(sources: &BTreeMap<String, String>) -> Self {
         let mut modules = Modules::new();
         add(&mut modules, sources, vec![], "lib.rs".to_owned());
@@ -75,12 +75,12 @@ impl Imports {
         Self { edges }
     }
 
-    /// Files that were read.
+    /// Returns the number of files.
     pub(crate) fn files(&self) -> usize {
         self.edges.len()
     }
 
-    /// Every import that is part of a circle between files, one a line.
+    /// Returns every import that is part of a circle between files, one per line.
     pub(crate) fn circles(&self) -> Vec<String> {
         let mut left: BTreeSet<(&str, &str)> =
             (self.edges.iter()).flat_map(|(from, to)| to.keys().map(move |to| (from.as_str(), to.as_str()))).collect();
@@ -95,7 +95,7 @@ impl Imports {
         left.iter().map(|(from, to)| format!("{from} -> {to}: {}", self.edges[*from][*to])).collect()
     }
 
-    /// Imports between rooms, which are the top-level modules; with one import for each.
+    /// Returns the imports between rooms, which are the top-level modules, with one example each.
     pub(crate) fn between_rooms(&self) -> BTreeMap<(String, String), String> {
         let mut found = BTreeMap::new();
         for (from, edges) in self.edges.iter().filter(|(from, _)| *from != "lib.rs") {
@@ -109,31 +109,33 @@ impl Imports {
         found
     }
 
-    /// What is wrong, one a line: circles between files, imports between rooms that are not declared, declared ones that no
-    /// file has any more or that run against the order of the rooms, and rooms that are not in that order.
+    /// Returns all violations, one per line: circles between files, undeclared imports between rooms, declared ones
+    /// that no file uses or that run against the order, and rooms that are missing from the order.
     pub(crate) fn violations(&self, rooms: &[&str], arrows: &[(&str, &str, &str)]) -> Vec<String> {
-        let mut wrong: Vec<_> = self.circles().iter().map(|import| format!("in a circle: {import}")).collect();
+        let mut wrong: Vec<_> = self.circles().iter().map(|import| format!("circle: {import}")).collect();
         let found = self.between_rooms();
         let declared: BTreeSet<_> = arrows.iter().map(|(from, to, _)| ((*from).to_owned(), (*to).to_owned())).collect();
         for (pair, import) in &found {
             if !declared.contains(pair) {
-                wrong.push(format!("{} imports {} and may not: {import}", pair.0, pair.1));
+                wrong.push(format!("undeclared import of {1} by {0}: {import}", pair.0, pair.1));
             }
         }
         let place = |name: &str| rooms.iter().position(|room| *room == name);
         for (from, to, reason) in arrows {
             if !found.contains_key(&((*from).to_owned(), (*to).to_owned())) {
-                wrong.push(format!("{from} may import {to} and does not: the list is out of date"));
+                wrong.push(format!("declared import of {to} by {from} is unused"));
             }
             if place(from).zip(place(to)).is_none_or(|(from, to)| from >= to) {
-                wrong.push(format!("{from} may import {to}, which is not below it in the order of the rooms"));
+                wrong.push(format!("declared import of {to} by {from} is against the order"));
             }
             if reason.is_empty() {
-                wrong.push(format!("{from} may import {to} for no reason"));
+                wrong.push(format!("declared import of {to} by {from} has no reason"));
             }
         }
         let all: BTreeSet<_> = self.edges.keys().filter(|file| *file != "lib.rs").map(|file| room(file)).collect();
-        wrong.extend(all.iter().filter(|room| place(room).is_none()).map(|room| format!("{room} has no place")));
+        wrong.extend(
+            all.iter().filter(|room| place(room).is_none()).map(|room| format!("{room} is missing from the order")),
+        );
         wrong
     }
 }
@@ -144,7 +146,7 @@ fn room(file: &str) -> String {
 }
 
 fn add(modules: &mut Modules, sources: &BTreeMap<String, String>, path: Vec<String>, file: String) {
-    let text = sources.get(&file).unwrap_or_else(|| panic!("there is no {file}"));
+    let text = sources.get(&file).unwrap_or_else(|| panic!("{file} does not exist"));
     let tokens = without_tests(&tokens(text));
     let mut module = Module { file: file.clone(), ..Module::default() };
     let folder = match file.rsplit_once('/') {
@@ -172,7 +174,7 @@ fn add(modules: &mut Modules, sources: &BTreeMap<String, String>, path: Vec<Stri
                 at = tree(&tokens, at + 1, &[], &mut leaves);
                 for (leaf, name) in leaves {
                     module.names.insert(name, leaf.clone());
-                    // What a module hands on is no import of its own.
+                    // A re-export is no import of its own.
                     if !public {
                         module.paths.push(leaf);
                     }
@@ -193,7 +195,7 @@ fn add(modules: &mut Modules, sources: &BTreeMap<String, String>, path: Vec<Stri
     modules.insert(path, module);
 }
 
-/// Reads a tree of `use` from here on: each leaf's path with the name that it gets. Returns where it ends.
+/// Parses a `use` tree: each leaf's path with its name in scope. Returns the position after it.
 fn tree(tokens: &[String], mut at: usize, before: &[String], leaves: &mut Vec<(Vec<String>, String)>) -> usize {
     let mut path = before.to_vec();
     while let Some(token) = tokens.get(at).map(String::as_str) {
@@ -227,9 +229,9 @@ fn tree(tokens: &[String], mut at: usize, before: &[String], leaves: &mut Vec<(V
     at
 }
 
-/// The module that defines what a path names in a module; `None` for what is of another crate.
+/// Returns the module that defines what a path names; `None` if it is of another crate.
 fn resolve(modules: &Modules, module: &[String], path: &[String], depth: usize) -> Option<Vec<String>> {
-    assert!(depth < 32, "{path:?} of {module:?} leads in a circle");
+    assert!(depth < 32, "circular re-export of {path:?} in {module:?}");
     let mut rest = path;
     let mut at = module.to_vec();
     match path.first()?.as_str() {
@@ -262,7 +264,7 @@ fn is_name(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// Names and marks of a text, without comments, literals and lifetimes.
+/// Splits a text into identifiers and punctuation, without comments, literals and lifetimes.
 fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let (mut found, mut at) = (vec![], 0);
@@ -286,7 +288,7 @@ fn tokens(text: &str) -> Vec<String> {
         } else if c == '"' {
             at = after_string(&chars, at);
         } else if c == '\'' {
-            // A character, or a lifetime.
+            // A character literal, or a lifetime.
             if is(at + 1, '\\') {
                 at = (at + 3..chars.len()).find(|at| chars[*at] == '\'').map_or(chars.len(), |at| at + 1);
             } else {
@@ -340,7 +342,7 @@ fn after_raw_string(chars: &[char], start: usize) -> usize {
     at
 }
 
-/// The tokens without items that are compiled for tests alone.
+/// Removes items that are compiled for tests only.
 fn without_tests(tokens: &[String]) -> Vec<String> {
     let (mut kept, mut at) = (vec![], 0);
     while at < tokens.len() {
@@ -362,7 +364,7 @@ fn without_tests(tokens: &[String]) -> Vec<String> {
     kept
 }
 
-/// Behind the bracket that closes the one here.
+/// Returns the position after the matching closing bracket.
 fn closing(tokens: &[String], start: usize) -> usize {
     let mut depth = 0;
     for (at, token) in tokens.iter().enumerate().skip(start) {
@@ -378,7 +380,7 @@ fn closing(tokens: &[String], start: usize) -> usize {
     tokens.len()
 }
 
-/// Behind the item that begins here, with its further attributes.
+/// Returns the position after the item that begins here, including its further attributes.
 fn after_item(tokens: &[String], mut at: usize) -> usize {
     let is_use =
         tokens[at..].iter().take_while(|token| !matches!(token.as_str(), ";" | "{")).any(|token| token == "use");

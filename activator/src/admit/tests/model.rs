@@ -194,9 +194,9 @@ impl Model {
         for permit in self.inside() {
             let endpoint = permit.endpoint();
             let now = endpoint.in_flight();
-            let former = before.get(&Arc::as_ptr(endpoint)).copied().unwrap_or(0);
+            let previous = before.get(&Arc::as_ptr(endpoint)).copied().unwrap_or(0);
             // A lowered limit aborts no request, and grants none.
-            prop_assert!(limit.is_none_or(|limit| now <= limit.max(former)), "{now} are in a pod, {former} were");
+            prop_assert!(limit.is_none_or(|limit| now <= limit.max(previous)), "{now} are in a pod, {previous} were");
             *reservation.entry(Arc::as_ptr(endpoint)).or_default() += 1;
         }
         for permit in self.inside() {

@@ -181,7 +181,7 @@ async fn affinity_moves_clients_only_to_the_revision_that_grows() {
     }
     let users: Vec<_> = (0..500).map(|n| format!("user-{n}")).collect();
     let places = || users.iter().map(|user| revision_of(breaker.admit(&same(user), || 1))).collect::<Vec<String>>();
-    let mut former: Option<Vec<String>> = None;
+    let mut previous: Option<Vec<String>> = None;
     for percent in [0, 1, 10, 50, 70, 80] {
         // A third revision has traffic of its own beside the rollout.
         breaker.set_traffic(&shares(&[(REVISION, 20), (NEW, 80 - percent), (THIRD, percent)]));
@@ -189,8 +189,8 @@ async fn affinity_moves_clients_only_to_the_revision_that_grows() {
         assert_eq!(now, places(), "every time the same");
         let of_third = now.iter().filter(|place| *place == THIRD).count() as u32;
         assert!(of_third.abs_diff(percent * 5) <= 30, "{of_third} of 500 at {percent} %");
-        if let Some(former) = former.replace(now.clone()) {
-            for (before, after) in former.iter().zip(&now) {
+        if let Some(previous) = previous.replace(now.clone()) {
+            for (before, after) in previous.iter().zip(&now) {
                 assert!(before == after || (before == NEW && after == THIRD), "{before} to {after}");
             }
         }

@@ -139,7 +139,7 @@ async fn a_recreated_function_starts_afresh() {
     directory.pod_updated(&pod("f", "1"));
     assert!(
         matches!(breaker(&directory, "f.a").admit(&Target::ANY, || 1), Ok(Admission::Queued(_))),
-        "that is a pod of the former"
+        "that is a pod of the previous"
     );
     directory.pod_updated(&pod("f", "2"));
     assert!(matches!(breaker(&directory, "f.a").admit(&Target::ANY, || 1), Ok(Admission::Granted(_))));

@@ -288,9 +288,9 @@ impl Both {
 
     fn show(&mut self, which: usize, says: &Says, made_again: Option<i64>) {
         let key = FUNCTIONS[which];
-        let former = self.model.get(&key).filter(|_| made_again.is_none());
+        let previous = self.model.get(&key).filter(|_| made_again.is_none());
         let (second, generation) =
-            former.map_or_else(|| (made_again.unwrap_or(2), self.generation), |f| (f.second, f.generation));
+            previous.map_or_else(|| (made_again.unwrap_or(2), self.generation), |f| (f.second, f.generation));
         self.generation += 1;
         self.model.insert(key, Known { second, generation, says: says.clone() });
         self.directory.function_updated(&self.object(key));
@@ -339,7 +339,7 @@ impl Both {
                 );
                 let (Some((key, ..)), Some(Route { breaker, .. })) = (expected, found) else { continue };
                 let uid = self.model[&key].generation.to_string();
-                assert_eq!(&*breaker.id().uid, &*uid, "{host} leads to the former one");
+                assert_eq!(&*breaker.id().uid, &*uid, "{host} leads to the previous one");
                 // The same Function keeps its breaker, or requests in flight would be counted twice.
                 let first = self.breakers.entry(uid).or_insert_with(|| breaker.clone());
                 assert!(Arc::ptr_eq(first, &breaker), "{host} has another breaker");
