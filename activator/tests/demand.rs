@@ -51,7 +51,7 @@ impl Reader {
             }
         })
         .await
-        .expect("it is never told")
+        .expect("never reported")
     }
 }
 

@@ -56,7 +56,7 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("serve", "metrics", "Counts TLS failures; the admin endpoints serve the metrics"),
     ("serve", "keepalive", "Client connections have TCP keepalive"),
     ("serve", "tcp", "Reads and writes client connections"),
-    ("proxy", "problem", "Writes the responses of requests that no pod answers"),
+    ("proxy", "problem", "Writes the responses that do not come from a pod"),
     ("proxy", "route", "First step: the function of a host and path"),
     ("proxy", "admit", "Second step: a permit for a pod, or a ticket in the queue"),
     ("proxy", "endpoints", "Last step: sends the request on a connection to the pod"),

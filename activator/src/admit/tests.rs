@@ -140,7 +140,7 @@ impl Callers {
                     self.turned_away += 1;
                 }
                 Err(TryRecvError::Empty) => self.waiting.push(ticket),
-                Err(TryRecvError::Closed) => panic!("an answer was lost"),
+                Err(TryRecvError::Closed) => panic!("a grant was lost"),
             }
         }
         if let Some(ticket) = self.waiting.first() {

@@ -3,7 +3,7 @@
 //!
 //! The parts are those of the product: the head guard, the HTTP server as the listeners configure it, validation, the
 //! Host, the routing table, and the headers toward a pod. Only the bytes come from memory, in pieces of a chosen size.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a broken promise is told by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a violated invariant panics")]
 
 mod strict;
 
@@ -251,7 +251,7 @@ fn toward_pod(mut parts: Parts, peer: &Peer, host: &str) {
     let (parts, ()) = request.into_parts();
     let named: Vec<_> = parts.headers.get_all(header::HOST).iter().map(|h| h.to_str().unwrap()).collect();
     assert_eq!(named.len(), 1, "{named:?}");
-    assert_eq!(Host::normalise(named[0]).unwrap().as_str(), host, "the pod is told of another host");
+    assert_eq!(Host::normalise(named[0]).unwrap().as_str(), host, "the pod gets another host");
     assert_eq!(parts.version, Version::HTTP_11);
     assert!(parts.uri.authority().is_none() && parts.uri.scheme().is_none());
     assert!(parts.headers.get_all(header::CONTENT_LENGTH).iter().count() <= 1);

@@ -19,7 +19,10 @@ use crate::{
 };
 
 /// The body of a response.
-#[allow(clippy::large_enum_variant, reason = "nearly every answer is a pod's, and a box would cost each an allocation")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every response is a pod's, and a box would cost each an allocation"
+)]
 #[derive(Debug)]
 pub enum Body {
     /// Rouse's own response.

@@ -227,7 +227,7 @@ mod tests {
         let mut response = HeaderMap::new();
         cors(json!({"allowOrigins": [pattern]})).grant(&headers(&[("origin", origin)])).write(&mut response);
         assert_eq!(response.get("access-control-allow-origin").map(|v| v.to_str().unwrap()), may.then_some(origin));
-        assert_eq!(response["vary"], "Origin", "whoever it is");
+        assert_eq!(response["vary"], "Origin", "for any origin");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Harness for fuzz targets: the canonical form of a host and the choice of a path, compared with naive
 //! implementations; also for the test that replays seeds and findings.
-#![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "a broken promise is told by panicking")]
+#![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "a violated invariant panics")]
 
 use super::{
     Host,

@@ -103,7 +103,7 @@ mod tests {
         assert!(matches!(judged(both.clone(), "OPTIONS", true), (RuleDecision::Preflight(_), false)));
         assert!(
             matches!(judged(both, "OPTIONS", false), (RuleDecision::MethodNotAllowed(_), true)),
-            "with what lets it be read"
+            "with the CORS headers"
         );
         assert!(matches!(
             judged(json!({"methods": ["GET"]}), "OPTIONS", true),

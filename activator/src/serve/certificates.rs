@@ -225,7 +225,7 @@ mod tests {
             assert_eq!(failures(&certificates), n as u64, "once may be by chance");
             certificates.apply(again(), 0, false);
             certificates.apply(again(), 0, false);
-            assert_eq!((in_use(), failures(&certificates)), (before.clone(), n as u64 + 1), "told once");
+            assert_eq!((in_use(), failures(&certificates)), (before.clone(), n as u64 + 1), "counted once");
         }
         certificates.apply(Err(io::ErrorKind::NotFound.into()), 0, false);
         certificates.apply(Err(io::ErrorKind::NotFound.into()), 0, false);

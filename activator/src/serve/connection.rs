@@ -245,7 +245,7 @@ mod tests {
             while let Ok((stream, address)) = listener.accept().await {
                 let (server, permit) = (server.clone(), permits.clone().acquire_owned().await.unwrap());
                 let response = |request: Request<Incoming>, _| async move {
-                    assert_ne!(request.uri().path(), "/panic", "as it is told to");
+                    assert_ne!(request.uri().path(), "/panic", "on purpose");
                     Ok(Response::new(Body::full("fine".into())))
                 };
                 tokio::spawn(

@@ -61,7 +61,7 @@ impl Imports {
     /// Reads a library crate from the texts of its files, by their paths below the source folder. The root is `lib.rs`.
     pub(crate) fn of(sources: &BTreeMap<String, String>) -> Self {
         let mut modules = Modules::new();
-        add(&mut modules, sources, vec![], "lib.rs".to_owned());
+        add(&mut modules, sources, vec![], "lib.rs");
         let mut edges = BTreeMap::<_, BTreeMap<_, _>>::new();
         for (module, of) in &modules {
             let to = edges.entry(of.file.clone()).or_default();
@@ -145,14 +145,14 @@ fn room(file: &str) -> String {
     first.strip_suffix(".rs").unwrap_or(first).to_owned()
 }
 
-fn add(modules: &mut Modules, sources: &BTreeMap<String, String>, path: Vec<String>, file: String) {
-    let text = sources.get(&file).unwrap_or_else(|| panic!("{file} does not exist"));
+fn add(modules: &mut Modules, sources: &BTreeMap<String, String>, path: Vec<String>, file: &str) {
+    let text = sources.get(file).unwrap_or_else(|| panic!("{file} does not exist"));
     let tokens = without_tests(&tokens(text));
-    let mut module = Module { file: file.clone(), ..Module::default() };
+    let mut module = Module { file: file.to_owned(), ..Module::default() };
     let folder = match file.rsplit_once('/') {
         _ if file == "lib.rs" => String::new(),
         Some((folder, "mod.rs")) => format!("{folder}/"),
-        _ => format!("{}/", file.strip_suffix(".rs").unwrap_or(&file)),
+        _ => format!("{}/", file.strip_suffix(".rs").unwrap_or(file)),
     };
     let token = |at: usize| tokens.get(at).map_or("", String::as_str);
     let mut at = 0;
@@ -163,7 +163,7 @@ fn add(modules: &mut Modules, sources: &BTreeMap<String, String>, path: Vec<Stri
                 let own = [path.clone(), vec![child.clone()]].concat();
                 let flat = format!("{folder}{child}.rs");
                 let found = if sources.contains_key(&flat) { flat } else { format!("{folder}{child}/mod.rs") };
-                add(modules, sources, own, found);
+                add(modules, sources, own, &found);
                 module.children.insert(child);
                 at += 3;
             }

@@ -35,7 +35,7 @@ async fn a_draining_pod_is_reported_without_requests() {
     let breaker = breaker(None, 10);
     breaker.pod_updated(&PodFacts { ready: true, ..facts(1) });
     let mut frames = Frames::new(breaker.context().ledger.clone(), "p/1".into());
-    assert!(next(&mut frames).await.revisions.is_empty(), "never called, never told");
+    assert!(next(&mut frames).await.revisions.is_empty(), "never requested, never reported");
     tokio::time::advance(Duration::from_millis(700)).await;
     breaker.pod_updated(&going(1));
     let one = |in_flight, draining| [PodDemand { pod: "1".into(), in_flight, draining }];
@@ -58,7 +58,7 @@ async fn the_first_request_of_an_idle_revision_is_urgent_regardless_of_pod_chang
     let urgent = breaker.context().ledger.urgent();
     breaker.pod_updated(&PodFacts { ready: true, ..facts(1) });
     breaker.pod_updated(&going(2));
-    assert_eq!(*urgent.borrow(), 0, "it is told with the next frame");
+    assert_eq!(*urgent.borrow(), 0, "it is part of the next frame");
     drop(breaker.admit(&Target::ANY, || 1).unwrap());
     assert_eq!(*urgent.borrow(), 1);
 }
@@ -81,7 +81,7 @@ async fn a_pod_reported_empty_and_draining_gets_no_request() {
                     let Ok(Admission::Granted(permit)) = breaker.admit(&Target::ANY, || 1) else { continue };
                     let first = permit.endpoint().address.port() == 1;
                     let told_all_along = before % 2 == 1 && told.load(Ordering::SeqCst) == before;
-                    assert!(!(first && told_all_along), "a pod that was told to be empty got a request");
+                    assert!(!(first && told_all_along), "a pod that was reported empty got a request");
                     of_first += u32::from(first);
                 }
                 of_first

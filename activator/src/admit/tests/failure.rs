@@ -37,7 +37,7 @@ async fn requests_do_not_keep_a_crash_loop_alive() {
         breaker.pod_updated(&facts);
         for _ in 0..5 {
             assert!(["Error", "CrashLoopBackOff"].contains(&&*reason(breaker.admit(&Target::ANY, || 1))));
-            assert_eq!(waiting_now(&breaker), 0, "a demand that would keep it from going to zero");
+            assert_eq!(waiting_now(&breaker), 0, "demand that would keep it from scaling to zero");
             assert_eq!(breaker.step(), Step::Done);
             tokio::time::advance(Duration::from_secs(20)).await;
         }
@@ -46,7 +46,7 @@ async fn requests_do_not_keep_a_crash_loop_alive() {
     breaker.endpoint_ready(&endpoint(&breaker, 1).unwrap());
     assert!(
         matches!(breaker.admit(&Target::ANY, || 1), Ok(Admission::Granted(_))),
-        "it answers, whatever was said before"
+        "a successful probe clears the failure"
     );
 }
 
@@ -72,7 +72,7 @@ async fn each_failed_wake_extends_the_backoff() {
         breaker.pod_deleted(REVISION, &number.to_string());
         drop(ticket);
     }
-    assert!(last >= Duration::from_secs(30), "the eighth try comes after {last:?} only");
+    assert!(last >= Duration::from_secs(30), "the eighth retry is after {last:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +122,7 @@ async fn an_unschedulable_pod_fails_after_the_grace_period() {
     breaker.pod_updated(&pending("0/1 nodes are available"));
     callers.collect();
     assert_eq!(callers.waiting.len(), 1);
-    assert_eq!(callers.waiting[0].blocked_by().unwrap().reason, "Unschedulable", "who gives up is told what was known");
+    assert_eq!(callers.waiting[0].blocked_by().unwrap().reason, "Unschedulable", "a timeout reports the known failure");
     // The scheduler's message changes, which does not restart the grace period.
     tokio::time::advance(Duration::from_secs(6)).await;
     breaker.pod_updated(&pending("0/2 nodes are available"));

@@ -214,12 +214,12 @@ impl Model {
             for tracker in &revision.trackers {
                 prop_assert!(
                     !tracker.has_capacity(*limit, true) || revision.queue.is_empty(),
-                    "somebody waits while there is room"
+                    "requests are queued while there is capacity"
                 );
                 prop_assert!(tracker.load().is_none() || !tracker.draining, "a pod that goes is sent_at requests");
             }
             let free = revision.queue.values().filter(|waiter| waiter.binding != Binding::Revision).count();
-            prop_assert!(revision.percent > 0 || free == 0, "somebody waits where no calls go");
+            prop_assert!(revision.percent > 0 || free == 0, "requests are queued at a revision without traffic");
             let named = BOTH.iter().position(|name| *revision.name == **name);
             let here = named.map_or(0, |which| self.tagged[which].waiting.len());
             let mirrored = revision.queue.values().filter(|waiter| waiter.reservation.is_none()).count();
@@ -234,11 +234,11 @@ impl Model {
         let told = breaker.context().ledger.read(None).revisions;
         for revision in &told {
             let in_pods: u64 = revision.pods.iter().map(|pod| pod.in_flight).sum();
-            prop_assert_eq!(in_pods, revision.in_flight, "what is in pods is not what is told of them");
+            prop_assert_eq!(in_pods, revision.in_flight, "requests in pods differ from the report");
         }
         let told = told.iter().flat_map(|r| &r.pods).filter(|pod| pod.draining).count();
-        prop_assert!(told >= going, "{told} of {going} pods are told to go");
-        prop_assert!(inner.waiting.requests == 0 || inner.wake_task_running, "somebody waits, and nobody sees to it");
+        prop_assert!(told >= going, "{told} of {going} draining pods are reported");
+        prop_assert!(inner.waiting.requests == 0 || inner.wake_task_running, "requests are queued without a wake task");
         Ok(())
     }
 
@@ -253,7 +253,7 @@ impl Model {
         self.mirrored.collect();
         for revision in &self.breaker.lock().revisions {
             let room = revision.trackers.iter().any(|tracker| tracker.has_capacity(self.limit, false));
-            prop_assert!(!room || revision.queue.is_empty(), "somebody waits for ever");
+            prop_assert!(!room || revision.queue.is_empty(), "requests are queued for ever");
         }
         Ok(())
     }

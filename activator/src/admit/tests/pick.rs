@@ -99,12 +99,12 @@ async fn an_unreachable_pod_is_ejected_for_longer_each_time() {
     };
     // A successful probe is no response to a request, and does not reset the backoff.
     breaker.endpoint_ready(&pod);
-    let Ok(Ok(mut permit)) = again.answer.try_recv() else { panic!("whoever came first goes first") };
+    let Ok(Ok(mut permit)) = again.receiver.try_recv() else { panic!("the first in the queue is granted first") };
     again.done = true;
     assert_eq!(pod.record_connect_failure(), 6);
     permit.mark_responded();
     drop(permit);
-    assert_eq!(pod.record_connect_failure(), 0, "an answer does");
+    assert_eq!(pod.record_connect_failure(), 0, "a response does");
     drop(behind);
 }
 

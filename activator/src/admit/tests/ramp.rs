@@ -32,7 +32,7 @@ fn woken(ramp_limit: usize) -> (Arc<Breaker>, Callers, u32) {
     let breaker = breaker(None, 10_000);
     let mut callers = Callers::default();
     (0..ramp_limit).for_each(|_| callers.enter(breaker.admit(&Target::ANY, || 1)));
-    let Step::Wake { replicas, .. } = breaker.step() else { panic!("it is asleep") };
+    let Step::Wake { replicas, .. } = breaker.step() else { panic!("it is at zero") };
     breaker.woken(REVISION, Ok(()));
     (breaker, callers, replicas)
 }

@@ -76,7 +76,7 @@ async fn a_tagged_revision_is_kept_without_pods_and_traffic() {
         other => panic!("{other:?}"),
     };
     breaker.set_traffic(&shares(&[(REVISION, 100)]));
-    assert!(kept(), "somebody waits there");
+    assert!(kept(), "requests are queued there");
     drop(ticket);
     assert!(!kept());
 }

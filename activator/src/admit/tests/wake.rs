@@ -54,6 +54,6 @@ async fn queued_requests_move_with_the_traffic_in_order() {
     assert!(callers.inside.iter().map(Permit::sequence).eq(1..=5));
     let mut told = vec![];
     breaker.context().ledger.each(|demand| told.push((demand.revision.clone(), demand.in_flight, demand.queued)));
-    assert_eq!(told, [("f-00002".to_owned(), 5, 0), (REVISION.to_owned(), 0, 0)], "that it has nothing is told");
+    assert_eq!(told, [("f-00002".to_owned(), 5, 0), (REVISION.to_owned(), 0, 0)], "the empty revision is reported");
     assert_eq!(breaker.lock().revisions.len(), 1, "the previous revision is forgotten");
 }

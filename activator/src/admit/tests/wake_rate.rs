@@ -27,7 +27,7 @@ async fn wake(breaker: &Arc<Breaker>) -> Duration {
         match breaker.step() {
             Step::Wake { .. } => break,
             Step::Wait(until) => tokio::time::sleep_until(until).await,
-            Step::Done => panic!("somebody waits"),
+            Step::Done => panic!("requests are queued"),
         }
     }
     breaker.woken(REVISION, Ok(()));
@@ -85,7 +85,7 @@ async fn failed_wakes_take_no_token() {
                 match breaker.step() {
                     Step::Wake { .. } => break,
                     Step::Wait(until) => tokio::time::sleep_until(until).await,
-                    Step::Done => panic!("somebody waits"),
+                    Step::Done => panic!("requests are queued"),
                 }
             }
             breaker.woken(REVISION, result);
@@ -116,7 +116,7 @@ async fn functions_of_a_namespace_are_woken_in_order() {
         match breaker.step() {
             Step::Wake { .. } => woken.push(0),
             Step::Wait(until) => woken.push((until - began).as_secs()),
-            Step::Done => panic!("somebody waits"),
+            Step::Done => panic!("requests are queued"),
         }
     }
     assert_eq!(woken, [6, 4, 2, 0, 0]);

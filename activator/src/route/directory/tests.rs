@@ -210,7 +210,7 @@ async fn functions_of_a_namespace_share_a_host_by_paths_and_nobody_else_does() {
     assert_eq!(of(&directory, "/cart/1").as_deref(), Some("a/cart"));
     assert_eq!(find(&directory, Side::Public, "shop.example.org", "/login").unwrap_err(), RouteError::Path);
     directory.function_deleted("a", "cart");
-    assert_eq!(of(&directory, "/login").as_deref(), Some("b/thief"), "it is nobody else's any more");
+    assert_eq!(of(&directory, "/login").as_deref(), Some("b/thief"), "the other namespace has lost it");
     directory.function_deleted("b", "thief");
     assert_eq!(directory.table.len(), 0);
 }
@@ -222,7 +222,7 @@ async fn a_tag_host_routes_to_its_revision_and_yields_to_function_names() {
         json!({"traffic": [{"latest": true, "percent": 100}, {"revision": "f-00001", "percent": 0, "tag": "old"}]});
     let mut tagged = function("a", "f", "1", 10, &spec);
     directory.function_updated(&tagged);
-    assert_eq!(owner(&directory, Side::Public, "old-f.a.example.com"), None, "nobody has resolved it");
+    assert_eq!(owner(&directory, Side::Public, "old-f.a.example.com"), None, "the tag has no revision");
     tagged.status.as_mut().unwrap().traffic = serde_json::from_value(
         json!([{"revision": "f-00002", "percent": 100}, {"revision": "f-00001", "percent": 0, "tag": "old"}]),
     )

@@ -347,7 +347,7 @@ impl Both {
         }
         for (uid, breaker) in &self.breakers {
             if !self.model.values().any(|known| known.generation.to_string() == *uid) {
-                assert!(breaker.admit(&Target::ANY, || 1).is_err(), "the breaker of a Function that is gone is open");
+                assert!(breaker.admit(&Target::ANY, || 1).is_err(), "the breaker of a deleted Function is open");
             }
         }
         assert_eq!(self.directory.functions.len(), self.model.len());
