@@ -66,7 +66,7 @@ async fn only_single_valid_requests_pass() {
         odd("a name in upper case", &[("X", "a")]),
         odd("no name", &[("", "a")]),
         odd("a pseudo-header that is none", &[(":x", "a")]),
-        odd("that of an response", &[(":status", "200")]),
+        odd("a response pseudo-header", &[(":status", "200")]),
         odd("that of extended CONNECT", &[(":protocol", "websocket")]),
         odd("a second path", &[(":path", "/b"), (":path", "/c")]),
         odd("a space in the path", &[(":path", "/a HTTP/1.1")]),
