@@ -4,6 +4,7 @@
 mod process;
 mod queue;
 mod reject_reason;
+mod sample;
 mod tls;
 
 use std::{

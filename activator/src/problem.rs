@@ -82,6 +82,28 @@ struct Document<'a> {
 }
 
 impl Kind {
+    /// Every kind, in the order of the reference page.
+    pub const ALL: [Self; 18] = [
+        Self::BadRequest,
+        Self::AmbiguousPath,
+        Self::UnknownHost,
+        Self::UnknownPath,
+        Self::FunctionDeleted,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::UriTooLong,
+        Self::QueueFull,
+        Self::WakeThrottled,
+        Self::HeaderTooLarge,
+        Self::NotSupported,
+        Self::PodUnreachable,
+        Self::BadResponse,
+        Self::FunctionFailing,
+        Self::ShuttingDown,
+        Self::ColdStartTimeout,
+        Self::ResponseTimeout,
+    ];
+
     /// Returns the last part of the `type`, which is also the metric label.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -107,7 +129,9 @@ impl Kind {
         }
     }
 
-    fn status(self) -> StatusCode {
+    /// Returns the status code of the response.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
         match self {
             Self::BadRequest | Self::AmbiguousPath => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -130,7 +154,9 @@ impl Kind {
         matches!(self, Self::BadRequest | Self::HeaderTooLarge | Self::UriTooLong | Self::RequestTimeout)
     }
 
-    fn title(self) -> &'static str {
+    /// Returns the `title` of the response.
+    #[must_use]
+    pub fn title(self) -> &'static str {
         match self {
             Self::BadRequest => "The request is malformed",
             Self::HeaderTooLarge => "The request header is too large",
