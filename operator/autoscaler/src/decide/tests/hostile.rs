@@ -27,3 +27,40 @@ fn a_bottleneck_that_is_gone_holds_nothing_back() {
     assert!(station.reached(360, 30).is_some_and(|ms| ms <= 10_000), "{}", station.timeline());
     assert_eq!(station.last().2, 0, "{}", station.timeline());
 }
+
+#[test]
+fn where_there_is_no_room_pods_are_tried_one_after_the_other() {
+    let mut station = Station::new(5, 300, Policy::default());
+    station.room = 2;
+    for step in 1..10 {
+        station.run(60, step * 10, 300);
+    }
+    let before = station.last().0;
+    station.run(300, 800, 300);
+    let tried = station.last().0 - before;
+    assert!((5..=31).contains(&tried), "one in ten seconds: {tried}: {}", station.timeline());
+}
+
+#[test]
+fn one_pod_that_never_starts_holds_nothing_back() {
+    let mut station = Station::new(5, 2000, Policy::default());
+    station.run(60, 20, 200);
+    station.stuck = 1;
+    for rate in [40, 120, 400] {
+        station.run(100, rate, 200);
+    }
+    let start = station.learned().start.unwrap_or_default();
+    assert!(start < Duration::from_secs(3), "{start:?}: {}", station.timeline());
+    assert!(station.reached(260, 22).is_some_and(|ms| ms <= 2000), "{}", station.timeline());
+    assert_eq!(station.last().2, 0, "{}", station.timeline());
+}
+
+#[test]
+fn pods_that_crash_and_come_back_say_nothing_of_a_start() {
+    let mut station = Station::new(5, 2000, Policy::default());
+    station.run(60, 50, 300);
+    station.crash(2, 300_000);
+    station.run(400, 50, 300);
+    let start = station.learned().start.unwrap_or_default();
+    assert!(start < Duration::from_secs(3), "{start:?}: {}", station.timeline());
+}
