@@ -64,3 +64,16 @@ fn pods_that_crash_and_come_back_say_nothing_of_a_start() {
     let start = station.learned().start.unwrap_or_default();
     assert!(start < Duration::from_secs(3), "{start:?}: {}", station.timeline());
 }
+
+#[test]
+fn a_count_that_a_backlog_has_raised_does_not_fall_below_the_load() {
+    // The load doubles, which is no rise, and requests take a hundred times as long, which the mean learns slowly.
+    for (limit, rates, services, needed) in
+        [(1, (20, 40), (200, 200), 8), (10, (100, 100), (10, 1000), 15), (10, (20, 20), (10, 10_000), 29)]
+    {
+        let mut station = Station::new(limit, 1000, Policy::default());
+        station.run(300, rates.0, services.0);
+        station.run(200, rates.1, services.1);
+        assert!(station.least(330) >= needed, "{needed} needed: {}", station.timeline());
+    }
+}
