@@ -68,6 +68,15 @@ impl ServiceTime {
         }
     }
 
+    /// Nobody calls. The estimate stays, but counts no more than a few requests that end from now on: after a pause a function
+    /// may be another, as its data are, or what it calls.
+    pub(crate) fn rest(&mut self) {
+        if self.completions > FEW {
+            self.served_us *= FEW / self.completions;
+            self.completions = FEW;
+        }
+    }
+
     /// The estimate from requests that ended, in seconds.
     pub(crate) fn mean(&self) -> Option<f64> {
         (self.completions > 0.0).then(|| self.served_us / self.completions / 1e6)

@@ -199,6 +199,7 @@ impl State {
         self.peaks.forget();
         self.bursts.forget();
         self.throughput = Throughput::default();
+        self.service.rest();
         self.lasting.forget();
         self.delayed.forget();
         self.history.keep_newest();

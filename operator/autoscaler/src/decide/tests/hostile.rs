@@ -77,3 +77,26 @@ fn a_count_that_a_backlog_has_raised_does_not_fall_below_the_load() {
         assert!(station.least(330) >= needed, "{needed} needed: {}", station.timeline());
     }
 }
+
+#[test]
+fn a_function_that_was_fast_yesterday_and_is_slow_today_is_found_out_as_soon_as_a_new_one() {
+    for (limit, needed) in [(10, 15), (1, 100)] {
+        let mut station = Station::new(limit, 1000, Policy::default());
+        station.run(300, 20, 10);
+        station.run(100, 0, 0);
+        station.waits.clear();
+        station.run(60, 20, 5000);
+        let slowest = station.waits.iter().max().copied().unwrap_or(u64::MAX);
+        assert!(slowest <= 3000, "a request waited {slowest} ms: {}", station.timeline());
+        assert!(station.most(400) <= needed * 5 / 4, "{}", station.timeline());
+    }
+}
+
+#[test]
+fn a_function_that_was_slow_yesterday_and_is_fast_today_keeps_no_pods_for_that() {
+    let mut station = Station::new(10, 5000, Policy::default());
+    station.run(300, 50, 2000);
+    station.run(100, 0, 0);
+    station.run(60, 50, 20);
+    assert_eq!(station.most(440), 1, "{}", station.timeline());
+}
