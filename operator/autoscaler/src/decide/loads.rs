@@ -31,7 +31,17 @@ impl Loads {
         let telling = state.clock.saturating_sub(state.evidence_from).max(policy.panic_window);
         let service = state.service.seconds(demand);
         let usual = state.service.explains(demand);
-        let over = |window| load(&state.history.average(window), policy, service, usual) / target(policy);
+        // A backlog is in pods for one service time after the last of it has left the queue, and asks for no pod there.
+        let drained = service.filter(|_| usual && policy.metric == Metric::Concurrency);
+        let draining = drained.is_some_and(|seconds| {
+            state.queued_at.is_some_and(|last| state.clock.saturating_sub(last).as_secs_f64() <= seconds)
+        });
+        let over = |window| {
+            let average = state.history.average(window);
+            let load = load(&average, policy, service, usual) / target(policy);
+            let arrived = average.rps * service.unwrap_or(0.0) / target(policy);
+            if draining { load.min(arrived.max(f64::from(observed.desired))) } else { load }
+        };
         Self {
             stable: over(policy.stable_window.min(telling)),
             panic: over(policy.panic_window),

@@ -100,3 +100,19 @@ fn a_function_that_was_slow_yesterday_and_is_fast_today_keeps_no_pods_for_that()
     station.run(60, 50, 20);
     assert_eq!(station.most(440), 1, "{}", station.timeline());
 }
+
+#[test]
+fn long_requests_of_a_backlog_that_is_drained_are_no_rise() {
+    for (stable, idle) in [(6, 60), (60, 5)] {
+        let policy = Policy {
+            idle_timeout: Duration::from_secs(idle),
+            stable_window: Duration::from_secs(stable),
+            ..Policy::default()
+        };
+        let mut station = Station::new(5, 200_000, policy);
+        station.policy.target = 2.5;
+        station.run(1000, 1, 30_000);
+        // Twelve are needed, and the backlog of the start asks for as many again.
+        assert!(station.most(0) <= 25, "{}", station.timeline());
+    }
+}
