@@ -124,8 +124,8 @@ impl Server {
                 }
             },
         };
-        let response = move |request, peer| proxy.clone().serve(side, peer, request);
-        self.serve_with((stream, tls), address, permit, response).await;
+        let handler = move |request, peer| proxy.clone().serve(side, peer, request);
+        self.serve_with((stream, tls), address, permit, handler).await;
     }
 
     async fn serve_with<A, F>(
@@ -133,7 +133,7 @@ impl Server {
         (stream, tls): (Arc<TcpStream>, Option<Secured>),
         address: SocketAddr,
         permit: OwnedSemaphorePermit,
-        response: A,
+        handler: A,
     ) where
         A: Fn(Request<Incoming>, Arc<Peer>) -> F,
         F: Future<Output = Result<Response<Body>, ClientGone>> + Send + 'static,
@@ -147,7 +147,7 @@ impl Server {
             Err(error) => return tracing::debug!(%error, "Connection ended before its first request"),
         };
         let peer = Arc::new(Peer::new(address, heads.clone(), self.limits.headers).with_tls(secure));
-        let service = service_fn(|request| response(request, peer.clone()));
+        let service = service_fn(|request| handler(request, peer.clone()));
         let io = TokioIo::new(socket);
         let watcher = DisconnectWatcher { stream, shared: heads, written, secure };
         let ended = match version {
@@ -244,12 +244,12 @@ mod tests {
         tokio::spawn(async move {
             while let Ok((stream, address)) = listener.accept().await {
                 let (server, permit) = (server.clone(), permits.clone().acquire_owned().await.unwrap());
-                let response = |request: Request<Incoming>, _| async move {
+                let handler = |request: Request<Incoming>, _| async move {
                     assert_ne!(request.uri().path(), "/panic", "on purpose");
                     Ok(Response::new(Body::full("fine".into())))
                 };
                 tokio::spawn(
-                    async move { server.serve_with((Arc::new(stream), None), address, permit, response).await },
+                    async move { server.serve_with((Arc::new(stream), None), address, permit, handler).await },
                 );
             }
         });
