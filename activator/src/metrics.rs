@@ -1,6 +1,7 @@
 //! Counts for operators. A function's counters are looked up once, when its gate is made; a request only adds to them.
 
 mod process;
+mod sample;
 mod tls;
 
 use std::{

@@ -81,6 +81,28 @@ struct Document<'a> {
 }
 
 impl Kind {
+    /// Every kind, in the order of the reference page.
+    pub const ALL: [Self; 18] = [
+        Self::BadRequest,
+        Self::AmbiguousPath,
+        Self::UnknownHost,
+        Self::UnknownPath,
+        Self::FunctionDeleted,
+        Self::MethodNotAllowed,
+        Self::HeadTimeout,
+        Self::TargetTooLong,
+        Self::QueueFull,
+        Self::WakeThrottled,
+        Self::HeadTooLarge,
+        Self::NotSupported,
+        Self::PodUnreachable,
+        Self::BadAnswer,
+        Self::FunctionFailing,
+        Self::ShuttingDown,
+        Self::ColdStartTimeout,
+        Self::ResponseTimeout,
+    ];
+
     /// The last part of the `type`; also the word in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -106,7 +128,9 @@ impl Kind {
         }
     }
 
-    fn status(self) -> StatusCode {
+    /// The status code of the response.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
         match self {
             Self::BadRequest | Self::AmbiguousPath => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -128,7 +152,9 @@ impl Kind {
         matches!(self, Self::BadRequest | Self::HeadTooLarge | Self::TargetTooLong | Self::HeadTimeout)
     }
 
-    fn title(self) -> &'static str {
+    /// The `title` of the response.
+    #[must_use]
+    pub fn title(self) -> &'static str {
         match self {
             Self::BadRequest => "The request is malformed",
             Self::HeadTooLarge => "The head of the request is too large",
