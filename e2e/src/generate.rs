@@ -1,9 +1,9 @@
 //! `cargo e2e generate`: the files that are made from code. Each is written only when it differs, so that a second run
 //! changes nothing.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rouse_crds::function::crd_yaml;
 
 /// Where the CustomResourceDefinition goes: for `kubectl apply -f crds/`, and for the chart, which cannot read outside of
@@ -30,6 +30,27 @@ pub fn generate(root: &Path) -> Result<Vec<String>> {
         written.push(name.to_owned());
     }
     Ok(written)
+}
+
+/// Writes the generated reference pages of the documentation below `root`. A program of its own, since it is linked with the
+/// operator and the activator, which no other verb needs compiled.
+///
+/// # Errors
+///
+/// If it cannot be compiled, or a page cannot be written.
+pub fn reference_pages(root: &Path) -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["run", "--quiet", "--package", "rouse-docs", "--manifest-path"]).arg(root.join("Cargo.toml"));
+    // `cargo e2e` runs in cargo's environment; of that the inner one must see nothing.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST") {
+            cargo.env_remove(name.as_ref());
+        }
+    }
+    let status = cargo.status().context("cannot run cargo")?;
+    ensure!(status.success(), "the reference pages were not generated ({status})");
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! `cargo e2e <verb>`: the one front door for people who work on Rouse.
 
+#[cfg(test)]
+mod docs;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -151,6 +154,7 @@ async fn run(verb: Verb) -> Result<()> {
             for file in rouse_e2e::generate::generate(&places.repo)? {
                 println!("wrote {file}");
             }
+            rouse_e2e::generate::reference_pages(&places.repo)?;
         }
         Verb::Images { which, out } => {
             let provider = match which.provider {
