@@ -21,7 +21,6 @@ spec:
 
 `kubectl explain function.spec` shows the same descriptions. A duration is a string such as `30s`, `1m30s` or `500ms`. The API
 server refuses a Function that violates a rule on this page, with a message that names the field and the fix.
-
 ";
 
 /// Fields whose types are those of Kubernetes.
@@ -42,7 +41,7 @@ pub fn page() -> Result<String> {
     let mut out = format!("{GENERATED}\n{INTRODUCTION}");
     rules(&mut out, [&schema]);
     for part in ["spec", "status"] {
-        section(&mut out, part, &schema["properties"][part]);
+        section(&mut out, part, &schema["properties"][part], None);
     }
     Ok(out)
 }
@@ -75,8 +74,9 @@ fn schema() -> Result<Value> {
     Ok(schema.clone())
 }
 
-/// One object: its description, a table of its fields, its rules, and then the objects in it.
-fn section(out: &mut String, path: &str, schema: &Value) {
+/// One object: its description, a table of its fields, its rules and those of the `list` that it is an item of, and then the
+/// objects in it.
+fn section(out: &mut String, path: &str, schema: &Value, list: Option<&Value>) {
     out.push_str(&format!("\n## {path}\n\n"));
     let about = sentence(text(schema, "description"));
     if !about.is_empty() {
@@ -92,21 +92,20 @@ fn section(out: &mut String, path: &str, schema: &Value) {
     table(out, ["field", "type", "description"], rows);
     let nested = |field: &Value| properties(field).is_some() || properties(&field["items"]).is_some();
     let plain = fields.iter().filter(|(_, field)| !nested(field)).map(|(_, field)| field);
-    rules(out, std::iter::once(schema).chain(plain));
+    rules(out, list.into_iter().chain([schema]).chain(plain));
     for (name, field) in fields {
         let path = format!("{path}.{name}");
         if KUBERNETES.iter().any(|(known, _)| *known == path) {
             continue;
         }
         if properties(field).is_some() {
-            section(out, &path, field);
+            section(out, &path, field, None);
         } else if properties(&field["items"]).is_some() {
             let mut items = field["items"].clone();
             if text(&items, "description").is_empty() {
                 items["description"] = field["description"].clone();
             }
-            section(out, &format!("{path}[]"), &items);
-            rules(out, [field]);
+            section(out, &format!("{path}[]"), &items, Some(field));
         }
     }
 }
@@ -157,15 +156,16 @@ fn kind(path: &str, field: &Value) -> String {
     }
 }
 
-/// What kind of string it is, by the message of its rule or by its pattern.
+/// What kind of string it is, by its rules or by its pattern.
 fn named(field: &Value) -> Option<&'static str> {
-    let rules = field["x-kubernetes-validations"].as_array().into_iter().flatten();
-    if rules.map(|rule| text(rule, "message")).any(|message| message.starts_with("must be a duration")) {
+    let rules = field["x-kubernetes-validations"].as_array();
+    let has_rule = |part: &str| rules.into_iter().flatten().any(|rule| text(rule, "rule").contains(part));
+    if has_rule("duration(self)") {
         Some("duration")
+    } else if has_rule("quantity(self)") {
+        Some("size in bytes, such as 16Mi")
     } else if text(field, "pattern").ends_with("%$") {
         Some("percentage")
-    } else if text(field, "pattern").contains("Mi") {
-        Some("size in bytes")
     } else if text(field, "format") == "date-time" {
         Some("time")
     } else {

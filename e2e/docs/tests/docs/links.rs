@@ -26,7 +26,7 @@ fn broken(root: &Path, document: &Document, link: &str) -> Option<String> {
         return None;
     }
     let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
-    let folder = document.path.parent().unwrap_or(Path::new(""));
+    let folder = document.path.parent().unwrap_or_else(|| Path::new(""));
     let target = if file.is_empty() { Some(document.path.clone()) } else { normal(&folder.join(file)) };
     let Some(target) = target.filter(|target| root.join(target).exists()) else {
         return Some("no such file".to_owned());

@@ -40,7 +40,8 @@ fn is_path(span: &str) -> bool {
         let part = part.strip_suffix("[]").unwrap_or(part);
         part.starts_with(|c: char| c.is_ascii_lowercase()) && part.chars().all(|c| c.is_ascii_alphanumeric())
     };
-    span.contains('.') && span.split('.').all(part)
+    let is_file = [".yaml", ".rs", ".md", ".txt"].iter().any(|extension| span.ends_with(extension));
+    span.contains('.') && !is_file && span.split('.').all(part)
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn chart_values_exist() {
         count += 1;
         check(&example.at, &schema, &schema, &example.object);
     }
-    assert!(count > 2, "only {count} examples of values were found");
+    assert!(count > 0, "no example of values was found");
 }
 
 /// Objects have properties that the schema knows, and words are among those it allows.
