@@ -24,10 +24,10 @@ pub fn page() -> String {
 fn section(out: &mut String, name: &str, command: &Command) {
     out.push_str(&format!("\n## {name}\n\n"));
     let shown = command.get_arguments().filter(|arg| !arg.is_hide_set() && arg.get_long().is_some());
-    table(out, ["flag", "environment", "default", "description"], shown.map(row));
+    table(out, ["flag, environment", "default", "description"], shown.map(row));
 }
 
-fn row(arg: &Arg) -> [String; 4] {
+fn row(arg: &Arg) -> [String; 3] {
     let flag = format!("--{}", arg.get_long().unwrap_or_default());
     let env = arg.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let default: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
@@ -37,7 +37,8 @@ fn row(arg: &Arg) -> [String; 4] {
     if arg.get_action().takes_values() && !values.is_empty() {
         help = format!("{help} One of {}.", values.join(", "));
     }
-    [code(&flag), code(&env), code(&default.join(",")), cell(&help)]
+    let name = if env.is_empty() { code(&flag) } else { format!("{}<br>{}", code(&flag), code(&env)) };
+    [name, code(&default.join(",")), cell(&help)]
 }
 
 #[cfg(test)]
@@ -47,8 +48,8 @@ mod tests {
     #[test]
     fn a_flag_has_its_variable_its_default_and_its_values() {
         let page = page();
-        let line = |flag: &str| page.lines().find(|l| l.starts_with(&format!("| `{flag}` "))).unwrap_or_default();
-        assert!(line("--shutdown-delay").contains("| `ROUSE_SHUTDOWN_DELAY` | `5s` |"), "{}", line("--shutdown-delay"));
+        let line = |flag: &str| page.lines().find(|l| l.starts_with(&format!("| `{flag}`<br>"))).unwrap_or_default();
+        assert!(line("--shutdown-delay").contains("<br>`ROUSE_SHUTDOWN_DELAY` | `5s` |"), "{}", line("--shutdown-delay"));
         assert!(line("--ingress-mode").contains("One of `ingress`, `gateway`, `none`."), "{}", line("--ingress-mode"));
         assert!(!page.contains("allow-local-pods"), "hidden flags are for tests");
     }
