@@ -150,12 +150,7 @@ async fn run(verb: Verb) -> Result<()> {
             rouse_e2e::bench::bench(&places, &which.options(false), &wanted, json.as_deref(), &progress).await?;
         }
         Verb::Sim { arguments } => rouse_e2e::sim::sim(&places, arguments).await?,
-        Verb::Generate => {
-            for file in rouse_e2e::generate::generate(&places.repo)? {
-                println!("wrote {file}");
-            }
-            rouse_e2e::generate::reference_pages(&places.repo)?;
-        }
+        Verb::Generate => rouse_e2e::generate::generate(&places.repo)?,
         Verb::Images { which, out } => {
             let provider = match which.provider {
                 Some(provider) => provider,

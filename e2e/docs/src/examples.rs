@@ -25,7 +25,7 @@ pub enum Kind {
     Function,
     /// Another object of Kubernetes.
     Other,
-    /// Values of the chart: a block that begins with "```yaml values".
+    /// Values of the chart: a block with the info string `yaml values`.
     Values,
 }
 
@@ -71,7 +71,7 @@ fn complete(object: Value) -> Result<(Kind, Value)> {
     for name in spec.keys() {
         let names = [format!("spec.{name}"), format!("spec.{name}[]")];
         if !known.iter().any(|field| names.contains(field)) {
-            bail!("`{name}` is no field of a Function's spec; values of the chart stand in a block ```yaml values");
+            bail!("`{name}` is no field of a Function's spec; values of the chart need the info string `yaml values`");
         }
     }
     spec.entry("image").or_insert_with(|| "ghcr.io/acme/hello:1.0".into());

@@ -49,7 +49,11 @@ mod tests {
     fn a_flag_has_its_variable_its_default_and_its_values() {
         let page = page();
         let line = |flag: &str| page.lines().find(|l| l.starts_with(&format!("| `{flag}`<br>"))).unwrap_or_default();
-        assert!(line("--shutdown-delay").contains("<br>`ROUSE_SHUTDOWN_DELAY` | `5s` |"), "{}", line("--shutdown-delay"));
+        assert!(
+            line("--shutdown-delay").contains("<br>`ROUSE_SHUTDOWN_DELAY` | `5s` |"),
+            "{}",
+            line("--shutdown-delay")
+        );
         assert!(line("--ingress-mode").contains("One of `ingress`, `gateway`, `none`."), "{}", line("--ingress-mode"));
         assert!(!page.contains("allow-local-pods"), "hidden flags are for tests");
     }

@@ -1,4 +1,4 @@
-//! Writes the generated reference pages that are not current. `cargo e2e generate` runs it.
+//! Writes the generated files that are not current. `cargo e2e generate` runs it.
 
 use anyhow::Result;
 
