@@ -79,26 +79,35 @@ fn fields_and_values_exist() {
     assert!(count > 100, "only {count} fields and values were found");
 }
 
-/// Reads `pub const NAME: &str = "value";`.
-fn constants(path: &Path) -> Vec<String> {
+/// Words of a Rust file that users see as they are: values of constants `NAME: &str = "Word"`, and literal reasons of Events.
+fn words(path: &Path) -> Vec<String> {
     let source = std::fs::read_to_string(checkout().join(path)).unwrap();
-    let value =
-        |line: &str| Some(line.strip_prefix("pub const ")?.split_once(": &str = \"")?.1.split_once('"')?.0.to_owned());
-    source.lines().filter_map(value).filter(|v| !v.contains(' ')).collect()
+    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let literal = |rest: &str| Some(rest.split_once('"')?.1.split_once('"')?.0.to_owned());
+    let word = |line: &str| {
+        if path.ends_with("conditions.rs") || path.ends_with("transitions.rs") {
+            if let Some((_, value)) = line.split_once(": &str = ") {
+                return literal(value);
+            }
+        }
+        let event = line.split_once(".normal(").or_else(|| line.split_once(".warning("));
+        event.and_then(|(_, arguments)| literal(arguments))
+    };
+    let is_word = |text: &String| text.starts_with(|c: char| c.is_ascii_uppercase()) && !text.contains([' ', '{']);
+    source.lines().filter_map(word).filter(is_word).collect()
 }
 
 #[test]
-fn every_condition_and_reason_is_explained() {
+fn every_condition_reason_and_event_is_explained() {
     let page = Document::read(&checkout(), "docs/reference/conditions.md").unwrap();
     let explained: Vec<_> = page.spans().into_iter().map(|(_, span)| span).collect();
     let mut count = 0;
-    let sources = files(&checkout(), &["crds/src", "operator/src"], "rs").unwrap();
-    for source in sources.iter().filter(|path| path.ends_with("conditions.rs")) {
-        for name in constants(source) {
+    for source in files(&checkout(), &["crds/src", "operator/src"], "rs").unwrap() {
+        for name in words(&source) {
             count += 1;
-            let where_ = source.display();
-            assert!(explained.contains(&&*name), "docs/reference/conditions.md does not explain `{name}` of {where_}");
+            let file = source.display();
+            assert!(explained.contains(&&*name), "docs/reference/conditions.md does not explain `{name}` of {file}");
         }
     }
-    assert!(count > 15, "only {count} conditions and reasons were found");
+    assert!(count > 20, "only {count} conditions, reasons and events were found");
 }
