@@ -85,10 +85,9 @@ fn words(path: &Path) -> Vec<String> {
     let source = source.split("#[cfg(test)]").next().unwrap_or_default();
     let literal = |rest: &str| Some(rest.split_once('"')?.1.split_once('"')?.0.to_owned());
     let word = |line: &str| {
-        if path.ends_with("conditions.rs") || path.ends_with("transitions.rs") {
-            if let Some((_, value)) = line.split_once(": &str = ") {
-                return literal(value);
-            }
+        let constants = path.ends_with("conditions.rs") || path.ends_with("transitions.rs");
+        if let Some((_, value)) = line.split_once(": &str = ").filter(|_| constants) {
+            return literal(value);
         }
         let event = line.split_once(".normal(").or_else(|| line.split_once(".warning("));
         event.and_then(|(_, arguments)| literal(arguments))
