@@ -1,5 +1,8 @@
 //! `cargo e2e <verb>`: the one front door for people who work on Rouse.
 
+#[cfg(test)]
+mod docs;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -158,11 +161,7 @@ async fn run(verb: Verb) -> Result<()> {
             rouse_e2e::bench::bench(&places, &options, &wanted, json.as_deref(), &progress).await?;
         }
         Verb::Sim { arguments } => rouse_e2e::sim::sim(&places, arguments).await?,
-        Verb::Generate => {
-            for file in rouse_e2e::generate::generate(&places.repo)? {
-                println!("wrote {file}");
-            }
-        }
+        Verb::Generate => rouse_e2e::generate::generate(&places.repo)?,
         Verb::Images { which, out } => {
             let provider = match which.provider {
                 Some(provider) => provider,
