@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
-use rouse_operator::metrics::Metrics as OperatorMetrics;
+use rouse_operator::telemetry::metrics::Metrics as OperatorMetrics;
 
 use crate::markdown::{GENERATED, cell, code, sentence, table};
 
