@@ -60,9 +60,9 @@ const EXPLAINED: &[(&str, &str, &str)] = &[
         "The route does not allow the method. `Allow` lists the allowed methods.",
         "Check `spec.routes[].methods`.",
     ),
-    ("head-timeout", "The request head was not complete within `activator.limits.headTimeout`.", ""),
+    ("request-timeout", "The request head was not complete within `activator.limits.headTimeout`.", ""),
     (
-        "target-too-long",
+        "uri-too-long",
         "The request line is longer than `activator.limits.requestLine`.",
         "Send the data in the body, or raise the limit.",
     ),
@@ -77,7 +77,7 @@ const EXPLAINED: &[(&str, &str, &str)] = &[
         "Retry after `Retry-After`. Find the client that sends the requests.",
     ),
     (
-        "head-too-large",
+        "header-too-large",
         "The request head exceeds `activator.limits.headBytes` or `activator.limits.headers`.",
         "Send smaller cookies or fewer headers, or raise the limit.",
     ),
@@ -88,7 +88,7 @@ const EXPLAINED: &[(&str, &str, &str)] = &[
         "Check NetworkPolicies and the port.",
     ),
     (
-        "bad-answer",
+        "bad-response",
         "The pod closed the connection without a response, or its response is not valid HTTP. The request may have had an effect, so it was not sent again.",
         "Read the function's log.",
     ),
