@@ -208,7 +208,7 @@ mod tests {
         assert!(section.contains("| `idleTimeout` | duration |"), "{section}");
         assert!(section.contains("| `metric` | `concurrency` or `rps` |"), "{section}");
         assert!(
-            section.contains("- spec.scaling.target must not be more than spec.scaling.concurrencyLimit."),
+            section.contains("- spec.scaling.target must not be more than spec.scaling.concurrencyLimit; lower"),
             "{section}"
         );
         assert!(section.contains("- spec.scaling.idleTimeout must be at least 1s."), "{section}");
