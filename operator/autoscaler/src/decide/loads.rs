@@ -7,6 +7,8 @@
 //! requests become, the load is at least what is in pods without the backlog's part: requests that never end are load, too.
 //! It is never more than all requests at once, in pods and in the queue.
 
+use std::time::Duration;
+
 use crate::{Demand, Metric, Observed, Policy, Seen, State, decide::SWIFT, history::Average};
 
 /// Demand in pods: averages and what is at once, divided by the target.
@@ -32,14 +34,14 @@ impl Loads {
         let service = state.service.seconds(demand);
         let usual = state.service.explains(demand);
         // A backlog is in pods for one service time after the last of it has left the queue, and asks for no pod there.
-        let drained = service.filter(|_| usual && policy.metric == Metric::Concurrency);
-        let draining = drained.is_some_and(|seconds| {
-            state.queued_at.is_some_and(|last| state.clock.saturating_sub(last).as_secs_f64() <= seconds)
-        });
-        let over = |window| {
+        let drained = service.filter(|_| usual && policy.metric == Metric::Concurrency).zip(state.queued_at);
+        let over = |window: Duration| {
             let average = state.history.average(window);
             let load = load(&average, policy, service, usual) / target(policy);
             let arrived = average.rps * service.unwrap_or(0.0) / target(policy);
+            let draining = drained.is_some_and(|(seconds, queued)| {
+                state.clock.saturating_sub(queued).saturating_sub(window).as_secs_f64() <= seconds
+            });
             if draining { load.min(arrived.max(f64::from(observed.desired))) } else { load }
         };
         Self {
@@ -57,7 +59,7 @@ impl Loads {
         Seen {
             concurrency: demand.concurrency(),
             queued: demand.queued,
-            service: self.service.and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok()),
+            service: self.service.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
             start: state.starts.time(),
             stable: self.stable * target,
             panic: self.panic * target,
@@ -72,8 +74,18 @@ impl Loads {
 const QUEUED: f64 = 0.05;
 
 fn load(average: &Average, policy: &Policy, service: Option<f64>, usual: bool) -> f64 {
-    match (policy.metric, service) {
-        (Metric::Concurrency, Some(service)) => {
+    if policy.metric == Metric::Rps {
+        // A target of more than a pod can serve under its limit is none: what is at once has to have slots.
+        let slots = policy.limit.map_or(0.0, |limit| at_once(average, service, usual) / f64::from(limit.max(1)));
+        return average.rps.max(slots * target(policy));
+    }
+    at_once(average, service, usual)
+}
+
+/// Requests in pods at once, if none has to wait.
+fn at_once(average: &Average, service: Option<f64>, usual: bool) -> f64 {
+    match service {
+        Some(service) => {
             let in_pods = match (average.concurrency - average.busy > QUEUED * average.concurrency, usual) {
                 (false, _) => average.busy,
                 (true, false) => average.busy - (average.completions - average.rps).max(0.0) * service,
@@ -81,8 +93,7 @@ fn load(average: &Average, policy: &Policy, service: Option<f64>, usual: bool) -
             };
             (average.rps * service).max(in_pods).min(average.concurrency)
         }
-        (Metric::Concurrency, None) => average.busy,
-        (Metric::Rps, _) => average.rps,
+        None => average.busy,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Worlds that are out to mislead: what is learned from them has to be true, and no verdict may outlive its cause.
 
 use super::{station::Station, *};
+use crate::Metric;
 
 #[test]
 fn clients_that_join_one_by_one_get_their_pods() {
@@ -114,5 +115,23 @@ fn long_requests_of_a_backlog_that_is_drained_are_no_rise() {
         station.run(1000, 1, 30_000);
         // Twelve are needed, and the backlog of the start asks for as many again.
         assert!(station.most(0) <= 25, "{}", station.timeline());
+    }
+}
+
+#[test]
+fn a_target_in_requests_a_second_that_no_pod_can_serve_does_not_oscillate() {
+    // Two slots of nine seconds each serve 0.22 requests a second and not 0.5.
+    let windows = |idle, stable, panic| Policy {
+        idle_timeout: Duration::from_secs(idle),
+        stable_window: Duration::from_secs(stable),
+        panic_window: Duration::from_secs(panic),
+        ..Policy::default()
+    };
+    for (rate, policy, needed) in [(1, windows(1, 6, 1), 5), (9, windows(1, 6, 1), 41), (1, Policy::default(), 5)] {
+        let mut station = Station::new(2, 1000, policy);
+        (station.policy.metric, station.policy.target) = (Metric::Rps, 0.5);
+        station.run(600, rate, 9000);
+        assert!(station.least(300) >= needed && station.turns(300) <= 2, "{needed} needed: {}", station.timeline());
+        assert!(station.most(300) <= needed + 2, "{needed} needed: {}", station.timeline());
     }
 }
