@@ -135,3 +135,14 @@ fn a_target_in_requests_a_second_that_no_pod_can_serve_does_not_oscillate() {
         assert!(station.most(300) <= needed + 2, "{needed} needed: {}", station.timeline());
     }
 }
+
+/// Of the gain that is bounded by a property, the worst that were found: at a limit of 1 there is no slot beyond the target.
+#[test]
+fn a_late_start_at_a_limit_of_one_asks_for_no_more_than_two_and_a_half_times_the_load() {
+    for (rate, service, start) in [(20, 910, 1291), (164, 870, 1398), (157, 410, 3873), (194, 390, 8926)] {
+        let mut station = Station::new(1, start, Policy { max: 10_000, ..Policy::default() });
+        station.run(120, rate, service);
+        let needed = pods((rate * service) as f64 / 1000.0);
+        assert!(station.most(0) <= 5 * needed / 2 + 1, "{needed} needed: {}", station.timeline());
+    }
+}
