@@ -80,10 +80,15 @@ fn standing(demand: &Demand, policy: &Policy, state: &mut State, loads: &Loads) 
     let arrived = state.history.average(within).rps * within.as_secs_f64();
     let burst = state.bursts.note(at, arrived as u32, FOLLOW);
     let lately = state.history.average(STANDS);
-    let (arrived, ended) = (lately.rps * STANDS.as_secs_f64(), lately.completions * STANDS.as_secs_f64());
+    let ended = lately.completions * STANDS.as_secs_f64();
     // Requests wait only while no slot is free.
     let full = lately.concurrency - lately.busy >= 0.5 * demand.queued as f64;
-    let stands = (arrived - ended).abs() <= (2.0 * ended.sqrt()).max(0.15 * ended) && ended >= 1.0;
+    let stands = |window: Duration| {
+        let average = state.history.average(window);
+        let (arrived, ended) = (average.rps * window.as_secs_f64(), average.completions * window.as_secs_f64());
+        (arrived - ended).abs() <= (2.0 * ended.sqrt()).max(0.15 * ended) && ended >= 1.0
+    };
+    let stands = stands(STANDS) && stands(whole_services(service));
     // Less than a frame's wait is no queue to speak of.
     let waits = demand.queued as f64 >= ended * FRAME.as_secs_f64() / STANDS.as_secs_f64();
     let usual = state.history.average(policy.panic_window).rps * within.as_secs_f64();
@@ -93,4 +98,11 @@ fn standing(demand: &Demand, policy: &Policy, state: &mut State, loads: &Loads) 
     // Of short requests a client sends several in a frame.
     let clients = f64::from(burst) * (2.0 * service / FRAME.as_secs_f64()).min(1.0);
     pods((clients / target(policy)).min(loads.at_once))
+}
+
+/// The shortest time of whole service times that is long enough: of a burst requests begin and end together, and in half a
+/// service time more would end as many as in a whole one, or none.
+fn whole_services(service: f64) -> Duration {
+    let services = (STANDS.as_secs_f64() / service.max(f64::MIN_POSITIVE)).ceil();
+    Duration::try_from_secs_f64(services * service).unwrap_or(STANDS).clamp(STANDS, SWIFT)
 }

@@ -146,3 +146,13 @@ fn a_late_start_at_a_limit_of_one_asks_for_no_more_than_two_and_a_half_times_the
         assert!(station.most(0) <= 5 * needed / 2 + 1, "{needed} needed: {}", station.timeline());
     }
 }
+
+#[test]
+fn a_burst_beside_a_load_is_no_crowd_of_clients() {
+    let mut station = Station::new(5, 2000, Policy { max: 1000, ..Policy::default() });
+    station.run(120, 50, 300);
+    station.arrive(500, 300);
+    station.run(120, 50, 300);
+    // As many as a second with so many arrivals wants, and not one for each request that waits.
+    assert!(station.most(120) <= 50, "{}", station.timeline());
+}
