@@ -156,3 +156,38 @@ fn a_burst_beside_a_load_is_no_crowd_of_clients() {
     // As many as a second with so many arrivals wants, and not one for each request that waits.
     assert!(station.most(120) <= 50, "{}", station.timeline());
 }
+
+#[test]
+fn a_reason_is_not_that_of_an_earlier_count() {
+    let mut station = Station::new(1, 2000, Policy::default());
+    station.arrive(20, 30_000);
+    station.run(100, 0, 0);
+    assert_eq!(station.last(), (0, 0, 0));
+    // An activator wakes it, and the request is gone before its pod is ready.
+    station.patience = Some(500);
+    station.arrive(1, 100);
+    station.run(10, 0, 0);
+    assert_eq!(station.reasons.last(), Some(&Reason::KeptWarm), "{}", station.timeline());
+    // Two pods, by another's hand and of which nothing is queued.
+    station.run(60, 0, 0);
+    station.wake(2);
+    station.run(10, 0, 0);
+    assert_eq!(station.reasons.last(), Some(&Reason::Panic), "{}", station.timeline());
+}
+
+#[test]
+fn what_a_backlog_asked_for_is_forgotten_while_paused() {
+    let mut station = Station::new(1, 1000, Policy::default());
+    station.run(60, 5, 200);
+    station.arrive(300, 1000);
+    station.run(1, 5, 200);
+    let most = station.most(60);
+    station.policy.paused = true;
+    station.run(600, 5, 200);
+    station.wake(2);
+    station.run(60, 5, 200);
+    station.policy.paused = false;
+    station.arrive(9, 200);
+    station.run(20, 5, 200);
+    assert!(station.most(700) < most / 2, "{most} were asked for ten minutes ago: {}", station.timeline());
+}

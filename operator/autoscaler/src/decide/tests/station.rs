@@ -201,6 +201,12 @@ impl Station {
         (0..pods).for_each(|_| self.starting.push_back(self.now + back));
     }
 
+    /// Another sets the count.
+    pub(crate) fn wake(&mut self, pods: u32) {
+        self.set(pods);
+        self.decide();
+    }
+
     /// The operator restarts: nothing is known any more.
     pub(crate) fn restart(&mut self) {
         self.state = State::new(Duration::from_millis(self.now));
