@@ -191,3 +191,15 @@ fn what_a_backlog_asked_for_is_forgotten_while_paused() {
     station.run(20, 5, 200);
     assert!(station.most(700) < most / 2, "{most} were asked for ten minutes ago: {}", station.timeline());
 }
+
+#[test]
+fn a_pod_that_waited_for_capacity_has_not_started_for_as_long() {
+    let mut station = Station::new(5, 1000, Policy::default());
+    station.room = 3;
+    station.run(300, 50, 300);
+    assert_eq!((station.last().0, station.last().1), (5, 3));
+    station.room = 100;
+    station.run(10, 50, 300);
+    let start = station.learned().start.unwrap_or_default();
+    assert!(start <= Duration::from_secs(10), "{start:?}");
+}
