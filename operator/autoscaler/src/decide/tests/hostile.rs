@@ -203,3 +203,14 @@ fn a_pod_that_waited_for_capacity_has_not_started_for_as_long() {
     let start = station.learned().start.unwrap_or_default();
     assert!(start <= Duration::from_secs(10), "{start:?}");
 }
+
+#[test]
+fn an_operator_that_restarts_again_and_again_takes_no_pod_from_a_load() {
+    let mut station = Station::new(5, 1000, Policy::default());
+    station.run(60, 50, 300);
+    for _ in 0..10 {
+        station.restart();
+        station.run(7, 50, 300);
+    }
+    assert_eq!((station.least(60), station.most(60)), (5, 5), "{}", station.timeline());
+}

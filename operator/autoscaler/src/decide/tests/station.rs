@@ -49,8 +49,8 @@ pub(crate) struct Station {
 }
 
 impl Station {
-    pub(crate) fn new(limit: u32, start: Ms, policy: Policy) -> Self {
-        let policy = Policy { limit: Some(limit), target: (f64::from(limit) * 0.7).max(1.0), ..policy };
+    pub(crate) fn new(limit: u32, start: Ms, mut policy: Policy) -> Self {
+        (policy.limit, policy.target) = (Some(limit), (f64::from(limit) * 0.7).max(1.0));
         let mut state = State::new(Duration::ZERO);
         decide(Duration::ZERO, &Demand::default(), &Observed::default(), &policy, &mut state);
         Self {
@@ -111,18 +111,6 @@ impl Station {
             let due = (self.now - begun) * rate / 1000;
             self.arrive(due - sent, service);
             sent = due;
-            self.tick();
-            if self.now.is_multiple_of(FRAME) {
-                self.decide();
-            }
-        }
-    }
-
-    /// Nothing new arrives for so many milliseconds.
-    pub(crate) fn run_ms(&mut self, millis: Ms) {
-        let end = self.now + millis;
-        while self.now < end {
-            self.now += TICK;
             self.tick();
             if self.now.is_multiple_of(FRAME) {
                 self.decide();
