@@ -42,6 +42,9 @@ pub fn decide(now: Duration, demand: &Demand, observed: &Observed, policy: &Poli
     state.service.note(at, demand, policy.stable_window);
     if demand.queued > 0 {
         state.queued_at = Some(at);
+    } else {
+        // Whatever decides: what was asked for because of one queue is not for the next.
+        state.backlogged = None;
     }
     let loads = Loads::of(demand, observed, policy, state);
     if loads.serving == 0 && demand.queued > 0 {
@@ -125,13 +128,13 @@ fn notice(demand: &Demand, observed: &Observed, policy: &Policy, state: &mut Sta
     }
     if woken {
         state.rise = Some(at);
-        state.peaks.note(at, observed.desired, hold(policy));
+        state.ask_for(observed.desired, hold(policy));
     }
     if policy.held > 0 {
         // Its calls are on their way: as if they were here, lest the pods go in the moment in which they come.
         state.last_active = at;
         state.rise = Some(at);
-        state.peaks.note(at, policy.held.min(policy.max), hold(policy));
+        state.ask_for(policy.held.min(policy.max), hold(policy));
     }
     state.arrivals = Some(demand.arrivals);
     called

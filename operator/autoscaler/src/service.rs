@@ -96,8 +96,13 @@ impl ServiceTime {
 
     /// Whether enough requests have ended and those in pods now are such as these were.
     pub(crate) fn explains(&self, demand: &Demand) -> bool {
+        self.completions >= FEW && self.fits(demand)
+    }
+
+    /// Whether a request has ended and those in pods now are such as it was.
+    pub(crate) fn fits(&self, demand: &Demand) -> bool {
         let usual = |mean: f64| self.age(demand).is_none_or(|age| age <= USUAL * mean);
-        self.completions >= FEW && self.mean().is_some_and(usual)
+        self.mean().is_some_and(usual)
     }
 
     /// Mean age of the requests that are in pods now, in seconds: what the integral holds beyond the requests that ended.

@@ -12,7 +12,8 @@ use crate::Observed;
 /// with the newest, and these as asked for with it: were they late already, it would be late as soon as it is asked for.
 const GROUPS: usize = 8;
 
-/// A start that takes less than the estimate lowers it by this part of the difference; one that takes more is taken at once.
+/// A start that takes less than the estimate lowers it by this part of the difference; one that takes more is taken at once,
+/// but for the time for which it was late.
 const EASE: u32 = 4;
 
 /// Until a pod has become ready, it is late after the time in which Functions are given up by default.
@@ -64,6 +65,8 @@ impl Starts {
     }
 
     fn arrive(&mut self, now: Duration, mut started: u32) {
+        // What is late was late for want of capacity as a rule, and has waited and not started.
+        let bound = self.time.map_or(Duration::MAX, |_| self.bound());
         while started > 0 {
             // One that is late is likely to stay so, if there are others. What late is has to be known from a start.
             let timely = |group: &Group| self.time.is_none() || !self.is_late(group, now);
@@ -72,7 +75,8 @@ impl Starts {
                 self.stuck = self.stuck.saturating_sub(started);
                 return;
             };
-            let (took, some, new) = (now.saturating_sub(group.asked), started.min(group.count), group.new);
+            let (some, new) = (started.min(group.count), group.new);
+            let took = now.saturating_sub(group.asked).min(bound);
             started -= some;
             group.count -= some;
             if new {
@@ -189,7 +193,7 @@ mod tests {
 
     #[test]
     fn longer_is_taken_at_once_and_shorter_by_and_by() {
-        let starts = noted(&[(0, 1, 0), (4, 1, 1), (10, 2, 1), (30, 2, 2)]);
+        let starts = noted(&[(0, 1, 0), (5, 1, 1), (10, 2, 1), (30, 2, 2)]);
         assert_eq!(starts.time(), Some(at(20)));
         let starts = noted(&[(0, 1, 0), (20, 1, 1), (30, 2, 1), (34, 2, 2)]);
         assert_eq!(starts.time(), Some(at(16)));
@@ -224,8 +228,8 @@ mod tests {
         let starts = noted(&[(0, 2, 0), (2, 2, 1), (60, 4, 1), (62, 4, 3), (99, 4, 4), (100, 5, 4)]);
         assert_eq!((starts.time(), starts.count(), starts.any()), (Some(at(2)), 1, true));
         assert_eq!(noted(&[(0, 2, 0), (2, 2, 1), (60, 4, 1), (62, 4, 3), (70, 3, 3)]).count(), 0, "taken away");
-        // If there is none but late ones, it was late.
-        assert_eq!(noted(&[(0, 2, 0), (2, 2, 1), (60, 2, 2)]).time(), Some(at(60)));
+        // If there is none but late ones, one was late, and has not started for all of that time.
+        assert_eq!(noted(&[(0, 2, 0), (2, 2, 1), (60, 2, 2)]).time(), Some(LATE_LEAST));
     }
 
     #[test]

@@ -156,6 +156,15 @@ impl State {
         learned.service.into_iter().for_each(|seconds| self.service.assume(seconds));
     }
 
+    /// Takes in pods that are wanted for what is about to come, which is held as a rise.
+    pub(crate) fn ask_for(&mut self, count: u32, span: Duration) {
+        if count > self.peaks.most() {
+            // Why others were wanted before says nothing of these.
+            self.why = Reason::Panic;
+        }
+        self.peaks.note(self.clock, count, span);
+    }
+
     /// Takes in what a rise or a queue wants now, and yields the most that either wanted within `span`; `None` if neither has
     /// wanted anything.
     pub(crate) fn hold(&mut self, count: u32, span: Duration) -> Option<u32> {

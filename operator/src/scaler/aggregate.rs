@@ -189,8 +189,15 @@ impl Aggregate {
             }
             touched.push(key.function.clone());
             let former = known.samples.get(&key);
-            if let Some(former) = former.filter(|former| former.is_restarted_by(&told)) {
-                self.carried.entry(key.clone()).or_default().counters.add(former.told());
+            let past = match former {
+                Some(former) if former.is_restarted_by(&told) => Some(former.told()),
+                // What was given out for the time in between stays, and the counters go on from there: were it more than
+                // what was, it would stand still until that has caught up, and a load would look like none.
+                Some(former) if !listened => Some(former.by(at)),
+                _ => None,
+            };
+            if let Some(past) = past {
+                self.carried.entry(key.clone()).or_default().counters.add(past);
             }
             let sample = Sample::new(at, told, former, listened);
             known.samples.insert(key, sample);

@@ -29,7 +29,7 @@ const ENOUGH: f64 = 2.0;
 /// The shortest drain time.
 const SHORTEST: Duration = Duration::from_secs(3);
 
-/// The same while it is only known how long requests have taken up to now, and none, or few, have ended: if they were short,
+/// The same while it is only known how long requests have taken up to now, and none such has ended: if they were short,
 /// some would have.
 const UNKNOWN: Duration = Duration::from_secs(1);
 
@@ -73,16 +73,20 @@ pub(super) fn wanted(
     let work = queued * each;
     let load = loads.stable.max(loads.swift) * target;
     let known = state.service.explains(demand);
-    let shortest = if known { SHORTEST } else { UNKNOWN };
+    let shortest = if state.service.fits(demand) { SHORTEST } else { UNKNOWN };
     let drain = drain_time(state, shortest).as_secs_f64();
-    let within = |drain: f64| pods(((load + work / drain) / full).min(loads.at_once));
+    let within = |work: f64, drain: f64| pods(((load + work / drain) / full).min(loads.at_once));
+    // What the ready pods do beside the load until others could be ready is not for those.
+    let start = state.starts.time().unwrap_or_default().as_secs_f64();
+    let spare = (f64::from(loads.serving) * full - load).max(0.0);
+    let left = (work - spare * start).max(0.0);
     let mut former = state.backlogged.unwrap_or(Backlog { since: state.clock, most: 0 });
     if !known {
         former.since = state.clock;
     }
-    let mut wanted = within(drain).max(former.most);
+    let mut wanted = within(left, drain).max(former.most);
     let asked = state.clock.saturating_sub(former.since) > ASK && state.starts.any();
-    if asked || observed.desired >= within(ENOUGH * drain) {
+    if asked || observed.desired >= within(work, ENOUGH * drain) {
         wanted = wanted.min(observed.desired);
     }
     if wanted <= base {

@@ -33,18 +33,16 @@ impl Loads {
         let telling = state.clock.saturating_sub(state.evidence_from).max(policy.panic_window);
         let service = state.service.seconds(demand);
         let usual = state.service.explains(demand);
-        // A backlog is in pods for one service time after the last of it has left the queue, and in a window for as long as
-        // that reaches back. It asks for no pod there.
-        let drained = service.filter(|_| usual && policy.metric == Metric::Concurrency);
-        let draining = |window: Duration| {
-            let since = |last| state.clock.saturating_sub(last).saturating_sub(window).as_secs_f64();
-            drained.is_some_and(|seconds| state.queued_at.is_some_and(|last| since(last) <= seconds))
-        };
+        // A backlog is in pods for one service time after the last of it has left the queue, and asks for no pod there.
+        let drained = service.filter(|_| usual && policy.metric == Metric::Concurrency).zip(state.queued_at);
         let over = |window: Duration| {
             let average = state.history.average(window);
             let load = load(&average, policy, service, usual) / target(policy);
             let arrived = average.rps * service.unwrap_or(0.0) / target(policy);
-            if draining(window) { load.min(arrived.max(f64::from(observed.desired))) } else { load }
+            let draining = drained.is_some_and(|(seconds, queued)| {
+                state.clock.saturating_sub(queued).saturating_sub(window).as_secs_f64() <= seconds
+            });
+            if draining { load.min(arrived.max(f64::from(observed.desired))) } else { load }
         };
         Self {
             stable: over(policy.stable_window.min(telling)),
@@ -76,8 +74,18 @@ impl Loads {
 const QUEUED: f64 = 0.05;
 
 fn load(average: &Average, policy: &Policy, service: Option<f64>, usual: bool) -> f64 {
-    match (policy.metric, service) {
-        (Metric::Concurrency, Some(service)) => {
+    if policy.metric == Metric::Rps {
+        // A target of more than a pod can serve under its limit is none: what is at once has to have slots.
+        let slots = policy.limit.map_or(0.0, |limit| at_once(average, service, usual) / f64::from(limit.max(1)));
+        return average.rps.max(slots * target(policy));
+    }
+    at_once(average, service, usual)
+}
+
+/// Requests in pods at once, if none has to wait.
+fn at_once(average: &Average, service: Option<f64>, usual: bool) -> f64 {
+    match service {
+        Some(service) => {
             let in_pods = match (average.concurrency - average.busy > QUEUED * average.concurrency, usual) {
                 (false, _) => average.busy,
                 (true, false) => average.busy - (average.completions - average.rps).max(0.0) * service,
@@ -85,8 +93,7 @@ fn load(average: &Average, policy: &Policy, service: Option<f64>, usual: bool) -
             };
             (average.rps * service).max(in_pods).min(average.concurrency)
         }
-        (Metric::Concurrency, None) => average.busy,
-        (Metric::Rps, _) => average.rps,
+        None => average.busy,
     }
 }
 

@@ -61,6 +61,9 @@ const STANDS: Duration = Duration::from_millis(500);
 /// A burst is so many times the arrivals of as long a time on average.
 const BURST: f64 = 2.0;
 
+/// And so many times those since: as the first pods come, more of the clients get their turn.
+const BURST_OVER: f64 = 1.25;
+
 /// Frames of demand come so often, and a burst falls into one.
 const FRAME: Duration = Duration::from_millis(250);
 
@@ -76,21 +79,39 @@ fn standing(demand: &Demand, policy: &Policy, state: &mut State, loads: &Loads) 
         return 0;
     }
     let at = state.clock;
-    let within = FRAME.max(Duration::try_from_secs_f64(service).unwrap_or(FRAME)).min(SWIFT);
+    // A burst can be on both sides of a frame's end.
+    let within = (FRAME + Duration::try_from_secs_f64(service).unwrap_or(FRAME)).clamp(2 * FRAME, SWIFT);
     let arrived = state.history.average(within).rps * within.as_secs_f64();
     let burst = state.bursts.note(at, arrived as u32, FOLLOW);
     let lately = state.history.average(STANDS);
-    let (arrived, ended) = (lately.rps * STANDS.as_secs_f64(), lately.completions * STANDS.as_secs_f64());
+    let ended = lately.completions * STANDS.as_secs_f64();
     // Requests wait only while no slot is free.
     let full = lately.concurrency - lately.busy >= 0.5 * demand.queued as f64;
-    let stands = (arrived - ended).abs() <= (2.0 * ended.sqrt()).max(0.15 * ended) && ended >= 1.0;
+    let stands = |window: Duration| {
+        let average = state.history.average(window);
+        let (arrived, ended) = (average.rps * window.as_secs_f64(), average.completions * window.as_secs_f64());
+        (arrived - ended).abs() <= (2.0 * ended.sqrt()).max(0.15 * ended) && ended >= 1.0
+    };
+    let stands = stands(STANDS) && stands(whole_services(service));
     // Less than a frame's wait is no queue to speak of.
     let waits = demand.queued as f64 >= ended * FRAME.as_secs_f64() / STANDS.as_secs_f64();
-    let usual = state.history.average(policy.panic_window).rps * within.as_secs_f64();
-    if !(full && stands && waits && f64::from(burst) > BURST * usual) {
+    // A rate that has risen and stays is no burst.
+    let before = state.history.average(policy.panic_window).rps * within.as_secs_f64();
+    let stays = lately.rps * within.as_secs_f64();
+    let bursts = f64::from(burst) > (BURST * before).max(BURST_OVER * stays);
+    if !(full && stands && waits && bursts) {
         return 0;
     }
     // Of short requests a client sends several in a frame.
     let clients = f64::from(burst) * (2.0 * service / FRAME.as_secs_f64()).min(1.0);
-    pods((clients / target(policy)).min(loads.at_once))
+    // Between two requests a client is none, so a moment may show one less than there are.
+    let at_once = loads.at_once.max(lately.concurrency / target(policy));
+    pods((clients / target(policy)).min(at_once))
+}
+
+/// The shortest time of whole service times that is long enough: of a burst requests begin and end together, and in half a
+/// service time more would end as many as in a whole one, or none.
+fn whole_services(service: f64) -> Duration {
+    let services = (STANDS.as_secs_f64() / service.max(f64::MIN_POSITIVE)).ceil();
+    Duration::try_from_secs_f64(services * service).unwrap_or(STANDS).clamp(STANDS, SWIFT)
 }

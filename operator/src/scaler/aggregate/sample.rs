@@ -84,7 +84,8 @@ impl Counters {
 }
 
 impl Sample {
-    /// A sample as of `at`. `listened` tells whether somebody has listened to the process all the time since `former`, or for
+    /// A sample as of `at`. Without `listened` it goes on from nothing: what `former` has counted by then is to be carried.
+    /// `listened` tells whether somebody has listened to the process all the time since `former`, or for
     /// one of which nothing was said before, since a moment in which there was nothing to say.
     ///
     /// What a process has counted while nobody listened is set aside: it grew over a time that is past, and to an operator
@@ -97,10 +98,8 @@ impl Sample {
             Some(former) if former.is_ahead_of(&counters) => Counters::default(),
             Some(former) if listened => former.aside,
             Some(former) => {
-                let mut unheard = counters.less(&former.grown(at));
-                unheard.arrivals = unheard.arrivals.saturating_sub(1);
-                unheard.add(former.aside);
-                unheard
+                let called = counters.arrivals.saturating_sub(former.told.arrivals).min(1);
+                Counters { arrivals: counters.arrivals.saturating_sub(called), ..counters }
             }
             None if listened => Counters::default(),
             None => Counters { arrivals: counters.arrivals.saturating_sub(1), ..counters },

@@ -123,6 +123,18 @@ fn what_came_while_nobody_listened_is_no_rise_and_a_call_all_the_same() {
 }
 
 #[test]
+fn a_guess_that_was_too_high_hides_no_load() {
+    let mut aggregate = heard(&[1]);
+    aggregate.frame(&source(1), frame(1, "a", 50, 50, 0), at(1));
+    // The way is cut for a minute, in which fifty are given out, and there were five.
+    assert_eq!(counted(demand(&mut aggregate, 61)), (50, 50, 3_000_000_000));
+    aggregate.frame(&source(1), frame(61, "a", 5, 500, 300_000_000), at(61));
+    assert_eq!(counted(demand(&mut aggregate, 61)), (5, 51, 3_000_000_000));
+    aggregate.frame(&source(1), frame(62, "a", 5, 505, 305_000_000), at(62));
+    assert_eq!(counted(demand(&mut aggregate, 62)), (5, 56, 3_005_000_000));
+}
+
+#[test]
 fn the_guess_between_frames_is_never_taken_back() {
     let mut aggregate = Aggregate::default();
     aggregate.set_sources(&sources(&[1]), at(0));

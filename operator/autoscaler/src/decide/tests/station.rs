@@ -52,8 +52,8 @@ pub(crate) struct Station {
 }
 
 impl Station {
-    pub(crate) fn new(limit: u32, start: Ms, policy: Policy) -> Self {
-        let policy = Policy { limit: Some(limit), target: (f64::from(limit) * 0.7).max(1.0), ..policy };
+    pub(crate) fn new(limit: u32, start: Ms, mut policy: Policy) -> Self {
+        (policy.limit, policy.target) = (Some(limit), (f64::from(limit) * 0.7).max(1.0));
         let mut state = State::new(Duration::ZERO);
         decide(Duration::ZERO, &Demand::default(), &Observed::default(), &policy, &mut state);
         Self {
@@ -116,18 +116,6 @@ impl Station {
             let due = (self.now - begun) * rate / 1000;
             self.arrive(due - sent, service);
             sent = due;
-            self.tick();
-            if self.now.is_multiple_of(FRAME) {
-                self.decide();
-            }
-        }
-    }
-
-    /// Nothing new arrives for so many milliseconds.
-    pub(crate) fn run_ms(&mut self, millis: Ms) {
-        let end = self.now + millis;
-        while self.now < end {
-            self.now += TICK;
             self.tick();
             if self.now.is_multiple_of(FRAME) {
                 self.decide();
@@ -209,6 +197,12 @@ impl Station {
     pub(crate) fn crash(&mut self, pods: u32, back: Ms) {
         self.ready -= pods;
         (0..pods).for_each(|_| self.starting.push_back(self.now + back));
+    }
+
+    /// Another sets the count.
+    pub(crate) fn wake(&mut self, pods: u32) {
+        self.set(pods);
+        self.decide();
     }
 
     /// The operator restarts: nothing is known any more.
