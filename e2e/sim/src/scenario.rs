@@ -119,7 +119,7 @@ mod tests {
         let timeline = &figures.timeline;
         // A hundred are wanted for the work of five, and next to none of them is ready.
         assert!(timeline[5..9].iter().all(|(wanted, ready)| *wanted == 100 && *ready <= 3), "{timeline:?}");
-        // When the queue is drained hardly any pods are wanted, and then all of it begins anew.
+        // When the queue is drained hardly any pods are wanted, and then all of it repeats.
         let low = (9..).find(|nth| timeline[*nth].0 <= 10).unwrap();
         let again = &timeline[low + 7..low + 17];
         assert!(again.iter().all(|(wanted, ready)| *wanted == 100 && *ready <= 10), "{again:?}");
