@@ -1,4 +1,4 @@
-//! Flags and environment.
+//! Flags and environment variables.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -10,129 +10,132 @@ use rouse_crds::{
 };
 
 use crate::{
-    admit::{Caps, Rate},
-    context::Bounds,
+    admit::{Bounds, Caps},
+    rate_limit::Rate,
     serve::Limits,
 };
 
-/// The data path of Rouse: routes a request, wakes its function if it has no pod, and forwards it.
+/// The data path of Rouse: routes a request, wakes its function from zero, and forwards it.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
     /// Domain of the public hosts: `{name}.{namespace}.{domain}`.
     #[arg(long, env = "ROUSE_DOMAIN", default_value = "example.com", value_parser = domain)]
     pub domain: String,
-    /// How default hosts are made, such as `{name}-{namespace}.{domain}`.
+    /// Template of default hosts, such as `{name}-{namespace}.{domain}`.
     #[arg(long, env = "ROUSE_HOST_TEMPLATE", default_value = DEFAULT_TEMPLATE)]
     pub host_template: String,
-    /// Which namespaces may claim which custom hosts, as JSON:
-    /// `[{"domains": ["*.shop.example.org"], "namespaces": ["shop-*"]}]`. Without any rule all may claim all.
+    /// Which namespaces may claim which custom hosts, as JSON: `[{"domains": ["*.shop.example.org"], "namespaces":
+    /// ["shop-*"]}]`. Without any rule all namespaces may claim all hosts.
     #[arg(long, env = "ROUSE_ALLOWED_HOSTS", default_value = "", value_parser = str::parse::<AllowedHosts>)]
     pub allowed_hosts: AllowedHosts,
-    /// Domain of the cluster's own DNS.
+    /// Domain of the cluster's DNS.
     #[arg(long, env = "ROUSE_CLUSTER_DOMAIN", default_value = "cluster.local", value_parser = domain)]
     pub cluster_domain: String,
-    /// Where requests from the ingress come in: only public functions by their public hosts.
+    /// Address for requests from the ingress. It serves only public functions by their public hosts.
     #[arg(long, env = "ROUSE_PUBLIC_ADDR", default_value = "0.0.0.0:8080")]
     pub public_addr: SocketAddr,
-    /// Where requests from inside the cluster come in.
+    /// Address for requests from inside the cluster.
     #[arg(long, env = "ROUSE_CLUSTER_ADDR", default_value = "0.0.0.0:8081")]
     pub cluster_addr: SocketAddr,
-    /// Where requests from outside come in by TLS, if they do: only public functions by their public hosts.
+    /// Address for TLS requests from outside the cluster. It serves only public functions by their public hosts. Off by
+    /// default.
     #[arg(long, env = "ROUSE_TLS_ADDR", requires_all = ["tls_cert_file", "tls_key_file"])]
     pub tls_addr: Option<SocketAddr>,
-    /// The certificate for that, with its chain, in PEM: `tls.crt` of a mounted Secret. It is read again when it changes.
+    /// TLS certificate with its chain, in PEM: `tls.crt` of a mounted Secret. Reloaded when it changes.
     #[arg(long, env = "ROUSE_TLS_CERT_FILE")]
     pub tls_cert_file: Option<PathBuf>,
-    /// Its private key in PEM: `tls.key` of a mounted Secret.
+    /// Private key of the TLS certificate, in PEM: `tls.key` of a mounted Secret.
     #[arg(long, env = "ROUSE_TLS_KEY_FILE")]
     pub tls_key_file: Option<PathBuf>,
-    /// Sends public calls that came by TLS neither here nor to the ingress (`X-Forwarded-Proto`) to `https://`, with a 308.
+    /// Redirects public requests that used TLS neither here nor at the ingress (`X-Forwarded-Proto`) to `https://` with
+    /// status 308.
     #[arg(long, env = "ROUSE_HTTPS_REDIRECT")]
     pub https_redirect: bool,
-    /// Where health, metrics and demand are told.
+    /// Address for health, metrics and the demand stream.
     #[arg(long, env = "ROUSE_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     pub admin_addr: SocketAddr,
-    /// Name of this pod; part of this process's identity in the demand stream.
+    /// Name of this pod; part of the identity of this process in the demand stream.
     #[arg(long, env = "POD_NAME", default_value = "rouse-activator")]
     pub pod_name: String,
-    /// How long connections are still accepted after SIGTERM, while others learn that this pod is going.
+    /// How long connections are still accepted after SIGTERM, while endpoints are being updated.
     #[arg(long, env = "ROUSE_SHUTDOWN_DELAY", default_value = "5s", value_parser = duration)]
     pub shutdown_delay: Duration,
-    /// How long everything may take after SIGTERM; less than the pod's terminationGracePeriodSeconds.
+    /// Maximum duration of a graceful shutdown after SIGTERM; less than the pod's terminationGracePeriodSeconds.
     #[arg(long, env = "ROUSE_SHUTDOWN_GRACE", default_value = "25s", value_parser = duration)]
     pub shutdown_grace: Duration,
-    /// Most requests that may wait, over all functions.
+    /// Maximum number of queued requests, over all functions.
     #[arg(long, env = "ROUSE_MAX_QUEUED_REQUESTS", default_value = "20000", value_parser = at_least_one)]
     pub max_queued_requests: u64,
-    /// Most requests of one namespace that may wait.
+    /// Maximum number of queued requests per namespace.
     #[arg(long, env = "ROUSE_MAX_QUEUED_REQUESTS_PER_NAMESPACE", default_value = "10000", value_parser = at_least_one)]
     pub max_queued_requests_per_namespace: u64,
-    /// Most bytes that all waiting requests may hold.
+    /// Maximum number of bytes that all queued requests may hold.
     #[arg(long, env = "ROUSE_MAX_QUEUED_BYTES", default_value = "256Mi", value_parser = bytes)]
     pub max_queued_bytes: u64,
-    /// Most bytes that the waiting requests of one namespace may hold.
+    /// Maximum number of bytes that the queued requests of one namespace may hold.
     #[arg(long, env = "ROUSE_MAX_QUEUED_BYTES_PER_NAMESPACE", default_value = "128Mi", value_parser = bytes)]
     pub max_queued_bytes_per_namespace: u64,
-    /// How often one function may be woken: so many times at once, and once more after each interval.
+    /// Rate limit of wakes per function: a burst, and one more after each interval.
     #[arg(long, env = "ROUSE_WAKES", default_value = "10/3s", value_parser = rate)]
     pub wakes: Rate,
-    /// How often the functions of one namespace may be woken, taken together.
+    /// Rate limit of wakes per namespace, over all its functions.
     #[arg(long, env = "ROUSE_WAKES_PER_NAMESPACE", default_value = "200/200ms", value_parser = rate)]
     pub wakes_per_namespace: Rate,
-    /// How long callers wait for a pod that no node has room for. Where nodes are added on demand, as long as that takes.
+    /// How long requests wait for an unschedulable pod. With a cluster autoscaler: as long as a new node takes.
     #[arg(long, env = "ROUSE_UNSCHEDULABLE_GRACE", default_value = "10s", value_parser = duration)]
     pub unschedulable_grace: Duration,
-    /// Most connections of each listener at once.
+    /// Maximum number of concurrent connections per listener.
     #[arg(long, env = "ROUSE_MAX_CONNECTIONS", default_value = "65536", value_parser = connections)]
     pub max_connections: usize,
-    /// Most bytes of a request's head, and of its trailers. More is answered with 431.
+    /// Maximum size of a request head, and of its trailers, in bytes. More is rejected with 431.
     #[arg(long, env = "ROUSE_MAX_HEAD_BYTES", default_value = "64Ki", value_parser = head_bytes)]
     pub max_head_bytes: usize,
-    /// Most headers of a request, and most trailers. More are answered with 431.
+    /// Maximum number of request headers, and of trailers. More are rejected with 431.
     #[arg(long, env = "ROUSE_MAX_HEADERS", default_value = "100", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub max_headers: u16,
-    /// Most bytes of a request line. A longer one is answered with 414.
+    /// Maximum length of a request line in bytes. A longer one is rejected with 414.
     #[arg(long, env = "ROUSE_MAX_REQUEST_LINE", default_value = "16Ki", value_parser = head_bytes)]
     pub max_request_line: usize,
-    /// How long the head of a request may take from its first byte on. A slower one is answered with 408.
+    /// Timeout of a request head, from its first byte on. A slower one is rejected with 408.
     #[arg(long, env = "ROUSE_HEAD_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub head_timeout: Duration,
-    /// How long an HTTP/1 connection may be without a request. Proxies in front keep theirs for up to an hour (Envoy's
-    /// default) and are to be the ones to close, since a request that crosses a close is lost.
+    /// Idle timeout of an HTTP/1 connection between requests. Proxies in front keep their connections for up to an hour
+    /// (Envoy's default) and should be the ones to close, since a request that crosses a close is lost.
     #[arg(long, env = "ROUSE_IDLE_CONNECTION_TIMEOUT", default_value = "3605s", value_parser = duration)]
     pub idle_connection_timeout: Duration,
-    /// Most requests at once on one HTTP/2 connection.
+    /// Maximum number of concurrent requests on one HTTP/2 connection.
     #[arg(long, env = "ROUSE_MAX_STREAMS", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
-    /// Most requests that an HTTP/2 client may begin and reset before they are looked at. More end the connection.
+    /// Maximum number of HTTP/2 requests that a client may start and reset before they are accepted. More end the
+    /// connection.
     #[arg(long, env = "ROUSE_MAX_STREAM_RESETS", default_value = "50", value_parser = clap::value_parser!(u16).range(1..))]
     pub max_stream_resets: u16,
-    /// Lets pods be on loopback addresses, for tests whose pods are local servers.
+    /// Allows pods on loopback addresses, for tests whose pods are local servers.
     #[arg(long, env = "ROUSE_ALLOW_LOCAL_PODS", hide = true)]
     pub allow_local_pods: bool,
-    /// How log lines look.
+    /// Format of log lines.
     #[arg(long, env = "ROUSE_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Plain text for people.
     Text,
 }
 
-/// A bucket that fills more slowly would be a mistake.
+/// A bucket that fills more slowly is most likely a mistake.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Exit status for a configuration that cannot be used (`EX_USAGE`).
+/// Exit status for an invalid configuration (`EX_USAGE`).
 pub const EXIT_USAGE: u8 = 64;
 
 impl Args {
-    /// Checks what a single flag cannot.
+    /// Checks combinations of flags.
     ///
     /// # Errors
     ///
@@ -140,7 +143,7 @@ impl Args {
     pub fn check(&self) -> Result<(), String> {
         if self.shutdown_delay >= self.shutdown_grace {
             return Err(format!(
-                "--shutdown-delay ({:?}) must be shorter than --shutdown-grace ({:?}): requests need time to end after it",
+                "--shutdown-delay ({:?}) must be shorter than --shutdown-grace ({:?}): requests need time to end after the delay",
                 self.shutdown_delay, self.shutdown_grace
             ));
         }
@@ -158,22 +161,22 @@ impl Args {
             );
         }
         if self.head_timeout.is_zero() || self.idle_connection_timeout.is_zero() {
-            return Err("--head-timeout and --idle-connection-timeout must be longer than nothing".to_owned());
+            return Err("--head-timeout and --idle-connection-timeout must be greater than zero".to_owned());
         }
         Ok(())
     }
 
-    /// Who has which host.
+    /// Returns the ownership rules of hosts.
     ///
     /// # Errors
     ///
-    /// If `--host-template` is no template, which [`Args::check`] refuses.
+    /// If `--host-template` is invalid, which [`Args::check`] rejects.
     pub fn rules(&self) -> Result<ownership::Rules, BadTemplate> {
         let template = HostTemplate::new(&self.host_template, &self.domain)?;
         Ok(ownership::Rules { template, allowed: self.allowed_hosts.clone() })
     }
 
-    /// What the process allows.
+    /// Returns the limits of the process.
     #[must_use]
     pub fn bounds(&self) -> Bounds {
         Bounds {
@@ -188,7 +191,7 @@ impl Args {
         }
     }
 
-    /// What each listener allows.
+    /// Returns the limits of each listener.
     #[must_use]
     pub fn limits(&self) -> Limits {
         Limits {
@@ -205,7 +208,7 @@ impl Args {
 }
 
 fn at_least_one(text: &str) -> Result<u64, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a number from 1".to_owned())
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a number of at least 1".to_owned())
 }
 
 /// `BURST/INTERVAL`, such as `10/3s`.
@@ -214,9 +217,9 @@ fn rate(text: &str) -> Result<Rate, String> {
         .split_once('/')
         .and_then(|(burst, interval)| Some(Rate { burst: burst.parse().ok()?, interval: duration(interval).ok()? }));
     let usable = |rate: &Rate| rate.burst > 0 && rate.interval <= LONGEST_INTERVAL;
-    parsed
-        .filter(usable)
-        .ok_or_else(|| "must be a number from 1, a slash and a time of up to an hour, as in 10/3s".to_owned())
+    parsed.filter(usable).ok_or_else(|| {
+        "must be BURST/INTERVAL with a burst of at least 1 and an interval of at most 1h, such as 10/3s".to_owned()
+    })
 }
 
 fn duration(text: &str) -> Result<Duration, ParseDurationError> {
@@ -227,7 +230,7 @@ fn bytes(text: &str) -> Result<u64, quantity::ParseBytesError> {
     text.parse().map(quantity::Bytes::get)
 }
 
-/// A size that the HTTP library can take: it knows no longer target than 64 KiB.
+/// Parses a size of a head. The HTTP library accepts no target of more than 64 KiB.
 fn head_bytes(text: &str) -> Result<usize, String> {
     let count = bytes(text).map_err(|error| error.to_string())?;
     let fits = usize::try_from(count).ok().filter(|n| (1 << 10..=1 << 20).contains(n));
@@ -256,7 +259,7 @@ mod tests {
     use rstest::rstest;
 
     #[test]
-    fn the_defaults_are_usable() {
+    fn default_flags_are_valid() {
         let args = Args::try_parse_from(["rouse-activator"]).unwrap();
         assert_eq!(args.check(), Ok(()));
         assert_eq!(args.bounds().function_wakes, Rate { burst: 10, interval: Duration::from_secs(3) });
@@ -281,12 +284,12 @@ mod tests {
     #[case(&["--allowed-hosts", "*.example.org"])]
     #[case(&["--tls-addr", "0.0.0.0:8443"])]
     #[case(&["--tls-addr", "0.0.0.0:8443", "--tls-cert-file", "tls.crt"])]
-    fn a_bad_flag_is_refused(#[case] flags: &[&str]) {
+    fn invalid_flags_are_rejected(#[case] flags: &[&str]) {
         assert!(Args::try_parse_from(["rouse-activator"].iter().chain(flags)).is_err());
     }
 
     #[test]
-    fn flags_that_contradict_one_another_are_refused() {
+    fn contradictory_flags_are_rejected() {
         let args = Args::try_parse_from(["rouse-activator", "--shutdown-delay", "30s"]).unwrap();
         assert!(args.check().unwrap_err().contains("--shutdown-grace"));
         let args = Args::try_parse_from(["rouse-activator", "--max-queued-requests", "10"]).unwrap();

@@ -1,22 +1,21 @@
-//! Noticing that the other end of a connection is gone without a word.
+//! TCP keepalive: detects a peer that vanished.
 
 use std::{io, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// How long a connection may be silent before the other end is asked whether it is there, how often then, and how many
-/// times: a node or a client that vanished is noticed after a minute. Its requests would else count as being in a pod for
-/// ever, and keep it.
+/// Idle time before the first TCP keepalive probe, interval of probes, and their number: a node or client that vanished
+/// is detected after a minute. Otherwise its requests would count as in flight for ever, and keep their pod.
 const AFTER: Duration = Duration::from_secs(30);
 const EVERY: Duration = Duration::from_secs(10);
 const TIMES: u32 = 3;
 
-/// Has the system ask a silent other end whether it is still there.
+/// Enables TCP keepalive.
 ///
 /// # Errors
 ///
-/// If the system does not let the socket be set, as when the connection is over.
+/// If the socket option cannot be set, as when the connection has ended.
 pub fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     let keepalive = TcpKeepalive::new().with_time(AFTER).with_interval(EVERY).with_retries(TIMES);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
@@ -27,7 +26,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_is_set() {
+    async fn keepalive_is_set() {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         keep_alive(&stream).unwrap();

@@ -1,32 +1,38 @@
 //! The activator: the data path of Rouse.
 //!
 //! ```text
-//!             Functions, Pods (watch)                        API server (scale patch)
-//!                    │                                              ▲
-//!                    ▼                                              │
-//!  client ─► serve ─► route ─► admit: go, wait, or be turned away ─► wake
-//!                               │   one gate a function             │
-//!                               ▼                                   ▼
-//!                             proxy: forward ◄──────────── endpoints: probe, pool
+//!           watch of Functions and pods                     API server
+//!                     │                                         ▲
+//!                     ▼                                         │ scale patch
+//!  client ─► serve ─► route ─► admit: forward, queue or reject ─► wake
+//!                               │   one breaker per Function
+//!                               ▼
+//!                             proxy: forward ─► endpoints: connections, probes
 //!                               │
-//!                               └─► demand: what every revision has, had, and for how long ─► autoscaler
+//!                               └─► demand: requests per revision ─► autoscaler
 //! ```
 //!
-//! The order in which a request passes these is written down in one place, `proxy/chain.rs`.
+//! `proxy/chain.rs` composes the steps of a request. Modules import each other in this order only; `tests/rooms.rs` lists every
+//! import between modules with its reason, and fails on any other.
 
 pub mod admit;
 pub mod args;
-pub mod context;
+mod backoff;
+pub mod body;
 pub mod demand;
+pub mod downstream;
 pub mod endpoints;
+pub mod function_id;
+mod hop_by_hop;
 pub mod keepalive;
 pub mod metrics;
 pub mod problem;
 pub mod proxy;
+pub mod rate_limit;
 pub mod route;
 pub mod run;
 pub mod serve;
+mod supervise;
 mod tcp;
-pub mod timing;
-mod unbroken;
+
 pub mod wake;

@@ -9,20 +9,20 @@ use rouse_activator::{
 };
 use tracing_subscriber::EnvFilter;
 
-/// A request is some twenty allocations, of many sizes and freed by another task than made them; this takes a few hundredths
-/// of its time less for them than the system's allocator.
+/// A request makes about twenty allocations of many sizes, which another task frees; this allocator takes a few percent
+/// of a request's time less for them than the system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Before anything that may speak TLS. It fails only where a provider is there already, which is as good.
+    // Before any use of TLS. It fails only if a provider is installed already, which is as good.
     drop(rustls::crypto::ring::default_provider().install_default());
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            // Nobody may be reading, and there is nothing else to say it to.
+            // The output may be closed, and there is no other place to report to.
             drop(error.print());
             return if asked { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) };
         }
@@ -40,7 +40,7 @@ async fn main() -> ExitCode {
     match run(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "The activator cannot go on");
+            tracing::error!(error = format!("{error:#}"), "Activator failed");
             ExitCode::FAILURE
         }
     }

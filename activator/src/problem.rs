@@ -1,20 +1,21 @@
-//! Answers that Rouse gives itself: `application/problem+json` (RFC 9457), with a stable type.
+//! Error responses of the activator: `application/problem+json` (RFC 9457) with a stable type.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use rouse_crds::pod::PodFailure;
 use serde::Serialize;
 
 use crate::{
-    admit::{Full, FunctionId, Measure, Refusal, Scope},
-    proxy::Body,
+    admit::{CapReached, Measure, Rejection, Scope},
+    function_id::FunctionId,
 };
 
-/// What every `type` begins with.
+/// Prefix of every `type`.
 pub const TYPES: &str = "https://rouse.dev/problems/";
 
-/// An answer that Rouse gives itself.
+/// An error response of the activator.
 #[derive(Debug)]
 pub struct Problem {
     kind: Kind,
@@ -24,44 +25,44 @@ pub struct Problem {
     reason: Option<String>,
 }
 
-/// What is wrong. Clients may rely on these.
+/// Kind of problem. Clients may rely on these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The request is not one that HTTP allows.
+    /// The request is malformed.
     BadRequest,
-    /// The request's head is larger than is taken.
-    HeadTooLarge,
-    /// The request's line is longer than is taken.
-    TargetTooLong,
-    /// The request's head did not come in time.
-    HeadTimeout,
-    /// No function answers to this host here.
+    /// The request head is too large.
+    HeaderTooLarge,
+    /// The request line is too long.
+    UriTooLong,
+    /// The request head was not complete in time.
+    RequestTimeout,
+    /// No function has this host.
     UnknownHost,
-    /// A function answers to this host, and none to this path of it.
+    /// A function has this host, but none has this path of it.
     UnknownPath,
-    /// The path can be read in several ways that do not lead to the same function.
+    /// Different normalisations of the path match different routes.
     AmbiguousPath,
-    /// The route lets other methods in.
+    /// The route allows other methods only.
     MethodNotAllowed,
-    /// The function was deleted while the request waited.
+    /// The function was deleted while the request was queued.
     FunctionDeleted,
-    /// As many requests wait for the function as may.
+    /// A cap on queued requests or bytes was reached.
     QueueFull,
-    /// The function has no pod and is woken too often.
+    /// The function has no pod, and its wake is rate limited.
     WakeThrottled,
-    /// The function's pods do not start.
+    /// The function's pods fail to start.
     FunctionFailing,
-    /// No pod was ready in time.
+    /// No pod was ready within the timeout.
     ColdStartTimeout,
-    /// The pod took too long to begin its answer.
+    /// The pod did not send the head of its response within the timeout.
     ResponseTimeout,
     /// No pod could be connected to.
     PodUnreachable,
-    /// The pod ended the connection without an answer, or answered with something that is not HTTP.
-    BadAnswer,
-    /// This activator is going.
+    /// The pod closed the connection without a response, or sent an invalid one.
+    BadResponse,
+    /// The activator is shutting down.
     ShuttingDown,
-    /// Tunnels to other hosts are not what this is for.
+    /// Tunnels to other hosts (CONNECT) are not supported.
     NotSupported,
 }
 
@@ -81,14 +82,36 @@ struct Document<'a> {
 }
 
 impl Kind {
-    /// The last part of the `type`; also the word in metrics.
+    /// Every kind, in the order of the reference page.
+    pub const ALL: [Self; 18] = [
+        Self::BadRequest,
+        Self::AmbiguousPath,
+        Self::UnknownHost,
+        Self::UnknownPath,
+        Self::FunctionDeleted,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::UriTooLong,
+        Self::QueueFull,
+        Self::WakeThrottled,
+        Self::HeaderTooLarge,
+        Self::NotSupported,
+        Self::PodUnreachable,
+        Self::BadResponse,
+        Self::FunctionFailing,
+        Self::ShuttingDown,
+        Self::ColdStartTimeout,
+        Self::ResponseTimeout,
+    ];
+
+    /// Returns the last part of the `type`, which is also the metric label.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "bad-request",
-            Self::HeadTooLarge => "head-too-large",
-            Self::TargetTooLong => "target-too-long",
-            Self::HeadTimeout => "head-timeout",
+            Self::HeaderTooLarge => "header-too-large",
+            Self::UriTooLong => "uri-too-long",
+            Self::RequestTimeout => "request-timeout",
             Self::UnknownHost => "unknown-host",
             Self::UnknownPath => "unknown-path",
             Self::AmbiguousPath => "ambiguous-path",
@@ -100,80 +123,85 @@ impl Kind {
             Self::ColdStartTimeout => "cold-start-timeout",
             Self::ResponseTimeout => "response-timeout",
             Self::PodUnreachable => "pod-unreachable",
-            Self::BadAnswer => "bad-answer",
+            Self::BadResponse => "bad-response",
             Self::ShuttingDown => "shutting-down",
             Self::NotSupported => "not-supported",
         }
     }
 
-    fn status(self) -> StatusCode {
+    /// Returns the status code of the response.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
         match self {
             Self::BadRequest | Self::AmbiguousPath => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
-            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownHost | Self::UnknownPath | Self::FunctionDeleted => StatusCode::NOT_FOUND,
             Self::QueueFull | Self::WakeThrottled => StatusCode::TOO_MANY_REQUESTS,
             Self::FunctionFailing | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::ColdStartTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::PodUnreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
+            Self::PodUnreachable | Self::BadResponse => StatusCode::BAD_GATEWAY,
             Self::NotSupported => StatusCode::NOT_IMPLEMENTED,
         }
     }
 
-    /// Whether the connection ends with this answer: where a message ends is not certain, or it has not been read.
+    /// Whether the connection is closed after the response: the end of the request is not certain, or it has not been
+    /// read.
     #[must_use]
     pub fn closes(self) -> bool {
-        matches!(self, Self::BadRequest | Self::HeadTooLarge | Self::TargetTooLong | Self::HeadTimeout)
+        matches!(self, Self::BadRequest | Self::HeaderTooLarge | Self::UriTooLong | Self::RequestTimeout)
     }
 
-    fn title(self) -> &'static str {
+    /// Returns the `title` of the response.
+    #[must_use]
+    pub fn title(self) -> &'static str {
         match self {
             Self::BadRequest => "The request is malformed",
-            Self::HeadTooLarge => "The head of the request is too large",
-            Self::TargetTooLong => "The request line is too long",
-            Self::HeadTimeout => "The request did not come in time",
-            Self::UnknownHost => "No function answers to this host",
-            Self::UnknownPath => "No function answers to this path",
+            Self::HeaderTooLarge => "The request header is too large",
+            Self::UriTooLong => "The request line is too long",
+            Self::RequestTimeout => "The request header timed out",
+            Self::UnknownHost => "Unknown host",
+            Self::UnknownPath => "Unknown path",
             Self::AmbiguousPath => "The path is ambiguous",
-            Self::MethodNotAllowed => "The method is not allowed here",
+            Self::MethodNotAllowed => "Method not allowed",
             Self::FunctionDeleted => "The function was deleted",
-            Self::QueueFull => "Too many requests wait",
-            Self::WakeThrottled => "The function is woken too often",
-            Self::FunctionFailing => "The function does not start",
-            Self::ColdStartTimeout => "The function did not start in time",
-            Self::ResponseTimeout => "The function did not answer in time",
-            Self::PodUnreachable => "The function cannot be connected to",
-            Self::BadAnswer => "The function ended the connection without an answer",
+            Self::QueueFull => "The request queue is full",
+            Self::WakeThrottled => "The wake rate limit was reached",
+            Self::FunctionFailing => "The function failed to start",
+            Self::ColdStartTimeout => "Cold start timed out",
+            Self::ResponseTimeout => "The response timed out",
+            Self::PodUnreachable => "Failed to connect to the function",
+            Self::BadResponse => "Invalid response from the function",
             Self::ShuttingDown => "The activator is shutting down",
-            Self::NotSupported => "This is not supported",
+            Self::NotSupported => "Not supported",
         }
     }
 }
 
 impl Problem {
-    /// A problem, explained in a sentence.
+    /// Creates a problem with a detail sentence.
     #[must_use]
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), retry_after: None, allow: None, reason: None }
     }
 
-    /// When another try makes sense.
+    /// Sets `Retry-After`.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
         self
     }
 
-    /// Methods that are let in instead.
+    /// Sets `Allow`.
     #[must_use]
     pub fn allow(mut self, methods: HeaderValue) -> Self {
         self.allow = Some(methods);
         self
     }
 
-    /// The word and the sentence of Kubernetes that explain it, if there are any.
+    /// Adds the reason and message that Kubernetes reports, if there are any.
     #[must_use]
     pub fn because(mut self, failure: Option<PodFailure>) -> Self {
         if let Some(PodFailure { reason, message }) = failure {
@@ -183,15 +211,15 @@ impl Problem {
         self
     }
 
-    /// What is wrong.
+    /// Returns the kind of problem.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The answer to the request of this id.
+    /// Returns the response to the request of this id.
     #[must_use]
-    pub fn response(&self, function: Option<&FunctionId>, request_id: &str) -> Response<Body> {
+    pub fn response(&self, function: Option<&FunctionId>, request_id: &str) -> Response<Bytes> {
         let status = self.kind.status();
         let document = Document {
             r#type: format!("{TYPES}{}", self.kind.name()),
@@ -199,13 +227,13 @@ impl Problem {
             status: status.as_u16(),
             detail: &self.detail,
             instance: request_id,
-            namespace: function.map(|f| &*f.namespace),
-            function: function.map(|f| &*f.name),
+            namespace: function.map(|f| &*f.key.namespace),
+            function: function.map(|f| &*f.key.name),
             reason: self.reason.as_deref(),
         };
-        // Strings and a number: there is nothing in it that JSON cannot say.
+        // Strings and a number: they always serialize.
         let text = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = Response::new(Body::full(text.into()));
+        let mut response = Response::new(Bytes::from(text));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -222,26 +250,28 @@ impl Problem {
     }
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Deleted => Self::new(Kind::FunctionDeleted, "the function was deleted before it answered"),
-            Refusal::QueueFull(full) => {
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::Deleted => {
+                Self::new(Kind::FunctionDeleted, "the function was deleted while the request was queued")
+            }
+            Rejection::QueueFull(full) => {
                 let (reason, detail) = cap(full);
                 let mut problem = Self::new(Kind::QueueFull, detail).retry_after(Duration::from_secs(1));
                 problem.reason = Some(reason.to_owned());
                 problem
             }
-            Refusal::Throttled { scope, retry_after } => {
+            Rejection::Throttled { scope, retry_after } => {
                 let (reason, detail) = match scope {
-                    Scope::Function => ("FunctionWakes", "the function was woken too often of late"),
-                    _ => ("NamespaceWakes", "the functions of this namespace were woken too often of late"),
+                    Scope::Function => ("FunctionWakes", "the rate limit for waking this function was reached"),
+                    _ => ("NamespaceWakes", "the rate limit for waking functions of this namespace was reached"),
                 };
                 let mut problem = Self::new(Kind::WakeThrottled, detail).retry_after(retry_after);
                 problem.reason = Some(reason.to_owned());
                 problem
             }
-            Refusal::Failing { failure, retry_after } => {
+            Rejection::Failing { failure, retry_after } => {
                 let PodFailure { reason, message } = failure;
                 let detail = if message.is_empty() { reason.clone() } else { message };
                 let mut problem = Self::new(Kind::FunctionFailing, detail).retry_after(retry_after);
@@ -252,28 +282,27 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// A cap in a word and in a sentence.
-fn cap(full: Full) -> (&'static str, &'static str) {
+/// Returns reason and detail of a cap.
+fn cap(full: CapReached) -> (&'static str, &'static str) {
     match (full.scope, full.measure) {
         (Scope::Function, Measure::Requests) => {
-            ("FunctionRequests", "as many requests wait for the function as spec.queue.maxRequests allows")
+            ("FunctionRequests", "the function has as many queued requests as spec.queue.maxRequests allows")
         }
-        (Scope::Function, Measure::Bytes) => (
-            "FunctionBytes",
-            "the requests that wait for the function hold as many bytes as spec.queue.maxBytes allows",
-        ),
-        (Scope::Namespace, Measure::Requests) => {
-            ("NamespaceRequests", "as many requests wait for the functions of this namespace as the activator allows")
+        (Scope::Function, Measure::Bytes) => {
+            ("FunctionBytes", "the queued requests of the function hold as many bytes as spec.queue.maxBytes allows")
         }
-        (Scope::Namespace, Measure::Bytes) => (
-            "NamespaceBytes",
-            "the requests that wait for the functions of this namespace hold as many bytes as the activator allows",
+        (Scope::Namespace, Measure::Requests) => (
+            "NamespaceRequests",
+            "the functions of this namespace have as many queued requests as the activator allows",
         ),
+        (Scope::Namespace, Measure::Bytes) => {
+            ("NamespaceBytes", "the queued requests of this namespace hold as many bytes as the activator allows")
+        }
         (Scope::Process, Measure::Requests) => {
-            ("ProcessRequests", "as many requests wait as the activator allows in all")
+            ("ProcessRequests", "the activator has as many queued requests as it allows in total")
         }
         (Scope::Process, Measure::Bytes) => {
-            ("ProcessBytes", "the requests that wait hold as many bytes as the activator allows in all")
+            ("ProcessBytes", "the queued requests of the activator hold as many bytes as it allows in total")
         }
     }
 }
@@ -281,24 +310,23 @@ fn cap(full: Full) -> (&'static str, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::BodyExt;
+    use crate::function_id::FunctionKey;
 
-    #[tokio::test]
-    async fn it_says_what_where_and_when() {
+    #[test]
+    fn a_problem_has_type_detail_function_and_retry_after() {
         let failure =
             PodFailure { reason: "ErrImagePull".into(), message: "container function: \"x\" not found".into() };
-        let problem = Problem::from(Refusal::Failing { failure, retry_after: Duration::from_millis(1200) });
-        let id = FunctionId { namespace: "ns".into(), name: "hello".into(), uid: "u".into() };
+        let problem = Problem::from(Rejection::Failing { failure, retry_after: Duration::from_millis(1200) });
+        let id = FunctionId { key: FunctionKey::new("ns", "hello"), uid: "u".into() };
         let response = problem.response(Some(&id), "abc");
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
-        let body: serde_json::Value =
-            serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
         assert_eq!(
             body,
             serde_json::json!({
-                "type": "https://rouse.dev/problems/function-failing", "title": "The function does not start", "status": 503,
+                "type": "https://rouse.dev/problems/function-failing", "title": "The function failed to start", "status": 503,
                 "detail": "container function: \"x\" not found", "instance": "abc", "namespace": "ns", "function": "hello",
                 "reason": "ErrImagePull",
             })

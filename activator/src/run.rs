@@ -1,4 +1,4 @@
-//! The process: what is started in which order, and how it ends.
+//! The process: startup order, and graceful shutdown.
 
 use std::{
     sync::{
@@ -21,26 +21,26 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admit::Context,
     args::Args,
-    context::Context,
     demand::Ledger,
     endpoints::Dialer,
     metrics::Metrics,
     proxy::Proxy,
     route::{self, Directory, Side, Synced, Table},
     serve::{Admin, Certificates, Listener, admin_router},
-    unbroken,
+    supervise,
     wake::{ApiScaler, Scaler},
 };
 
-/// What is left of the grace when requests that still wait are turned away, so that they hear it.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Time before the end of the grace period at which queued requests are rejected, so that clients receive the response.
+const REJECT_BEFORE_END: Duration = Duration::from_secs(1);
 
-/// A connection to the API server on which nothing has come for so long is given up: the other side may be gone without a word.
-/// A watch is ended by the API server after less than five minutes, and anything else is answered sooner.
-const SILENCE: Duration = Duration::from_secs(310);
+/// Read timeout of connections to the API server: the peer may have vanished. The API server ends a watch after less
+/// than five minutes, and responds to anything else sooner.
+const API_READ_TIMEOUT: Duration = Duration::from_secs(310);
 
-/// An activator that listens.
+/// An activator with bound listeners.
 #[derive(Debug)]
 pub struct Activator {
     args: Args,
@@ -53,39 +53,39 @@ pub struct Activator {
     admin: TcpListener,
 }
 
-/// Runs until SIGTERM or SIGINT, and until everything that was under way then has ended.
+/// Runs until SIGTERM or SIGINT, and until all requests in flight have ended.
 ///
 /// # Errors
 ///
-/// If an address cannot be bound, or there is no way to the API server.
+/// If an address cannot be bound, or the API server cannot be configured.
 pub fn run(args: Args) -> BoxFuture<'static, anyhow::Result<()>> {
-    // Boxed, so that all of it is compiled here, and not once more in the program that awaits it.
+    // Boxed, so that it is compiled here, and not once more in the program that awaits it.
     Box::pin(run_within(args))
 }
 
 async fn run_within(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut config = Config::infer().await.context("no configuration for the Kubernetes API was found")?;
-    config.read_timeout.get_or_insert(SILENCE);
-    let client = Client::try_from(config).context("the configuration for the Kubernetes API cannot be used")?;
+    let mut config = Config::infer().await.context("failed to find a configuration for the Kubernetes API")?;
+    config.read_timeout.get_or_insert(API_READ_TIMEOUT);
+    let client = Client::try_from(config).context("invalid configuration for the Kubernetes API")?;
     let activator = Activator::bind(args, Arc::new(ApiScaler::new(client.clone()))).await?;
     let directory = activator.directory();
     let (synced, is_synced) = watch::channel(Synced::default());
     let mut watches = tokio::spawn(route::follow(client, directory, synced));
-    let mut blind = None;
+    let mut watches_ended = None;
     let stop = async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            // It would go on by what it knew last, for ever. Another process begins anew.
-            ended = &mut watches => blind = Some(format!("{ended:?}")),
+            // The process would use its last state for ever; a new process starts afresh.
+            ended = &mut watches => watches_ended = Some(format!("{ended:?}")),
         }
     };
     let ended = activator.serve(is_synced, stop).await;
     watches.abort();
-    match blind {
-        Some(how) => ended.and_then(|()| Err(anyhow::anyhow!("the watches ended: {how}"))),
+    match watches_ended {
+        Some(how) => ended.and_then(|()| Err(anyhow::anyhow!("the watches ended unexpectedly: {how}"))),
         None => ended,
     }
 }
@@ -95,18 +95,17 @@ impl Activator {
     ///
     /// # Errors
     ///
-    /// If one cannot be bound. A certificate that cannot be used is told in the log, and everything else is served.
+    /// If one cannot be bound. An unusable certificate is logged, and everything else is served.
     pub async fn bind(args: Args, scaler: Arc<dyn Scaler>) -> anyhow::Result<Self> {
         let limits = args.limits();
-        let bound = |what: &'static str, address| move || format!("cannot listen for {what} on {address}");
+        let bound = |what: &'static str, address| move || format!("failed to bind the {what} listener to {address}");
         let public = Listener::bind(args.public_addr, Side::Public, limits)
             .await
-            .with_context(bound("the ingress", args.public_addr))?;
+            .with_context(bound("public", args.public_addr))?;
         let cluster = Listener::bind(args.cluster_addr, Side::Cluster, limits)
             .await
-            .with_context(bound("the cluster", args.cluster_addr))?;
-        let admin =
-            TcpListener::bind(args.admin_addr).await.with_context(bound("the admin endpoints", args.admin_addr))?;
+            .with_context(bound("cluster", args.cluster_addr))?;
+        let admin = TcpListener::bind(args.admin_addr).await.with_context(bound("admin", args.admin_addr))?;
         let ledger = Ledger::new();
         let metrics = Metrics::new(ledger.clone());
         let tls = match (args.tls_addr, &args.tls_cert_file, &args.tls_key_file) {
@@ -124,32 +123,32 @@ impl Activator {
         Ok(Self { args, context, table, rules, public, cluster, tls, admin })
     }
 
-    /// A directory that feeds this activator.
+    /// Creates a directory that feeds this activator.
     #[must_use]
     pub fn directory(&self) -> Directory {
         Directory::new(self.context.clone(), self.table.clone(), self.rules.clone())
     }
 
-    /// Where it listens: for the ingress, for the cluster, for admin.
+    /// Returns the addresses of the public, cluster and admin listeners.
     ///
     /// # Errors
     ///
-    /// If the system does not tell.
+    /// If the system does not report them.
     pub fn addresses(&self) -> std::io::Result<[std::net::SocketAddr; 3]> {
         Ok([self.public.address()?, self.cluster.address()?, self.admin.local_addr()?])
     }
 
-    /// Where it listens for TLS, if it does.
+    /// Returns the address of the TLS listener, if there is one.
     ///
     /// # Errors
     ///
-    /// If the system does not tell.
+    /// If the system does not report it.
     pub fn tls_address(&self) -> std::io::Result<Option<std::net::SocketAddr>> {
         self.tls.as_ref().map(|(listener, _)| listener.address()).transpose()
     }
 
-    /// Serves until `stop` completes, then lets go in order: not ready, still accepting for the delay, no longer accepting,
-    /// what is under way ends. The demand stream is told to the last.
+    /// Serves until `stop` completes, then shuts down in order: not ready, still accepting for the delay, no longer
+    /// accepting, requests in flight end. The demand stream is served to the end.
     ///
     /// # Errors
     ///
@@ -157,7 +156,7 @@ impl Activator {
     pub async fn serve(self, synced: watch::Receiver<Synced>, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { args, context, table, rules: _, public, cluster, tls, admin } = self;
         let [delay, grace] = [args.shutdown_delay, args.shutdown_grace];
-        let (going, stop_accepting, closing) =
+        let (terminating, stop_accepting, closing) =
             (Arc::new(AtomicBool::new(false)), CancellationToken::new(), CancellationToken::new());
         let proxy = Proxy::new(table, context.metrics.clone(), closing.clone());
         let proxy = Arc::new(proxy.with_https_redirect(args.https_redirect));
@@ -165,7 +164,7 @@ impl Activator {
             metrics: context.metrics.clone(),
             ledger: context.ledger.clone(),
             synced,
-            going: going.clone(),
+            terminating: terminating.clone(),
             process: format!("{}/{:x}", args.pod_name, rand::random::<u64>()).into(),
         });
         let mut admin = tokio::spawn(axum::serve(admin, endpoints).into_future());
@@ -174,7 +173,7 @@ impl Activator {
             let (tls, certificates) = tls.unzip();
             if let Some(certificates) = certificates {
                 let stop = stop.clone();
-                unbroken::spawn("certificates", context.metrics.clone(), move || {
+                supervise::spawn("certificates", context.metrics.clone(), move || {
                     let (certificates, stop) = (certificates.clone(), stop.clone());
                     async move { stop.run_until_cancelled(certificates.follow()).await.unwrap_or_default() }
                 });
@@ -192,34 +191,34 @@ impl Activator {
                 )
             }
         });
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), public = %args.public_addr, cluster = %args.cluster_addr, tls = ?args.tls_addr, admin = %args.admin_addr, "The activator serves");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), public = %args.public_addr, cluster = %args.cluster_addr, tls = ?args.tls_addr, admin = %args.admin_addr, "Activator started");
 
         tokio::select! {
             () = stop => {}
-            ended = &mut admin => return Err(anyhow::anyhow!("the admin endpoints ended: {ended:?}")),
-            ended = &mut serving => return Err(anyhow::anyhow!("the listeners ended: {ended:?}")),
+            ended = &mut admin => return Err(anyhow::anyhow!("the admin endpoints ended unexpectedly: {ended:?}")),
+            ended = &mut serving => return Err(anyhow::anyhow!("the listeners ended unexpectedly: {ended:?}")),
         }
         let end = Instant::now() + grace;
-        going.store(true, Ordering::Relaxed);
-        proxy.leave();
-        tracing::info!(?delay, ?grace, "The activator shuts down");
+        terminating.store(true, Ordering::Relaxed);
+        proxy.start_draining();
+        tracing::info!(?delay, ?grace, "Shutting down");
         sleep_until(Instant::now() + delay).await;
         stop_accepting.cancel();
         proxy.tunnels().close();
-        let last_words = end.checked_sub(LAST_WORDS).unwrap_or(end);
+        let reject_at = end.checked_sub(REJECT_BEFORE_END).unwrap_or(end);
         let mut drained = std::pin::pin!(async {
             let ended = (&mut serving).await;
             proxy.tunnels().wait().await;
             ended
         });
-        if timeout_at(last_words, &mut drained).await.is_err() {
+        if timeout_at(reject_at, &mut drained).await.is_err() {
             closing.cancel();
             if timeout_at(end, &mut drained).await.is_err() {
-                tracing::warn!("Some requests did not end within the grace and are cut");
+                tracing::warn!("Shutdown grace period ended; aborting remaining requests");
             }
         }
         admin.abort();
-        tracing::info!("The activator ends");
+        tracing::info!("Activator stopped");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Reading from and writing to a TCP connection with as few system calls as can be.
+//! TCP reads and writes with as few system calls as possible.
 
 use std::{
     io::{self, ErrorKind, IoSlice},
@@ -13,20 +13,20 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Up to so many bytes in several slices are put together and written as one: a head and a short body cost less to copy than
-/// a vectored write costs more than a plain one.
+/// Several slices of up to this many bytes are copied together and written as one: copying a head and a short body
+/// costs less than a vectored write costs more than a plain one.
 const COPIED: usize = 2 << 10;
 
-/// Reads what is there.
+/// Reads what is available.
 ///
-/// What did not fill the buffer has emptied the socket, and the next read would only say so. Tokio knows that for a stream
-/// that is read by its owner; this one is shared with the requests on it.
+/// A read that did not fill the buffer has emptied the socket, and the next read would only return "would block". Tokio
+/// knows that for a stream that its owner reads; this one is shared with the requests on it.
 pub(crate) fn poll_read(stream: &TcpStream, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
     loop {
         ready!(stream.poll_read_ready(cx))?;
         let space = buffer.remaining();
         let mut taken = None;
-        // "Would block" has the readiness forgotten that was there before the read. One that came after it stays.
+        // "Would block" clears the readiness that was there before the read. Readiness that came after it stays.
         let tried = stream.try_io(Interest::READABLE, || {
             let read = stream.try_read_buf(buffer)?;
             taken = Some(read);
@@ -40,7 +40,7 @@ pub(crate) fn poll_read(stream: &TcpStream, cx: &mut Context<'_>, buffer: &mut R
     }
 }
 
-/// Writes what fits.
+/// Writes as much as the socket takes.
 pub(crate) fn poll_write(stream: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_write_ready(cx))?;
@@ -51,7 +51,7 @@ pub(crate) fn poll_write(stream: &TcpStream, cx: &mut Context<'_>, bytes: &[u8])
     }
 }
 
-/// Writes what fits of several slices.
+/// Writes as much of several slices as the socket takes.
 pub(crate) fn poll_write_vectored(
     stream: &TcpStream,
     cx: &mut Context<'_>,
@@ -79,14 +79,15 @@ pub(crate) fn poll_write_vectored(
     }
 }
 
-/// A connection to a pod as the HTTP client reads and writes it.
+/// A connection to a pod, as the HTTP client reads and writes it.
 #[derive(Debug)]
 pub(crate) struct PodSocket(pub(crate) TcpStream);
 
 impl PodSocket {
-    /// A pod that answers before it has read the whole request, and closes, makes the next write fail while its answer is
-    /// still to be read. What is written then is for nobody, and the answer is heard first.
-    fn unless_it_has_said_something(
+    /// Hides a write error while a response can still be read. A pod that responds before it has read the whole
+    /// request, and closes, makes the next write fail. What is written then is lost in any case, and the response is
+    /// read first.
+    fn ignore_error_if_readable(
         &self,
         written: Poll<io::Result<usize>>,
         length: impl FnOnce() -> usize,
@@ -95,7 +96,7 @@ impl PodSocket {
         if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) {
             return written;
         }
-        // The socket itself is asked: its event may not have been seen yet.
+        // Asks the socket itself: its event may not have been seen yet.
         match SockRef::from(&self.0).peek(&mut [MaybeUninit::uninit()]) {
             Ok(1..) => Poll::Ready(Ok(length())),
             _ => written,
@@ -112,7 +113,7 @@ impl AsyncRead for PodSocket {
 impl AsyncWrite for PodSocket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = poll_write(&self.0, cx, bytes);
-        self.unless_it_has_said_something(written, || bytes.len())
+        self.ignore_error_if_readable(written, || bytes.len())
     }
 
     fn poll_write_vectored(
@@ -121,7 +122,7 @@ impl AsyncWrite for PodSocket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = poll_write_vectored(&self.0, cx, slices);
-        self.unless_it_has_said_something(written, || slices.iter().map(|slice| slice.len()).sum())
+        self.ignore_error_if_readable(written, || slices.iter().map(|slice| slice.len()).sum())
     }
 
     fn is_write_vectored(&self) -> bool {

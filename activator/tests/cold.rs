@@ -1,4 +1,4 @@
-//! Requests that have to wait for a pod.
+//! Cold starts and request queueing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -25,7 +25,7 @@ use tokio::{
 const HOST: &str = "hello.default.example.com";
 
 #[tokio::test]
-async fn a_request_wakes_its_function_and_is_answered_by_the_pod() {
+async fn a_request_wakes_its_function_and_gets_the_response_of_its_pod() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     let call = tokio::spawn(get(rig.public, HOST, "/"));
@@ -40,7 +40,7 @@ async fn a_request_wakes_its_function_and_is_answered_by_the_pod() {
     for phase in ["wake;dur=", "schedule;dur=", "start;dur=", "probe;dur=", "queue;dur="] {
         assert!(timing.contains(phase), "{timing}");
     }
-    // The next one is warm.
+    // The next request is warm.
     let answer = get(rig.public, HOST, "/").await;
     assert_eq!((answer.status.as_u16(), answer.header("rouse-cold-start")), (200, ""));
     assert_eq!(rig.scaler.count.load(Ordering::SeqCst), 1);
@@ -48,7 +48,7 @@ async fn a_request_wakes_its_function_and_is_answered_by_the_pod() {
 }
 
 #[tokio::test]
-async fn a_thousand_waiting_requests_are_one_patch_and_all_are_answered() {
+async fn a_thousand_queued_requests_are_one_patch_and_all_are_served() {
     let rig = Arc::new(Rig::start().await);
     rig.function("hello", json!({}));
     let began = Instant::now();
@@ -64,20 +64,20 @@ async fn a_thousand_waiting_requests_are_one_patch_and_all_are_answered() {
     for answer in join_all(calls).await {
         assert_eq!(answer.unwrap().status, 200);
     }
-    // One, and one more for each half second in which no pod has shown up.
+    // One patch, and one more for each half second without a pod.
     let patches = rig.scaler.count.load(Ordering::SeqCst) as u128;
     assert!(patches <= 1 + began.elapsed().as_millis() / 500, "{patches} in {:?}", began.elapsed());
     assert!(pod.most.load(Ordering::SeqCst) < 1000, "the pod was handed the whole crowd at once");
 }
 
 #[tokio::test]
-async fn slow_answers_do_not_keep_a_crowd_out() {
+async fn slow_responses_do_not_block_the_queue() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     let calls: Vec<_> = (0..400).map(|_| tokio::spawn(get(rig.cluster, "hello.default", "/"))).collect();
     rig.queued("hello", 400).await;
     let all_in = Arc::new(tokio::sync::Barrier::new(400));
-    // No request ends before all are in: only time can let them in.
+    // No request ends before all are in flight: only time can grant them.
     let pod = FakePod::start(move |_| {
         let all_in = all_in.clone();
         async move {
@@ -93,7 +93,7 @@ async fn slow_answers_do_not_keep_a_crowd_out() {
 }
 
 #[tokio::test]
-async fn the_limit_of_a_pod_holds_cold_and_warm() {
+async fn the_concurrency_limit_holds_cold_and_warm() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"scaling": {"concurrencyLimit": 3}}));
     let calls: Vec<_> = (0..60).map(|_| tokio::spawn(get(rig.public, HOST, "/"))).collect();
@@ -115,7 +115,7 @@ async fn the_limit_of_a_pod_holds_cold_and_warm() {
 }
 
 #[tokio::test]
-async fn more_than_the_queue_holds_is_told_so_and_the_others_are_served() {
+async fn requests_past_the_queue_limit_are_rejected_and_the_others_served() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"queue": {"maxRequests": 5}}));
     let calls: Vec<_> = (0..5).map(|_| tokio::spawn(get(rig.public, HOST, "/"))).collect();
@@ -132,7 +132,7 @@ async fn more_than_the_queue_holds_is_told_so_and_the_others_are_served() {
 }
 
 #[tokio::test]
-async fn waiting_bytes_are_bounded() {
+async fn queued_bytes_are_bounded() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"queue": {"maxBytes": "10Ki"}}));
     let post = |to| async move {
@@ -154,11 +154,11 @@ async fn waiting_bytes_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_gives_up_its_place() {
+async fn a_client_that_disconnects_leaves_the_queue() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"queue": {"maxRequests": 2}}));
     let without_body = raw(rig.public, &format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n")).await;
-    // Its body is not read while it waits, so its leaving is not seen by reading either.
+    // The body is not read while it is queued, so reading does not detect the disconnect either.
     let body = "x".repeat(50_000);
     let with_body =
         raw(rig.public, &format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 50000\r\n\r\n{body}")).await;
@@ -176,7 +176,7 @@ async fn a_client_that_leaves_gives_up_its_place() {
 }
 
 #[tokio::test]
-async fn a_deleted_function_lets_nobody_wait() {
+async fn requests_of_a_deleted_function_are_rejected() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     let call = tokio::spawn(get(rig.public, HOST, "/"));
@@ -191,7 +191,7 @@ async fn a_deleted_function_lets_nobody_wait() {
 }
 
 #[tokio::test]
-async fn a_function_made_again_does_not_use_the_pods_of_the_former() {
+async fn a_recreated_function_does_not_use_the_previous_pods() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     let old = FakePod::saying("old").await;
@@ -206,7 +206,7 @@ async fn a_function_made_again_does_not_use_the_pods_of_the_former() {
 }
 
 #[tokio::test]
-async fn a_function_without_a_revision_yet_lets_requests_wait() {
+async fn requests_are_queued_for_a_function_without_a_revision() {
     let rig = Rig::start().await;
     rig.apply(function("hello", "uid-1", json!({}), &[]));
     let call = tokio::spawn(get(rig.public, HOST, "/"));
@@ -220,7 +220,7 @@ async fn a_function_without_a_revision_yet_lets_requests_wait() {
 }
 
 #[tokio::test]
-async fn waiting_requests_move_with_the_traffic() {
+async fn queued_requests_move_with_the_traffic() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     let call = tokio::spawn(get(rig.public, HOST, "/"));
@@ -233,7 +233,7 @@ async fn waiting_requests_move_with_the_traffic() {
 }
 
 #[tokio::test]
-async fn a_failure_is_told_as_soon_as_it_is_known_and_holds_back_the_next_wake() {
+async fn a_failure_is_reported_at_once_and_delays_the_next_wake() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     let call = tokio::spawn(get(rig.public, HOST, "/"));
@@ -244,13 +244,13 @@ async fn a_failure_is_told_as_soon_as_it_is_known_and_holds_back_the_next_wake()
     assert_eq!(answer.json()["reason"], "ErrImagePull");
     assert_eq!(answer.json()["detail"], "container function: not found");
     assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
-    // While the pod fails, and for a while after it is gone, nobody waits and nothing is woken.
+    // While the pod fails, and for a while after its deletion, nothing is queued and nothing is woken.
     assert_eq!(get(rig.public, HOST, "/").await.status, 503);
-    rig.pod_gone(pod_object(&pod, "hello", "uid-1", "hello-00001", no_image(), 0));
+    rig.pod_deleted(pod_object(&pod, "hello", "uid-1", "hello-00001", no_image(), 0));
     let held_back = get(rig.public, HOST, "/").await;
     assert_eq!((held_back.status.as_u16(), held_back.json()["reason"].as_str().unwrap()), (503, "ErrImagePull"));
     assert_eq!(rig.scaler.count.load(Ordering::SeqCst), 1);
-    // Then the next request tries again, and one that works is served.
+    // Then the next request is tried again, and a pod that works serves it.
     let began = Instant::now();
     let working = FakePod::saying("hi").await;
     loop {
@@ -267,7 +267,7 @@ async fn a_failure_is_told_as_soon_as_it_is_known_and_holds_back_the_next_wake()
 }
 
 #[tokio::test]
-async fn pods_that_may_not_be_made_are_told_and_made_when_they_may() {
+async fn a_pod_creation_failure_is_reported_until_pods_can_be_created() {
     let rig = Rig::start().await;
     let mut hello = function("hello", "uid-1", json!({}), &[("hello-00001", 100)]);
     let idle = json!([{"type": "Active", "status": "False", "reason": "Idle", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
@@ -281,7 +281,7 @@ async fn pods_that_may_not_be_made_are_told_and_made_when_they_may() {
     rig.apply(hello.clone());
     let call = tokio::spawn(get(rig.public, HOST, "/"));
     rig.wake().await;
-    // What the operator says while the wake is being answered could be of another time. The next word is not.
+    // A condition reported during the wake could be out of date. The next one is not.
     timeout(GENEROUS, async {
         while !call.is_finished() {
             hello["status"]["conditions"] = refused.clone();
@@ -295,7 +295,7 @@ async fn pods_that_may_not_be_made_are_told_and_made_when_they_may() {
     assert_eq!((answer.status.as_u16(), answer.json()["reason"].as_str().unwrap()), (503, "PodCreationFailed"));
     assert_eq!(answer.json()["detail"], quota);
     assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
-    // At zero again, and with room: the revision's old word does not count.
+    // At zero again, and with capacity: the revision's previous condition does not count.
     hello["status"]["conditions"] = json!([refused[0], idle[0]]);
     rig.apply(hello.clone());
     let retry_after = Duration::from_secs(answer.header("retry-after").parse().unwrap());
@@ -309,7 +309,7 @@ async fn pods_that_may_not_be_made_are_told_and_made_when_they_may() {
 }
 
 #[tokio::test]
-async fn whoever_gives_up_is_told_what_was_known() {
+async fn a_cold_start_timeout_reports_the_known_failure() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"timeouts": {"coldStart": "1s"}}));
     let call = tokio::spawn(get(rig.public, HOST, "/"));
@@ -322,7 +322,7 @@ async fn whoever_gives_up_is_told_what_was_known() {
 }
 
 #[tokio::test]
-async fn a_failing_pod_beside_a_good_one_fails_nobody() {
+async fn a_failing_pod_beside_a_ready_one_rejects_nothing() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     let pod = FakePod::saying("hi").await;
@@ -349,7 +349,7 @@ async fn a_pod_that_recovers_serves_at_once() {
 }
 
 #[tokio::test]
-async fn nothing_ready_in_time_is_a_504() {
+async fn a_cold_start_timeout_is_a_504() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"timeouts": {"coldStart": "1s"}}));
     let began = Instant::now();
@@ -363,7 +363,7 @@ async fn nothing_ready_in_time_is_a_504() {
 }
 
 #[tokio::test]
-async fn a_busy_api_server_is_asked_again() {
+async fn a_wake_is_retried_when_the_api_server_is_busy() {
     let rig = Rig::start().await;
     let busy = || Err(WakeError::Busy { after: None, message: "down".into() });
     rig.scaler.answer([Ok(()), Err(WakeError::Missing), busy(), busy()]);
@@ -378,7 +378,7 @@ async fn a_busy_api_server_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_denied_wake_is_told() {
+async fn a_denied_wake_is_reported() {
     let rig = Rig::start().await;
     rig.scaler.answer([Err(WakeError::Denied { reason: "WakeDenied".into(), message: "exceeded quota".into() })]);
     rig.function("hello", json!({}));
@@ -387,20 +387,20 @@ async fn a_denied_wake_is_told() {
 }
 
 #[tokio::test]
-async fn a_wake_that_was_undone_is_repeated() {
+async fn a_wake_that_was_undone_is_retried() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     let pod = FakePod::saying("hi").await;
     let name = rig.start_pod("hello", &pod);
     assert_eq!(get(rig.public, HOST, "/").await.status, 200);
-    // The scaler takes the last pod: first marked, then gone. Whoever comes meanwhile wakes the function again.
+    // The scaler removes the last pod: it is marked, then deleted. Requests in between wake the function again.
     let mut going = pod_object(&name, "hello", "uid-1", "hello-00001", running(), pod.address.port());
     going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     rig.scaler.answer([Ok(()), Err(WakeError::Awake)]);
     rig.show_pod(going.clone());
     let call = tokio::spawn(get(rig.public, HOST, "/"));
     rig.wake().await;
-    rig.pod_gone(going);
+    rig.pod_deleted(going);
     rig.wake().await;
     rig.start_pod("hello", &pod);
     assert_eq!(call.await.unwrap().status, 200);
@@ -408,7 +408,7 @@ async fn a_wake_that_was_undone_is_repeated() {
 }
 
 #[tokio::test]
-async fn the_readiness_check_is_asked_where_there_is_one() {
+async fn the_readiness_check_is_used_if_there_is_one() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"readiness": {"path": "/ready"}}));
     let call = tokio::spawn(get(rig.public, HOST, "/"));
@@ -434,7 +434,7 @@ async fn the_readiness_check_is_asked_where_there_is_one() {
 }
 
 #[tokio::test]
-async fn kubelet_may_be_quicker_than_the_probe() {
+async fn the_kubelet_may_be_faster_than_the_probe() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"readiness": {"path": "/never"}}));
     let call = tokio::spawn(get(rig.public, HOST, "/"));
@@ -454,7 +454,7 @@ async fn kubelet_may_be_quicker_than_the_probe() {
 }
 
 #[tokio::test]
-async fn the_metrics_tell_the_departures() {
+async fn client_disconnects_are_counted() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"queue": {"maxRequests": 1}}));
     for (count, head) in [(1, "POST / HTTP/1.1\r\ncontent-length: 5"), (2, "GET / HTTP/1.1")] {
@@ -462,12 +462,12 @@ async fn the_metrics_tell_the_departures() {
         rig.queued("hello", 1).await;
         assert_eq!(get(rig.public, HOST, "/").await.status, 429);
         drop(waiting);
-        rig.metric("rouse_activator_departures_total", count).await;
+        rig.metric("rouse_activator_client_disconnects_total", count).await;
     }
-    // Who is answered has not left.
+    // A served request is no disconnect.
     let waiting = tokio::spawn(get(rig.public, HOST, "/"));
     rig.queued("hello", 1).await;
     rig.delete("hello");
     assert_eq!(waiting.await.unwrap().status, 404);
-    rig.metric("rouse_activator_departures_total", 2).await;
+    rig.metric("rouse_activator_client_disconnects_total", 2).await;
 }

@@ -41,7 +41,7 @@ impl Reader {
         }
     }
 
-    /// Reads until a revision is told as wanted.
+    /// Reads until a revision is reported as wanted.
     async fn until(&mut self, wanted: impl Fn(&RevisionDemand) -> bool) -> RevisionDemand {
         timeout(GENEROUS, async {
             loop {
@@ -51,12 +51,12 @@ impl Reader {
             }
         })
         .await
-        .expect("it is never told")
+        .expect("never reported")
     }
 }
 
 #[tokio::test]
-async fn a_request_is_told_from_its_coming_to_its_end() {
+async fn a_request_is_reported_from_arrival_to_end() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     let mut reader = Reader::connect(&rig).await;
@@ -74,13 +74,13 @@ async fn a_request_is_told_from_its_coming_to_its_end() {
     let over = reader.until(|r| r.concurrency() == 0).await;
     assert_eq!((over.arrivals, over.completions), (1, 1));
     assert!(over.request_us > 0);
-    // Another reader gets everything at first.
+    // Another reader gets everything in its first frame.
     let first = Reader::connect(&rig).await.frame().await;
     assert_eq!(first.revisions, [over]);
 }
 
 #[tokio::test]
-async fn one_that_leaves_or_is_refused_is_no_demand() {
+async fn disconnected_and_rejected_requests_are_no_demand() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"queue": {"maxRequests": 1}}));
     let mut reader = Reader::connect(&rig).await;
@@ -93,7 +93,7 @@ async fn one_that_leaves_or_is_refused_is_no_demand() {
 }
 
 #[tokio::test]
-async fn of_a_function_that_is_gone_it_is_told_that_nothing_is_left() {
+async fn a_deleted_function_is_reported_as_empty() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     let call = tokio::spawn(get(rig.public, "hello.default.example.com", "/"));
@@ -102,6 +102,6 @@ async fn of_a_function_that_is_gone_it_is_told_that_nothing_is_left() {
     reader.until(|r| r.queued == 1).await;
     rig.delete("hello");
     assert_eq!(call.await.unwrap().status, 404);
-    // Or else whoever has heard of its call would take it for one of another Function of the name.
+    // Otherwise a reader would attribute its request to another Function of the same name.
     reader.until(|r| r.concurrency() == 0).await;
 }

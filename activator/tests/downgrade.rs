@@ -1,4 +1,4 @@
-//! Requests of HTTP/2 that would be something else, or two, once they are written as HTTP/1.1.
+//! HTTP/2 requests that would be another request, or two, when written as HTTP/1.1.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 const HOST: &str = "hello.default.example.com";
 
-/// What of a request is not as in a plain one.
+/// Deviations of a request from a plain one.
 struct Odd {
     name: &'static str,
     headers: &'static [(&'static str, &'static str)],
@@ -21,7 +21,7 @@ struct Odd {
 
 const PLAIN: [(&str, &str); 4] = [(":method", "POST"), (":scheme", "http"), (":path", "/a"), (":authority", HOST)];
 
-/// With these in place of the plain ones.
+/// With these headers in place of the plain ones.
 const fn odd(name: &'static str, headers: &'static [(&'static str, &'static str)]) -> Odd {
     Odd { name, headers, data: None }
 }
@@ -31,7 +31,7 @@ const fn with(name: &'static str, headers: &'static [(&'static str, &'static str
 }
 
 #[tokio::test]
-async fn nothing_passes_that_is_not_one_request() {
+async fn only_single_valid_requests_pass() {
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     let pod = FakePod::start({
         let seen = seen.clone();
@@ -66,7 +66,7 @@ async fn nothing_passes_that_is_not_one_request() {
         odd("a name in upper case", &[("X", "a")]),
         odd("no name", &[("", "a")]),
         odd("a pseudo-header that is none", &[(":x", "a")]),
-        odd("that of an answer", &[(":status", "200")]),
+        odd("a response pseudo-header", &[(":status", "200")]),
         odd("that of extended CONNECT", &[(":protocol", "websocket")]),
         odd("a second path", &[(":path", "/b"), (":path", "/c")]),
         odd("a space in the path", &[(":path", "/a HTTP/1.1")]),
@@ -104,19 +104,19 @@ async fn nothing_passes_that_is_not_one_request() {
             bytes.extend(frames::frame(frames::DATA, frames::END_STREAM, 1, data.as_bytes()));
         }
         client.send(&bytes).await;
-        let answer = client.next_of(&[frames::HEADERS, frames::RESET, frames::GOAWAY]).await;
-        let refused = answer.as_ref().is_none_or(|a| a.kind != frames::HEADERS || a.status() == Some(400));
-        assert!(refused, "{}: {answer:?}", odd.name);
+        let response = client.next_of(&[frames::HEADERS, frames::RESET, frames::GOAWAY]).await;
+        let refused = response.as_ref().is_none_or(|a| a.kind != frames::HEADERS || a.status() == Some(400));
+        assert!(refused, "{}: {response:?}", odd.name);
         assert_eq!(*seen.lock(), Vec::<String>::new(), "{}", odd.name);
     }
-    // The plain one is one.
+    // The plain request is valid.
     let mut client = Frames::connect(rig.public).await;
     let head = frames::frame(frames::HEADERS, frames::END_HEADERS, 1, &frames::block(&PLAIN));
     client
         .send(&[head, frames::frame(frames::DATA, frames::END_STREAM, 1, b"0\r\n\r\nGET /b HTTP/1.1\r\n\r\n")].concat())
         .await;
-    let answer = client.next_of(&[frames::HEADERS, frames::RESET, frames::GOAWAY]).await;
-    assert_eq!(answer.and_then(|a| a.status()), Some(200));
+    let response = client.next_of(&[frames::HEADERS, frames::RESET, frames::GOAWAY]).await;
+    assert_eq!(response.and_then(|a| a.status()), Some(200));
     assert_eq!(*seen.lock(), ["POST /a 0\r\n\r\nGET /b HTTP/1.1\r\n\r\n"]);
     assert_eq!(get(rig.public, HOST, "/").await.status, 200);
     rig.in_flight("hello", 0).await;

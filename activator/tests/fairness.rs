@@ -1,6 +1,6 @@
-//! A flood on one function is that function's affair.
+//! A flood on one function does not affect others.
 //!
-//! Shown by what happens and not by how long it takes: all that is asked of the others is answered while the flood still stands.
+//! Shown by results and not by durations: all requests to the others are served while the flood still stands.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -23,10 +23,10 @@ use tokio::{
 
 const STREAMS: usize = 100;
 
-/// What somebody of the flood was told.
+/// The response to a request of the flood.
 type Told = (u16, Value);
 
-/// Many callers of one host, on few connections; they leave when it is dropped.
+/// Many requests to one host on few connections; dropping it disconnects them.
 struct Flood {
     told: mpsc::UnboundedReceiver<Told>,
     _callers: JoinSet<()>,
@@ -64,7 +64,7 @@ impl Flood {
     }
 }
 
-/// A pod that answers nothing until it is let go.
+/// A pod that responds to nothing until it is released.
 async fn stuck() -> (FakePod, Arc<Semaphore>) {
     let go = Arc::new(Semaphore::new(0));
     let pod = FakePod::start({
@@ -82,7 +82,7 @@ async fn stuck() -> (FakePod, Arc<Semaphore>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_that_wait_for_one_function_keep_nobody_else_waiting() {
+async fn ten_thousand_queued_requests_of_one_function_do_not_delay_others() {
     let rig = Rig::with(&["--max-queued-requests=40000", "--max-queued-requests-per-namespace=20000"]).await;
     let (pod, go) = stuck().await;
     let mut flooded =
@@ -92,7 +92,7 @@ async fn ten_thousand_that_wait_for_one_function_keep_nobody_else_waiting() {
     let mut flood = Flood::start(rig.public, "flood.default.example.com", 10_001).await;
     rig.queued("flood", 10_000).await;
 
-    // A warm one is called by many at once.
+    // A warm function gets many requests at once.
     let calm = FakePod::saying("calm").await;
     rig.function("calm", json!({"scaling": {"concurrencyLimit": 2}}));
     rig.start_pod("calm", &calm);
@@ -104,7 +104,7 @@ async fn ten_thousand_that_wait_for_one_function_keep_nobody_else_waiting() {
     });
     join_all(callers).await;
     assert_eq!(calm.requests.load(std::sync::atomic::Ordering::SeqCst), 400);
-    // A cold one is woken.
+    // A cold function is woken.
     rig.function("cold", json!({}));
     let call = tokio::spawn(get(rig.public, "cold.default.example.com", "/"));
     while rig.wake().await.revision != "cold-00001" {}
@@ -113,7 +113,7 @@ async fn ten_thousand_that_wait_for_one_function_keep_nobody_else_waiting() {
     assert_eq!(call.await.unwrap().text(), "cold");
     rig.queued("flood", 10_000).await;
 
-    // And nobody of the flood was dropped.
+    // And no request of the flood was lost.
     assert_eq!(pod.most.load(std::sync::atomic::Ordering::SeqCst), 1);
     flooded["scaling"]["concurrencyLimit"] = json!(50);
     rig.function("flood", flooded);
@@ -124,19 +124,18 @@ async fn ten_thousand_that_wait_for_one_function_keep_nobody_else_waiting() {
 }
 
 #[tokio::test]
-async fn a_flood_takes_a_part_of_its_namespace_and_the_next_function_has_room() {
+async fn a_flood_leaves_capacity_of_its_namespace_to_the_next_function() {
     let rig = Rig::with(&["--max-queued-requests=100", "--max-queued-requests-per-namespace=50"]).await;
     rig.function("flood", json!({}));
     let mut flood = Flood::start(rig.public, "flood.default.example.com", 60).await;
-    // Four fifths of what the namespace may have wait, and the others are told why they may not.
+    // Four fifths of the namespace's cap are queued, and the others are rejected with the reason.
     for (status, problem) in flood.told(20).await {
         assert_eq!((status, problem["reason"].as_str()), (429, Some("NamespaceRequests")), "{problem}");
     }
     rig.queued("flood", 40).await;
-    let metric =
-        r#"rouse_activator_turned_away_total{namespace="default",function="flood",reason="namespace-requests"}"#;
+    let metric = r#"rouse_activator_rejected_total{namespace="default",function="flood",reason="namespace-requests"}"#;
     rig.metric(metric, 20).await;
-    rig.metric("rouse_activator_waiting_requests", 40).await;
+    rig.metric("rouse_activator_queued_requests", 40).await;
     rig.function("calm", json!({}));
     let calls: Vec<_> = (0..5).map(|_| tokio::spawn(get(rig.public, "calm.default.example.com", "/"))).collect();
     rig.queued("calm", 5).await;
@@ -145,15 +144,15 @@ async fn a_flood_takes_a_part_of_its_namespace_and_the_next_function_has_room() 
     for answer in join_all(calls).await {
         assert_eq!(answer.unwrap().text(), "calm");
     }
-    // What waits is served when its pod comes.
+    // Queued requests are served when the pod starts.
     let pod = FakePod::saying("flood").await;
     rig.start_pod("flood", &pod);
     assert!(flood.told(40).await.iter().all(|(status, _)| *status == 200));
-    rig.metric("rouse_activator_waiting_requests", 0).await;
+    rig.metric("rouse_activator_queued_requests", 0).await;
 }
 
 #[tokio::test]
-async fn the_caps_of_the_process_hold() {
+async fn process_caps_are_enforced() {
     let rig = Rig::with(&["--max-queued-requests=10", "--max-queued-requests-per-namespace=10"]).await;
     for name in ["a", "b", "c", "d"] {
         rig.function(name, json!({}));
@@ -162,7 +161,7 @@ async fn the_caps_of_the_process_hold() {
     for host in ["a.default.example.com", "b.default.example.com", "c.default.example.com", "d.default.example.com"] {
         floods.push(Flood::start(rig.public, host, 20).await);
     }
-    // Which of them come first is open; how many wait is not.
+    // Which of them are first is open; how many are queued is not.
     for flood in &mut floods {
         for (status, problem) in flood.told(12).await {
             assert_eq!((status, problem["type"].as_str()), (429, Some("https://rouse.dev/problems/queue-full")));
@@ -172,13 +171,13 @@ async fn the_caps_of_the_process_hold() {
             );
         }
     }
-    rig.metric("rouse_activator_waiting_requests", 8).await;
+    rig.metric("rouse_activator_queued_requests", 8).await;
     drop(floods);
-    rig.metric("rouse_activator_waiting_requests", 0).await;
+    rig.metric("rouse_activator_queued_requests", 0).await;
 }
 
 #[tokio::test]
-async fn a_function_that_is_woken_too_often_says_so() {
+async fn a_rate_limited_wake_is_reported() {
     let rig = Rig::with(&["--wakes=1/1h"]).await;
     rig.function("hello", json!({}));
     let call = tokio::spawn(get(rig.public, "hello.default.example.com", "/"));
@@ -186,23 +185,23 @@ async fn a_function_that_is_woken_too_often_says_so() {
     let pod = FakePod::saying("hi").await;
     let name = rig.start_pod("hello", &pod);
     assert_eq!(call.await.unwrap().text(), "hi");
-    rig.pod_gone(rig::pod_object(&name, "hello", "uid-1", "hello-00001", rig::running(), pod.address.port()));
+    rig.pod_deleted(rig::pod_object(&name, "hello", "uid-1", "hello-00001", rig::running(), pod.address.port()));
     let answer = get(rig.public, "hello.default.example.com", "/").await;
     assert_eq!((answer.status.as_u16(), answer.json()["reason"].as_str().unwrap()), (429, "FunctionWakes"));
     assert!(answer.json()["type"].as_str().unwrap().ends_with("/wake-throttled"));
     assert!(answer.header("retry-after").parse::<u64>().unwrap() > 3500);
-    let metric = r#"rouse_activator_turned_away_total{namespace="default",function="hello",reason="function-wakes"}"#;
+    let metric = r#"rouse_activator_rejected_total{namespace="default",function="hello",reason="function-wakes"}"#;
     rig.metric(metric, 1).await;
 }
 
 #[tokio::test]
-async fn a_defect_in_the_wake_costs_nobody_an_answer() {
+async fn a_panic_in_the_wake_loses_no_request() {
     let rig = Rig::start().await;
     rig.scaler.defects.store(2, std::sync::atomic::Ordering::SeqCst);
     rig.function("hello", json!({}));
     let call = tokio::spawn(get(rig.public, "hello.default.example.com", "/"));
     assert_eq!(rig.wake().await.revision, "hello-00001");
-    rig.metric(r#"rouse_activator_panics_total{task="keeper"}"#, 2).await;
+    rig.metric(r#"rouse_activator_panics_total{task="wake"}"#, 2).await;
     let pod = FakePod::saying("hi").await;
     rig.start_pod("hello", &pod);
     assert_eq!(call.await.unwrap().text(), "hi");

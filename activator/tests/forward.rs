@@ -1,4 +1,4 @@
-//! What passes between a client and a pod.
+//! Forwarding between client and pod: headers, bodies, upgrades, pipelining.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -20,7 +20,7 @@ use tokio::{
 
 const HOST: &str = "hello.default.example.com";
 
-/// Answers with what came: method, target and headers as JSON, then the body.
+/// Responds with the request: method, target and headers as JSON, then the body.
 async fn echo(request: Request<hyper::body::Incoming>) -> Response<PodBody> {
     let (parts, body) = request.into_parts();
     let headers: serde_json::Map<_, _> =
@@ -34,7 +34,7 @@ async fn echo(request: Request<hyper::body::Incoming>) -> Response<PodBody> {
 }
 
 #[tokio::test]
-async fn headers_are_cleaned_and_completed() {
+async fn headers_are_removed_and_added() {
     let pod = FakePod::start(echo).await;
     let rig = warm(&pod, json!({})).await;
     let request = Request::post("/a%20b?c=d")
@@ -105,11 +105,11 @@ async fn both_bodies_stream() {
 }
 
 #[tokio::test]
-async fn a_request_is_in_its_pod_until_its_answer_ends_or_the_client_leaves() {
+async fn a_request_is_in_flight_until_its_response_ends_or_the_client_disconnects() {
     let pod = FakePod::start(|_| async {
         let (sender, body) = by_hand();
         tokio::spawn(async move {
-            // Until the other side goes.
+            // Until the other side disconnects.
             while sender.send(Frame::data("x".into())).await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -128,7 +128,7 @@ async fn a_request_is_in_its_pod_until_its_answer_ends_or_the_client_leaves() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_ends_its_request_in_the_pod() {
+async fn a_client_disconnect_aborts_the_request_in_the_pod() {
     let pod = FakePod::start(|_| std::future::pending()).await;
     let rig = warm(&pod, json!({})).await;
     let client = raw(rig.public, &format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 2\r\n\r\nab")).await;
@@ -176,7 +176,7 @@ async fn trailers_pass_both_ways() {
     assert_eq!((answer.text().as_str(), &answer.trailers.unwrap()["x-back"]), ("hi", &HeaderValue::from_static("42")));
 }
 
-/// Accepts an upgrade and sends back what it gets, in upper case.
+/// Accepts an upgrade and echoes bytes in upper case.
 async fn shouting(mut request: Request<hyper::body::Incoming>) -> Response<PodBody> {
     let Some(protocol) = request.headers().get("upgrade").cloned() else { return ok("no upgrade") };
     assert_eq!(request.headers()["connection"], "upgrade");
@@ -217,7 +217,7 @@ async fn an_upgraded_connection_is_a_tunnel_and_counts_until_it_ends() {
         assert_eq!(&buffer, b"HEL\nO");
     }
     rig.in_flight("hello", 1).await;
-    // Half-closed: what the pod still says comes through.
+    // Half-closed: what the pod still sends arrives.
     stream.shutdown().await.unwrap();
     let mut rest = vec![];
     timeout(GENEROUS, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
@@ -226,7 +226,7 @@ async fn an_upgraded_connection_is_a_tunnel_and_counts_until_it_ends() {
 }
 
 #[tokio::test]
-async fn a_refused_upgrade_is_an_ordinary_answer() {
+async fn a_refused_upgrade_is_an_ordinary_response() {
     let pod = FakePod::start(|_| async { ok("plain") }).await;
     let rig = warm(&pod, json!({})).await;
     let answer = raw_answer(
@@ -238,7 +238,7 @@ async fn a_refused_upgrade_is_an_ordinary_answer() {
 }
 
 #[tokio::test]
-async fn a_pod_cannot_change_the_protocol_unasked() {
+async fn a_pod_cannot_switch_protocols_unasked() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -259,12 +259,12 @@ async fn a_pod_cannot_change_the_protocol_unasked() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     rig.show_as("p", "hello", running(), port);
-    assert_eq!(get(rig.public, HOST, "/").await.json()["type"], "https://rouse.dev/problems/bad-answer");
+    assert_eq!(get(rig.public, HOST, "/").await.json()["type"], "https://rouse.dev/problems/bad-response");
     rig.in_flight("hello", 0).await;
 }
 
 #[tokio::test]
-async fn expect_continue_is_answered_when_the_body_is_wanted() {
+async fn expect_continue_is_sent_when_the_body_is_read() {
     let pod = FakePod::start(echo).await;
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
@@ -293,7 +293,7 @@ async fn expect_continue_is_answered_when_the_body_is_wanted() {
 }
 
 #[tokio::test]
-async fn an_answer_that_has_begun_is_not_cut_but_silence_is() {
+async fn a_response_that_has_begun_ends_only_by_idle_timeout() {
     let pod = FakePod::start(|request| async move {
         let (sender, body) = by_hand();
         let slow = request.uri().path() == "/slow";
@@ -319,7 +319,7 @@ async fn an_answer_that_has_begun_is_not_cut_but_silence_is() {
 }
 
 #[tokio::test]
-async fn a_connection_is_used_again() {
+async fn a_connection_is_reused() {
     let pod = FakePod::saying("hi").await;
     let rig = warm(&pod, json!({})).await;
     let mut client = Client::connect(rig.public).await;
@@ -339,7 +339,7 @@ async fn a_connection_is_used_again() {
 }
 
 #[tokio::test]
-async fn http_1_0_is_answered_and_closed() {
+async fn http_1_0_is_served_and_closed() {
     let pod = FakePod::start(|_| async {
         let (sender, body) = by_hand();
         tokio::spawn(async move { sender.send(Frame::data("streamed".into())).await });
@@ -352,7 +352,7 @@ async fn http_1_0_is_answered_and_closed() {
 }
 
 #[tokio::test]
-async fn pipelined_requests_are_answered_in_order() {
+async fn pipelined_requests_are_served_in_order() {
     let pod = FakePod::start(echo).await;
     let rig = warm(&pod, json!({})).await;
     let one = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nhost: {HOST}\r\n{more}\r\n");
@@ -363,7 +363,7 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn what_can_be_read_in_two_ways_is_refused() {
+async fn ambiguous_requests_are_rejected() {
     let pod = FakePod::saying("hi").await;
     let rig = warm(&pod, json!({})).await;
     for head in [
@@ -419,7 +419,7 @@ async fn http_2_with_prior_knowledge_on_both_sides() {
 }
 
 #[tokio::test]
-async fn an_early_answer_does_not_wait_for_the_rest_of_the_request() {
+async fn an_early_response_does_not_wait_for_the_rest_of_the_request() {
     let pod = FakePod::start(|_| async {
         let mut response = ok("enough");
         *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;

@@ -1,4 +1,4 @@
-//! HTTP/2 with prior knowledge on either side, and what it carries: translations to and from HTTP/1.1, and gRPC.
+//! HTTP/2 with prior knowledge on either side: translation to and from HTTP/1.1, and gRPC.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -30,7 +30,7 @@ fn trailers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
     pairs.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
 }
 
-/// Sends back the body and, as a trailer, the trailer that came.
+/// Echoes the body, and the trailer as a trailer.
 async fn echo(request: Request<Incoming>) -> Response<PodBody> {
     let version = format!("{:?}", request.version());
     let collected = request.into_body().collect().await.unwrap();
@@ -77,7 +77,7 @@ async fn trailers_pass_both_ways_between_all_versions() {
             );
             assert_eq!(back.get("rouse-inside"), None, "{name}");
             assert_eq!(body.to_bytes(), "data", "{name}");
-            // Nothing of HTTP/1 is left in an answer by HTTP/2.
+            // No HTTP/1 header is left in an HTTP/2 response.
             assert!(
                 !from_h2
                     || ["connection", "transfer-encoding", "keep-alive"]
@@ -90,7 +90,7 @@ async fn trailers_pass_both_ways_between_all_versions() {
 }
 
 #[tokio::test]
-async fn parked_streams_are_answered_and_a_reset_gives_up_the_place() {
+async fn parked_streams_are_served_and_a_reset_leaves_the_queue() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     let mut client = Frames::connect(rig.public).await;
@@ -111,7 +111,7 @@ async fn parked_streams_are_answered_and_a_reset_gives_up_the_place() {
     }
     answered.sort_unstable();
     assert_eq!(answered, [1, 5]);
-    // The connection's end is that of all that waits on it.
+    // The end of a connection aborts all its queued requests.
     rig.function("cold", json!({}));
     let cold = frames::block(&[
         (":method", "GET"),
@@ -125,7 +125,7 @@ async fn parked_streams_are_answered_and_a_reset_gives_up_the_place() {
     rig.queued("cold", 0).await;
 }
 
-/// A call of gRPC as its library makes it.
+/// A gRPC call as a gRPC library makes it.
 fn call(method: &str, body: Sent) -> Request<Sent> {
     Request::post(format!("http://{HOST}/test.Service/{method}"))
         .header("content-type", "application/grpc")
@@ -142,10 +142,10 @@ async fn service(request: Request<Incoming>) -> Response<PodBody> {
         (&HeaderValue::from_static("trailers"), &HeaderValue::from_static("5S"))
     );
     let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-    let answer = Response::builder().header("content-type", "application/grpc");
+    let response = Response::builder().header("content-type", "application/grpc");
     if method == "Fails" {
-        // Trailers-only: an answer that is a head and nothing else.
-        return answer
+        // Trailers-only: a response that is a single head.
+        return response
             .header("grpc-status", "5")
             .header("grpc-message", "no such thing")
             .body(Full::default().boxed())
@@ -175,7 +175,7 @@ async fn service(request: Request<Incoming>) -> Response<PodBody> {
         }
         sender.send(Frame::trailers(trailers(&[("grpc-status", "0")]))).await.ok();
     });
-    answer.body(body).unwrap()
+    response.body(body).unwrap()
 }
 
 #[tokio::test]
@@ -191,9 +191,9 @@ async fn grpc_cold_and_warm() {
             rig.queued("hello", 1).await;
             rig.start_pod("hello", &pod);
         }
-        let answer = timeout(GENEROUS, unary).await.unwrap().unwrap().unwrap();
-        assert_eq!(answer.headers()["content-type"], "application/grpc");
-        let body = answer.into_body().collect().await.unwrap();
+        let response = timeout(GENEROUS, unary).await.unwrap().unwrap().unwrap();
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+        let body = response.into_body().collect().await.unwrap();
         assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
         assert_eq!(body.to_bytes(), "ask");
         // The client streams.
@@ -206,29 +206,33 @@ async fn grpc_cold_and_warm() {
         let body = timeout(GENEROUS, answering).await.unwrap().unwrap().unwrap().into_body().collect().await.unwrap();
         assert_eq!(body.to_bytes(), "abc");
         // The server streams.
-        let answer = client.send_request(call("Server", Full::default().boxed())).await.unwrap();
-        let body = timeout(GENEROUS, answer.into_body().collect()).await.unwrap().unwrap();
+        let response = client.send_request(call("Server", Full::default().boxed())).await.unwrap();
+        let body = timeout(GENEROUS, response.into_body().collect()).await.unwrap().unwrap();
         assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
         assert_eq!(body.to_bytes(), "onetwothree");
-        // Both, each word in its turn.
+        // Bidirectional streaming, one message at a time.
         let (sender, body) = by_hand();
-        let mut answer = timeout(GENEROUS, client.send_request(call("Bidi", body))).await.unwrap().unwrap().into_body();
+        let mut response =
+            timeout(GENEROUS, client.send_request(call("Bidi", body))).await.unwrap().unwrap().into_body();
         for word in ["one", "two", "three"] {
             sender.send(Frame::data(word.into())).await.unwrap();
-            let frame = timeout(GENEROUS, answer.frame()).await.unwrap().unwrap().unwrap();
+            let frame = timeout(GENEROUS, response.frame()).await.unwrap().unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), word);
             rig.in_flight("hello", 1).await;
         }
         drop(sender);
-        let end = timeout(GENEROUS, answer.frame()).await.unwrap().unwrap().unwrap();
+        let end = timeout(GENEROUS, response.frame()).await.unwrap().unwrap().unwrap();
         assert_eq!(end.into_trailers().unwrap()["grpc-status"], "0");
         // Trailers only.
-        let answer = client.send_request(call("Fails", Full::default().boxed())).await.unwrap();
-        assert_eq!((answer.status().as_u16(), &answer.headers()["grpc-status"]), (200, &HeaderValue::from_static("5")));
-        assert!(timeout(GENEROUS, answer.into_body().collect()).await.unwrap().unwrap().to_bytes().is_empty());
+        let response = client.send_request(call("Fails", Full::default().boxed())).await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["grpc-status"]),
+            (200, &HeaderValue::from_static("5"))
+        );
+        assert!(timeout(GENEROUS, response.into_body().collect()).await.unwrap().unwrap().to_bytes().is_empty());
         rig.in_flight("hello", 0).await;
     }
-    // A client that gives up at its deadline ends the call in the pod.
+    // A client that cancels at its deadline aborts the request in the pod.
     let mut client = Frames::connect(rig.public).await;
     let path = "/test.Service/Bidi";
     let block = frames::block(&[
@@ -247,14 +251,14 @@ async fn grpc_cold_and_warm() {
 }
 
 #[tokio::test]
-async fn our_own_answers_are_fit_for_http_2() {
+async fn local_responses_are_valid_http_2() {
     let rig = Rig::start().await;
     let mut client = connect(rig.public).await;
     for method in ["GET", "HEAD", "POST"] {
         let request =
             Request::builder().method(method).uri("http://nobody.example.com/").body(Full::from("x").boxed()).unwrap();
-        let answer = timeout(GENEROUS, client.send_request(request)).await.unwrap().unwrap();
-        assert_eq!((answer.status().as_u16(), answer.headers().contains_key("connection")), (404, false));
+        let response = timeout(GENEROUS, client.send_request(request)).await.unwrap().unwrap();
+        assert_eq!((response.status().as_u16(), response.headers().contains_key("connection")), (404, false));
     }
     let pod = FakePod::start(|_| async { ok("hi") }).await;
     rig.function("hello", json!({}));
@@ -263,10 +267,10 @@ async fn our_own_answers_are_fit_for_http_2() {
     assert_eq!(timeout(GENEROUS, client.send_request(request)).await.unwrap().unwrap().status(), 200);
 }
 
-/// Bodies that nobody reads yet must not keep those from coming that somebody reads, or a queue never gets shorter: the last
-/// streams of a connection are let in last.
+/// Bodies of queued requests must not block those that are being read, or a queue never drains: the last streams of a
+/// connection are granted last.
 #[tokio::test]
-async fn bodies_that_wait_do_not_stop_those_that_are_read() {
+async fn bodies_of_queued_requests_do_not_block_others() {
     const STREAMS: usize = 64;
     const BODY: usize = 200_000;
     for protocol in ["http1", "h2c"] {
@@ -282,8 +286,8 @@ async fn bodies_that_wait_do_not_stop_those_that_are_read() {
             calls.spawn(async move {
                 let body = Full::from(vec![b'x'; BODY]).boxed();
                 let request = Request::post(format!("http://{HOST}/")).body(body).unwrap();
-                let answer = timeout(GENEROUS, sender.send_request(request)).await.expect("stuck").unwrap();
-                timeout(GENEROUS, answer.into_body().collect()).await.expect("stuck").unwrap().to_bytes().len()
+                let response = timeout(GENEROUS, sender.send_request(request)).await.expect("stuck").unwrap();
+                timeout(GENEROUS, response.into_body().collect()).await.expect("stuck").unwrap().to_bytes().len()
             });
         }
         rig.queued("hello", STREAMS as u64).await;
@@ -294,9 +298,9 @@ async fn bodies_that_wait_do_not_stop_those_that_are_read() {
     }
 }
 
-/// Whoever reads a long answer slowly must not keep others from reading theirs, which come on the same connection of the pod.
+/// A client that reads a long response slowly must not block other responses on the same connection to the pod.
 #[tokio::test]
-async fn an_answer_that_nobody_reads_does_not_stop_others() {
+async fn an_unread_response_does_not_block_others() {
     const LENGTH: usize = 8 << 20;
     let pod = FakePod::start(|_| async { Response::new(Full::from(vec![b'x'; LENGTH]).boxed()) }).await;
     let rig = warm(&pod, json!({"protocol": "h2c"})).await;
@@ -308,8 +312,8 @@ async fn an_answer_that_nobody_reads_does_not_stop_others() {
     }
     let quick = Client::connect(rig.public).await.get(HOST, "/").await;
     assert_eq!(quick.body.len(), LENGTH);
-    for (answer, _) in slow {
-        let body = timeout(GENEROUS, answer.into_body().collect()).await.expect("stuck").unwrap();
+    for (response, _) in slow {
+        let body = timeout(GENEROUS, response.into_body().collect()).await.expect("stuck").unwrap();
         assert_eq!(body.to_bytes().len(), LENGTH);
     }
 }

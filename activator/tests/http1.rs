@@ -1,4 +1,4 @@
-//! HTTP/1 as clients speak it, with a pod that is there and with one that has to come.
+//! HTTP/1 clients, with a warm and with a cold function.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -37,7 +37,7 @@ fn request(start: &str, more: &str) -> String {
     format!("{start}\r\nHost: {HOST}\r\n{more}\r\n")
 }
 
-/// Answers with the method, the path and the body.
+/// Responds with method, path and body.
 async fn telling() -> FakePod {
     FakePod::start(|request| async {
         let (parts, body) = request.into_parts();
@@ -47,8 +47,7 @@ async fn telling() -> FakePod {
     .await
 }
 
-/// Sends the same bytes to a function that has a pod and to one whose pod comes when the request waits; the answers, without
-/// their heads.
+/// Sends the same bytes to a warm and to a cold function; returns the responses without their heads.
 async fn warm_and_cold(bytes: &str) -> [String; 2] {
     let pod = telling().await;
     let rig = warm(&pod, json!({})).await;
@@ -82,7 +81,7 @@ async fn http_1_0_closes_unless_asked_not_to() {
 }
 
 #[tokio::test]
-async fn our_own_answers_are_fit_for_http_1_0_and_head() {
+async fn local_responses_are_valid_for_http_1_0_and_head() {
     let rig = Rig::start().await;
     let answer = raw_answer(rig.public, "GET / HTTP/1.0\r\nHost: nobody.example.com\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.0 404") && answer.ends_with('}') && !answer.contains("chunked"), "{answer}");
@@ -114,7 +113,7 @@ async fn pipelined_requests_wait_for_their_turn() {
 }
 
 #[tokio::test]
-async fn a_head_may_come_in_pieces() {
+async fn a_head_may_arrive_in_pieces() {
     let pod = telling().await;
     let rig = warm(&pod, json!({})).await;
     let mut stream = TcpStream::connect(rig.public).await.unwrap();
@@ -132,7 +131,7 @@ async fn a_head_may_come_in_pieces() {
 }
 
 #[tokio::test]
-async fn who_half_closes_gets_the_answer() {
+async fn a_half_closed_client_gets_the_response() {
     let go = Arc::new(Notify::new());
     let pod = FakePod::start({
         let go = go.clone();
@@ -153,7 +152,7 @@ async fn who_half_closes_gets_the_answer() {
     .await;
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
-    // While it waits for a pod, while it waits for the answer, and while the answer comes.
+    // While it is queued, while it waits for the response, and during the response.
     for (start, body, interim) in
         [("GET / HTTP/1.1", "", true), ("POST / HTTP/1.1", "ab", true), ("GET / HTTP/1.0", "", false)]
     {
@@ -162,7 +161,7 @@ async fn who_half_closes_gets_the_answer() {
         rig.queued("hello", 1).await;
         stream.shutdown().await.unwrap();
         if interim {
-            // This is how it is told from a client that is gone.
+            // This is how a half-closed client is told from one that is gone.
             assert_eq!(read_head(&mut stream).await, "HTTP/1.1 100 Continue\r\n\r\n");
         }
         let name = rig.start_pod("hello", &pod);
@@ -174,9 +173,9 @@ async fn who_half_closes_gets_the_answer() {
         go.notify_one();
         assert!(to_the_end(&mut stream).await.contains("two"));
         rig.in_flight("hello", 0).await;
-        rig.pod_gone(rig::pod_object(&name, "hello", "uid-1", "hello-00001", running(), pod.address.port()));
+        rig.pod_deleted(rig::pod_object(&name, "hello", "uid-1", "hello-00001", running(), pod.address.port()));
     }
-    // With a pod from the beginning.
+    // With a pod from the start.
     rig.start_pod("hello", &pod);
     let mut stream = raw(rig.public, &request("GET / HTTP/1.1", "")).await;
     rig.in_flight("hello", 1).await;
@@ -185,7 +184,7 @@ async fn who_half_closes_gets_the_answer() {
     read_until(&mut stream, "one ").await;
     go.notify_one();
     assert!(to_the_end(&mut stream).await.contains("two"));
-    // And one that has it all in its socket before it is read.
+    // And a pod that has the whole request in its socket before it reads.
     let answer = tokio::spawn({
         let mut stream = raw(rig.public, &request("GET / HTTP/1.1", "")).await;
         async move {
@@ -208,7 +207,7 @@ async fn who_half_closes_gets_the_answer() {
 }
 
 #[tokio::test]
-async fn who_half_closed_and_then_left_is_gone() {
+async fn a_client_that_half_closes_and_then_disconnects_is_detected() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     let mut stream = raw(rig.public, &request("GET / HTTP/1.1", "")).await;
@@ -216,15 +215,15 @@ async fn who_half_closed_and_then_left_is_gone() {
     stream.shutdown().await.unwrap();
     read_head(&mut stream).await;
     rig.queued("hello", 1).await;
-    // With something unread a close is a reset; without, it is only known when something is sent.
+    // With unread data a close is a reset; without, it is detected only when something is sent.
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(stream);
     rig.queued("hello", 0).await;
-    rig.metric("rouse_activator_departures_total", 1).await;
+    rig.metric("rouse_activator_client_disconnects_total", 1).await;
 }
 
 #[tokio::test]
-async fn who_leaves_while_the_pod_works_is_gone() {
+async fn a_disconnect_while_the_pod_works_is_detected() {
     let pod = FakePod::start(|_| std::future::pending()).await;
     let rig = warm(&pod, json!({})).await;
     for start in ["GET / HTTP/1.1", "HEAD / HTTP/1.1"] {
@@ -236,7 +235,7 @@ async fn who_leaves_while_the_pod_works_is_gone() {
 }
 
 #[tokio::test]
-async fn who_leaves_a_silent_stream_is_gone_after_a_while() {
+async fn a_disconnect_from_an_idle_stream_is_detected() {
     let pod = FakePod::start(|_| async {
         let (sender, body) = by_hand();
         tokio::spawn(async move {
@@ -248,7 +247,7 @@ async fn who_leaves_a_silent_stream_is_gone_after_a_while() {
     .await;
     let rig = warm(&pod, json!({})).await;
     let mut stream = raw(rig.public, &request("GET /events HTTP/1.1", "")).await;
-    // The event is there at once, with no end in sight.
+    // The first event arrives at once, and the stream has no end.
     read_until(&mut stream, "data: 1\n\n\r\n").await;
     rig.in_flight("hello", 1).await;
     drop(stream);
@@ -256,7 +255,7 @@ async fn who_leaves_a_silent_stream_is_gone_after_a_while() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_wanted_is_not_asked_for() {
+async fn an_unread_body_is_not_asked_for() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"queue": {"maxRequests": 1}}));
     let _waiting = raw(rig.public, &request("GET / HTTP/1.1", "")).await;
@@ -270,8 +269,8 @@ async fn a_body_that_is_not_wanted_is_not_asked_for() {
 }
 
 #[tokio::test]
-async fn an_early_answer_reaches_a_client_that_still_sends() {
-    // A pod that says no as soon as it has seen the head, and closes or goes on listening.
+async fn an_early_response_reaches_a_client_that_is_still_sending() {
+    // A pod that responds with an error as soon as it has the head, and then closes or keeps listening.
     for close in [true, false] {
         let port = raw_pod(move |_, mut stream| async move {
             let head = "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 6\r\nConnection: close\r\n\r\nenough";
@@ -293,7 +292,7 @@ async fn an_early_answer_reaches_a_client_that_still_sends() {
                 format!("Content-Length: {size}\r\n")
             };
             let mut stream = raw(rig.public, &request("POST / HTTP/1.1", &length)).await;
-            // It does not listen while it sends, as many clients do not.
+            // The client does not read while it sends, as many clients do.
             let piece = if chunked {
                 [b"10000\r\n", vec![b'x'; 65536].as_slice(), b"\r\n"].concat()
             } else {
@@ -330,7 +329,7 @@ const ALL: usize = 64 << 20;
 const HELD: usize = 40 << 20;
 
 #[tokio::test]
-async fn a_pod_that_does_not_read_holds_the_client_back() {
+async fn a_pod_that_does_not_read_applies_backpressure() {
     let go = Arc::new(Notify::new());
     let pod = FakePod::start({
         let go = go.clone();
@@ -373,7 +372,7 @@ async fn a_pod_that_does_not_read_holds_the_client_back() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_holds_the_pod_back() {
+async fn a_client_that_does_not_read_applies_backpressure() {
     let sent = Arc::new(AtomicUsize::new(0));
     let pod = FakePod::start({
         let sent = sent.clone();
@@ -403,7 +402,7 @@ async fn a_client_that_does_not_read_holds_the_pod_back() {
 }
 
 #[tokio::test]
-async fn the_connection_lives_on_after_an_early_answer_to_a_small_request() {
+async fn a_connection_survives_an_early_response_to_a_small_request() {
     let pod = FakePod::start(|request| async move {
         let mut response = ok("early");
         if request.uri().path() == "/big" {

@@ -1,4 +1,4 @@
-//! The watches and the scale patch against a server that speaks the Kubernetes API over a real socket.
+//! Watches and the scale patch against a server that implements the Kubernetes API over a real socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -37,9 +37,9 @@ struct Kind {
 struct Api {
     functions: Mutex<Kind>,
     pods: Mutex<Kind>,
-    /// Bodies of the patches that came, with the path.
+    /// Bodies of the patches received, with their path.
     patches: Mutex<Vec<(String, Value)>>,
-    /// What the next patches get, the last one first.
+    /// Responses to the next patches, the last one first.
     refusals: Mutex<Vec<(u16, &'static str)>>,
 }
 
@@ -87,7 +87,7 @@ impl Api {
         ok(json!({"kind": format!("{name}List"), "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": kind.items}).to_string())
     }
 
-    /// Sends an event to the watch that is open, waiting for one.
+    /// Sends an event to the open watch, waiting for one.
     async fn event(kind: &Mutex<Kind>, event: &str, object: Value) {
         let line = format!("{}\n", json!({"type": event, "object": object}));
         timeout(GENEROUS, async {
@@ -121,7 +121,7 @@ fn versioned(mut object: Value, kind: &str, version: &str) -> Value {
 }
 
 #[tokio::test]
-async fn what_the_api_server_says_is_followed() {
+async fn watch_events_are_applied() {
     let api = Arc::new(Api::default());
     let mut broken = function("broken", "uid-0", json!({}), &[]);
     broken["spec"] = json!({"image": ["not", "a", "string"]});
@@ -144,7 +144,7 @@ async fn what_the_api_server_says_is_followed() {
     timeout(GENEROUS, is_synced.wait_for(|s| s.all())).await.expect("the caches do not fill").unwrap();
     assert_eq!(get(admin, "admin", "/readyz").await.status, 200);
 
-    // One that cannot be read affects itself only.
+    // An unreadable object affects itself only.
     assert_eq!(get(public, "broken.default.example.com", "/").await.status, 404);
     let call = tokio::spawn(get(public, "hello.default.example.com", "/"));
     timeout(GENEROUS, async {
@@ -165,7 +165,7 @@ async fn what_the_api_server_says_is_followed() {
     Api::event(&api.pods, "ADDED", versioned(object.clone(), "Pod", "2")).await;
     assert_eq!(call.await.unwrap().text(), "hi");
 
-    // A watch that is told that it is too old lists again; what is not in the list is gone.
+    // A watch with an expired resourceVersion lists again; what the list does not return is deleted.
     api.functions.lock().items.clear();
     let expired = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 410, "reason": "Expired", "message": "too old"});
     Api::event(&api.functions, "ERROR", expired).await;
@@ -190,7 +190,7 @@ async fn activator_serve(
 }
 
 #[tokio::test]
-async fn refusals_of_the_api_server_are_told_apart() {
+async fn rejections_of_the_api_server_are_classified() {
     let api = Arc::new(Api::default());
     let server = api.clone().serve().await;
     let scaler = ApiScaler::new(client(&server));

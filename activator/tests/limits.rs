@@ -1,4 +1,4 @@
-//! What one client may take.
+//! Limits of connections, heads and streams.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -31,14 +31,14 @@ async fn heads_are_bounded() {
     let host = format!("Host: {HOST}\r\n");
     let long = "x".repeat(9000);
     for (head, status, kind) in [
-        (format!("GET / HTTP/1.1\r\n{host}X: {long}\r\n\r\n"), "HTTP/1.1 431", "head-too-large"),
-        // It need not come to its end.
-        (format!("GET / HTTP/1.1\r\n{host}X: {long}"), "HTTP/1.1 431", "head-too-large"),
-        (format!("GET / HTTP/1.0\r\n{host}X: {long}"), "HTTP/1.0 431", "head-too-large"),
-        (format!("GET / HTTP/1.1\r\n{host}{}\r\n", "X: y\r\n".repeat(10)), "HTTP/1.1 431", "head-too-large"),
-        (format!("GET /{long} HTTP/1.1\r\n{host}\r\n"), "HTTP/1.1 414", "target-too-long"),
-        (format!("GET /{long}"), "HTTP/1.1 414", "target-too-long"),
-        // An upload behind it does not hide the answer.
+        (format!("GET / HTTP/1.1\r\n{host}X: {long}\r\n\r\n"), "HTTP/1.1 431", "header-too-large"),
+        // The head need not be complete.
+        (format!("GET / HTTP/1.1\r\n{host}X: {long}"), "HTTP/1.1 431", "header-too-large"),
+        (format!("GET / HTTP/1.0\r\n{host}X: {long}"), "HTTP/1.0 431", "header-too-large"),
+        (format!("GET / HTTP/1.1\r\n{host}{}\r\n", "X: y\r\n".repeat(10)), "HTTP/1.1 431", "header-too-large"),
+        (format!("GET /{long} HTTP/1.1\r\n{host}\r\n"), "HTTP/1.1 414", "uri-too-long"),
+        (format!("GET /{long}"), "HTTP/1.1 414", "uri-too-long"),
+        // An upload after it does not hide the response.
         (
             format!(
                 "POST / HTTP/1.1\r\n{host}{}Content-Length: 3000000\r\n\r\n{}",
@@ -46,14 +46,14 @@ async fn heads_are_bounded() {
                 long.repeat(300)
             ),
             "HTTP/1.1 431",
-            "head-too-large",
+            "header-too-large",
         ),
     ] {
-        let answer = raw_answer(rig.public, &head).await;
-        assert!(answer.starts_with(status) && answer.contains(kind), "{answer}");
+        let response = raw_answer(rig.public, &head).await;
+        assert!(response.starts_with(status) && response.contains(kind), "{response}");
         assert!(
-            answer.to_ascii_lowercase().contains("connection: close") || answer.starts_with("HTTP/1.0"),
-            "{answer}"
+            response.to_ascii_lowercase().contains("connection: close") || response.starts_with("HTTP/1.0"),
+            "{response}"
         );
     }
     assert_eq!(pod.requests.load(Ordering::SeqCst), 1);
@@ -67,44 +67,45 @@ async fn trailers_are_bounded() {
     let head = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n");
     for trailers in [format!("X: {}", "x".repeat(9000)), "X: y\r\n".repeat(11)] {
         let mut stream = raw(rig.public, &head).await;
-        // The pod answers without having seen the end of the body, or the fault is told: either way the connection ends.
+        // Either the pod responds without the end of the body, or the fault is reported: the connection ends in both
+        // cases.
         stream.write_all(trailers.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        timeout(GENEROUS, stream.read_to_string(&mut answer)).await.expect("the connection stays open").unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 431"), "{answer}");
+        let mut response = String::new();
+        timeout(GENEROUS, stream.read_to_string(&mut response)).await.expect("the connection stays open").unwrap();
+        assert!(response.starts_with("HTTP/1.1 200") || response.starts_with("HTTP/1.1 431"), "{response}");
     }
     rig.in_flight("hello", 0).await;
 }
 
 #[tokio::test]
-async fn a_head_has_its_time_and_an_idle_connection_a_longer_one() {
+async fn heads_and_idle_connections_have_timeouts() {
     let (rig, _pod) = started(&["--head-timeout=300ms", "--idle-connection-timeout=1h"]).await;
     let mut kept = Client::connect(rig.public).await;
     assert_eq!(kept.get(HOST, "/").await.status, 200);
     let silent = TcpStream::connect(rig.public).await.unwrap();
     for begun in ["G", "GET / HTTP/1.1\r\n", &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: y\r\n")] {
-        let answer = raw_answer(rig.public, begun).await;
-        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("head-timeout"), "{begun:?}: {answer}");
+        let response = raw_answer(rig.public, begun).await;
+        assert!(response.starts_with("HTTP/1.1 408") && response.contains("request-timeout"), "{begun:?}: {response}");
     }
-    // Behind a request on the same connection it is the same.
-    let answer = raw_answer(rig.public, &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\nGET / HTT")).await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("HTTP/1.1 408"), "{answer}");
-    // It is counted from the first byte, however the bytes come.
+    // The same after another request on the connection.
+    let response = raw_answer(rig.public, &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\nGET / HTT")).await;
+    assert!(response.starts_with("HTTP/1.1 200") && response.contains("HTTP/1.1 408"), "{response}");
+    // Counted from the first byte, however the bytes arrive.
     let mut slow = TcpStream::connect(rig.public).await.unwrap();
-    let (mut answer, mut sent) = (vec![], 0);
+    let (mut response, mut sent) = (vec![], 0);
     timeout(GENEROUS, async {
         let mut ticks = tokio::time::interval(std::time::Duration::from_millis(20));
         loop {
             tokio::select! {
-                read = slow.read_buf(&mut answer) => if read.is_err() || answer.ends_with(b"}") { break },
+                read = slow.read_buf(&mut response) => if read.is_err() || response.ends_with(b"}") { break },
                 _ = ticks.tick() => { slow.write_all(b"x").await.ok(); sent += 1 }
             }
         }
     })
     .await
     .expect("a head of one byte after the other is waited for without end");
-    assert!(answer.starts_with(b"HTTP/1.1 408") && sent < 200, "{sent}");
-    // All that took several times as long as a head may.
+    assert!(response.starts_with(b"HTTP/1.1 408") && sent < 200, "{sent}");
+    // All that took several times the head timeout.
     assert_eq!(kept.get(HOST, "/").await.status, 200);
     let mut silent = silent;
     silent.write_all(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes()).await.unwrap();
@@ -116,19 +117,19 @@ async fn an_idle_connection_ends() {
     let (rig, _pod) = started(&["--idle-connection-timeout=300ms"]).await;
     let never = raw_answer(rig.public, "").await;
     assert_eq!(never, "");
-    // Empty lines are not a request.
+    // Empty lines are no request.
     assert_eq!(raw_answer(rig.public, "\r\n").await, "");
     let once = raw_answer(rig.public, &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
     assert!(once.starts_with("HTTP/1.1 200") && once.matches("HTTP/1.1").count() == 1, "{once}");
 }
 
 #[tokio::test]
-async fn a_request_that_takes_long_does_not_make_its_connection_idle() {
+async fn a_long_request_does_not_make_its_connection_idle() {
     let rig = Rig::with(&["--idle-connection-timeout=100ms", "--head-timeout=100ms"]).await;
     rig.function("hello", json!({}));
     let mut post = raw(rig.public, &format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 4\r\n\r\n")).await;
     rig.queued("hello", 1).await;
-    // Longer than both.
+    // Longer than both timeouts.
     assert_eq!(raw_answer(rig.public, "").await, "");
     assert!(raw_answer(rig.public, "G").await.starts_with("HTTP/1.1 408"));
     let pod = FakePod::start(|request| async { ok(request.into_body().collect().await.unwrap().to_bytes()) }).await;
@@ -136,13 +137,13 @@ async fn a_request_that_takes_long_does_not_make_its_connection_idle() {
     rig.queued("hello", 0).await;
     assert_eq!(raw_answer(rig.public, "").await, "");
     post.write_all(b"body").await.unwrap();
-    let mut answer = String::new();
-    timeout(GENEROUS, post.read_to_string(&mut answer)).await.unwrap().unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("body"), "{answer}");
+    let mut response = String::new();
+    timeout(GENEROUS, post.read_to_string(&mut response)).await.unwrap().unwrap();
+    assert!(response.starts_with("HTTP/1.1 200") && response.ends_with("body"), "{response}");
 }
 
 #[tokio::test]
-async fn a_tunnel_is_a_connection_and_the_next_ones_wait() {
+async fn tunnels_count_as_connections() {
     let rig = Rig::with(&["--max-connections=1"]).await;
     rig.function("hello", json!({}));
     let pod = FakePod::start(|mut request| async move {
@@ -155,8 +156,8 @@ async fn a_tunnel_is_a_connection_and_the_next_ones_wait() {
             io.write_all(b"here").await.unwrap();
             io.read_to_end(&mut vec![]).await.ok();
         });
-        let answer = http::Response::builder().status(101).header("connection", "upgrade").header("upgrade", "x");
-        answer.body(Full::default().boxed()).unwrap()
+        let response = http::Response::builder().status(101).header("connection", "upgrade").header("upgrade", "x");
+        response.body(Full::default().boxed()).unwrap()
     })
     .await;
     rig.start_pod("hello", &pod);
@@ -179,13 +180,13 @@ fn get_block() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn streams_are_bounded_and_said_so() {
+async fn concurrent_streams_are_bounded_and_announced() {
     let (rig, _pod) = started(&["--max-streams=3"]).await;
     let mut client = Frames::connect(rig.public).await;
     let settings = client.next_of(&[frames::SETTINGS]).await.unwrap();
     let said: Vec<_> = settings.payload.chunks(6).filter(|s| s[..2] == [0, 3]).map(|s| s[2..].to_vec()).collect();
     assert_eq!(said, [[0, 0, 0, 3]]);
-    // Who does not keep to it is refused what is too much.
+    // Streams past the limit are refused.
     let (_sender, _body) = by_hand();
     rig.function("cold", json!({}));
     let cold = frames::block(&[
@@ -202,7 +203,7 @@ async fn streams_are_bounded_and_said_so() {
     rig.queued("cold", 3).await;
 }
 
-/// Sends until the other side has had enough; tells how many bytes that took.
+/// Sends until the other side stops reading; returns the number of bytes.
 async fn flood(client: &mut Frames, bytes: &[u8], most: usize) -> usize {
     let mut sent = 0;
     let flooding = async {
@@ -270,9 +271,9 @@ async fn heads_of_http_2_are_bounded() {
             request = request.header(format!("x-{n}"), "y".repeat(size));
         }
         let request = request.body(Full::<bytes::Bytes>::default()).unwrap();
-        let answer = timeout(GENEROUS, sender.send_request(request)).await.unwrap();
-        // The client may know the limit and not even send it.
-        assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status() == 431), "{count} of {size}");
+        let response = timeout(GENEROUS, sender.send_request(request)).await.unwrap();
+        // The client may know the limit and not even send the request.
+        assert!(response.is_err() || response.is_ok_and(|response| response.status() == 431), "{count} of {size}");
     }
     assert_eq!(pod.requests.load(Ordering::SeqCst), 1);
 }

@@ -1,4 +1,4 @@
-//! Methods whose requests and answers have a body only sometimes.
+//! Methods whose requests and responses have a body only sometimes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -40,7 +40,7 @@ async fn a_head_over_http2_gets_no_body_even_from_the_activator_itself() {
         let response = timeout(GENEROUS, sender.send_request(request)).await.unwrap().unwrap();
         assert_eq!(response.status(), status);
         assert_ne!(response.headers()["content-length"], "0", "{host}");
-        // A body would be a breach of the protocol, which the client reports here.
+        // A body would be a protocol error, which the client reports here.
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "", "{host}");
     }
 }

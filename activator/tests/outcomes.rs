@@ -1,4 +1,4 @@
-//! How requests end, as the demand stream tells those who judge a roll-out by it.
+//! Outcomes of requests in the demand stream, which a rollout is aborted by.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::needless_pass_by_value, reason = "a test hands over a `json!` where it stands")]
 
@@ -19,7 +19,7 @@ fn judged(more: Value) -> Value {
     spec
 }
 
-/// What the first frame of a new reader says of `hello-00001`.
+/// The outcomes of `hello-00001` in the first frame of a new reader.
 async fn outcomes(rig: &Rig) -> Option<Outcomes> {
     let mut client = Client::connect(rig.admin).await;
     let request =
@@ -40,7 +40,7 @@ async fn ended(rig: &Rig) -> (u64, u64, u64) {
 }
 
 #[tokio::test]
-async fn answers_are_counted_by_their_status_and_only_while_somebody_judges() {
+async fn outcomes_are_counted_by_status_and_only_on_demand() {
     let pod = FakePod::start(|request| async move {
         let mut response = ok("x");
         *response.status_mut() = request.uri().path()[1..].parse::<StatusCode>().unwrap();
@@ -61,7 +61,7 @@ async fn answers_are_counted_by_their_status_and_only_while_somebody_judges() {
 }
 
 #[tokio::test]
-async fn a_pod_that_gives_no_answer_has_failed_and_a_client_that_leaves_has_not() {
+async fn a_missing_response_is_a_failure_and_a_client_disconnect_is_none() {
     let pod = FakePod::start(|request| async move {
         match request.uri().path() {
             "/never" => std::future::pending().await,
@@ -80,7 +80,7 @@ async fn a_pod_that_gives_no_answer_has_failed_and_a_client_that_leaves_has_not(
 }
 
 #[tokio::test]
-async fn a_client_that_is_slow_to_send_is_not_the_fault_of_the_pod() {
+async fn a_slow_client_is_not_a_failure_of_the_pod() {
     let pod = FakePod::start(|request| async move {
         request.into_body().collect().await.ok();
         ok("x")
@@ -92,13 +92,13 @@ async fn a_client_that_is_slow_to_send_is_not_the_fault_of_the_pod() {
         let public = rig.public;
         tokio::spawn(async move { Client::connect(public).await.send(request).await.status })
     };
-    // It begins and never ends.
+    // The body starts and never ends.
     let (frames, body) = by_hand();
     let never = call(body);
     frames.send(http_body::Frame::data("x".into())).await.unwrap();
     assert_eq!(never.await.unwrap(), 504);
     assert_eq!(ended(&rig).await, (0, 0, 0));
-    // It takes longer than the pod, and ends.
+    // The upload takes longer than the pod, and ends.
     let (frames, body) = by_hand();
     let slow = call(body);
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(500));
@@ -115,7 +115,7 @@ async fn a_client_that_is_slow_to_send_is_not_the_fault_of_the_pod() {
 }
 
 #[tokio::test]
-async fn answers_that_are_none_have_failed() {
+async fn invalid_responses_are_failures() {
     let port = raw_pod(|head, mut stream| async move {
         use tokio::io::AsyncWriteExt;
         let answer: &[u8] = match head.split(' ').nth(1).unwrap() {
@@ -137,7 +137,7 @@ async fn answers_that_are_none_have_failed() {
 }
 
 #[tokio::test]
-async fn pods_that_cannot_serve_have_failed_and_a_full_queue_has_not() {
+async fn failing_pods_are_failures_and_a_full_queue_is_none() {
     let rig = Rig::start().await;
     rig.function("hello", judged(json!({"queue": {"maxRequests": 2}, "timeouts": {"coldStart": "1s"}})));
     let waiting: Vec<_> = (0..2).map(|_| tokio::spawn(get(rig.public, HOST, "/"))).collect();
@@ -157,7 +157,7 @@ async fn pods_that_cannot_serve_have_failed_and_a_full_queue_has_not() {
 }
 
 #[tokio::test]
-async fn a_pod_that_cannot_be_connected_to_in_the_end_has_failed_once() {
+async fn an_unreachable_pod_is_one_failure() {
     let pod = FakePod::saying("hi").await;
     let rig = warm(&pod, judged(json!({"timeouts": {"coldStart": "1s"}}))).await;
     assert_eq!(get(rig.public, HOST, "/").await.status, 200);
@@ -167,12 +167,12 @@ async fn a_pod_that_cannot_be_connected_to_in_the_end_has_failed_once() {
 }
 
 #[tokio::test]
-async fn the_time_is_that_of_the_pod_and_not_of_its_start() {
+async fn latency_excludes_the_cold_start() {
     let rig = Rig::start().await;
     rig.function("hello", judged(json!({})));
     let call = tokio::spawn(get(rig.public, HOST, "/"));
     rig.queued("hello", 1).await;
-    // It waits for longer than the pod takes.
+    // It is queued for longer than the pod takes.
     let began = tokio::time::Instant::now();
     rig.wake().await;
     tokio::time::sleep_until(began + std::time::Duration::from_secs(1)).await;

@@ -1,4 +1,4 @@
-//! Which pod a request goes to, and what happens when it cannot go there.
+//! Choice of a pod, and requests whose pod fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -12,7 +12,7 @@ use tokio::{io::AsyncReadExt, net::TcpListener, sync::Notify, time::timeout};
 const HOST: &str = "hello.default.example.com";
 
 #[tokio::test]
-async fn a_pod_that_cannot_be_connected_to_is_put_aside_and_its_requests_go_elsewhere() {
+async fn an_unreachable_pod_is_ejected_and_its_requests_go_to_others() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"scaling": {"concurrencyLimit": 5}}));
     let dead = FakePod::saying("dead").await;
@@ -28,13 +28,13 @@ async fn a_pod_that_cannot_be_connected_to_is_put_aside_and_its_requests_go_else
         assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "alive"));
     }
     rig.metric("rouse_activator_retries_total", 1).await;
-    // It comes back and is used again.
+    // It listens again and is used again.
     let _back = FakePod::on(TcpListener::bind(("127.0.0.1", port)).await.unwrap(), |_| async { ok("back") });
     timeout(GENEROUS, async { while client.get(HOST, "/").await.text() != "back" {} }).await.unwrap();
 }
 
 #[tokio::test]
-async fn no_pod_that_can_be_connected_to_is_a_502_in_the_end() {
+async fn no_reachable_pod_is_a_502() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"timeouts": {"coldStart": "1s"}}));
     let pod = FakePod::saying("hi").await;
@@ -49,7 +49,7 @@ async fn no_pod_that_can_be_connected_to_is_a_502_in_the_end() {
 }
 
 #[tokio::test]
-async fn what_a_pod_may_have_seen_is_not_sent_again() {
+async fn a_request_that_a_pod_may_have_received_is_not_sent_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let seen = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -70,14 +70,14 @@ async fn what_a_pod_may_have_seen_is_not_sent_again() {
     let answer = get(rig.public, HOST, "/").await;
     assert_eq!(
         (answer.status.as_u16(), answer.json()["type"].as_str().unwrap()),
-        (502, "https://rouse.dev/problems/bad-answer")
+        (502, "https://rouse.dev/problems/bad-response")
     );
     assert_eq!(seen.load(Ordering::SeqCst), 1);
     rig.in_flight("hello", 0).await;
 }
 
 #[tokio::test]
-async fn a_pod_that_does_not_answer_in_time_is_a_504() {
+async fn a_response_timeout_is_a_504() {
     let pod = FakePod::start(|_| std::future::pending()).await;
     let rig = warm(&pod, json!({"timeouts": {"response": "1s"}})).await;
     let answer = get(rig.public, HOST, "/").await;
@@ -89,7 +89,7 @@ async fn a_pod_that_does_not_answer_in_time_is_a_504() {
 }
 
 #[tokio::test]
-async fn an_unknown_host_is_a_404_and_nothing_else() {
+async fn an_unknown_host_is_a_404() {
     let rig = Rig::start().await;
     rig.apply(function("inside", "uid-2", json!({"visibility": "Cluster"}), &[("inside-00001", 100)]));
     for host in [
@@ -105,7 +105,7 @@ async fn an_unknown_host_is_a_404_and_nothing_else() {
         );
         assert_eq!(answer.header("content-type"), "application/problem+json");
     }
-    rig.metric(r#"rouse_activator_refused_total{reason="unknown-host"}"#, 4).await;
+    rig.metric(r#"rouse_activator_unrouted_requests_total{reason="unknown-host"}"#, 4).await;
     assert_eq!(rig.scaler.count.load(Ordering::SeqCst), 0);
     let metrics = get(rig.admin, "admin", "/metrics").await.text();
     assert!(!metrics.contains("nobody"), "{metrics}");
@@ -117,7 +117,7 @@ async fn an_unknown_host_is_a_404_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_share_of_the_calls_goes_to_each_revision() {
+async fn requests_are_split_by_percentage() {
     let rig = Rig::start().await;
     rig.apply(function("hello", "uid-1", json!({}), &[("hello-00001", 50), ("hello-00002", 50)]));
     let pods = [FakePod::saying("one").await, FakePod::saying("two").await];
@@ -134,7 +134,7 @@ async fn a_share_of_the_calls_goes_to_each_revision() {
 }
 
 #[tokio::test]
-async fn a_draining_pod_gets_nothing_new_and_ends_what_it_has() {
+async fn a_draining_pod_gets_no_new_requests_and_finishes_its_own() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     let go = Arc::new(Notify::new());
@@ -160,7 +160,7 @@ async fn a_draining_pod_gets_nothing_new_and_ends_what_it_has() {
     for _ in 0..10 {
         assert_eq!(get(rig.public, HOST, "/").await.text(), "new");
     }
-    rig.pod_gone(marked);
+    rig.pod_deleted(marked);
     go.notify_one();
     assert_eq!(call.await.unwrap().text(), "old");
 }

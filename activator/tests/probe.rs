@@ -1,4 +1,5 @@
-//! Probing of a whole activator: by the Function's readiness, one probe at a time, and none once kubelet has said it.
+//! Probes of a whole activator: by the readiness check, one at a time, and none once the kubelet reports the pod as
+//! ready.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -20,7 +21,7 @@ use tokio::time::timeout;
 
 const HOST: &str = "hello.default.example.com";
 
-/// A pod whose readiness check fails so many times, slowly, and which counts the checks that it gets at once and in all.
+/// A pod whose readiness check fails this many times, slowly, and which counts concurrent and total checks.
 struct Starting {
     pod: FakePod,
     checks: Arc<AtomicUsize>,
@@ -56,7 +57,7 @@ fn ready() -> Value {
 }
 
 #[tokio::test]
-async fn a_pod_gets_its_first_request_when_its_readiness_check_is_answered() {
+async fn a_pod_gets_its_first_request_when_its_readiness_check_succeeds() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"readiness": {"path": "/healthz"}}));
     let starting = starting(5).await;
@@ -68,7 +69,7 @@ async fn a_pod_gets_its_first_request_when_its_readiness_check_is_answered() {
 }
 
 #[tokio::test]
-async fn a_pod_that_kubelet_calls_ready_is_probed_no_longer() {
+async fn a_pod_that_is_ready_is_no_longer_probed() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"readiness": {"path": "/healthz"}}));
     rig.function("other", json!({"readiness": {"path": "/healthz"}}));

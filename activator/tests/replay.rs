@@ -1,4 +1,4 @@
-//! What is sent again when a pod closes its connection, and what is not.
+//! Replays after a pod closes its connection, and requests that are not replayed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -18,8 +18,8 @@ use tokio::{
 
 const HOST: &str = "hello.default.example.com";
 
-/// A pod that answers the requests of these numbers, from 1 over all its connections, and closes instead of answering others.
-/// Requests without body or with the body `x`.
+/// A pod that responds to the requests of these numbers, from 1 over all its connections, and closes instead of
+/// responding to others. Requests have no body or the body `x`.
 async fn pod(answered: fn(usize) -> bool) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -69,14 +69,14 @@ async fn a_pod_that_closes_an_idle_connection(#[case] request: &str, #[case] sta
     rig.function("hello", json!({}));
     rig.show_as("p", "hello", running(), port);
     assert_eq!(get(rig.public, HOST, "/").await.text(), "ok");
-    let answer = raw_answer(rig.public, &request.replace("{}", HOST)).await;
-    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    let response = raw_answer(rig.public, &request.replace("{}", HOST)).await;
+    assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
     assert_eq!(seen.load(Ordering::SeqCst), times);
     rig.in_flight("hello", 0).await;
 }
 
 #[tokio::test]
-async fn a_request_that_its_pod_does_not_survive_is_not_tried_again() {
+async fn a_request_that_crashes_its_pod_is_not_replayed_again() {
     let (port, seen) = pod(|_| false).await;
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
@@ -86,7 +86,7 @@ async fn a_request_that_its_pod_does_not_survive_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn it_is_tried_again_once() {
+async fn a_request_is_replayed_once() {
     let (port, seen) = pod(|number| number == 1).await;
     let rig = Rig::start().await;
     rig.function("hello", json!({}));

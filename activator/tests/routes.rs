@@ -1,4 +1,4 @@
-//! Paths, methods and other origins: what is decided before anything is woken.
+//! Paths, methods and CORS: what is decided before anything is woken.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -21,7 +21,7 @@ async fn call(rig: &Rig, method: &str, path: &str, headers: &[(&str, &str)]) -> 
 }
 
 #[tokio::test]
-async fn paths_of_one_host_lead_to_different_functions() {
+async fn paths_of_one_host_route_to_different_functions() {
     let (cart, all) = (FakePod::saying("cart").await, FakePod::start(|r| async move { ok(r.uri().to_string()) }).await);
     let rig = Rig::start().await;
     let host = "shop.example.org";
@@ -51,7 +51,7 @@ async fn paths_of_one_host_lead_to_different_functions() {
 }
 
 #[tokio::test]
-async fn another_method_is_refused_before_anything_is_woken() {
+async fn a_disallowed_method_wakes_nothing() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"routes": [{"methods": ["GET", "POST"]}]}));
     let refused = call(&rig, "DELETE", "/", &[]).await;
@@ -83,11 +83,11 @@ async fn a_preflight_wakes_nothing() {
 }
 
 #[tokio::test]
-async fn answers_say_who_may_read_them_whoever_gives_them() {
+async fn every_response_has_cors_headers() {
     let pod = FakePod::start(|_| async {
-        let mut answer: Response<_> = ok("hi");
-        answer.headers_mut().insert("access-control-allow-origin", "*".parse().unwrap());
-        answer
+        let mut response: Response<_> = ok("hi");
+        response.headers_mut().insert("access-control-allow-origin", "*".parse().unwrap());
+        response
     })
     .await;
     let rig = warm(&pod, cors()).await;
@@ -96,7 +96,7 @@ async fn answers_say_who_may_read_them_whoever_gives_them() {
     assert_eq!((fine.header("access-control-allow-credentials"), fine.header("vary")), ("true", "Origin"));
     let other = call(&rig, "GET", "/", &[("origin", "https://evil.example")]).await;
     assert_eq!((other.text().as_str(), other.headers.contains_key("access-control-allow-origin")), ("hi", false));
-    // Without the headers a page would not even learn the status.
+    // Without the headers a page could not even read the status.
     rig.function("broken", json!({"routes": [{"cors": {"allowOrigins": ["*"]}}], "timeouts": {"coldStart": "10ms"}}));
     let request = Request::get("/").header("host", "broken.default.example.com").header("origin", "https://a.example");
     let late = Client::connect(rig.public).await.send(request.body(Full::default().boxed()).unwrap()).await;
@@ -104,7 +104,7 @@ async fn answers_say_who_may_read_them_whoever_gives_them() {
 }
 
 #[tokio::test]
-async fn a_tag_is_called_by_a_host_of_its_own() {
+async fn a_tag_has_its_own_host() {
     let (new, old) = (FakePod::saying("new").await, FakePod::saying("old").await);
     let rig = Rig::start().await;
     let mut function = rig::function(
@@ -135,7 +135,7 @@ async fn a_tag_is_called_by_a_host_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_tag_without_a_pod_wakes_its_own_revision() {
+async fn a_request_to_a_tag_wakes_its_revision() {
     let rig = Rig::start().await;
     let mut function = rig::function(
         "hello",

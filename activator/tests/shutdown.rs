@@ -1,4 +1,4 @@
-//! How an activator goes.
+//! Graceful shutdown.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -31,7 +31,7 @@ async fn until_refused(rig: &Rig) {
 }
 
 #[tokio::test]
-async fn what_is_under_way_ends_before_the_process_does() {
+async fn requests_in_flight_end_before_the_process() {
     let mut rig = Rig::with(&["--shutdown-delay=300ms"]).await;
     rig.function("hello", json!({}));
     rig.function("cold", json!({}));
@@ -75,7 +75,7 @@ async fn what_is_under_way_ends_before_the_process_does() {
 }
 
 #[tokio::test]
-async fn who_still_waits_at_the_end_is_told() {
+async fn queued_requests_are_rejected_at_shutdown() {
     let mut rig = Rig::with(&["--shutdown-delay=0s", "--shutdown-grace=2s"]).await;
     rig.function("hello", json!({}));
     let parked = tokio::spawn(get(rig.public, HOST, "/"));
@@ -91,7 +91,7 @@ async fn who_still_waits_at_the_end_is_told() {
 }
 
 #[tokio::test]
-async fn the_grace_bounds_it_all() {
+async fn the_grace_period_bounds_the_shutdown() {
     let mut rig = Rig::with(&["--shutdown-delay=0s", "--shutdown-grace=1s"]).await;
     rig.function("hello", json!({}));
     let pod = FakePod::start(|_| std::future::pending()).await;
@@ -108,7 +108,7 @@ async fn until_leaving(rig: &Rig) {
 }
 
 #[tokio::test]
-async fn kept_connections_end_by_word_of_an_answer() {
+async fn idle_connections_are_closed_by_a_response() {
     let mut rig = Rig::with(&["--shutdown-delay=1s"]).await;
     rig.function("hello", json!({}));
     let pod = FakePod::saying("hi").await;
@@ -119,13 +119,13 @@ async fn kept_connections_end_by_word_of_an_answer() {
     until_leaving(&rig).await;
     let last = kept.get(HOST, "/").await;
     assert_eq!((last.status.as_u16(), last.header("connection")), (200, "close"));
-    // New ones are still served.
+    // New requests are still served.
     assert_eq!(get(rig.public, HOST, "/").await.status, 200);
     timeout(GENEROUS, rig.ended.take().unwrap()).await.expect("it does not end").unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_request_that_has_begun_to_come_is_answered() {
+async fn a_request_that_has_begun_is_served() {
     let mut rig = Rig::with(&["--shutdown-delay=0s"]).await;
     rig.function("hello", json!({}));
     let pod = FakePod::saying("hi").await;
@@ -145,7 +145,7 @@ async fn a_request_that_has_begun_to_come_is_answered() {
 }
 
 #[tokio::test]
-async fn http_2_is_told_and_what_it_carries_ends() {
+async fn http_2_gets_goaway_and_its_requests_end() {
     let mut rig = Rig::with(&["--shutdown-delay=0s"]).await;
     rig.function("hello", json!({}));
     rig.function("cold", json!({}));
@@ -175,7 +175,7 @@ async fn http_2_is_told_and_what_it_carries_ends() {
     let mut told = Frames::connect(rig.public).await;
     assert!(told.next_of(&[frames::SETTINGS]).await.is_some());
     rig.stop();
-    // No stream is cut: the last one that counts is any.
+    // No stream is aborted: any last-stream id will do.
     let goaway = told.next_of(&[frames::GOAWAY]).await.unwrap();
     assert_eq!(goaway.payload[4..8], [0, 0, 0, 0]);
     until_refused(&rig).await;
@@ -196,7 +196,7 @@ async fn http_2_is_told_and_what_it_carries_ends() {
 }
 
 #[tokio::test]
-async fn a_tunnel_goes_on_through_the_grace() {
+async fn a_tunnel_lasts_through_the_grace_period() {
     let mut rig = Rig::with(&["--shutdown-delay=0s"]).await;
     rig.function("hello", json!({}));
     let pod = FakePod::start(|mut request| async move {

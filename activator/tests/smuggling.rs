@@ -1,4 +1,4 @@
-//! Requests that two servers may read in two ways, and what a pod may see of them.
+//! Request smuggling: requests that two servers may read in different ways, and what a pod may see of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -35,17 +35,17 @@ async fn noting() -> (FakePod, Seen) {
     (pod, seen)
 }
 
-/// The statuses of all answers in what came on a connection.
-fn statuses(answer: &str) -> Vec<u16> {
-    let heads = answer.match_indices("HTTP/1.").filter(|(at, _)| *at == 0 || !answer[..*at].ends_with("upgrade: "));
-    heads.filter_map(|(at, _)| answer[at..].split(' ').nth(1)?.parse().ok()).collect()
+/// The statuses of all responses on a connection.
+fn statuses(response: &str) -> Vec<u16> {
+    let heads = response.match_indices("HTTP/1.").filter(|(at, _)| *at == 0 || !response[..*at].ends_with("upgrade: "));
+    heads.filter_map(|(at, _)| response[at..].split(' ').nth(1)?.parse().ok()).collect()
 }
 
 fn request(head: &str) -> String {
     head.replace('|', "\r\n").replace("HOST", &format!("Host: {HOST}"))
 }
 
-/// A request that must never be seen, behind one that is refused.
+/// A request that must never be seen, after one that is rejected.
 const BEHIND: &str = "GET /smuggled HTTP/1.1|HOST|Connection: close||";
 
 struct Line {
@@ -67,16 +67,16 @@ const fn taken(name: &'static str, bytes: &'static str, seen: &'static [(&'stati
 
 async fn check(rig: &Rig, seen: &Seen, line: &Line) {
     let bytes = request(line.bytes);
-    let answer = raw_answer(rig.public, &bytes).await;
-    assert_eq!(statuses(&answer), line.statuses, "{}: {bytes:?}: {answer}", line.name);
+    let response = raw_answer(rig.public, &bytes).await;
+    assert_eq!(statuses(&response), line.statuses, "{}: {bytes:?}: {response}", line.name);
     let seen: Vec<_> = std::mem::take(&mut *seen.lock()).into_iter().map(|(_, target, body)| (target, body)).collect();
     let seen: Vec<_> = seen.iter().map(|(target, body)| (target.as_str(), body.as_str())).collect();
     assert_eq!(seen, line.seen, "{}: {bytes:?}", line.name);
     if *line.statuses.last().unwrap() == 400 {
-        let answer = answer.to_ascii_lowercase();
+        let response = response.to_ascii_lowercase();
         assert!(
-            answer.contains("application/problem+json") && answer.contains("/bad-request"),
-            "{}: {answer}",
+            response.contains("application/problem+json") && response.contains("/bad-request"),
+            "{}: {response}",
             line.name
         );
     }
@@ -142,9 +142,9 @@ async fn two_lengths() {
     ] {
         check(&rig, &seen, &line).await;
         if line.statuses == [400] {
-            // Nothing that follows is read, whether it comes at once or behind.
-            let answer = raw_answer(rig.public, &request(&[line.bytes, BEHIND].concat())).await;
-            assert_eq!(statuses(&answer), [400], "{}: {answer}", line.name);
+            // Nothing that follows is read, whether it arrives at once or later.
+            let response = raw_answer(rig.public, &request(&[line.bytes, BEHIND].concat())).await;
+            assert_eq!(statuses(&response), [400], "{}: {response}", line.name);
             assert_eq!(*seen.lock(), [], "{}", line.name);
         }
     }
@@ -250,26 +250,26 @@ async fn chunks_and_trailers() {
         ("a request for a trailer", "3|abc|0|GET /smuggled HTTP/1.1|HOST||", None),
     ] {
         let bytes = request(&[HEAD, body].concat());
-        let answer = raw_answer(rig.public, &bytes).await;
+        let response = raw_answer(rig.public, &bytes).await;
         let seen: Vec<_> = std::mem::take(&mut *seen.lock());
         match text {
             Some(text) => {
-                assert_eq!(statuses(&answer), [200], "{name}: {answer}");
+                assert_eq!(statuses(&response), [200], "{name}: {response}");
                 assert_eq!(seen, [("POST".to_owned(), "/a".to_owned(), text.to_owned())], "{name}");
             }
             None => {
-                assert_eq!(statuses(&answer), [400], "{name}: {answer}");
+                assert_eq!(statuses(&response), [400], "{name}: {response}");
                 assert_eq!(seen, [], "{name}");
             }
         }
     }
-    // All of it was known to be over where it was over: the pod answers on.
+    // The end of the message was clear: later requests are served.
     check(&rig, &seen, &taken("afterwards", "GET /a HTTP/1.1|HOST|Connection: close||", &[("/a", "")])).await;
     rig.in_flight("hello", 0).await;
 }
 
 #[tokio::test]
-async fn what_comes_before_a_refused_request_is_answered_first() {
+async fn requests_before_a_rejected_one_are_served_first() {
     let (pod, seen) = noting().await;
     let rig = warm(&pod, json!({})).await;
     for line in [
@@ -296,8 +296,8 @@ async fn what_comes_before_a_refused_request_is_answered_first() {
             "GET /2 HTTP/1.1\r\nHost: hello.default.example.com\r\n\r\n",
             "GET /2 HTTP/1.1\r\nHost: hello.default.example.com\r\nConnection: close\r\n\r\n",
         );
-        let answer = raw_answer(rig.public, &bytes).await;
-        assert_eq!(statuses(&answer), line.statuses, "{}: {answer}", line.name);
+        let response = raw_answer(rig.public, &bytes).await;
+        assert_eq!(statuses(&response), line.statuses, "{}: {response}", line.name);
         let seen: Vec<_> =
             std::mem::take(&mut *seen.lock()).into_iter().map(|(_, target, body)| (target, body)).collect();
         let seen: Vec<_> = seen.iter().map(|(target, body)| (target.as_str(), body.as_str())).collect();
@@ -306,14 +306,14 @@ async fn what_comes_before_a_refused_request_is_answered_first() {
 }
 
 #[tokio::test]
-async fn a_refusal_looks_as_its_request_wants() {
+async fn a_rejection_matches_its_request() {
     let (pod, seen) = noting().await;
     let rig = warm(&pod, json!({})).await;
-    let answer = raw_answer(rig.public, &request("HEAD / HTTP/1.1|HOST|X : y||")).await;
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.ends_with("\r\n\r\n"), "{answer}");
-    let answer = raw_answer(rig.public, &request("GET / HTTP/1.0|HOST|X : y||")).await;
-    assert!(answer.starts_with("HTTP/1.0 400") && answer.ends_with('}'), "{answer}");
-    // The header of the stand-in is worth nothing to a client.
+    let response = raw_answer(rig.public, &request("HEAD / HTTP/1.1|HOST|X : y||")).await;
+    assert!(response.starts_with("HTTP/1.1 400") && response.ends_with("\r\n\r\n"), "{response}");
+    let response = raw_answer(rig.public, &request("GET / HTTP/1.0|HOST|X : y||")).await;
+    assert!(response.starts_with("HTTP/1.0 400") && response.ends_with('}'), "{response}");
+    // The header of the placeholder gains a client nothing.
     check(&rig, &seen, &taken("forged", "GET /a HTTP/1.1|HOST|Connection: close|Rouse-Refused: 1||", &[("/a", "")]))
         .await;
 }

@@ -26,7 +26,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 const HOST: &str = "hello.default.example.com";
 
-/// Whom the clients of these tests trust.
+/// The certificate authority that the clients of these tests trust.
 struct Authority {
     issuer: rcgen::Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
@@ -41,7 +41,8 @@ impl Authority {
         Self { issuer: rcgen::Issuer::new(params, key), root }
     }
 
-    /// Writes a certificate for every function of `default`, as the kubelet does: into a new folder, to which a link is moved.
+    /// Writes a certificate for every function of `default`, as the kubelet does: into a new folder that a symbolic
+    /// link is moved to.
     fn write(&self, folder: &Path, version: &str, last_year: i32) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(vec!["*.default.example.com".to_owned()]).unwrap();
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
@@ -52,7 +53,7 @@ impl Authority {
         certificate.der().clone()
     }
 
-    /// A connection by TLS that offers these protocols.
+    /// A TLS connection that offers these protocols.
     async fn connect(&self, rig: &Rig, protocols: &[&str]) -> TlsStream<TcpStream> {
         let stream = TcpStream::connect(rig.tls.unwrap()).await.unwrap();
         timeout(GENEROUS, self.try_connect(stream, protocols)).await.expect("no handshake").unwrap()
@@ -79,7 +80,7 @@ fn swap(folder: &Path, version: &str, certificate: &str, key: &str) {
     std::fs::rename(link, folder.join("..data")).unwrap();
 }
 
-/// An activator with the certificate in `folder`, and `hello` in it that says what it was told.
+/// An activator with the certificate in `folder`, and a function `hello` that responds with its request headers.
 async fn rig(folder: &Path, flags: &[&str]) -> (Rig, FakePod) {
     let pod = FakePod::start(|request: Request<Incoming>| async move {
         let told = |name: &str| request.headers().get(name).map_or("", |v| v.to_str().unwrap()).to_owned();
@@ -114,7 +115,7 @@ fn get() -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn both_versions_of_http_are_spoken_and_the_function_learns_that_it_is_tls() {
+async fn both_http_versions_are_served_and_forwarded_proto_is_https() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     authority.write(folder.path(), "1", 2099);
@@ -140,7 +141,7 @@ async fn both_versions_of_http_are_spoken_and_the_function_learns_that_it_is_tls
     let answer = text(over_http1(authority.connect(&rig, &[]).await, request).await).await;
     assert_eq!(answer.bytes().filter(|b| *b == b'~').count(), 3 << 20);
 
-    // It is a public listener like the other.
+    // It is a public listener like the other one.
     rig.function("inside", json!({"visibility": "Cluster"}));
     for host in ["inside.default", "inside.default.example.com"] {
         let request = Request::get("/").header("host", host).body(Full::default()).unwrap();
@@ -149,7 +150,7 @@ async fn both_versions_of_http_are_spoken_and_the_function_learns_that_it_is_tls
 }
 
 #[tokio::test]
-async fn what_the_guard_refuses_it_refuses_behind_tls() {
+async fn the_head_guard_works_behind_tls() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     authority.write(folder.path(), "1", 2099);
@@ -165,7 +166,7 @@ async fn what_the_guard_refuses_it_refuses_behind_tls() {
         assert!(answer.contains(status) && answer.contains("application/problem+json"), "{answer}");
     }
     assert_eq!(pod.requests.load(told), 0);
-    // A handshake may take no longer than a head.
+    // A handshake has the timeout of a head.
     let mut silent = TcpStream::connect(rig.tls.unwrap()).await.unwrap();
     assert_eq!(timeout(GENEROUS, silent.read(&mut [0; 8])).await.expect("it is waited for for ever").unwrap(), 0);
     let mut plain = rig::raw(rig.tls.unwrap(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
@@ -176,7 +177,7 @@ async fn what_the_guard_refuses_it_refuses_behind_tls() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_gives_up_its_place() {
+async fn a_client_that_disconnects_leaves_the_queue() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     authority.write(folder.path(), "1", 2099);
@@ -190,7 +191,7 @@ async fn a_client_that_leaves_gives_up_its_place() {
     rig.queued("cold", 2).await;
     drop(leaves);
     rig.queued("cold", 1).await;
-    // One that says that it has no more to say, and keeps its connection, listens.
+    // A client that sends close_notify and keeps its connection still reads.
     stays.get_mut().1.send_close_notify();
     stays.flush().await.unwrap();
     let pod = FakePod::saying("late").await;
@@ -202,11 +203,11 @@ async fn a_client_that_leaves_gives_up_its_place() {
         }
     })
     .await
-    .expect("no answer");
+    .expect("no response");
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
+async fn a_valid_new_certificate_is_loaded_without_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     let first = authority.write(folder.path(), "1", 2099);
@@ -222,13 +223,13 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
     assert_eq!(served().await, first);
     let second = authority.write(folder.path(), "3", 2098);
     timeout(GENEROUS, async { while served().await != second {} }).await.expect("the former is served for ever");
-    // In Unix time, the beginning of 2098.
-    rig.metric("rouse_tls_certificate_expiry_seconds", 4_039_372_800).await;
+    // Unix time of the beginning of 2098.
+    rig.metric("rouse_tls_certificate_expiration_timestamp_seconds", 4_039_372_800).await;
     assert_eq!(over_http1(kept, get()).await.status(), StatusCode::OK, "connections outlive their certificate");
 }
 
 #[tokio::test]
-async fn neither_an_expired_certificate_nor_none_keeps_others_from_being_served() {
+async fn other_listeners_serve_with_an_expired_certificate_or_none() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     let (rig, _pod) = rig(folder.path(), &[]).await;
@@ -237,14 +238,14 @@ async fn neither_an_expired_certificate_nor_none_keeps_others_from_being_served(
     let refused = authority.try_connect(TcpStream::connect(rig.tls.unwrap()).await.unwrap(), &[]).await;
     assert!(refused.is_err(), "there is no certificate");
     authority.write(folder.path(), "1", 2021);
-    rig.metric("rouse_tls_certificate_expiry_seconds", 1_609_459_200).await;
-    // It is served, and it is for the client to say what it thinks of it.
+    rig.metric("rouse_tls_certificate_expiration_timestamp_seconds", 1_609_459_200).await;
+    // It is served; the client decides whether to accept it.
     let refused = authority.try_connect(TcpStream::connect(rig.tls.unwrap()).await.unwrap(), &[]).await;
     assert!(refused.unwrap_err().to_string().contains("xpired"));
 }
 
 #[tokio::test]
-async fn plain_calls_are_sent_to_tls_where_that_is_wanted() {
+async fn plain_requests_are_redirected_to_https() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     authority.write(folder.path(), "1", 2099);
@@ -267,7 +268,7 @@ async fn plain_calls_are_sent_to_tls_where_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_can_follow_the_way_to_tls() {
+async fn a_page_of_another_origin_can_follow_the_https_redirect() {
     let folder = tempfile::tempdir().unwrap();
     Authority::new().write(folder.path(), "1", 2099);
     let (rig, _pod) = rig(folder.path(), &["--https-redirect"]).await;

@@ -1,4 +1,4 @@
-//! Calls that are split over revisions, kept at one, and copied to a tag.
+//! Traffic split, session affinity and mirroring.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::needless_pass_by_value, reason = "a test hands over a `json!` where it stands")]
 
@@ -19,7 +19,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 const HOST: &str = "hello.default.example.com";
 
-/// `hello` with these shares; an entry without a share has the tag `next`.
+/// `hello` with these percentages; an entry without one has the tag `next`.
 fn hello(spec: Value, shares: &[(&str, u32)]) -> Value {
     let mut function = rig::function("hello", "uid-1", spec, shares);
     for entry in function["status"]["traffic"].as_array_mut().unwrap() {
@@ -35,14 +35,14 @@ fn show(rig: &Rig, revision: &str, pod: &FakePod) {
     rig.show_pod(pod_object(&name, "hello", "uid-1", revision, running(), pod.address.port()));
 }
 
-/// Two revisions with even shares that say their names.
+/// Two revisions with even percentages that respond with their names.
 async fn split(spec: Value) -> (Rig, [FakePod; 2]) {
     let rig = Rig::start().await;
     rig.apply(hello(spec, &[("hello-00001", 50), ("hello-00002", 50)]));
     let pods = [FakePod::saying("hello-00001").await, FakePod::saying("hello-00002").await];
     show(&rig, "hello-00001", &pods[0]);
     show(&rig, "hello-00002", &pods[1]);
-    // Both are served by: neither is waited for below.
+    // Both serve: neither is waited for below.
     let mut seen = BTreeSet::new();
     let mut client = Client::connect(rig.public).await;
     timeout(GENEROUS, async {
@@ -60,12 +60,12 @@ async fn with(rig: &Rig, name: &str, value: &str) -> Answer {
     Client::connect(rig.public).await.send(request).await
 }
 
-fn cookies(answer: &Answer) -> Vec<&str> {
-    answer.headers.get_all("set-cookie").iter().map(|v| v.to_str().unwrap()).collect()
+fn cookies(response: &Answer) -> Vec<&str> {
+    response.headers.get_all("set-cookie").iter().map(|v| v.to_str().unwrap()).collect()
 }
 
 #[tokio::test]
-async fn a_cookie_keeps_a_caller_at_the_revision_that_answered() {
+async fn a_cookie_keeps_a_client_at_the_revision_that_responded() {
     let spec = json!({"rollout": {"affinity": {"cookie": "rev"}}});
     let (rig, _pods) = split(spec.clone()).await;
     for _ in 0..10 {
@@ -79,14 +79,14 @@ async fn a_cookie_keeps_a_caller_at_the_revision_that_answered() {
     }
     let stale = with(&rig, "cookie", "rev=hello-00000").await;
     assert!(cookies(&stale)[0].starts_with(&format!("rev={};", stale.text())));
-    // All calls go to one.
+    // All requests go to one.
     rig.apply(hello(spec, &[("hello-00001", 100), ("hello-00002", 0)]));
     let moved = with(&rig, "cookie", "rev=hello-00002").await;
     assert_eq!((moved.text().as_str(), cookies(&moved).len()), ("hello-00001", 0));
 }
 
 #[tokio::test]
-async fn a_header_keeps_a_caller_at_one_revision() {
+async fn a_header_keeps_a_client_at_one_revision() {
     let (rig, _pods) = split(json!({"rollout": {"affinity": {"header": "X-User"}}})).await;
     let mut places = BTreeSet::new();
     for user in 0..20 {
@@ -102,7 +102,7 @@ async fn a_header_keeps_a_caller_at_one_revision() {
 }
 
 #[tokio::test]
-async fn at_zero_each_revision_is_woken_for_its_own_share() {
+async fn at_zero_each_revision_is_woken_for_its_own_traffic() {
     let rig = Rig::start().await;
     rig.apply(hello(json!({}), &[("hello-00001", 90), ("hello-00002", 10)]));
     let calls: Vec<_> = (0..200).map(|_| tokio::spawn(get(rig.public, HOST, "/"))).collect();
@@ -114,13 +114,13 @@ async fn at_zero_each_revision_is_woken_for_its_own_share() {
     let pods = [FakePod::saying("1").await, FakePod::saying("2").await];
     show(&rig, "hello-00001", &pods[0]);
     show(&rig, "hello-00002", &pods[1]);
-    let answers = join_all(calls).await;
-    assert!(answers.iter().all(|answer| answer.as_ref().unwrap().status == 200));
+    let responses = join_all(calls).await;
+    assert!(responses.iter().all(|response| response.as_ref().unwrap().status == 200));
     let [first, second] = [0, 1].map(|n: usize| pods[n].requests.load(Ordering::SeqCst));
     assert!(first + second == 200 && (5..45).contains(&second), "{first} and {second}");
 }
 
-/// A pod that tells of the requests that come: method, path, `rouse-mirror`, body.
+/// A pod that reports its requests: method, path, `rouse-mirror`, body.
 async fn listening() -> (FakePod, mpsc::UnboundedReceiver<(String, String, String, String)>) {
     let (teller, told) = mpsc::unbounded_channel();
     let pod = FakePod::start(move |request| {
@@ -128,7 +128,7 @@ async fn listening() -> (FakePod, mpsc::UnboundedReceiver<(String, String, Strin
         async move {
             let (parts, body) = request.into_parts();
             let mirror = parts.headers.get("rouse-mirror").map_or("", |v| v.to_str().unwrap()).to_owned();
-            // A body that breaks off is no request.
+            // An aborted body is no request.
             let Ok(body) = body.collect().await else { return ok("broken") };
             let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
             teller.send((parts.method.to_string(), parts.uri.to_string(), mirror, body)).ok();
@@ -160,14 +160,14 @@ async fn post(rig: &Rig, path: &str, body: Vec<u8>) -> Answer {
 }
 
 async fn results(rig: &Rig, result: &str, count: u64) {
-    rig.metric(&format!(r#"rouse_activator_mirrored_total{{result="{result}"}}"#), count).await;
+    rig.metric(&format!(r#"rouse_activator_mirrored_requests_total{{result="{result}"}}"#), count).await;
 }
 
 #[tokio::test]
-async fn a_copy_goes_to_the_tag_and_its_answer_to_nobody() {
+async fn a_mirrored_request_goes_to_the_tag_and_its_response_is_dropped() {
     let (rig, _pod) = mirrored(json!({})).await;
     let (shadow, mut told) = listening().await;
-    // The tag's revision is asleep, and nobody waits for it.
+    // The tag's revision is at zero, and nothing waits for it.
     assert_eq!(post(&rig, "/a?b", b"body".to_vec()).await.text(), "false 4");
     assert_eq!(rig.wake().await.revision, "hello-00002");
     show(&rig, "hello-00002", &shadow);
@@ -176,12 +176,12 @@ async fn a_copy_goes_to_the_tag_and_its_answer_to_nobody() {
     assert_eq!(get(rig.public, HOST, "/get").await.text(), "false 0");
     let heard = timeout(GENEROUS, told.recv()).await.unwrap().unwrap();
     assert_eq!(heard, ("GET".into(), "/get".into(), "true".into(), String::new()));
-    results(&rig, "answered", 2).await;
+    results(&rig, "responded", 2).await;
     rig.in_flight("hello", 0).await;
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_long_is_not_copied_and_passes_as_it_is() {
+async fn a_long_body_is_not_mirrored_and_passes_unchanged() {
     let (rig, _pod) = mirrored(json!({})).await;
     let (shadow, mut told) = listening().await;
     show(&rig, "hello-00002", &shadow);
@@ -189,7 +189,7 @@ async fn a_body_that_is_too_long_is_not_copied_and_passes_as_it_is() {
     assert_eq!(timeout(GENEROUS, told.recv()).await.unwrap().unwrap().3.len(), 64 << 10);
     assert_eq!(post(&rig, "/", vec![b'x'; (64 << 10) + 1]).await.text(), format!("false {}", (64 << 10) + 1));
     results(&rig, "too-long", 1).await;
-    // The same without a length that is known before.
+    // The same without a length that is known in advance.
     let (frames, body) = by_hand();
     let request = Request::post("/").header("host", HOST).body(body).unwrap();
     let call = tokio::spawn(async move { Client::connect(rig.public).await.send(request).await.text() });
@@ -202,7 +202,7 @@ async fn a_body_that_is_too_long_is_not_copied_and_passes_as_it_is() {
 }
 
 #[tokio::test]
-async fn one_that_breaks_off_is_not_copied() {
+async fn an_aborted_request_is_not_mirrored() {
     let (rig, pod) = mirrored(json!({})).await;
     let (shadow, mut told) = listening().await;
     show(&rig, "hello-00002", &shadow);
@@ -219,30 +219,30 @@ async fn one_that_breaks_off_is_not_copied() {
     .await
     .unwrap();
     call.abort();
-    results(&rig, "broken-off", 1).await;
+    results(&rig, "aborted", 1).await;
     assert!(told.try_recv().is_err());
 }
 
 #[tokio::test]
-async fn copies_that_hang_or_fail_are_nothing_to_the_caller_and_are_bounded() {
+async fn mirrored_requests_that_hang_or_fail_do_not_affect_the_client() {
     let spec = json!({"scaling": {"concurrencyLimit": 1}, "queue": {"maxRequests": 1}});
     let (rig, pod) = mirrored(spec).await;
     let shadow = FakePod::start(|_| std::future::pending()).await;
     show(&rig, "hello-00002", &shadow);
     let mut client = Client::connect(rig.public).await;
     for _ in 0..40 {
-        // One at a time, as the pod takes them; the copies wait for their own pod, and 32 of them at most.
+        // One at a time, as the pod takes them; the mirrored ones are queued for their own pod, 32 at most.
         assert_eq!(client.get(HOST, "/").await.text(), "false 0");
     }
     results(&rig, "busy", 8).await;
     assert_eq!((pod.requests.load(Ordering::SeqCst), shadow.most.load(Ordering::SeqCst)), (40, 1));
-    // The pod of the tag dies: those that wait find none.
+    // The pod of the tag is deleted: queued requests find none.
     drop(shadow);
     assert_eq!(client.get(HOST, "/").await.text(), "false 0");
 }
 
 #[tokio::test]
-async fn a_call_that_goes_to_the_tags_revision_by_its_share_goes_there_once() {
+async fn a_request_routed_to_the_mirrors_revision_goes_there_once() {
     let rig = Rig::start().await;
     let mut function = hello(json!({"mirror": {"tag": "next"}}), &[("hello-00001", 50), ("hello-00002", 50)]);
     function["status"]["traffic"][1]["tag"] = json!("next");
@@ -256,12 +256,12 @@ async fn a_call_that_goes_to_the_tags_revision_by_its_share_goes_there_once() {
     }
     rig.in_flight("hello", 0).await;
     let of_first = pods[0].requests.load(Ordering::SeqCst) as u64;
-    results(&rig, "answered", of_first).await;
+    results(&rig, "responded", of_first).await;
     assert_eq!(pods[1].requests.load(Ordering::SeqCst), 100, "either it or its copy");
 }
 
 #[tokio::test]
-async fn a_call_that_finds_no_pod_or_ends_at_the_tags_revision_is_not_copied() {
+async fn a_request_without_a_pod_is_not_mirrored() {
     let rig = Rig::start().await;
     let spec = json!({"mirror": {"tag": "next"}, "timeouts": {"coldStart": "1s"}});
     let mut function = hello(spec, &[("hello-00001", 50), ("hello-00002", 50)]);
@@ -275,19 +275,19 @@ async fn a_call_that_finds_no_pod_or_ends_at_the_tags_revision_is_not_copied() {
     }
     let of_first = first.requests.load(Ordering::SeqCst);
     assert!(of_first > 0, "it serves");
-    results(&rig, "answered", of_first as u64).await;
-    // Its pod is gone before that is known: calls that were given to it find no pod, or go to the other revision.
+    results(&rig, "responded", of_first as u64).await;
+    // Its pod is gone before that is known: requests granted to it find no pod, or go to the other revision.
     drop(first);
     let calls: Vec<_> = (0..40).map(|_| tokio::spawn(get(rig.public, HOST, "/"))).collect();
-    let answers = join_all(calls).await;
-    let by_second = answers.iter().filter(|answer| answer.as_ref().unwrap().text() == "2").count();
+    let responses = join_all(calls).await;
+    let by_second = responses.iter().filter(|response| response.as_ref().unwrap().text() == "2").count();
     assert!(by_second < 40, "some found no pod");
     rig.in_flight("hello", 0).await;
     assert_eq!(second.requests.load(Ordering::SeqCst), 20 + by_second, "no copy came");
 }
 
 #[tokio::test]
-async fn only_a_share_is_copied() {
+async fn only_a_percentage_is_mirrored() {
     let (rig, _pod) = mirrored(json!({"mirror": {"tag": "next", "percent": 30}})).await;
     let shadow = FakePod::saying("x").await;
     show(&rig, "hello-00002", &shadow);
@@ -301,10 +301,10 @@ async fn only_a_share_is_copied() {
 }
 
 #[tokio::test]
-async fn functions_that_call_one_another_wait_for_their_own_start_alone() {
+async fn functions_that_call_each_other_wait_for_their_own_start_only() {
     const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
     let rig = Arc::new(Rig::start().await);
-    // Pods of others that never listen are probed all the while.
+    // Pods of other functions that never listen are probed all the while.
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     rig.function("dead", json!({}));
     for pod in 0..300 {
@@ -316,7 +316,7 @@ async fn functions_that_call_one_another_wait_for_their_own_start_alone() {
     let call = tokio::spawn(get(rig.cluster, "a.default", "/"));
     let mut pods = vec![];
     for (place, name) in NAMES.iter().enumerate() {
-        // It is called by the one before it, whose pod holds that call's answer back until this one has answered.
+        // The function before it in the chain calls it, and responds only after this one has.
         assert_eq!(rig.wake().await.revision, format!("{name}-00001"));
         let (cluster, next) = (rig.cluster, NAMES.get(place + 1));
         let pod = FakePod::start(move |_| async move {
@@ -330,14 +330,14 @@ async fn functions_that_call_one_another_wait_for_their_own_start_alone() {
         rig.start_pod(name, &pod);
         pods.push(pod);
     }
-    let answer = timeout(GENEROUS, call).await.expect("the chain is stuck").unwrap();
-    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "abcde"));
-    // One wake for each, and none was given up and asked for again while another was probed.
+    let response = timeout(GENEROUS, call).await.expect("the chain is stuck").unwrap();
+    assert_eq!((response.status.as_u16(), response.text().as_str()), (200, "abcde"));
+    // One wake each, and no request timed out and was retried while another was probed.
     assert!(pods.iter().all(|pod| pod.requests.load(Ordering::SeqCst) == 1));
 }
 
 #[tokio::test]
-async fn a_call_by_a_tag_waits_for_its_revision_alone() {
+async fn a_request_to_a_tag_waits_for_its_revision_only() {
     let rig = Rig::start().await;
     let spec = json!({"traffic": [{"latest": true, "percent": 100}, {"revision": "hello-00002", "tag": "next"}]});
     rig.apply(hello(spec.clone(), &[("hello-00001", 100), ("hello-00002", 0)]));
@@ -347,7 +347,7 @@ async fn a_call_by_a_tag_waits_for_its_revision_alone() {
     let call = tokio::spawn(get(rig.public, "next-hello.default.example.com", "/"));
     assert_eq!(rig.wake().await.revision, "hello-00002");
     rig.queued("hello", 1).await;
-    // The shares are told anew, and it stays where it is.
+    // The percentages change, and it stays where it is.
     rig.apply(hello(spec, &[("hello-00001", 100), ("hello-00002", 0)]));
     let second = FakePod::saying("2").await;
     show(&rig, "hello-00002", &second);

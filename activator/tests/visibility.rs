@@ -1,4 +1,4 @@
-//! What only the cluster may call cannot be reached from the ingress, whatever a request says of its host.
+//! A cluster function is not reachable from the ingress, whatever a request claims about its host.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -53,7 +53,7 @@ async fn rig(pod: &FakePod) -> Rig {
 }
 
 #[tokio::test]
-async fn no_host_leads_from_the_ingress_to_what_only_the_cluster_may_call() {
+async fn no_host_reaches_a_cluster_function_from_the_ingress() {
     let pod = FakePod::saying("reached").await;
     let rig = rig(&pod).await;
     for name in ["inside.default", "inside.default.svc", "old-inside.default.svc.cluster.local", "outside.default"] {
@@ -87,7 +87,7 @@ async fn no_host_leads_from_the_ingress_to_what_only_the_cluster_may_call() {
 }
 
 #[tokio::test]
-async fn headers_that_speak_of_another_host_lead_nowhere_else() {
+async fn forwarded_host_headers_do_not_affect_routing() {
     let (inside, outside) = (FakePod::saying("inside").await, FakePod::saying("outside").await);
     let rig = Rig::start().await;
     rig.function("inside", json!({"visibility": "Cluster"}));
@@ -99,8 +99,8 @@ async fn headers_that_speak_of_another_host_lead_nowhere_else() {
             let request = format!(
                 "GET / HTTP/1.1\r\nHost: outside.default.example.com\r\n{header}: {host}\r\nConnection: close\r\n\r\n"
             );
-            let answer = raw_answer(rig.public, &request).await;
-            assert!(answer.ends_with("outside"), "{header}: {host}\n{answer}");
+            let response = raw_answer(rig.public, &request).await;
+            assert!(response.ends_with("outside"), "{header}: {host}\n{response}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Connections that change to another protocol.
+//! Protocol upgrades.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod rig;
@@ -16,7 +16,7 @@ use tokio::{
 
 const HOST: &str = "hello.default.example.com";
 
-/// Changes to another protocol, and then sends back what it gets, in upper case.
+/// Switches protocols, and then echoes bytes in upper case.
 async fn shouting(mut request: Request<hyper::body::Incoming>) -> Response<PodBody> {
     let Some(protocol) = request.headers().get("upgrade").cloned() else { return ok("no upgrade") };
     let upgrade = hyper::upgrade::on(&mut request);
@@ -41,16 +41,16 @@ fn wish(protocol: &str) -> String {
 
 async fn heard(stream: &mut TcpStream, expected: &[u8]) {
     let mut buffer = vec![0; expected.len()];
-    timeout(GENEROUS, stream.read_exact(&mut buffer)).await.expect("nothing comes").unwrap();
+    timeout(GENEROUS, stream.read_exact(&mut buffer)).await.expect("no bytes arrive").unwrap();
     assert_eq!(buffer, expected);
 }
 
 #[tokio::test]
-async fn what_comes_early_waits_for_the_101() {
+async fn early_bytes_wait_for_the_101() {
     let pod = FakePod::start(shouting).await;
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
-    // Bytes that are no HTTP at all, in the same packet as the wish, and behind it.
+    // Bytes that are no HTTP at all, in the same packet as the request, and after it.
     let mut stream = raw(rig.public, &(wish("any") + "\n: \u{1}early")).await;
     rig.queued("hello", 1).await;
     stream.write_all(b" and more").await.unwrap();
@@ -68,7 +68,7 @@ async fn what_comes_early_waits_for_the_101() {
 }
 
 #[tokio::test]
-async fn a_refused_wish_leaves_http_as_it_was() {
+async fn a_refused_upgrade_leaves_http_as_it_was() {
     let pod = FakePod::start(|request| async move { ok(request.uri().path().to_owned()) }).await;
     let rig = warm(&pod, json!({})).await;
     for protocol in ["websocket", "h2c"] {
@@ -76,14 +76,14 @@ async fn a_refused_wish_leaves_http_as_it_was() {
         let answer = raw_answer(rig.public, &(wish(protocol) + &next)).await;
         assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "{answer}");
         assert!(answer.contains("/ws") && answer.ends_with("/next"), "{answer}");
-        // What follows is as strictly read as ever.
+        // What follows is validated as strictly as ever.
         let answer = raw_answer(rig.public, &(wish(protocol) + "GET / HTTP/1.1\n\n")).await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("HTTP/1.1 400"), "{answer}");
     }
 }
 
 #[tokio::test]
-async fn a_silent_tunnel_ends_and_one_that_speaks_does_not() {
+async fn an_idle_tunnel_ends_and_an_active_one_does_not() {
     let pod = FakePod::start(shouting).await;
     let rig = warm(&pod, json!({"timeouts": {"idle": "1s"}})).await;
     let mut stream = raw(rig.public, &wish("websocket")).await;
@@ -104,7 +104,7 @@ async fn a_silent_tunnel_ends_and_one_that_speaks_does_not() {
 }
 
 #[tokio::test]
-async fn either_side_may_end_a_tunnel() {
+async fn either_side_may_close_a_tunnel() {
     let pod = FakePod::start(shouting).await;
     let rig = warm(&pod, json!({})).await;
     let mut stream = raw(rig.public, &wish("websocket")).await;

@@ -1,60 +1,62 @@
-//! Types and reasons of the conditions of a Function, and the one place where a condition list is changed.
+//! Condition types and reasons of a Function, and the update of a condition list.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// The Function answers calls: it is [`ROUTABLE`] and its revision is fine. Stays `True` at zero pods.
+/// Type: the Function serves requests. `True` if [`ROUTABLE`] and [`REVISION_READY`] are `True`, also at zero pods.
 pub const READY: &str = "Ready";
-/// Its hosts belong to it and lead to it.
+/// Type: all hosts of the Function are routed to the activators.
 pub const ROUTABLE: &str = "Routable";
-/// Its latest revision has run, or is about to be proven.
+/// Type: the latest revision is verified ready, or needs no verification.
 pub const REVISION_READY: &str = "RevisionReady";
-/// It has pods. `False` with reason [`IDLE`] at zero, and with [`POD_CREATION_FAILED`] as long as pods that are wanted cannot be
-/// made.
+/// Type: the Function has pods. `False` with reason [`IDLE`] at zero, and with [`POD_CREATION_FAILED`] while requested
+/// pods cannot be created. Activators read it.
 pub const ACTIVE: &str = "Active";
 
-/// Reason of [`ACTIVE`]`=False`: nobody calls it, so it has no pods.
+/// Reason of [`ACTIVE`]`=False`: scaled to zero.
 pub const IDLE: &str = "Idle";
-/// Reason of [`ACTIVE`]`=True`: it has pods.
+/// Reason of [`ACTIVE`]`=True`: the Function has pods.
 pub const RUNNING: &str = "Running";
-/// Reason of [`REVISION_READY`]`=True`: a pod of it has been ready.
-pub const PROVEN: &str = "Proven";
-/// Reason of [`REVISION_READY`]`=True`: `scaling.initial` is 0, so nothing was started to prove it.
+/// Reason of [`REVISION_READY`]`=True`: a pod of the revision became ready.
+pub const VERIFIED_READY: &str = "VerifiedReady";
+/// Reason of [`REVISION_READY`]`=True`: `scaling.initial` is 0, so no pod was started for verification.
 pub const NOT_STARTED: &str = "NotStarted";
-/// Reason of [`REVISION_READY`]`=Unknown`: its first pod is on its way.
+/// Reason of [`REVISION_READY`]`=Unknown`: the first pod is starting.
 pub const STARTING: &str = "Starting";
-/// Reason of [`REVISION_READY`]`=False`: a pod runs, but nothing listened on the port within `timeouts.coldStart`.
-pub const NEVER_LISTENED: &str = "NeverListened";
-/// Reason of [`REVISION_READY`]`=False`: a pod has a node, but its containers did not all run within `timeouts.coldStart`.
-pub const NEVER_STARTED: &str = "NeverStarted";
-/// Reason of [`REVISION_READY`]`=False` and [`ACTIVE`]`=False`: the pods could not be made (quota, admission).
+/// Reason of [`REVISION_READY`]`=False`: a container is running, but was not ready within `timeouts.coldStart`.
+pub const READINESS_TIMEOUT: &str = "ReadinessTimeout";
+/// Reason of [`REVISION_READY`]`=False`: a pod is scheduled, but its containers did not start within
+/// `timeouts.coldStart`.
+pub const START_TIMEOUT: &str = "ContainerStartTimeout";
+/// Reason of [`REVISION_READY`]`=False` and [`ACTIVE`]`=False`: the API server rejected the pods (quota, admission).
 pub const POD_CREATION_FAILED: &str = "PodCreationFailed";
-/// Reason of [`READY`]`=False` and [`REVISION_READY`]`=False`: the spec asks for something that cannot be built.
+/// Reason of [`READY`]`=False` and [`REVISION_READY`]`=False`: the spec is invalid, or the API server rejected its
+/// objects.
 pub const INVALID: &str = "Invalid";
-/// Reason of [`REVISION_READY`]`=False`: its roll-out was ended, and the calls went back to the former revision.
+/// Reason of [`REVISION_READY`]`=False`: the rollout was aborted and all traffic returned to the previous revision.
 pub const ROLLOUT_ABORTED: &str = "RolloutAborted";
 /// Reason of [`ROUTABLE`]`=True`.
 pub const ROUTED: &str = "Routed";
-/// Reason of [`ROUTABLE`]`=False`: another, older Function has claimed the host.
+/// Reason of [`ROUTABLE`]`=False`: an older Function owns the host.
 pub const HOST_CONFLICT: &str = "HostConflict";
-/// Reason of [`ROUTABLE`]`=False`: the platform's rules give the host to other namespaces.
+/// Reason of [`ROUTABLE`]`=False`: the chart value `hosts.allowed` reserves the host for other namespaces.
 pub const HOST_NOT_ALLOWED: &str = "HostNotAllowed";
-/// Reason of [`ROUTABLE`]`=False`: the IngressClass that the platform names does not exist.
+/// Reason of [`ROUTABLE`]`=False`: the IngressClass of the chart value `ingress.className` does not exist.
 pub const INGRESS_CLASS_MISSING: &str = "IngressClassMissing";
-/// Reason of [`ROUTABLE`]`=False`: the Gateway that the platform names does not exist, or does not serve what leads here.
+/// Reason of [`ROUTABLE`]`=False`: the configured Gateway does not exist, or did not accept Rouse's HTTPRoutes.
 pub const GATEWAY_NOT_READY: &str = "GatewayNotReady";
 /// Reason of [`READY`]`=True`.
 pub const ALL_GOOD: &str = "Ready";
 
-/// What a condition is to be; the list decides whether that is a change.
+/// A condition as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// One of the condition types of this module.
     pub type_: &'static str,
     /// `Some(true)` is `True`, `Some(false)` is `False`, `None` is `Unknown`.
     pub status: Option<bool>,
-    /// A word in PascalCase: one of this module's or one of the kubelet's.
+    /// Reason in CamelCase: a constant of this module, or a reason of the kubelet.
     pub reason: String,
-    /// A sentence for people.
+    /// What is wrong and how to fix it, for people.
     pub message: String,
 }
 
@@ -70,10 +72,9 @@ impl Wanted {
     }
 }
 
-/// Sets `wanted` in `conditions` and tells whether its status or reason is another than before.
+/// Sets `wanted` in `conditions`. Returns whether its status or reason changed.
 ///
-/// `lastTransitionTime` moves only when the status flips, so that an unchanged condition is equal to its former self and
-/// causes no write.
+/// `lastTransitionTime` changes only with the status, so an unchanged condition compares equal and causes no write.
 pub fn set(conditions: &mut Vec<Condition>, wanted: &Wanted, generation: i64, now: &Time) -> bool {
     let status = wanted.status();
     let new = |since: Time| Condition {
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn time_moves_only_when_the_status_flips() {
+    fn transition_time_changes_only_with_the_status() {
         let mut list = vec![];
         assert!(set(&mut list, &wanted(None, STARTING), 1, &at(1)));
         assert!(!set(&mut list, &wanted(None, STARTING), 1, &at(2)));

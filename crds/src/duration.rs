@@ -1,37 +1,36 @@
-//! A length of time as a Function states it: `30s`, `1m30s`, `500ms`.
+//! Duration in a Function's spec: `30s`, `1m30s`, `500ms`.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A non-negative length of time with a precision of one millisecond, written as numbers with the units `h`, `m`, `s`
-/// and `ms`, at most 30 days.
+/// A duration of at most 30 days with millisecond precision, written as numbers with the units `h`, `m`, `s` and `ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duration(std::time::Duration);
 
-/// The longest length of time that a Function can state.
+/// Longest duration.
 pub const LONGEST: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
 
-/// What is wrong with a text that should be a duration.
+/// Error: a text is not a duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a duration such as 30s, 1m30s or 500ms (at most 30 days)")]
 pub struct ParseDurationError(String);
 
 impl Duration {
-    /// A whole number of seconds.
+    /// Creates a duration from seconds.
     #[must_use]
     pub const fn from_secs(seconds: u64) -> Self {
         Self(std::time::Duration::from_secs(seconds))
     }
 
-    /// A whole number of milliseconds.
+    /// Creates a duration from milliseconds.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(std::time::Duration::from_millis(millis))
     }
 
-    /// The same as the standard library's type.
+    /// Converts to the standard library's type.
     #[must_use]
     pub const fn get(self) -> std::time::Duration {
         self.0
@@ -135,7 +134,7 @@ mod tests {
     #[case("1h", 3_600_000)]
     #[case("0s", 0)]
     #[case("720h", 2_592_000_000)]
-    fn reads_and_writes(#[case] text: &str, #[case] millis: u64) {
+    fn parses_and_formats(#[case] text: &str, #[case] millis: u64) {
         let duration: Duration = text.parse().unwrap();
         assert_eq!(duration, Duration::from_millis(millis));
         assert_eq!(duration.to_string().parse::<Duration>().unwrap(), duration);
@@ -152,7 +151,7 @@ mod tests {
     #[case("99999999999999999999s")]
     #[case("30 s")]
     #[case("30ß")]
-    fn refuses(#[case] text: &str) {
+    fn rejects(#[case] text: &str) {
         assert!(text.parse::<Duration>().is_err(), "{text}");
     }
 }

@@ -1,8 +1,9 @@
-//! The vocabulary of Rouse: the [`Function`] custom resource with its defaults, rules and status ([`function`]); the
-//! names of labels, annotations, conditions and reasons ([`names`], [`conditions`]); the hosts a function answers to
-//! ([`hosts`]); the wire type of the demand stream ([`demand`]); and the small part of a Pod that Rouse reads ([`pod`]).
+//! Types that the operator and the activators share: the [`Function`] custom resource with its defaults, validation and
+//! status ([`function`]); names of labels, annotations, conditions and reasons ([`names`], [`conditions`]); host
+//! ownership ([`hosts`]); the wire format of the demand stream ([`demand`]); and the fields of a Pod that Rouse reads
+//! ([`pod`]).
 //!
-//! Nothing here does I/O.
+//! This crate does no I/O.
 #![allow(unreachable_pub, reason = "kube's schema derive writes `pub` items into a private scope")]
 
 pub mod conditions;

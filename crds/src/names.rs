@@ -1,67 +1,72 @@
-//! Names of labels, annotations and fixed parts that the operator writes and the activator reads.
+//! Names and constants that the operator writes and the activator reads: labels, annotations, field managers, the
+//! container.
 
-/// API group of the custom resource; the prefix of every label and annotation.
+/// API group of the custom resource, and prefix of every label and annotation.
 pub const GROUP: &str = "rouse.dev";
 
-/// Label on every child object and pod: the name of the Function it belongs to.
+/// Label on every child object and pod: name of the Function.
 pub const FUNCTION_LABEL: &str = "rouse.dev/function";
 
-/// Label on a revision's Deployment and pods: the name of the revision, `<function>-<00001>`.
+/// Label on a revision's Deployment and pods: name of the revision, `<function>-<00001>`.
 pub const REVISION_LABEL: &str = "rouse.dev/revision";
 
-/// Label on a revision's Deployment and pods: the `uid` of the Function. A Function that was deleted and made again
-/// under the same name has another one, so that pods of the former are never taken for pods of the latter.
+/// Label on a revision's Deployment and pods: `uid` of the Function. It distinguishes the pods of a deleted Function
+/// from those of a recreated one with the same name.
 pub const FUNCTION_UID_LABEL: &str = "rouse.dev/function-uid";
 
-/// Label on a ControllerRevision: hash of what the user wrote about the container.
+/// Label on a ControllerRevision: hash of the container fields of the spec.
 pub const CONTAINER_HASH_LABEL: &str = "rouse.dev/container-hash";
 
-/// Annotation on a ControllerRevision, for people: the image of the container.
+/// Annotation on a ControllerRevision: container image, for display.
 pub const IMAGE_ANNOTATION: &str = "rouse.dev/image";
 
-/// Annotation on a ControllerRevision: the versions of the ConfigMaps and Secrets that its container takes something from,
-/// a JSON object. Kept while the Function says `rollout.onConfigChange: NewRevision`.
+/// Annotation on a ControllerRevision: versions of the ConfigMaps and Secrets that its pods use, as a JSON object.
+/// Maintained while `rollout.onConfigChange` is `NewRevision`.
 pub const CONFIG_ANNOTATION: &str = "rouse.dev/config";
 
-/// Standard label that says who manages an object, and its value here.
+/// Standard label for the tool that manages an object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
-/// Value of [`MANAGED_BY_LABEL`] on everything the operator makes.
+/// Value of [`MANAGED_BY_LABEL`] on every object that the operator creates.
 pub const MANAGED_BY: &str = "rouse";
 
-/// Annotation by which Kubernetes chooses which pod of a ReplicaSet goes first. A negative value marks a pod that is
-/// to be removed: it gets no new request.
+/// Annotation by which Kubernetes chooses the pods of a ReplicaSet to delete first. A negative value marks a victim of
+/// a scale-down: activators send it no new requests.
 pub const POD_DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// Annotation on a function pod: what its container speaks, `http1` or `h2c`. A revision keeps it when the Function moves
-/// to another protocol. Where it is missing, the Function's present protocol holds.
+/// Annotation on a function pod: protocol of its container, `http1` or `h2c`. A revision keeps its protocol when that
+/// of the Function changes. Without the annotation, the Function's current protocol applies.
 pub const PROTOCOL_ANNOTATION: &str = "rouse.dev/protocol";
 
-/// Name of the one container of a function pod.
+/// Name of the function's container in a pod.
 pub const CONTAINER: &str = "function";
 
-/// Name of the container port of a function pod.
+/// Name of the function's port in a pod.
 pub const CONTAINER_PORT: &str = "function";
+
+/// Seconds between a pod's deletion and SIGTERM to its container (`preStop` sleep). Activators learn of the deletion
+/// from their watch, so they may still send requests to the pod in this time.
+pub const PRE_STOP_SECONDS: i64 = 2;
 
 /// Field manager of the operator's server-side apply.
 pub const OPERATOR_FIELD_MANAGER: &str = "rouse-operator";
 
-/// Field manager of the autoscaler's part of a Function's status.
+/// Field manager of the status fields that the autoscaler writes.
 pub const AUTOSCALER_FIELD_MANAGER: &str = "rouse-autoscaler";
 
 /// Field manager of the activator's scale patch.
 pub const ACTIVATOR_FIELD_MANAGER: &str = "rouse-activator";
 
-/// Longest name of a Function, in bytes. A revision adds six, a traffic tag (at most eleven and a dash) goes in front,
-/// and the result has to be one DNS label of 63.
+/// Maximum length of a Function's name, in bytes. A revision appends 6 bytes and a tag prepends up to 12, and the
+/// result must be one DNS label of 63 bytes.
 pub const MAX_FUNCTION_NAME: usize = 45;
 
-/// Name of revision number `number` (from 1) of a function.
+/// Returns the name of revision `number` (from 1) of a Function.
 #[must_use]
 pub fn revision_name(function: &str, number: i64) -> String {
     format!("{function}-{number:05}")
 }
 
-/// Label selector for everything of one function, as the API server takes it.
+/// Returns the label selector for all objects of one Function.
 #[must_use]
 pub fn function_selector(function: &str) -> String {
     format!("{FUNCTION_LABEL}={function}")

@@ -1,29 +1,29 @@
-//! A share as a Function states it: `5%`, `0.5%`.
+//! Percentage in a Function's spec: `5%`, `0.5%`.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A share between 0 % and 100 % with a precision of a hundredth of a percent.
+/// A percentage between 0 % and 100 % with a precision of 0.01 %.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Percent {
-    /// In hundredths of a percent, at most 10,000.
+    /// Hundredths of a percent, at most 10,000.
     hundredths: u16,
 }
 
-/// What is wrong with a text that should be a share.
+/// Error: a text is not a percentage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a share such as 5% or 0.5% (at most 100%, two digits after the point)")]
+#[error("`{0}` is not a percentage such as 5% or 0.5% (at most 100%, two digits after the point)")]
 pub struct ParsePercentError(String);
 
-/// What the schema says of the text.
+/// Pattern in the schema.
 const PATTERN: &str = r"^(100(\.0{1,2})?|[0-9]{1,2}(\.[0-9]{1,2})?)%$";
 
 impl Percent {
-    /// The share as a part of 1.
+    /// Converts to a fraction: 1.0 is 100 %.
     #[must_use]
-    pub fn part(self) -> f64 {
+    pub fn as_fraction(self) -> f64 {
         f64::from(self.hundredths) / 10_000.0
     }
 }
@@ -100,10 +100,10 @@ mod tests {
     #[case("12.50%", 0.125, "12.5%")]
     #[case("100%", 1.0, "100%")]
     #[case("100.00%", 1.0, "100%")]
-    fn shares(#[case] text: &str, #[case] part: f64, #[case] shown: &str) {
-        let share: Percent = text.parse().unwrap();
-        assert!((share.part() - part).abs() < 1e-12);
-        assert_eq!(share.to_string(), shown);
+    fn parses_and_formats(#[case] text: &str, #[case] fraction: f64, #[case] shown: &str) {
+        let percent: Percent = text.parse().unwrap();
+        assert!((percent.as_fraction() - fraction).abs() < 1e-12);
+        assert_eq!(percent.to_string(), shown);
     }
 
     #[rstest]
@@ -117,7 +117,7 @@ mod tests {
     #[case(".5%")]
     #[case("+5%")]
     #[case("5 %")]
-    fn not_shares(#[case] text: &str) {
+    fn rejects(#[case] text: &str) {
         assert!(text.parse::<Percent>().is_err());
     }
 }

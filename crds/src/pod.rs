@@ -1,7 +1,7 @@
-//! The small part of a Pod that Rouse reads.
+//! The fields of a Pod that Rouse reads.
 //!
-//! A watch of all function pods decodes into [`FunctionPod`] and not into the whole Pod, so that the cache of a process that
-//! follows thousands of pods stays small.
+//! The watch of function pods decodes into [`FunctionPod`] instead of the full Pod, which keeps a cache of thousands of
+//! pods small.
 
 mod failure;
 
@@ -24,22 +24,21 @@ use crate::{
 /// A Pod with the fields that Rouse reads.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct FunctionPod {
-    /// Name, labels, annotations, deletion.
+    /// Name, labels, annotations and deletion timestamp.
     pub metadata: ObjectMeta,
-    /// Where its container listens, and how to tell that it does.
+    /// Ports and readiness probe of its container.
     #[serde(default)]
     pub spec: PodSpec,
-    /// What the kubelet and the scheduler say.
+    /// Status that the kubelet and the scheduler report.
     #[serde(default)]
     pub status: PodStatus,
 }
 
-/// What a pod was asked to be. A revision keeps its port when the Function moves to another one, so the port is read from
-/// the pod itself.
+/// Spec of a pod. A revision keeps its port when that of the Function changes, so the port is read from the pod.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
-    /// Its containers.
+    /// Containers.
     pub containers: Vec<Container>,
 }
 
@@ -47,11 +46,11 @@ pub struct PodSpec {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
-    /// Its name.
+    /// Name.
     pub name: String,
     /// Ports that it listens on.
     pub ports: Vec<ContainerPort>,
-    /// How kubelet tells that it can take requests.
+    /// Readiness probe.
     pub readiness_probe: Option<ReadinessProbe>,
 }
 
@@ -59,163 +58,163 @@ pub struct Container {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerPort {
-    /// Its name.
+    /// Name.
     pub name: Option<String>,
-    /// The number.
+    /// Port number.
     pub container_port: u16,
 }
 
-/// How kubelet tells that a container can take requests.
+/// Readiness probe of a container.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReadinessProbe {
-    /// By a GET.
+    /// HTTP GET.
     pub http_get: Option<HttpGet>,
 }
 
-/// A GET that tells whether a container can take requests.
+/// HTTP GET of a probe.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HttpGet {
-    /// Its path.
+    /// Path.
     pub path: Option<String>,
 }
 
-/// What the kubelet and the scheduler say of a pod.
+/// Status of a pod, as the kubelet and the scheduler report it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodStatus {
     /// `Pending`, `Running`, `Succeeded`, `Failed`.
     pub phase: Option<String>,
-    /// Why the pod as a whole failed, such as `Evicted`.
+    /// Reason why the pod failed, such as `Evicted`.
     pub reason: Option<String>,
-    /// More of it.
+    /// Details of the failure.
     pub message: Option<String>,
-    /// A node that it is to get: others make room for it there, or the node itself is on its way.
+    /// Node on which the scheduler preempts pods for this one, or that is being provisioned for it.
     pub nominated_node_name: Option<String>,
-    /// Its address, once the sandbox is there.
+    /// IP address, set when the sandbox exists.
     #[serde(rename = "podIP")]
     pub pod_ip: Option<String>,
     /// `PodScheduled`, `Ready`, …
     pub conditions: Vec<ObjectCondition>,
-    /// Of the containers.
+    /// Statuses of the containers.
     pub container_statuses: Vec<ContainerStatus>,
-    /// Of the init containers.
+    /// Statuses of the init containers.
     pub init_container_statuses: Vec<ContainerStatus>,
 }
 
-/// A condition of a pod, or of a Deployment.
+/// A condition of a pod or Deployment.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ObjectCondition {
-    /// Its type.
+    /// Type.
     #[serde(rename = "type")]
     pub type_: String,
     /// `True`, `False`, `Unknown`.
     pub status: String,
-    /// A word.
+    /// Reason in CamelCase.
     pub reason: Option<String>,
-    /// A sentence.
+    /// Details.
     pub message: Option<String>,
-    /// Since when.
+    /// Time of the last change of `status`.
     pub last_transition_time: Option<Time>,
 }
 
-/// What the kubelet says of a container.
+/// Status of a container.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerStatus {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// How often it was started again.
+    /// Number of restarts.
     pub restart_count: i32,
-    /// Where it is now.
+    /// Current state.
     pub state: ContainerState,
-    /// Where it was before its last restart.
+    /// State before the last restart.
     pub last_state: ContainerState,
 }
 
-/// Where a container is; at most one is set.
+/// State of a container. At most one field is set.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerState {
-    /// Not running yet, or held back.
+    /// Not running: being created, or in backoff.
     pub waiting: Option<Waiting>,
     /// Running.
     pub running: Option<Running>,
-    /// Over.
+    /// Terminated.
     pub terminated: Option<Terminated>,
 }
 
-/// Why a container does not run yet.
+/// Details of a waiting container.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Waiting {
-    /// A word such as `ImagePullBackOff`.
+    /// Reason, such as `ImagePullBackOff`.
     pub reason: Option<String>,
-    /// A sentence.
+    /// Details.
     pub message: Option<String>,
 }
 
-/// Since when a container runs.
+/// Details of a running container.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Running {
-    /// The moment.
+    /// Start time.
     pub started_at: Option<Time>,
 }
 
-/// How a container ended.
+/// Details of a terminated container.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Terminated {
     /// Exit status.
     pub exit_code: i32,
-    /// A word such as `Error`, `OOMKilled`, `Completed`.
+    /// Reason, such as `Error`, `OOMKilled` or `Completed`.
     pub reason: Option<String>,
-    /// A sentence.
+    /// Details.
     pub message: Option<String>,
 }
 
 impl FunctionPod {
-    /// Value of a label.
+    /// Returns the value of a label.
     #[must_use]
     pub fn label(&self, name: &str) -> Option<&str> {
         self.metadata.labels.as_ref()?.get(name).map(String::as_str)
     }
 
-    /// Name of the Function it belongs to.
+    /// Returns the name of its Function.
     #[must_use]
     pub fn function(&self) -> Option<&str> {
         self.label(FUNCTION_LABEL)
     }
 
-    /// Name of the revision it belongs to.
+    /// Returns the name of its revision.
     #[must_use]
     pub fn revision(&self) -> Option<&str> {
         self.label(REVISION_LABEL)
     }
 
-    /// `uid` of the Function it belongs to.
+    /// Returns the `uid` of its Function.
     #[must_use]
     pub fn function_uid(&self) -> Option<&str> {
         self.label(FUNCTION_UID_LABEL)
     }
 
-    /// The port that the function listens on in this pod, if the pod says it.
+    /// Returns the function's port, if the pod declares it.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         let ports = &self.container()?.ports;
         ports.iter().find(|p| p.name.as_deref() == Some(CONTAINER_PORT)).map(|p| p.container_port)
     }
 
-    /// Path of the GET by which kubelet tells that the function can take requests, if it does so by a GET.
+    /// Returns the path of the readiness probe, if it is an HTTP GET.
     #[must_use]
     pub fn readiness_path(&self) -> Option<&str> {
         self.container()?.readiness_probe.as_ref()?.http_get.as_ref()?.path.as_deref()
     }
 
-    /// What the function speaks in this pod, if the pod says it.
+    /// Returns the protocol of the function's container, if the pod declares it.
     #[must_use]
     pub fn protocol(&self) -> Option<Protocol> {
         match self.metadata.annotations.as_ref()?.get(PROTOCOL_ANNOTATION)?.as_str() {
@@ -229,7 +228,8 @@ impl FunctionPod {
         self.spec.containers.iter().find(|c| c.name == CONTAINER)
     }
 
-    /// Whether it must get no new request: it is being deleted, is chosen to go, or has ended.
+    /// Returns whether the pod must receive no new requests: it is being deleted, is a victim of a scale-down, or has
+    /// ended.
     #[must_use]
     pub fn draining(&self) -> bool {
         let marked = self
@@ -241,26 +241,26 @@ impl FunctionPod {
         self.metadata.deletion_timestamp.is_some() || marked || self.ended()
     }
 
-    /// Whether its containers are all over and will not come back.
+    /// Returns whether all containers terminated for good (phase `Failed` or `Succeeded`).
     #[must_use]
     pub fn ended(&self) -> bool {
         matches!(self.status.phase.as_deref(), Some("Failed" | "Succeeded"))
     }
 
-    /// Whether the kubelet has found it ready.
+    /// Returns whether the kubelet reports the pod ready.
     #[must_use]
     pub fn ready(&self) -> bool {
         self.status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
     }
 
-    /// When the scheduler found a node for it.
+    /// Returns the time when the pod was scheduled.
     #[must_use]
     pub fn scheduled_at(&self) -> Option<&Time> {
         let scheduled = self.status.conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "True")?;
         scheduled.last_transition_time.as_ref()
     }
 
-    /// Since when every container runs; the latest start of them.
+    /// Returns the time since which every container is running: the latest of their start times.
     #[must_use]
     pub fn running_since(&self) -> Option<&Time> {
         let starts: Option<Vec<_>> = self
@@ -302,7 +302,7 @@ impl Resource for FunctionPod {
     }
 }
 
-/// Takes from a pod what Rouse never reads, before it is cached.
+/// Removes the fields that Rouse never reads, before a pod is cached.
 pub fn prune(pod: &mut FunctionPod) {
     pod.metadata.managed_fields = None;
     pod.metadata.owner_references = None;
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_says_where_it_listens() {
+    fn reads_port_probe_and_protocol() {
         let pod: FunctionPod = serde_json::from_value(json!({
             "metadata": {"annotations": {"rouse.dev/protocol": "h2c"}},
             "spec": {"containers": [
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn pruning_keeps_what_is_read() {
+    fn pruning_keeps_the_fields_that_are_read() {
         let mut pod: FunctionPod = serde_json::from_value(json!({"metadata": {
             "labels": {"rouse.dev/function": "f", "team": "x"},
             "annotations": {"controller.kubernetes.io/pod-deletion-cost": "-5", "note": "x"},

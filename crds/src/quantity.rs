@@ -1,29 +1,29 @@
-//! A number of bytes as a Function states it: `16Mi`, `1Gi`, `65536`.
+//! Number of bytes in a Function's spec: `16Mi`, `1Gi`, `65536`.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A number of bytes, written plain or with the suffix `Ki`, `Mi` or `Gi`, at most 64 GiB.
+/// A number of bytes up to 64 GiB, written plain or with the suffix `Ki`, `Mi` or `Gi`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(u64);
 
 const LARGEST: u64 = 64 << 30;
 
-/// What is wrong with a text that should be a number of bytes.
+/// Error: a text is not a number of bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a number of bytes such as 65536, 512Ki or 16Mi (at most 64Gi)")]
 pub struct ParseBytesError(String);
 
 impl Bytes {
-    /// So many mebibytes.
+    /// Creates a number of bytes from mebibytes.
     #[must_use]
     pub const fn from_mebibytes(mebibytes: u64) -> Self {
         Self(mebibytes << 20)
     }
 
-    /// The number.
+    /// Returns the number of bytes.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
@@ -102,7 +102,7 @@ mod tests {
     #[case("1Gi", 1 << 30)]
     #[case("65537", 65537)]
     #[case("0", 0)]
-    fn reads_and_writes(#[case] text: &str, #[case] bytes: u64) {
+    fn parses_and_formats(#[case] text: &str, #[case] bytes: u64) {
         let parsed: Bytes = text.parse().unwrap();
         assert_eq!(parsed.get(), bytes);
         assert_eq!(parsed.to_string(), text);
@@ -114,7 +114,7 @@ mod tests {
     #[case("-1")]
     #[case("65Gi")]
     #[case("1.5Mi")]
-    fn refuses(#[case] text: &str) {
+    fn rejects(#[case] text: &str) {
         assert!(text.parse::<Bytes>().is_err(), "{text}");
     }
 }

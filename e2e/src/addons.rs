@@ -13,6 +13,7 @@ use crate::cluster::{apply, rolled_out};
 use crate::gomod::CONTOUR;
 use crate::images::Archive;
 use crate::places::{Places, hex};
+use crate::plan::title;
 use crate::progress::Progress;
 use crate::provider::Node;
 use crate::state::State;
@@ -84,7 +85,7 @@ pub async fn deploy(places: &Places, kubectl: &Path, node: &Node, images: &Image
 
 /// Waits until DNS and the ingress answer.
 pub async fn wait(kubectl: &Path, node: &Node, images: &Images, progress: &Progress) -> Result<()> {
-    let step = progress.step("Waiting for DNS and the ingress");
+    let step = progress.step(title::ADDONS);
     if images.coredns.is_some() {
         step.detail("CoreDNS");
         rolled_out(kubectl, &node.kubeconfig, "kube-system", "deployment/coredns").await?;

@@ -84,7 +84,7 @@ impl ApiServer {
         .await;
         if let Err(error) = ready {
             let kept = folder.keep();
-            return Err(error.context(format!("logs are in {}", kept.display())));
+            return Err(error.context(format!("The logs are in {}", kept.display())));
         }
         Ok(Self { kubeconfig, _folder: folder, processes: vec![server, etcd] })
     }
@@ -110,7 +110,7 @@ fn daemon(bin: &Path, name: &str, folder: &Path, args: &[String]) -> Result<Chil
     let log = std::fs::File::create(folder.join(format!("{name}.log")))?;
     let mut start = command("setpriv", ["--pdeathsig", "KILL", "--"]);
     start.arg(bin.join(name)).args(args).stdout(log.try_clone()?).stderr(log).stdin(Stdio::null());
-    start.spawn().with_context(|| format!("cannot start {name}"))
+    start.spawn().with_context(|| format!("Cannot start {name}"))
 }
 
 /// A port that is free now. Another process could take it before it is used; the start would fail and say so.

@@ -103,10 +103,10 @@ impl Caller {
         let call = async {
             let response = self.begin(method, host, path, body).await?;
             let (parts, body) = response.into_parts();
-            let body = body.collect().await.context("the answer broke off")?.to_bytes();
+            let body = body.collect().await.context("the response ended early")?.to_bytes();
             anyhow::Ok(Answer { status: parts.status, headers: parts.headers, body, took: begun.elapsed() })
         };
-        timeout(LIMIT, call).await.with_context(|| format!("no answer from {host}{path} within {LIMIT:?}"))?
+        timeout(LIMIT, call).await.with_context(|| format!("no response from {host}{path} within {LIMIT:?}"))?
     }
 
     /// A request of one's own, which names the address of this in its URI.
@@ -117,12 +117,12 @@ impl Caller {
     pub async fn request(&self, request: http::request::Builder) -> Result<Answer> {
         let begun = Instant::now();
         let call = async {
-            let request = request.body(Full::new(Bytes::new())).context("not a request")?;
-            let (parts, body) = self.client.request(request).await.context("no answer")?.into_parts();
-            let body = body.collect().await.context("the answer broke off")?.to_bytes();
+            let request = request.body(Full::new(Bytes::new())).context("invalid request")?;
+            let (parts, body) = self.client.request(request).await.context("no response")?.into_parts();
+            let body = body.collect().await.context("the response ended early")?.to_bytes();
             anyhow::Ok(Answer { status: parts.status, headers: parts.headers, body, took: begun.elapsed() })
         };
-        timeout(LIMIT, call).await.with_context(|| format!("no answer within {LIMIT:?}"))?
+        timeout(LIMIT, call).await.with_context(|| format!("no response within {LIMIT:?}"))?
     }
 
     /// Any method with a body; the answer's body is still to come.
@@ -136,8 +136,8 @@ impl Caller {
             .uri(format!("http://{}{path}", self.address))
             .header(HOST, host)
             .body(Full::new(body))
-            .context("not a request")?;
-        self.client.request(request).await.with_context(|| format!("no answer from {host}{path}"))
+            .context("invalid request")?;
+        self.client.request(request).await.with_context(|| format!("no response from {host}{path}"))
     }
 }
 

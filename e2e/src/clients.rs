@@ -9,11 +9,12 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
 use crate::gomod::SUITES;
+use crate::host::find_program;
 use crate::lock::FileLock;
 use crate::places::{Places, hex, is_root};
 use crate::process::{command, run, succeeds};
 use crate::progress::Progress;
-use crate::requirements::{Lack, Unmet, apt_install, find_program};
+use crate::requirements::{Lack, Unmet, apt_install};
 
 /// Programs and the Debian packages that have them.
 const PROGRAMS: [(&str, &str); 3] = [("curl", "curl"), ("node", "nodejs"), ("npm", "npm")];
@@ -45,8 +46,8 @@ pub async fn meet(progress: &Progress) -> Result<()> {
     }
     let names = packages.join(" ");
     if !(is_root() && find_program("apt-get").is_some()) {
-        let what = format!("the programs of the Debian packages {names}, which tests of tier 3 call functions with");
-        let how = format!("`sudo apt-get install {names}`, or what your system calls them");
+        let what = format!("the programs of the Debian packages {names}, HTTP clients of the tests of tier 3");
+        let how = format!("`sudo apt-get install {names}`, or the packages of your system");
         return Err(Unmet(vec![Lack { what, how }]).into());
     }
     let step = progress.step(&format!("Installing {names}"));
@@ -62,8 +63,8 @@ impl Clients {
     ///
     /// If pip, npm or go fails.
     pub async fn install(places: &Places, progress: &Progress) -> Result<Self> {
-        let python = python(places, progress).await.context("The Python clients cannot be installed")?;
-        let node_modules = node_modules(places, progress).await.context("The Node clients cannot be installed")?;
+        let python = python(places, progress).await.context("Cannot install the Python clients")?;
+        let node_modules = node_modules(places, progress).await.context("Cannot install the Node clients")?;
         let grpc = SUITES.build(places, &["grpc-client"], progress).await?.join("grpc-client");
         Ok(Self { python, node_modules, grpc })
     }
@@ -137,7 +138,7 @@ async fn node_modules(places: &Places, progress: &Progress) -> Result<PathBuf> {
         let mut npm = command("npm", ["ci", "--silent", "--ignore-scripts", "--prefix"]);
         npm.arg(&fresh).current_dir(&fresh);
         run(npm).await?;
-        std::fs::rename(&fresh, &folder).context("Cannot keep the Node clients")?;
+        std::fs::rename(&fresh, &folder).context("Cannot cache the Node clients")?;
         step.done();
     }
     Ok(modules)
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn other_requirements_are_another_folder() {
-        let places = Places { repo: "/r".into(), cache: "/c".into(), state: "/s".into() };
+        let places = Places { repo: "/r".into(), cache: "/c".into(), target: "/t".into(), state: "/s".into() };
         let folder = |parts: &[&[u8]]| cached(&places, "x", parts);
         assert_ne!(folder(&[b"a==1", b"3.11"]), folder(&[b"a==2", b"3.11"]));
         assert_ne!(folder(&[b"ab", b"c"]), folder(&[b"a", b"bc"]));

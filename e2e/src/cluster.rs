@@ -50,7 +50,7 @@ impl Cluster {
     pub fn load(places: &Places, name: &str) -> Result<Self> {
         let path = Self::path(places, name);
         let bytes = std::fs::read(&path)
-            .with_context(|| format!("There is no cluster `{name}` ({}): run `cargo e2e up`", path.display()))?;
+            .with_context(|| format!("Cluster `{name}` not found ({}): run `cargo e2e up`", path.display()))?;
         serde_json::from_slice(&bytes).with_context(|| format!("Cannot read {}", path.display()))
     }
 
@@ -91,7 +91,7 @@ impl Cluster {
 
     /// The process of a node's daemon on this machine, if the provider has one: for tests that stop it.
     pub fn daemon(&self, places: &Places, name: &str) -> Result<u32> {
-        let state = State::read(&places.cluster(&self.name))?.context("The cluster's state is gone")?;
+        let state = State::read(&places.cluster(&self.name))?.context("The cluster has no state file")?;
         let entry = state.process(name).with_context(|| format!("This provider runs no {name} on the host"))?;
         // What is recorded is nsenter, which waits for the daemon it has started in the node's namespaces.
         let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", entry.pid))?;

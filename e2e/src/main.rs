@@ -1,20 +1,25 @@
 //! `cargo e2e <verb>`: the one front door for people who work on Rouse.
 
+#[cfg(test)]
+mod docs;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use rouse_e2e::down::down;
+use rouse_e2e::plan::title;
 use rouse_e2e::progress::Progress;
 use rouse_e2e::requirements::Unmet;
 use rouse_e2e::test::{Run, Tier};
-use rouse_e2e::up::{Options, build_images, down, up};
+use rouse_e2e::up::{Options, build_images, up};
 use rouse_e2e::{Cluster, Places, Provider};
 
-/// sysexits' EX_UNAVAILABLE: the machine lacks something, nothing was done.
+/// sysexits' EX_UNAVAILABLE: a requirement is missing, and nothing was done.
 const EXIT_UNMET: u8 = 69;
 
-/// A real Kubernetes for Rouse: brings it up, tests on it, measures on it, takes it down.
+/// Development tool of Rouse: a real Kubernetes cluster to try, test and benchmark it on.
 #[derive(Debug, Parser)]
 #[command(name = "cargo e2e", version)]
 struct Cli {
@@ -24,38 +29,41 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Bring up a Kubernetes with an ingress and install Rouse. Does only what is missing.
+    /// Start a Kubernetes cluster with an ingress and install Rouse. Skips what exists already.
     Up {
         #[command(flatten)]
         which: Which,
-        /// Leave Rouse out: a bare cluster with its ingress.
+        /// Do not install Rouse, only the ingress.
         #[arg(long)]
         without_rouse: bool,
+        /// Build Rouse as a release does, with link-time optimization: several minutes more. Default: a quick build.
+        #[arg(long)]
+        release: bool,
     },
-    /// Remove every trace of the cluster.
+    /// Remove the cluster. A cluster that cannot be reached is reported and forgotten.
     Down {
         #[command(flatten)]
         which: Which,
     },
-    /// Bring up a cluster, apply examples/hello and call it: 0 → 1 → 0 → 1. Leaves the cluster up.
+    /// Start a cluster, apply examples/hello and send requests: 0 → 1 → 0 → 1 pods. Keeps the cluster.
     Demo {
         #[command(flatten)]
         which: Which,
     },
-    /// Run every test there is. Takes down the cluster again if it was not up before.
+    /// Run all tests. Removes the cluster afterwards unless it existed before.
     Test {
         #[command(flatten)]
         which: Which,
-        /// 1: pure; 2: API server; 3: end to end.
+        /// 1: code only; 2: API server and etcd; 3: a whole cluster.
         #[arg(long, default_value = "1,2,3")]
         tier: String,
-        /// Leave the cluster up.
+        /// Keep the cluster.
         #[arg(long)]
         keep: bool,
-        /// Run only tests with this in their name.
+        /// Run only tests whose name contains this.
         filter: Option<String>,
     },
-    /// Measure. Leaves the cluster up if a benchmark needs one.
+    /// Run benchmarks on release builds. Keeps the cluster if a benchmark needs one.
     Bench {
         #[command(flatten)]
         which: Which,
@@ -68,24 +76,24 @@ enum Verb {
         /// Compare only these in `hop`: direct, nginx, haproxy, envoy, activator.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
-        /// Write the figures into this file too.
+        /// Also write the results to this file, as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
     },
-    /// Simulate: the autoscaler's own decisions and those of others over a day of calls. Needs no cluster.
+    /// Simulate the autoscaler and its alternatives over a day of requests. Needs no cluster.
     #[command(disable_help_flag = true)]
     Sim {
-        /// What the simulator is told; `--help` says what it takes.
+        /// Arguments of the simulator; `cargo e2e sim --help` lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },
-    /// Write the files that are made from code.
+    /// Write the files that are generated from the code.
     Generate,
-    /// Compile and pack everything that `up` needs.
+    /// Build everything that `up` needs, as a release does.
     Images {
         #[command(flatten)]
         which: Which,
-        /// Copy the images' OCI archives into this folder.
+        /// Copy the images to this folder, as OCI archives.
         #[arg(long)]
         out: Option<PathBuf>,
     },
@@ -93,17 +101,17 @@ enum Verb {
 
 #[derive(Args, Debug)]
 struct Which {
-    /// Who makes the cluster. Default: who made it before; else kind where a Docker engine answers, else local.
+    /// Who creates the cluster. Default: the provider of the existing cluster, else kind if a Docker engine responds, else local.
     #[arg(long, value_enum, env = "ROUSE_E2E_PROVIDER")]
     provider: Option<Provider>,
-    /// The cluster's name. Default: this checkout's own.
+    /// Name of the cluster. Default: a name derived from the path of this checkout.
     #[arg(long, env = "ROUSE_E2E_NAME")]
     name: Option<String>,
 }
 
 impl Which {
-    fn options(self, without_rouse: bool) -> Options {
-        Options { name: self.name, provider: self.provider, without_rouse, suites: false }
+    fn options(self) -> Options {
+        Options { name: self.name, provider: self.provider, ..Options::default() }
     }
 }
 
@@ -122,37 +130,38 @@ async fn run(verb: Verb) -> Result<()> {
     let places = Places::discover()?;
     let progress = Progress::default();
     match verb {
-        Verb::Up { which, without_rouse } => {
-            let cluster = up(&places, &which.options(without_rouse), &progress).await?;
+        Verb::Up { which, without_rouse, release } => {
+            let options = Options { without_rouse, release, ..which.options() };
+            let cluster = up(&places, &options, &progress).await?;
             eprint!("\n{}", progress.table());
             print_cluster(&cluster);
         }
         Verb::Down { which } => {
-            let found = down(&places, &which.options(false), &progress).await?;
-            eprintln!("{}", if found { "The cluster is gone." } else { "There is no such cluster." });
+            let found = down(&places, &which.options(), &progress).await?;
+            eprintln!("{}", if found { "The cluster was removed." } else { "No such cluster." });
         }
         Verb::Demo { which } => {
-            let cluster = up(&places, &which.options(false), &progress).await?;
+            let options = Options { demo: true, ..which.options() };
+            let cluster = up(&places, &options, &progress).await?;
+            progress.announce(title::DEMO);
             rouse_e2e::demo::demo(&cluster, &places).await?;
         }
         Verb::Test { which, tier, keep, filter } => {
             let tiers = Tier::parse_list(&tier)?;
             let run = Run { tiers, keep, filter };
-            let count = rouse_e2e::test::test(&places, &which.options(false), &run, &progress).await?;
+            let count = rouse_e2e::test::test(&places, &which.options(), &run, &progress).await?;
             println!("\n{count}");
             anyhow::ensure!(count.failed == 0, "{} tests failed", count.failed);
-            anyhow::ensure!(count.passed > 0, "no test has that in its name");
+            anyhow::ensure!(count.passed > 0, "no test name contains the filter");
         }
         Verb::Bench { which, names, rounds, only, json } => {
             let wanted = rouse_e2e::bench::Wanted { names, rounds, only };
-            rouse_e2e::bench::bench(&places, &which.options(false), &wanted, json.as_deref(), &progress).await?;
+            // A quick build on a running cluster is replaced: its images have other tags.
+            let options = Options { release: true, ..which.options() };
+            rouse_e2e::bench::bench(&places, &options, &wanted, json.as_deref(), &progress).await?;
         }
         Verb::Sim { arguments } => rouse_e2e::sim::sim(&places, arguments).await?,
-        Verb::Generate => {
-            for file in rouse_e2e::generate::generate(&places.repo)? {
-                println!("wrote {file}");
-            }
-        }
+        Verb::Generate => rouse_e2e::generate::generate(&places.repo)?,
         Verb::Images { which, out } => {
             let provider = match which.provider {
                 Some(provider) => provider,
@@ -167,7 +176,7 @@ async fn run(verb: Verb) -> Result<()> {
 }
 
 fn print_cluster(cluster: &Cluster) {
-    println!("\nThe cluster `{}` is up; its ingress is http://{}", cluster.name, cluster.ingress);
+    println!("\nThe cluster `{}` is up. Ingress: http://{}", cluster.name, cluster.ingress);
     println!("  export KUBECONFIG={}", cluster.kubeconfig.display());
     println!("  {} get pods --all-namespaces", cluster.kubectl.display());
 }

@@ -15,13 +15,15 @@ pub struct Places {
     pub repo: PathBuf,
     /// What was built and may be used again by every clone on this machine.
     pub cache: PathBuf,
+    /// Cargo's output for images and benchmarks. It belongs to this checkout: cargo would take another one's crates for its own.
+    pub target: PathBuf,
     /// One folder per cluster that is up, removed by `down`.
     pub state: PathBuf,
 }
 
 impl Places {
     /// Finds the folders: `ROUSE_E2E_CACHE` and `ROUSE_E2E_STATE` if set, else below `/var` for root and below the home
-    /// folder for others.
+    /// folder for others; `ROUSE_E2E_TARGET` if set, else `target` in the checkout.
     pub fn discover() -> Result<Self> {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
         let repo = manifest.parent().context("The crate has no parent folder")?.canonicalize()?;
@@ -32,7 +34,12 @@ impl Places {
             (home.join(".cache/rouse-e2e"), home.join(".local/state/rouse-e2e"))
         };
         let from_env = |name: &str, default| std::env::var_os(name).map_or(default, PathBuf::from);
-        Ok(Self { repo, cache: from_env("ROUSE_E2E_CACHE", cache), state: from_env("ROUSE_E2E_STATE", state) })
+        Ok(Self {
+            cache: from_env("ROUSE_E2E_CACHE", cache),
+            target: from_env("ROUSE_E2E_TARGET", repo.join("target")),
+            state: from_env("ROUSE_E2E_STATE", state),
+            repo,
+        })
     }
 
     /// The folder of one cluster.
@@ -53,9 +60,7 @@ pub fn check_name(name: &str) -> Result<()> {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     let mut chars = name.chars();
     if name.len() > LONGEST_NAME || !name.chars().all(good) || !edge(chars.next()) || !edge(name.chars().last()) {
-        bail!(
-            "The cluster name `{name}` will not do: use up to {LONGEST_NAME} of a-z, 0-9 and -, with no - at either end"
-        );
+        bail!("Invalid cluster name `{name}`: use up to {LONGEST_NAME} of a-z, 0-9 and -, with no - at either end");
     }
     Ok(())
 }
@@ -79,7 +84,7 @@ mod tests {
     use super::*;
 
     fn places(repo: &str) -> Places {
-        Places { repo: repo.into(), cache: "/c".into(), state: "/s".into() }
+        Places { repo: repo.into(), cache: "/c".into(), target: "/t".into(), state: "/s".into() }
     }
 
     #[test]

@@ -59,7 +59,7 @@ where
             return Ok(found);
         }
         if Instant::now() >= deadline {
-            bail!("{what}: not within {} s", limit.as_secs());
+            bail!("{what}: timed out after {} s", limit.as_secs());
         }
         tokio::time::sleep(POLL).await;
     }

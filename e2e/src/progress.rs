@@ -1,4 +1,4 @@
-//! What a person sees while something takes long: one line that changes on a terminal, a line now and then elsewhere.
+//! Progress of a run on stderr: one line that changes on a terminal, a line every 15 s in a log.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::plan::{Outlook, Plan, about};
+
 /// How often the line on a terminal is written anew.
 const TERMINAL_TICK: Duration = Duration::from_millis(200);
 /// How often a log gets a line.
@@ -16,6 +18,7 @@ const LOG_TICK: Duration = Duration::from_secs(15);
 /// The steps of one run, with the time that each took.
 #[derive(Debug, Default)]
 pub struct Progress {
+    plan: Mutex<Plan>,
     taken: Mutex<Vec<(String, Duration)>>,
 }
 
@@ -24,6 +27,7 @@ pub struct Progress {
 pub struct Step<'a> {
     progress: &'a Progress,
     title: String,
+    label: String,
     detail: Arc<Mutex<String>>,
     began: Instant,
     ticker: JoinHandle<()>,
@@ -31,12 +35,34 @@ pub struct Step<'a> {
 }
 
 impl Progress {
+    /// Shows the plan. The steps in it have numbers and an estimate from now on.
+    pub fn begin(&self, plan: Plan) {
+        eprint!("{}", plan.summary());
+        *self.plan.lock() = plan;
+    }
+
     /// Begins a step. One at a time: the steps share a line on the terminal.
     pub fn step(&self, title: &str) -> Step<'_> {
         let detail = Arc::new(Mutex::new(String::new()));
         let began = Instant::now();
-        let ticker = tokio::spawn(tick(title.to_owned(), Arc::clone(&detail), began));
-        Step { progress: self, title: title.to_owned(), detail, began, ticker, finished: false }
+        let outlook = self.outlook(title);
+        if !std::io::stderr().is_terminal() && outlook.is_some_and(|outlook| outlook.estimate >= LOG_TICK) {
+            self.announce(title);
+        }
+        let label = label(title, outlook);
+        let ticker = tokio::spawn(tick(label.clone(), outlook, Arc::clone(&detail), began));
+        Step { progress: self, title: title.to_owned(), label, detail, began, ticker, finished: false }
+    }
+
+    /// Shows that a step begins which shows its own progress.
+    pub fn announce(&self, title: &str) {
+        let outlook = self.outlook(title);
+        let estimate = outlook.map_or_else(String::new, |outlook| format!(" ({})", about(outlook.estimate)));
+        eprintln!("  {}{estimate}", label(title, outlook));
+    }
+
+    fn outlook(&self, title: &str) -> Option<Outlook> {
+        self.plan.lock().outlook(title, &self.taken.lock())
     }
 
     /// The steps that are done and their times, in order; empty if nothing had to be done.
@@ -49,7 +75,7 @@ impl Progress {
         let total: Duration = taken.iter().map(|(_, time)| *time).sum();
         let line = |title: &str, time: Duration| format!("  {title:<width$}  {:>7}\n", human(time));
         let mut table: String = taken.iter().map(|(title, time)| line(title, *time)).collect();
-        table.push_str(&line("together", total));
+        table.push_str(&line("total", total));
         table
     }
 }
@@ -71,7 +97,7 @@ impl Step<'_> {
         self.finished = true;
         let took = self.began.elapsed();
         clear_line();
-        eprintln!("  ✓ {} ({})", self.title, human(took));
+        eprintln!("  ✓ {} ({})", self.label, human(took));
         self.progress.taken.lock().push((self.title.clone(), took));
     }
 }
@@ -81,7 +107,7 @@ impl Drop for Step<'_> {
         self.ticker.abort();
         if !self.finished {
             clear_line();
-            eprintln!("  ✗ {} ({})", self.title, human(self.began.elapsed()));
+            eprintln!("  ✗ {} ({})", self.label, human(self.began.elapsed()));
         }
     }
 }
@@ -92,19 +118,35 @@ pub fn note(text: &str) {
     eprintln!("    {text}");
 }
 
-async fn tick(title: String, detail: Arc<Mutex<String>>, began: Instant) {
+/// `step 4 of 9: Compiling Kubernetes`, or the title alone if it is not planned.
+fn label(title: &str, outlook: Option<Outlook>) -> String {
+    match outlook {
+        Some(outlook) => format!("step {} of {}: {title}", outlook.number, outlook.count),
+        None => title.to_owned(),
+    }
+}
+
+/// `1 m 00 s, about 12 min left`.
+fn times(outlook: Option<Outlook>, elapsed: Duration) -> String {
+    match outlook {
+        Some(outlook) => format!("{}, {} left", human(elapsed), about(outlook.left(elapsed))),
+        None => human(elapsed),
+    }
+}
+
+async fn tick(label: String, outlook: Option<Outlook>, detail: Arc<Mutex<String>>, began: Instant) {
     let terminal = std::io::stderr().is_terminal();
     let every = if terminal { TERMINAL_TICK } else { LOG_TICK };
     loop {
         tokio::time::sleep(every).await;
         let detail = detail.lock().clone();
         let separator = if detail.is_empty() { "" } else { ": " };
-        let line = format!("  … {title}{separator}{detail} ({})", human(began.elapsed()));
+        let line = format!("  … {label}{separator}{detail} ({})", times(outlook, began.elapsed()));
         if terminal {
             let short: String = line.chars().take(columns()).collect();
             eprint!("\r\x1b[K{short}");
             if std::io::stderr().flush().is_err() {
-                // The terminal has gone; the work goes on.
+                // The terminal was closed; the work continues.
                 return;
             }
         } else {
@@ -152,12 +194,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_planned_step_has_its_number_and_the_time_left() {
+        let progress = Progress::default();
+        let mut plan = Plan::default();
+        plan.always("first", 60);
+        plan.always("second", 120);
+        *progress.plan.lock() = plan;
+        let outlook = progress.outlook("first");
+        assert_eq!(label("first", outlook), "step 1 of 2: first");
+        assert_eq!(times(outlook, Duration::from_secs(10)), "10.0 s, about 3 min left");
+        assert_eq!(label("else", progress.outlook("else")), "else");
+        assert_eq!(times(None, Duration::from_secs(10)), "10.0 s");
+    }
+
+    #[tokio::test]
     async fn the_table_holds_what_was_done_and_not_what_failed() {
         let progress = Progress::default();
         progress.step("first").done();
         drop(progress.step("second"));
         let table = progress.table();
-        assert!(table.contains("first") && table.contains("together"), "{table}");
+        assert!(table.contains("first") && table.contains("total"), "{table}");
         assert!(!table.contains("second"), "{table}");
     }
 }

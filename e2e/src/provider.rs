@@ -10,22 +10,32 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// Who makes the cluster.
+/// Who creates the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
-    /// Kubernetes' own programs in a network namespace of this machine; needs root, no Docker.
+    /// Kubernetes in a network namespace of this machine; needs root, no Docker.
     Local,
     /// Kubernetes in Docker, by the `kind` tool.
     Kind,
-    /// The cluster of the user's kubeconfig, which is neither made nor removed.
+    /// The cluster of your kubeconfig, which is neither created nor removed.
     Current,
 }
 
 impl Provider {
     /// kind where a Docker engine answers, else local.
     pub async fn default_here() -> Self {
-        if crate::requirements::docker_answers().await { Self::Kind } else { Self::Local }
+        if crate::host::docker_responds().await { Self::Kind } else { Self::Local }
+    }
+}
+
+impl std::fmt::Display for Provider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Local => "local",
+            Self::Kind => "kind",
+            Self::Current => "current",
+        })
     }
 }
 

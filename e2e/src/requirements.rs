@@ -3,19 +3,17 @@
 //! [`Facts::gather`] looks, [`decide`] (pure) compares, [`meet`] installs what `apt` can bring and names the rest.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use crate::host::{cni_folder, docker_responds};
 use crate::places::{Places, is_root};
 use crate::process::{command, run, succeeds};
 use crate::progress::{Progress, note};
 use crate::provider::Provider;
 
-/// Where distributions put the CNI plugins.
-const CNI_FOLDERS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
-/// The plugins that a node's pod network is made of.
-const CNI_PLUGINS: [&str; 4] = ["ptp", "host-local", "portmap", "loopback"];
+pub use crate::host::find_program;
 
 /// What was found on the machine.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +24,7 @@ pub struct Facts {
     pub go: Option<(u32, u32)>,
     /// The version of Go that the lock files ask for.
     pub go_wanted: (u32, u32),
-    /// A Docker engine answers.
+    /// A Docker engine responds.
     pub docker: bool,
     /// `apt-get` is there, so packages can be installed when root.
     pub apt: bool,
@@ -88,7 +86,7 @@ impl std::error::Error for Unmet {}
 
 impl fmt::Display for Unmet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "This machine lacks what is needed:")?;
+        write!(f, "Missing requirements:")?;
         for lack in &self.0 {
             write!(f, "\n  - {}: {}", lack.what, lack.how)?;
         }
@@ -105,28 +103,27 @@ pub fn decide(facts: &Facts, provider: Provider) -> Plan {
     match facts.go {
         None if provider != Provider::Current => lack("Go".to_owned(), get_go),
         Some(there) if there < facts.go_wanted && provider != Provider::Current => {
-            lack(format!("Go {major}.{minor} (there is {}.{})", there.0, there.1), get_go);
+            lack(format!("Go {major}.{minor} (found {}.{})", there.0, there.1), get_go);
         }
         _ => {}
     }
     let local = provider == Provider::Local;
     if local && !facts.root {
-        let how = "the local provider makes network namespaces and runs containers: run as root (for example \
+        let how = "the local provider creates network namespaces and runs containers: run as root (for example \
                    `sudo -E env PATH=$PATH cargo e2e …`), or start a Docker engine and use `--provider kind`";
         lack("root".to_owned(), how.to_owned());
     }
     if local && facts.state_on_overlay {
-        let how =
-            "containers need another file system than overlayfs: set ROUSE_E2E_STATE to a folder on a disk or a volume";
-        lack("a place for containers".to_owned(), how.to_owned());
+        let how = "containers cannot run on overlayfs: set ROUSE_E2E_STATE to a folder on a disk or a volume";
+        lack("a file system for containers".to_owned(), how.to_owned());
     }
     if provider == Provider::Kind && !facts.docker {
-        let how = "`docker info` gives no answer: start Docker (https://docs.docker.com/engine/install), set DOCKER_HOST, or \
+        let how = "`docker info` fails: start Docker (https://docs.docker.com/engine/install), set DOCKER_HOST, or \
                    use `--provider local` as root";
         lack("a Docker engine".to_owned(), how.to_owned());
     }
     for variable in &facts.unset {
-        lack((*variable).to_owned(), format!("set it, `--provider current` cannot know it: {}", meaning(variable)));
+        lack((*variable).to_owned(), format!("set it to {}", meaning(variable)));
     }
     let packages = packages(facts, provider);
     if facts.root && facts.apt {
@@ -135,7 +132,7 @@ pub fn decide(facts: &Facts, provider: Provider) -> Plan {
         let names = packages.join(" ");
         lack(
             format!("the programs of the Debian packages {names}"),
-            format!("`sudo apt-get install {names}`, or what your system calls them"),
+            format!("`sudo apt-get install {names}`, or the packages of your system"),
         );
     }
     plan
@@ -144,7 +141,7 @@ pub fn decide(facts: &Facts, provider: Provider) -> Plan {
 fn meaning(variable: &str) -> &'static str {
     match variable {
         "ROUSE_E2E_REGISTRY" => "the registry and path that the cluster pulls Rouse's images from",
-        _ => "the host:port on which the cluster's ingress answers",
+        _ => "the host:port of the cluster's ingress",
     }
 }
 
@@ -185,7 +182,7 @@ impl Facts {
             root: is_root(),
             go: run(command("go", ["env", "GOVERSION"])).await.ok().and_then(|version| go_version(&version)),
             go_wanted: go_wanted(places)?,
-            docker: docker_answers().await,
+            docker: docker_responds().await,
             apt: on_path("apt-get"),
             missing_programs: PROGRAMS.iter().map(|p| p.0).filter(|program| !on_path(program)).collect(),
             no_seccomp: !header("seccomp.h"),
@@ -198,46 +195,39 @@ impl Facts {
     }
 }
 
-/// Whether a Docker engine answers.
-pub async fn docker_answers() -> bool {
-    // An engine on another machine that is gone would keep the program waiting for minutes.
-    let limit = std::time::Duration::from_secs(10);
-    tokio::time::timeout(limit, succeeds(command("docker", ["info"]))).await.unwrap_or(false)
-}
-
 /// Why the network of a pod cannot be made slow from here, if it cannot: that is done in the pod's network namespace.
 pub fn no_slow_network(provider: Provider) -> Option<&'static str> {
     if provider == Provider::Current {
-        return Some("the pods of a cluster that is not made here run elsewhere");
+        return Some("the pods of an external cluster run on other machines");
     }
     if !is_root() {
-        return Some("it needs root to enter the network of a pod");
+        return Some("root is needed to enter the network namespace of a pod");
     }
     (!Path::new("/dev/net/tun").exists() || find_program("python3").is_none())
-        .then_some("it needs python3 and /dev/net/tun where the kernel has no netem")
+        .then_some("python3 and /dev/net/tun are needed where the kernel has no netem")
 }
 
-/// The folder with the CNI plugins.
-pub fn cni_folder() -> Option<&'static Path> {
-    CNI_FOLDERS.iter().map(Path::new).find(|folder| CNI_PLUGINS.iter().all(|plugin| folder.join(plugin).exists()))
-}
-
-/// Looks for a program on PATH and, because not every root has them there, in the sbin folders.
-pub fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(sbin).map(|folder| folder.join(name)).find(|program| program.is_file())
-}
-
-/// Installs what can be installed; an [`Unmet`] error if something else is missing.
-pub async fn meet(places: &Places, provider: Provider, progress: &Progress) -> Result<()> {
+/// The Debian packages that have to be installed; an [`Unmet`] error if something else is missing.
+pub async fn check(places: &Places, provider: Provider) -> Result<Vec<&'static str>> {
     let plan = decide(&Facts::gather(places, provider).await?, provider);
-    if !plan.lacking.is_empty() {
-        return Err(Unmet(plan.lacking).into());
-    }
-    if !plan.install.is_empty() {
-        let step = progress.step(&format!("Installing {}", plan.install.join(", ")));
-        apt_install(&plan.install).await?;
+    if plan.lacking.is_empty() { Ok(plan.install) } else { Err(Unmet(plan.lacking).into()) }
+}
+
+/// The title of the step that installs packages.
+pub fn install_title(packages: &[&str]) -> String {
+    format!("Installing {}", packages.join(", "))
+}
+
+/// Installs what [`check`] has found.
+pub async fn install(
+    places: &Places,
+    provider: Provider,
+    packages: &[&'static str],
+    progress: &Progress,
+) -> Result<()> {
+    if !packages.is_empty() {
+        let step = progress.step(&install_title(packages));
+        apt_install(packages).await?;
         step.done();
         let left = decide(&Facts::gather(places, provider).await?, provider);
         if !left.install.is_empty() {
@@ -245,6 +235,11 @@ pub async fn meet(places: &Places, provider: Provider, progress: &Progress) -> R
         }
     }
     Ok(())
+}
+
+/// Checks and installs.
+pub async fn meet(places: &Places, provider: Provider, progress: &Progress) -> Result<()> {
+    install(places, provider, &check(places, provider).await?, progress).await
 }
 
 /// An [`Unmet`] error unless there is the Go that compiles an API server, which is all that the tests of tier 2 need.
@@ -266,7 +261,7 @@ pub async fn meet_programs(wanted: &[(&str, &'static str)], progress: &Progress)
     }
     let names = missing.join(" ");
     if !is_root() || find_program("apt-get").is_none() {
-        let how = format!("`sudo apt-get install {names}`, or what your system calls them");
+        let how = format!("`sudo apt-get install {names}`, or the packages of your system");
         return Err(Unmet(vec![Lack { what: format!("the programs of the Debian packages {names}"), how }]).into());
     }
     let step = progress.step(&format!("Installing {names}"));
@@ -284,7 +279,7 @@ pub(crate) async fn apt_install(packages: &[&str]) -> Result<()> {
     // The package lists may be absent or old: fetch them only then, it is slow.
     if install().await.is_err() {
         run(command("apt-get", ["update", "-q"])).await?;
-        install().await.context("The packages cannot be installed")?;
+        install().await.context("Cannot install the packages")?;
     }
     Ok(())
 }
@@ -337,7 +332,7 @@ mod tests {
         let none = decide(&Facts { go: None, ..complete() }, Provider::Local);
         assert!(named(&none).contains("go.dev/dl"));
         let old = decide(&Facts { go: Some((1, 25)), ..complete() }, Provider::Kind);
-        assert!(named(&old).contains("there is 1.25"), "{}", named(&old));
+        assert!(named(&old).contains("found 1.25"), "{}", named(&old));
         assert_eq!(decide(&Facts { go: None, ..complete() }, Provider::Current), Plan::default());
     }
 

@@ -73,6 +73,11 @@ impl State {
         std::fs::rename(&fresh, &path).with_context(|| format!("Cannot write {}", path.display()))
     }
 
+    /// Whether the node was ready once and its processes on this machine, if it has any, are alive.
+    pub fn seems_up(&self) -> bool {
+        self.complete && self.processes.iter().all(Process::is_alive)
+    }
+
     /// The process with this name.
     pub fn process(&self, name: &str) -> Option<&Process> {
         self.processes.iter().find(|process| process.name == name)

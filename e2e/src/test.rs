@@ -3,17 +3,21 @@
 use std::{collections::BTreeSet, process::Stdio};
 
 use anyhow::{Context as _, Result, bail};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    time::Instant,
+};
 
 use crate::{
     Places,
     api_server::ApiServer,
     clients::{self, Clients},
+    down::down,
     gomod::CLUSTER,
     process::command,
-    progress::{Progress, note},
+    progress::{Progress, human, note},
     requirements,
-    up::{Options, down, prepare, up},
+    up::{Options, prepare, up},
 };
 
 /// What a tier is run against.
@@ -39,7 +43,7 @@ impl Tier {
                 "1" => Ok(Self::One),
                 "2" => Ok(Self::Two),
                 "3" => Ok(Self::Three),
-                other => bail!("`{other}` is no tier: --tier takes 1, 2 and 3 with commas between"),
+                other => bail!("Invalid tier `{other}`: use 1, 2 and 3, separated by commas"),
             })
             .collect()
     }
@@ -90,7 +94,7 @@ const SLOW_NETWORK: &str = "network::";
 ///
 /// If something does not compile, or a server or the cluster does not come up. A failed test is counted, and no error.
 pub async fn test(places: &Places, options: &Options, run: &Run, progress: &Progress) -> Result<Count> {
-    // What is missing is said before anything is done.
+    // A missing requirement is reported before anything is done.
     let mut was_up = false;
     if run.tiers.contains(&Tier::Three) {
         was_up = prepare(places, options, progress).await?;
@@ -106,24 +110,31 @@ pub async fn test(places: &Places, options: &Options, run: &Run, progress: &Prog
         args
     };
     if run.tiers.contains(&Tier::One) {
-        eprintln!("\n=== tier 1: nothing but code");
-        count.add(cargo_test(&with_filter(&["--workspace"]), &[]).await?);
+        eprintln!("\n=== tier 1: code only");
+        let began = Instant::now();
+        let tier = cargo_test(&with_filter(&["--workspace"]), &[]).await?;
+        count.add(tier);
+        report(1, tier, began);
     }
     if run.tiers.contains(&Tier::Two) {
-        eprintln!("\n=== tier 2: a real API server");
-        let bin = CLUSTER.build(places, &CLUSTER.all(), progress).await?;
+        eprintln!("\n=== tier 2: API server and etcd");
+        let began = Instant::now();
+        let bin = CLUSTER.build(places, &["kube-apiserver", "etcd", "kubectl"], progress).await?;
         let server = ApiServer::start(&bin).await?;
         let kubeconfig = server.kubeconfig.display().to_string();
         let args = with_filter(&["--workspace", "--test", "api_server"]);
-        count.add(cargo_test(&args, &[("ROUSE_TEST_KUBECONFIG", &kubeconfig)]).await?);
+        let tier = cargo_test(&args, &[("ROUSE_TEST_KUBECONFIG", &kubeconfig)]).await?;
+        count.add(tier);
+        report(2, tier, began);
     }
     if run.tiers.contains(&Tier::Three) {
-        eprintln!("\n=== tier 3: a whole Kubernetes");
+        eprintln!("\n=== tier 3: a whole cluster");
+        let began = Instant::now();
         let cluster = up(places, &Options { suites: true, ..options.clone() }, progress).await?;
         let tools = Clients::install(places, progress).await?.environment();
         let mut args = with_filter(&["--workspace", "--test", "cluster"]);
         if let Some(why) = requirements::no_slow_network(cluster.provider) {
-            note(&format!("The tests of a slow network ({SLOW_NETWORK}) are skipped: {why}"));
+            note(&format!("Skipping the tests of slow networks ({SLOW_NETWORK}): {why}"));
             if run.filter.is_none() {
                 args.push("--".to_owned());
             }
@@ -133,14 +144,20 @@ pub async fn test(places: &Places, options: &Options, run: &Run, progress: &Prog
         let mut env = vec![("ROUSE_E2E_NAME", cluster.name.as_str())];
         env.extend(tools.iter().map(|(name, value)| (*name, value.as_str())));
         let result = cargo_test(&args, &env).await;
-        // A failure is looked into on the cluster, so it stays; CI has nobody who looks.
+        // Failures are debugged on the cluster, so it stays, except in CI.
         let failed = result.as_ref().is_ok_and(|c| c.failed > 0) && std::env::var_os("CI").is_none();
         if !was_up && !run.keep && !failed {
             down(places, &Options { name: Some(cluster.name), ..options.clone() }, progress).await?;
         }
-        count.add(result?);
+        let tier = result?;
+        count.add(tier);
+        report(3, tier, began);
     }
     Ok(count)
+}
+
+fn report(tier: u8, count: Count, began: Instant) {
+    eprintln!("\n=== tier {tier}: {count} in {}", human(began.elapsed()));
 }
 
 /// Runs `cargo test` with `args`, shows what it prints, and counts.
@@ -149,13 +166,13 @@ pub async fn test(places: &Places, options: &Options, run: &Run, progress: &Prog
 ///
 /// If cargo cannot be run, or fails without a failed test, as when something does not compile.
 async fn cargo_test(args: &[String], env: &[(&str, &str)]) -> Result<Count> {
-    // The toolchain that runs this is named in the environment; the one that is to be used is the checkout's.
+    // `cargo e2e` names its toolchain in the environment.
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    // All that fails is told, not only what is first.
+    // Report all failures, not only the first.
     let mut test = command(cargo, ["test", "--no-fail-fast"]);
     test.args(args).envs(env.iter().copied()).stdout(Stdio::piped());
     test.current_dir(Places::discover()?.repo);
-    let mut child = test.spawn().context("cannot run cargo")?;
+    let mut child = test.spawn().context("Cannot run cargo")?;
     let mut lines = BufReader::new(child.stdout.take().context("cargo has no output")?).lines();
     let mut count = Count::default();
     while let Some(line) = lines.next_line().await? {
@@ -166,7 +183,7 @@ async fn cargo_test(args: &[String], env: &[(&str, &str)]) -> Result<Count> {
     }
     let status = child.wait().await?;
     if !status.success() && count.failed == 0 {
-        bail!("cargo test {} failed ({status}) before a test did", args.join(" "));
+        bail!("cargo test {} failed ({status}) without a failed test", args.join(" "));
     }
     Ok(count)
 }

@@ -6,15 +6,17 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::addons;
 use crate::cluster::Cluster;
+use crate::forecast::{Facts, forecast};
 use crate::gomod::HELM;
-use crate::images::{self, Archive};
-use crate::install::{self, NAMESPACE, RELEASE};
+use crate::host::{docker_responds, find_program};
+use crate::images::{self, Archive, Profile};
+use crate::install;
 use crate::lock::FileLock;
 use crate::places::{Places, check_name};
-use crate::process::run;
+use crate::plan::title;
 use crate::progress::{Progress, note};
 use crate::provider::{Node, Provider, current, kind, local};
-use crate::requirements::{self, find_program};
+use crate::requirements::{self, Lack, Unmet};
 use crate::state::State;
 
 /// The domain below which functions of a test cluster answer.
@@ -33,13 +35,22 @@ pub struct Options {
     pub without_rouse: bool,
     /// Bring the images of the outside suites too, which only the tests need.
     pub suites: bool,
+    /// Build Rouse as a release does; else as quick as possible.
+    pub release: bool,
+    /// The demo follows, as one more step.
+    pub demo: bool,
 }
 
 impl Options {
-    fn name(&self, places: &Places) -> Result<String> {
+    pub(crate) fn name(&self, places: &Places) -> Result<String> {
         let name = self.name.clone().unwrap_or_else(|| places.default_name());
         check_name(&name)?;
         Ok(name)
+    }
+
+    /// A cluster that pulls from a registry gets the release builds that `cargo e2e images` has written for it.
+    fn profile(&self, provider: Provider) -> Profile {
+        if self.release || provider == Provider::Current { Profile::Release } else { Profile::Quick }
     }
 }
 
@@ -106,7 +117,11 @@ impl Built {
             Provider::Current => current::registry()?,
             Provider::Local | Provider::Kind => LOCAL_PREFIX.to_owned(),
         };
-        let mut ours = if options.without_rouse { Vec::new() } else { images::ours(places, &prefix, progress).await? };
+        let mut ours = if options.without_rouse {
+            Vec::new()
+        } else {
+            images::ours(places, &prefix, options.profile(provider), progress).await?
+        };
         if options.suites {
             ours.push(images::suites(places, &prefix, progress).await?);
         }
@@ -127,8 +142,18 @@ impl Built {
 pub async fn up(places: &Places, options: &Options, progress: &Progress) -> Result<Cluster> {
     let name = options.name(places)?;
     let folder = places.cluster(&name);
-    let provider = provider(&folder, options).await?;
-    requirements::meet(places, provider, progress).await?;
+    let provider = provider(&name, &folder, options).await?;
+    let packages = requirements::check(places, provider).await?;
+    let facts = Facts {
+        provider,
+        packages: &packages,
+        running: State::read(&folder)?.is_some_and(|state| state.seems_up()),
+        profile: (!options.without_rouse).then(|| options.profile(provider)),
+        suites: options.suites,
+        demo: options.demo,
+    };
+    progress.begin(forecast(places, &facts).await?);
+    requirements::install(places, provider, &packages, progress).await?;
     let built = Built::build(places, provider, options, progress).await?;
 
     let _lock = FileLock::acquire(&lock_path(places, &name)).await?;
@@ -166,28 +191,44 @@ pub async fn up(places: &Places, options: &Options, progress: &Progress) -> Resu
     Ok(cluster)
 }
 
-/// Who makes the cluster: whom the caller names, who made it, or who can.
-async fn provider(folder: &Path, options: &Options) -> Result<Provider> {
-    let before = State::read(folder)?.map(|state| state.provider);
-    match (options.provider, before) {
-        (Some(wanted), Some(before)) if wanted != before => {
-            bail!(
-                "There is a cluster of that name by another provider ({before:?}): choose another --name, or run `cargo e2e down`"
-            )
+/// The provider of the cluster: the recorded one, else the wanted one, else the machine's default.
+async fn provider(name: &str, folder: &Path, options: &Options) -> Result<Provider> {
+    match State::read(folder)?.map(|state| state.provider) {
+        Some(recorded) => {
+            let docker = recorded != Provider::Kind || docker_responds().await;
+            recorded_provider(name, recorded, options.provider, docker)
         }
-        (Some(provider), _) | (None, Some(provider)) => Ok(provider),
-        (None, None) => Ok(Provider::default_here().await),
+        None => match options.provider {
+            Some(wanted) => Ok(wanted),
+            None => Ok(Provider::default_here().await),
+        },
     }
 }
 
-fn lock_path(places: &Places, name: &str) -> PathBuf {
+/// Checks that the recorded cluster is of the wanted provider and that its Docker engine responds. `down` helps in either case.
+fn recorded_provider(name: &str, recorded: Provider, wanted: Option<Provider>, docker: bool) -> Result<Provider> {
+    let down = format!("run `cargo e2e down --name {name}`");
+    match wanted {
+        Some(wanted) if wanted != recorded => bail!(
+            "The cluster `{name}` was created by the provider {recorded}, not {wanted}: {down} to remove it, or choose another --name"
+        ),
+        _ if !docker => {
+            let how = format!("start Docker, or {down} to forget the cluster; `up` then creates a new one");
+            Err(Unmet(vec![Lack { what: format!("the Docker engine that runs the cluster `{name}`"), how }]).into())
+        }
+        _ => Ok(recorded),
+    }
+}
+
+pub(crate) fn lock_path(places: &Places, name: &str) -> PathBuf {
     places.state.join(format!(".{name}.lock"))
 }
 
 /// Installs what `up` would need, or says what it lacks, and does nothing else. Tells whether the cluster is up already.
 pub async fn prepare(places: &Places, options: &Options, progress: &Progress) -> Result<bool> {
-    let folder = places.cluster(&options.name(places)?);
-    requirements::meet(places, provider(&folder, options).await?, progress).await?;
+    let name = options.name(places)?;
+    let folder = places.cluster(&name);
+    requirements::meet(places, provider(&name, &folder, options).await?, progress).await?;
     Ok(State::read(&folder)?.is_some_and(|state| state.complete))
 }
 
@@ -195,7 +236,7 @@ pub async fn prepare(places: &Places, options: &Options, progress: &Progress) ->
 async fn node(places: &Places, name: &str, built: &Built, state: &mut State, progress: &Progress) -> Result<Node> {
     let swept = |anything: bool| {
         if anything {
-            note("Removed what was left of an earlier run");
+            note("Removed the remains of an earlier run");
         }
     };
     match &built.programs {
@@ -226,46 +267,14 @@ async fn load(places: &Places, name: &str, built: &Built, state: &mut State, pro
     if missing.is_empty() {
         return Ok(());
     }
-    let step = progress.step("Loading images");
+    let step = progress.step(title::LOAD);
     built.programs.load(places, name, &missing).await?;
-    state.loaded.extend(missing.iter().map(Archive::key));
+    for archive in &missing {
+        archive.record(&mut state.loaded);
+    }
     state.write(&places.cluster(name))?;
     step.done();
     Ok(())
-}
-
-/// Removes every trace of the cluster. Gives whether there was anything.
-pub async fn down(places: &Places, options: &Options, progress: &Progress) -> Result<bool> {
-    let name = options.name(places)?;
-    let folder = places.cluster(&name);
-    let lock = FileLock::acquire(&lock_path(places, &name)).await?;
-    let state = State::read(&folder)?;
-    let provider = options.provider.or_else(|| state.as_ref().map(|state| state.provider));
-    let found = match provider {
-        Some(Provider::Kind) => {
-            let programs = kind::Programs::build(places, progress).await?;
-            kind::sweep(places, &name, &programs).await?
-        }
-        Some(Provider::Current) => leave(places, &name).await?,
-        // Without a state there can still be what a killed run of the local provider has left.
-        Some(Provider::Local) | None => local::sweep(places, &name).await?,
-    };
-    drop(lock);
-    // The folder of all clusters goes with the last of them; it is not empty while there is another.
-    let last = std::fs::read_dir(&places.state).is_ok_and(|mut entries| entries.next().is_none());
-    if last {
-        std::fs::remove_dir(&places.state).with_context(|| format!("Cannot remove {}", places.state.display()))?;
-    }
-    Ok(found)
-}
-
-/// Takes Rouse out of a cluster that is not ours. The CustomResourceDefinition stays: with it would go the user's Functions.
-async fn leave(places: &Places, name: &str) -> Result<bool> {
-    let cluster = Cluster::load(places, name)?;
-    run(cluster.helm(["uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found", "--wait"])).await?;
-    run(cluster.kubectl(["delete", "namespace", NAMESPACE, "--ignore-not-found"])).await?;
-    std::fs::remove_dir_all(&cluster.folder).with_context(|| format!("Cannot remove {}", cluster.folder.display()))?;
-    Ok(true)
 }
 
 /// Builds everything that `up` would need, and copies the images' archives to a folder if one is named.
@@ -276,7 +285,9 @@ pub async fn build_images(
     progress: &Progress,
 ) -> Result<Vec<Archive>> {
     requirements::meet(places, provider, progress).await?;
-    let built = Built::build(places, provider, &Options { suites: true, ..Options::default() }, progress).await?;
+    let built =
+        Built::build(places, provider, &Options { suites: true, release: true, ..Options::default() }, progress)
+            .await?;
     let archives = built.archives();
     if let Some(out) = out {
         std::fs::create_dir_all(out).with_context(|| format!("Cannot create {}", out.display()))?;
@@ -286,4 +297,33 @@ pub async fn build_images(
         }
     }
     Ok(archives)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_measured_or_pulled_is_a_release_build() {
+        let profile = |release, provider| Options { release, ..Options::default() }.profile(provider);
+        assert_eq!(profile(false, Provider::Local), Profile::Quick);
+        assert_eq!(profile(true, Provider::Kind), Profile::Release);
+        assert_eq!(profile(false, Provider::Current), Profile::Release);
+    }
+
+    #[test]
+    fn a_recorded_cluster_keeps_its_provider() {
+        for wanted in [None, Some(Provider::Kind)] {
+            assert_eq!(recorded_provider("a", Provider::Kind, wanted, true).unwrap(), Provider::Kind);
+        }
+        assert_eq!(recorded_provider("a", Provider::Local, None, true).unwrap(), Provider::Local);
+    }
+
+    #[test]
+    fn another_provider_and_a_lost_docker_name_the_command_that_helps() {
+        for (wanted, docker) in [(Some(Provider::Local), true), (Some(Provider::Local), false), (None, false)] {
+            let error = recorded_provider("a", Provider::Kind, wanted, docker).unwrap_err().to_string();
+            assert!(error.contains("`cargo e2e down --name a`"), "{error}");
+        }
+    }
 }

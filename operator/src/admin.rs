@@ -1,5 +1,5 @@
-//! The admin port: `/livez` (the loops turn), `/readyz` (the caches are filled), `/metrics`, and
-//! `/debug/functions/{namespace}/{name}` (why a function has as many pods as it has).
+//! Admin endpoints: `/livez` (loops make progress), `/readyz` (caches are synced), `/metrics`, and
+//! `/debug/functions/{namespace}/{name}` (explains the scaling decisions for a Function).
 
 use std::sync::Arc;
 
@@ -16,27 +16,26 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    caches::Caches,
-    key::FunctionKey,
-    metrics::Metrics,
-    progress::Progress,
+    cluster::{caches::Caches, key::FunctionKey},
+    runtime::progress::Progress,
     scaler::{Explainer, NotExplained},
+    telemetry::metrics::Metrics,
 };
 
-/// What the admin port tells.
+/// State that the admin endpoints serve.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Of `/metrics`.
+    /// For `/metrics`.
     pub metrics: Metrics,
-    /// Of `/livez`.
+    /// For `/livez`.
     pub progress: Progress,
-    /// Of `/readyz`. A replica that does not lead is ready too.
+    /// For `/readyz`. A replica that is not the leader is ready too.
     pub caches: Caches,
-    /// Of `/debug`.
+    /// For `/debug`.
     pub explainer: Explainer,
 }
 
-/// The routes.
+/// Returns the routes.
 pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/livez", get(livez))
@@ -68,7 +67,7 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
         return (StatusCode::OK, "ok\n".to_owned());
     }
     let names = admin.caches.unsynced().join(" ");
-    (StatusCode::SERVICE_UNAVAILABLE, format!("caches that are not filled yet: {names}\n"))
+    (StatusCode::SERVICE_UNAVAILABLE, format!("caches not synced: {names}\n"))
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
@@ -88,19 +87,19 @@ async fn explain(
     let (status, type_, body) = match admin.explainer.explain(&key) {
         Ok(explained) => (StatusCode::OK, "application/json", explained),
         Err(NotExplained::Unknown) => {
-            let detail = format!("There is no Function {key}, or it cannot be read.");
-            problem(StatusCode::NOT_FOUND, "unknown-function", "No such function", &detail)
+            let detail = format!("Function {key} does not exist or cannot be parsed.");
+            problem(StatusCode::NOT_FOUND, "unknown-function", "Function not found", &detail)
         }
         Err(NotExplained::NotLeading) => {
             let detail =
-                "This replica of the operator does not lead, so it decides nothing. Ask the one that holds the Lease.";
-            problem(StatusCode::SERVICE_UNAVAILABLE, "not-leading", "Another replica decides", detail)
+                "This replica of the operator is not the leader. Send the request to the replica that holds the Lease.";
+            problem(StatusCode::SERVICE_UNAVAILABLE, "not-leading", "Not the leader", detail)
         }
     };
     (status, [(CONTENT_TYPE, type_)], format!("{body:#}\n"))
 }
 
-/// A problem after RFC 9457.
+/// Builds a problem response (RFC 9457).
 fn problem(status: StatusCode, kind: &str, title: &str, detail: &str) -> (StatusCode, &'static str, serde_json::Value) {
     let type_ = format!("https://rouse.dev/problems/{kind}");
     let body = json!({"type": type_, "title": title, "status": status.as_u16(), "detail": detail});
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn tells_life_and_readiness() {
+    async fn liveness_and_readiness() {
         let admin = admin();
         assert_eq!(get(&admin, "/livez").await.0, StatusCode::OK);
         let (status, text) = get(&admin, "/readyz").await;
@@ -136,7 +135,7 @@ mod tests {
         assert!(text.contains("functions") && text.contains("pods"), "{text}");
         assert!(get(&admin, "/metrics").await.1.contains("rouse_operator_build_info"));
         admin.progress.reconciler.now();
-        tokio::time::advance(crate::progress::STALE * 2).await;
+        tokio::time::advance(crate::runtime::progress::STALE * 2).await;
         assert_eq!(
             get(&admin, "/livez").await,
             (StatusCode::SERVICE_UNAVAILABLE, "no progress: reconciler\n".to_owned())
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ready_when_every_cache_is_filled() {
+    async fn ready_when_every_cache_is_synced() {
         use kube::runtime::watcher::Event::InitDone;
         let admin = admin();
         let Caches { functions, revisions, deployments, services, pods, slices, ingresses, httproutes: _, configs: _ } =
@@ -155,13 +154,13 @@ mod tests {
         deployments.apply(InitDone);
         services.apply(InitDone);
         pods.apply(InitDone);
-        assert_eq!(get(&admin, "/readyz").await.1, "caches that are not filled yet: endpointslices\n");
+        assert_eq!(get(&admin, "/readyz").await.1, "caches not synced: endpointslices\n");
         slices.apply(InitDone);
         assert_eq!(get(&admin, "/readyz").await.0, StatusCode::OK);
     }
 
     #[tokio::test]
-    async fn says_that_it_does_not_lead() {
+    async fn reports_that_it_is_not_the_leader() {
         let (status, text) = get(&admin(), "/debug/functions/ns/f").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         let problem: serde_json::Value = serde_json::from_str(&text).unwrap();

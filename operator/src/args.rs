@@ -1,4 +1,4 @@
-//! What the operator is told when it starts: flags, or the environment.
+//! Flags of the operator, also read from the environment.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -7,83 +7,83 @@ use clap::{Parser, ValueEnum};
 use rouse_crds::hosts::{AllowedHosts, BadTemplate, DEFAULT_TEMPLATE, HostTemplate};
 
 use crate::{
-    function::{Names, Scheme},
+    hosts::{Names, Scheme},
     ingress::{Gateway, Mode, Tls},
 };
 
-/// Turns Functions into Deployments, Services and an Ingress, and demand into replicas.
+/// Operator of Rouse: reconciles Functions and scales their Deployments.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rouse-operator", version)]
 pub struct Args {
-    /// Domain of the default hosts, `{name}.{namespace}.{domain}`.
+    /// Domain of default hosts, `{name}.{namespace}.{domain}`.
     #[arg(long, env = "ROUSE_DOMAIN", default_value = "example.com", value_parser = dns_name)]
     pub domain: String,
-    /// How default hosts are made, such as `{name}-{namespace}.{domain}`.
+    /// Template of default hosts, such as `{name}-{namespace}.{domain}`.
     #[arg(long, env = "ROUSE_HOST_TEMPLATE", default_value = DEFAULT_TEMPLATE)]
     pub host_template: String,
-    /// Which namespaces may claim which custom hosts: a JSON list such as
-    /// `[{"domains": ["*.shop.example.org"], "namespaces": ["shop", "shop-*"]}]`. Empty: every namespace every host.
+    /// Rules for which namespaces may claim which custom hosts, a JSON list such as
+    /// `[{"domains": ["*.shop.example.org"], "namespaces": ["shop-*"]}]`. Empty: every namespace may claim every host.
     #[arg(long, env = "ROUSE_ALLOWED_HOSTS", default_value = "")]
     pub allowed_hosts: AllowedHosts,
-    /// By what the ingress answers, for the URLs in a status.
+    /// Scheme of the URLs in the status of a Function.
     #[arg(long, env = "ROUSE_URL_SCHEME", default_value = "http")]
     pub url_scheme: Scheme,
-    /// Domain of the cluster's own names.
+    /// DNS domain of the cluster.
     #[arg(long, env = "ROUSE_CLUSTER_DOMAIN", default_value = "cluster.local", value_parser = dns_name)]
     pub cluster_domain: String,
-    /// Namespace that the operator and the activators run in.
+    /// Namespace of the operator and the activators.
     #[arg(long, env = "POD_NAMESPACE", default_value = "rouse-system")]
     pub namespace: String,
-    /// Name of the pod: part of the name under which it holds the Lease.
+    /// Name of the pod, part of its identity in the leader election.
     #[arg(long, env = "POD_NAME", default_value = "rouse-operator")]
     pub pod_name: String,
-    /// The operator's own Deployment, which owns the shared Ingresses.
+    /// Name of the operator's Deployment, which owns the shared Ingresses.
     #[arg(long, env = "ROUSE_DEPLOYMENT", default_value = "rouse-operator")]
     pub deployment: String,
-    /// The activators' Service.
+    /// Name of the activators' Service.
     #[arg(long, env = "ROUSE_ACTIVATOR_SERVICE", default_value = "rouse-activator")]
     pub activator_service: String,
-    /// Where /livez, /readyz and /metrics are served.
+    /// Address of the admin endpoints: /livez, /readyz, /metrics and /debug.
     #[arg(long, env = "ROUSE_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     pub admin_addr: SocketAddr,
-    /// How calls reach the activators from outside: by Ingresses or HTTPRoutes of Rouse's, or by nothing of Rouse's.
+    /// Objects that route external requests to the activators: Ingresses, HTTPRoutes, or none.
     #[arg(long, env = "ROUSE_INGRESS_MODE", default_value = "ingress")]
     pub ingress_mode: IngressMode,
-    /// Class of the Ingresses; empty for the cluster's default class.
+    /// Class of the Ingresses. Empty: the default class of the cluster.
     #[arg(long, env = "ROUSE_INGRESS_CLASS", default_value = "")]
     pub ingress_class: String,
     /// Annotations of the Ingresses: a JSON object of strings.
     #[arg(long, env = "ROUSE_INGRESS_ANNOTATIONS", default_value = "{}", value_parser = annotations)]
     pub ingress_annotations: Annotations,
-    /// Annotations of the Ingress of functions that speak h2c, beside or in place of the others: a JSON object of strings.
+    /// Additional annotations of the Ingress for h2c Functions, which override the others: a JSON object of strings.
     #[arg(long, env = "ROUSE_INGRESS_H2C_ANNOTATIONS", default_value = "{}", value_parser = annotations)]
     pub ingress_h2c_annotations: Annotations,
-    /// Where the certificates of the Ingresses are: a JSON object with `secretName`, `perHost` and `secretNameTemplate`, each
-    /// of them optional. Empty: no TLS.
+    /// TLS Secrets of the Ingresses: a JSON object with the optional fields `secretName`, `perHost` and
+    /// `secretNameTemplate`. Empty: no TLS.
     #[arg(long, env = "ROUSE_INGRESS_TLS", default_value = "", value_parser = Tls::parse)]
     pub ingress_tls: Tls,
-    /// The Gateway that HTTPRoutes hang on. Needed in mode `gateway`.
+    /// Name of the Gateway that HTTPRoutes attach to. Required in mode `gateway`.
     #[arg(long, env = "ROUSE_GATEWAY_NAME", default_value = "")]
     pub gateway_name: String,
-    /// Its namespace; empty for that of the operator.
+    /// Namespace of the Gateway. Empty: the namespace of the operator.
     #[arg(long, env = "ROUSE_GATEWAY_NAMESPACE", default_value = "")]
     pub gateway_namespace: String,
-    /// Names of its listeners by which functions are called, with commas between; empty for all of them.
+    /// Names of the Gateway's listeners that serve Functions, separated by commas. Empty: all listeners.
     #[arg(long, env = "ROUSE_GATEWAY_SECTIONS", default_value = "")]
     pub gateway_sections: String,
-    /// Name of its listener whose callers are sent to https; empty for none.
+    /// Name of the Gateway's listener that redirects clients to https. Empty: none.
     #[arg(long, env = "ROUSE_GATEWAY_REDIRECT_SECTION", default_value = "")]
     pub gateway_redirect_section: String,
-    /// Follow the metadata of all ConfigMaps and Secrets, for `spec.rollout.onConfigChange: NewRevision`.
+    /// Watch the metadata of all ConfigMaps and Secrets, for `spec.rollout.onConfigChange: NewRevision`.
     #[arg(long, env = "ROUSE_WATCH_CONFIG", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub watch_config: bool,
-    /// Name of the Lease that decides who leads.
+    /// Name of the Lease for the leader election.
     #[arg(long, env = "ROUSE_LEASE_NAME", default_value = "rouse-operator")]
     pub lease_name: String,
-    /// How log lines look.
+    /// Format of log lines.
     #[arg(long, env = "ROUSE_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
-    /// How long the end may take after SIGTERM, such as 10s or 500ms.
+    /// Deadline of a graceful shutdown after SIGTERM, such as 10s or 500ms.
     #[arg(long, env = "ROUSE_SHUTDOWN_GRACE", default_value = "10s", value_parser = duration)]
     pub shutdown_grace: Duration,
 }
@@ -91,20 +91,20 @@ pub struct Args {
 /// See [`Args::ingress_mode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum IngressMode {
-    /// Shared Ingresses: one, and another where a function speaks h2c.
+    /// Shared Ingresses: one for HTTP/1.1 and one for h2c Functions.
     Ingress,
     /// Shared HTTPRoutes of the Gateway API.
     Gateway,
-    /// Nothing: somebody else routes hosts to the activators.
+    /// None: the platform routes hosts to the activators itself.
     None,
 }
 
 /// See [`Args::log_format`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Human-readable text.
     Text,
 }
 
@@ -113,11 +113,11 @@ pub enum LogFormat {
 pub struct Annotations(pub BTreeMap<String, String>);
 
 impl Args {
-    /// Reads the command line and the environment. Bad configuration ends the process with status 64 and a message;
-    /// `--help` and `--version` end it with 0.
+    /// Parses the command line and the environment. Exits with status 64 and a message if the configuration is invalid,
+    /// and with 0 after `--help` and `--version`.
     pub fn read() -> Self {
         let fail = |error: clap::Error| -> ! {
-            // Nothing can be done about a closed stderr on the way out.
+            // A closed stderr is ignored on exit.
             drop(error.print());
             std::process::exit(if error.use_stderr() { EX_USAGE } else { 0 })
         };
@@ -130,11 +130,11 @@ impl Args {
     fn check(self) -> Result<Self, clap::Error> {
         use clap::{CommandFactory as _, error::ErrorKind::ValueValidation};
         if self.ingress_mode == IngressMode::Gateway && self.gateway_name.is_empty() {
-            let message = "--ingress-mode gateway needs --gateway-name: the Gateway that the HTTPRoutes hang on";
+            let message = "--ingress-mode gateway needs --gateway-name: the Gateway that HTTPRoutes attach to";
             return Err(Self::command().error(ValueValidation, message));
         }
         if self.sections().is_empty() && !self.gateway_redirect_section.is_empty() {
-            let message = "--gateway-redirect-section needs --gateway-sections: or else functions would hang on the listener that redirects, too";
+            let message = "--gateway-redirect-section needs --gateway-sections: otherwise Functions would also attach to the listener that redirects";
             return Err(Self::command().error(ValueValidation, message));
         }
         if let Err(error) = self.hosts() {
@@ -143,20 +143,20 @@ impl Args {
         Ok(self)
     }
 
-    /// Default hosts.
+    /// Returns the template of default hosts.
     ///
     /// # Errors
     ///
-    /// If `--host-template` is no template, which [`Args::read`] refuses.
+    /// If `--host-template` is invalid, which [`Args::read`] rejects.
     pub fn hosts(&self) -> Result<HostTemplate, BadTemplate> {
         HostTemplate::new(&self.host_template, &self.domain)
     }
 
-    /// The names that everything is built with.
+    /// Returns the names and URLs of the installation.
     ///
     /// # Errors
     ///
-    /// As of [`Args::hosts`].
+    /// See [`Args::hosts`].
     pub fn names(&self) -> Result<Names, BadTemplate> {
         Ok(Names {
             hosts: self.hosts()?,
@@ -172,18 +172,18 @@ impl Args {
         names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
     }
 
-    /// How the cluster's ingress is used.
+    /// Returns the ingress mode.
     pub fn mode(&self) -> Mode {
-        let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        let non_empty = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         match self.ingress_mode {
             IngressMode::Gateway => Mode::Gateway(Gateway {
                 name: self.gateway_name.clone(),
-                namespace: said(&self.gateway_namespace).unwrap_or_else(|| self.namespace.clone()),
+                namespace: non_empty(&self.gateway_namespace).unwrap_or_else(|| self.namespace.clone()),
                 sections: self.sections(),
-                redirect_section: said(&self.gateway_redirect_section),
+                redirect_section: non_empty(&self.gateway_redirect_section),
             }),
             IngressMode::Ingress => Mode::Ingress {
-                class: said(&self.ingress_class),
+                class: non_empty(&self.ingress_class),
                 annotations: self.ingress_annotations.0.clone(),
                 h2c_annotations: self
                     .ingress_annotations
@@ -199,7 +199,7 @@ impl Args {
     }
 }
 
-/// The status of a process that was started wrongly (`sysexits.h`).
+/// Exit status for a usage error (`sysexits.h`).
 const EX_USAGE: i32 = 64;
 
 fn annotations(text: &str) -> Result<Annotations, String> {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_flags() {
+    fn parses_flags() {
         let args = parse(&[
             "--domain",
             "fn.example.org",
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_is_named() {
+    fn parses_gateway_flags() {
         let flags = ["--ingress-mode", "gateway", "--gateway-name", "edge", "--namespace", "rouse"];
         let mut gateway = Gateway { name: "edge".into(), namespace: "rouse".into(), ..Gateway::default() };
         assert_eq!(parse(&flags).unwrap().mode(), Mode::Gateway(gateway.clone()));
@@ -291,10 +291,10 @@ mod tests {
     #[case(&["--ingress-annotations", r#"{"a": 1}"#], "JSON object of strings")]
     #[case(&["--domain", "Example.com"], "DNS name")]
     #[case(&["--domain", "a..b"], "DNS name")]
-    #[case(&["--host-template", "{name}.{domain}"], "no host template")]
+    #[case(&["--host-template", "{name}.{domain}"], "not a host template")]
     #[case(&["--shutdown-grace", "10"], "not a duration")]
     #[case(&["--admin-addr", "9090"], "admin-addr")]
-    fn refuses(#[case] flags: &[&str], #[case] message: &str) {
+    fn rejects(#[case] flags: &[&str], #[case] message: &str) {
         let error = parse(flags).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
     }

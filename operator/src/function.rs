@@ -1,172 +1,51 @@
-//! A Function becomes objects, in five steps with one file each:
+//! Reconciliation of a Function, in five steps:
 //!
-//! **dereference** (read what it refers to, from the caches) → **validate** (pure; what the schema cannot say) → **build**
-//! (pure; what is to be written) → **apply** (write it) → **update_status** (say what is).
+//! [`dereference`] (reads its objects from the caches) → [`validate`] (pure; what the schema cannot express) →
+//! [`build`] (pure; computes the objects to write) → [`apply`] (writes them) → [`update_status`] (computes and writes
+//! the status, with the pure modules [`status`] and [`rollout`]).
 //!
-//! Nothing is written when nothing has changed: all comparisons are with the caches, so a resync costs no call at all.
+//! An unchanged Function causes no writes. All comparisons use the caches, so a resync makes no API requests.
 
 pub mod apply;
-pub mod baselines;
 pub mod build;
-pub mod conditions;
-pub mod config;
+pub mod context;
 pub mod dereference;
-#[cfg(test)]
-mod fake_api;
-pub mod observe;
-#[cfg(test)]
-mod properties;
 pub mod rollout;
-pub mod shares;
-pub mod tell;
-pub mod traffic;
+pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod update_status;
 pub mod validate;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::jiff::Timestamp;
-use parking_lot::Mutex;
-use rouse_crds::{Function, conditions::INVALID, hosts::HostTemplate};
+use rouse_crds::{Function, conditions::INVALID};
 use tokio::time::Instant;
 
-use crate::{
-    backoff, caches::Caches, children::CompactJson, events::Events, hosts::Claims, key::FunctionKey, metrics::Metrics,
-    outcomes::Outcomes,
-};
-use baselines::Baselines;
-use update_status::LastWritten;
+use crate::{cluster::key::FunctionKey, runtime::backoff};
+pub use context::Context;
 
-/// No reconcile takes longer; one that does is given up and tried again.
+/// Deadline of a reconcile. It is then cancelled and retried.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What the five steps need beside the Function.
-#[derive(Clone, Debug)]
-pub struct Names {
-    /// Default hosts.
-    pub hosts: HostTemplate,
-    /// By what the ingress answers.
-    pub scheme: Scheme,
-    /// Domain of the cluster's own names.
-    pub cluster_domain: String,
-    /// Where the activators' Service is.
-    pub namespace: String,
-    /// The activators' Service.
-    pub activator_service: String,
-}
-
-/// By what the ingress answers, as far as the URLs in a status say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Scheme {
-    /// In the clear.
-    #[default]
-    Http,
-    /// With TLS.
-    Https,
-}
-
-impl Names {
-    /// Where the ingress answers for a host.
-    pub fn url(&self, host: &str) -> String {
-        let scheme = match self.scheme {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        };
-        format!("{scheme}://{host}")
-    }
-
-    /// The activators' Service for an ingress that has to speak HTTP/2 to them: the same pods and port, declared as h2c.
-    /// A Service of its own, because some ingress controllers take the protocol from an annotation of the whole Service.
-    pub fn h2c_service(&self) -> String {
-        format!("{}-h2c", self.activator_service)
-    }
-}
-
-/// What a reconcile works with.
-#[allow(missing_debug_implementations, reason = "kube's Client and Recorder have none of use")]
-pub struct Context {
-    /// For writes; everything that is read comes from `caches`.
-    pub client: kube::Client,
-    /// What there is.
-    pub caches: Caches,
-    /// Who owns which custom host.
-    pub claims: Claims,
-    /// Domains and the activators' Service.
-    pub names: Names,
-    /// Tells users of transitions.
-    pub events: Events,
-    /// Counts.
-    pub metrics: Metrics,
-    /// How the calls of revisions ended.
-    pub outcomes: Arc<Outcomes>,
-    /// The time of the cluster's clocks.
-    pub clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
-    /// Where the present steps of roll-outs began.
-    baselines: Baselines,
-    /// Failures in a row of each Function; one that succeeds or is gone is taken out.
-    failures: Mutex<HashMap<FunctionKey, u32>>,
-    /// Statuses that were written and have not come back through the watch yet.
-    written: Mutex<HashMap<FunctionKey, LastWritten>>,
-    /// What a Deployment looked like after it was repaired in vain: something in the cluster insists on it.
-    insisted: Mutex<HashMap<String, CompactJson>>,
-}
-
-/// Why a Function could not be reconciled now.
+/// Error of a reconcile.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A write failed.
     #[error(transparent)]
     Apply(#[from] apply::Error),
     /// The status could not be written.
-    #[error("cannot write the status: {0}")]
+    #[error("failed to write the status: {0}")]
     Status(#[source] kube::Error),
-    /// It took too long.
-    #[error("not done within {DEADLINE:?}")]
+    /// The deadline passed.
+    #[error("reconcile did not finish within {DEADLINE:?}")]
     Timeout,
 }
 
-impl Context {
-    /// A context that remembers nothing yet.
-    pub fn new(
-        client: kube::Client,
-        caches: Caches,
-        claims: Claims,
-        names: Names,
-        events: Events,
-        metrics: Metrics,
-        outcomes: Arc<Outcomes>,
-    ) -> Self {
-        Self {
-            client,
-            caches,
-            claims,
-            names,
-            events,
-            metrics,
-            outcomes,
-            clock: Box::new(Timestamp::now),
-            baselines: Baselines::default(),
-            failures: Mutex::default(),
-            written: Mutex::default(),
-            insisted: Mutex::default(),
-        }
-    }
-
-    fn forget(&self, key: &FunctionKey) {
-        self.failures.lock().remove(key);
-        self.written.lock().remove(key);
-        self.baselines.forget(key);
-        if let Some(configs) = &self.caches.configs {
-            configs.watch(key, []);
-        }
-        self.outcomes.keep(key, |_| false);
-    }
-}
-
-/// Reconciles one Function, and says when to do so again though nothing changes.
+/// Reconciles one Function. Returns when to reconcile again without an event.
 ///
-/// Not cancel-safe in the sense of a transaction, and need not be: every write is one that the next call, from whatever
-/// state it finds, would make again or find made.
+/// Cancellation may leave a part of the writes undone. The next call continues from any state, because every write is
+/// idempotent or conditional.
 pub async fn reconcile(context: Arc<Context>, key: FunctionKey) -> Option<Instant> {
     let Some(guarded) = context.caches.functions.get(&key, &key.name) else {
         context.forget(&key);
@@ -175,17 +54,17 @@ pub async fn reconcile(context: Arc<Context>, key: FunctionKey) -> Option<Instan
     let function = match &guarded.0 {
         Ok(function) => function,
         Err(invalid) => {
-            tracing::warn!(function = %key, error = %invalid.error, "A Function cannot be read; it is left alone until it is changed");
+            tracing::warn!(function = %key, error = %invalid.error, "Failed to parse Function; ignoring it until it changes");
             let reference = kube::Resource::object_ref(&*guarded, &());
             context
                 .events
-                .warning(&reference, INVALID, &format!("Rouse cannot read this object: {}", invalid.error))
+                .warning(&reference, INVALID, &format!("Failed to parse the Function: {}", invalid.error))
                 .await;
             return None;
         }
     };
     if function.metadata.deletion_timestamp.is_some() {
-        // What it owns goes with it; making it anew would only keep the garbage collector busy.
+        // The garbage collector deletes its objects; recreating them would only add work.
         context.forget(&key);
         return None;
     }
@@ -205,23 +84,23 @@ pub async fn reconcile(context: Arc<Context>, key: FunctionKey) -> Option<Instan
         *count
     };
     let wait = backoff::RECONCILE.after(failures);
-    tracing::warn!(function = %key, %error, failures, retry_in = ?wait, "A Function could not be reconciled and will be tried again");
+    tracing::warn!(function = %key, %error, failures, retry_in = ?wait, "Failed to reconcile Function; will retry");
     let retry = Instant::now() + wait;
     Some(again.map_or(retry, |again| again.min(retry)))
 }
 
-/// What came of the five steps.
+/// Result of the five steps.
 struct Steps {
-    /// After how long to look again though nothing changes.
+    /// Time after which to reconcile again without an event.
     again: Option<Duration>,
-    /// What could not be done.
+    /// Error of a write.
     failed: Option<Error>,
 }
 
-/// The five steps.
+/// Runs the five steps.
 async fn steps(context: &Context, key: &FunctionKey, function: &Function) -> Result<Steps, Error> {
     let found = dereference::dereference(context, key, function);
-    context.outcomes.keep(key, |revision| found.deployments.contains_key(revision));
+    context.outcomes.keep(key, |revision| found.workloads.deployments.contains_key(revision));
     let prepared = validate::validate(function).and_then(|valid| build::build(&valid, &found, &context.names));
     let applied = match prepared {
         Ok(resources) => Ok(apply::apply(context, key, function, resources).await?),

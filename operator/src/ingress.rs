@@ -1,23 +1,22 @@
-//! What leads every public function's hosts to the activators: shared Ingresses, or shared HTTPRoutes of the Gateway API.
+//! Shared Ingresses, or HTTPRoutes of the Gateway API, that route the hosts of public Functions to the activators.
 //!
-//! What leads by HTTP/1.1 and what leads by HTTP/2 are objects of their own: gRPC needs HTTP/2 all the way and WebSocket needs
-//! HTTP/1.1, and ingress controllers take the protocol of a backend from its port, from an annotation of its Service or from
-//! one of the whole Ingress. So each of the two has a Service of its own, too.
+//! HTTP/1.1 and h2c have separate objects: gRPC needs HTTP/2 end to end and WebSocket needs HTTP/1.1, and ingress
+//! controllers read the protocol of a backend from its port, from an annotation of its Service, or from an annotation
+//! of the Ingress. For the same reason each protocol has its own Service.
 //!
-//! The objects are in the release namespace, away from the Functions, so no owner reference ties them to those: they are
-//! built from all of them together each time one changes. Their own owner is the operator's Deployment, so that they go with
-//! the release.
+//! The objects are in the namespace of the release, so no owner reference to a Function is possible. They are built
+//! from all Functions each time one changes. Their owner is the operator's Deployment, so they are deleted with the
+//! release.
 
 mod acceptance;
 pub mod gateway;
-pub mod httproute;
+mod httproutes;
 mod ingresses;
 mod objects;
-mod routes;
+pub mod public_hosts;
 pub mod rules;
 pub mod shards;
 mod tls;
-pub mod ways;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -31,104 +30,99 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backoff,
-    caches::Caches,
-    events::Events,
-    function::Names,
-    hosts::{Claims, LostHost},
-    key::FunctionKey,
-    metrics::Metrics,
-    progress::Beat,
-    queue::WorkQueue,
+    cluster::{caches::Caches, key::FunctionKey},
+    hosts::{Claims, LostHost, Names},
+    runtime::{backoff, progress::Beat, queue::WorkQueue},
+    telemetry::{events::Events, metrics::Metrics},
 };
 use acceptance::Acceptance;
 pub use gateway::Gateway;
 pub use ingresses::{H2C_NAME, NAME};
+use public_hosts::PublicHosts;
 pub use tls::Tls;
-use ways::Ways;
 
-/// After a pass, changes are gathered for so long before the next: with ten thousand Functions a pass is milliseconds of
-/// work, and a user does not see a tenth of a second.
-const GATHER: Duration = Duration::from_millis(100);
+/// Minimum interval between two reconciles. With ten thousand Functions a reconcile takes milliseconds, and 100 ms are
+/// not noticeable for users.
+const DEBOUNCE: Duration = Duration::from_millis(100);
 
-/// A pass is made this often even if nothing changes.
-const REVIEW: Duration = Duration::from_secs(60);
+/// Maximum interval between two reconciles.
+const RESYNC: Duration = Duration::from_secs(60);
 
-/// How the cluster's ingress is used.
+/// Ingress mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// By Ingresses of ours.
+    /// Shared Ingresses.
     Ingress {
         /// `spec.ingressClassName`.
         class: Option<String>,
-        /// Annotations for the ingress controller.
+        /// Annotations of the Ingress for HTTP/1.1.
         annotations: BTreeMap<String, String>,
-        /// The same for the hosts whose functions speak h2c.
+        /// Annotations of the Ingress for h2c.
         h2c_annotations: BTreeMap<String, String>,
-        /// Certificates.
+        /// TLS Secrets.
         tls: Tls,
     },
-    /// By HTTPRoutes of ours.
+    /// Shared HTTPRoutes.
     Gateway(Gateway),
-    /// Not by us: somebody routes hosts to the activators.
+    /// No objects: the platform routes hosts to the activators itself.
     None,
 }
 
-/// Keeps the Ingresses or HTTPRoutes, and the claims.
+/// Reconciler of the shared Ingresses or HTTPRoutes. It also updates the claims to hosts.
 #[allow(missing_debug_implementations, reason = "kube's Client has none of use")]
-pub struct Keeper {
-    /// For what is written.
+pub struct IngressReconciler {
+    /// Client for writes.
     pub client: Client,
-    /// The Functions.
+    /// Local caches.
     pub caches: Caches,
-    /// Kept here.
+    /// Claims to hosts, updated here.
     pub claims: Claims,
-    /// Domains and the activators' Service.
+    /// Hosts, URLs and the activators' Service.
     pub names: Names,
-    /// How the cluster's ingress is used.
+    /// Ingress mode.
     pub mode: Mode,
-    /// The operator's own Deployment, if it runs in one.
+    /// Owner reference to the operator's Deployment, if it runs in one.
     pub owner: Option<OwnerReference>,
-    /// Told of every change of a Function, an Ingress or an HTTPRoute.
+    /// Notified of every change of a Function, an Ingress or an HTTPRoute.
     pub changed: Arc<Notify>,
-    /// Told of Functions that are to be told something else of their hosts.
-    pub reconciler: Arc<WorkQueue<FunctionKey>>,
-    /// Tells the platform's people.
+    /// Queue of the Function reconciler, for Functions whose lost hosts may have changed.
+    pub functions: Arc<WorkQueue<FunctionKey>>,
+    /// Event recorder.
     pub events: Events,
-    /// Counts.
+    /// Metrics.
     pub metrics: Metrics,
 }
 
-/// What is known from one pass to the next.
+/// State between two reconciles.
 #[derive(Debug, Default)]
 struct Memory {
-    /// Where hosts are in HTTPRoutes: the cache may not have heard of the last write yet.
-    placed: Option<routes::Placed>,
-    /// What has been found out about who serves what is written.
+    /// Assignment of hosts to HTTPRoutes. The cache may not have the last write yet.
+    placed: Option<httproutes::Placed>,
+    /// Whether the IngressClass or Gateway exists and accepts the objects.
     acceptance: Acceptance,
-    /// Whether what another mode has left is gone.
-    swept: bool,
+    /// Whether the objects of other ingress modes are deleted.
+    cleaned_up: bool,
 }
 
-impl Keeper {
+impl IngressReconciler {
     /// Runs until `stop`.
     pub async fn run(&self, stop: &CancellationToken, beat: &Beat) {
         let (mut failures, mut memory) = (0, Memory::default());
         loop {
             beat.now();
-            let wait = match self.pass(&mut memory).await {
+            let wait = match self.reconcile(&mut memory).await {
                 Ok(wait) => {
                     failures = 0;
                     wait
                 }
                 Err(error) => {
                     failures += 1;
-                    let wait = backoff::RECONCILE.after(failures).min(REVIEW);
-                    tracing::warn!(%error, failures, retry_in = ?wait, "What leads to the activators could not be written and will be tried again");
+                    let wait = backoff::RECONCILE.after(failures).min(RESYNC);
+                    tracing::warn!(%error, failures, retry_in = ?wait, "Failed to reconcile the shared ingress objects; will retry");
                     wait
                 }
             };
-            let earliest = Instant::now() + if failures == 0 { GATHER } else { wait };
+            let earliest = Instant::now() + if failures == 0 { DEBOUNCE } else { wait };
             let again = async {
                 tokio::select! {
                     () = self.changed.notified() => tokio::time::sleep_until(earliest).await,
@@ -142,63 +136,64 @@ impl Keeper {
         }
     }
 
-    /// Brings claims and objects in line with the Functions, and finds out who serves them. Writes nothing if all is as it
-    /// should be. Yields when to look again though nothing changes.
-    async fn pass(&self, memory: &mut Memory) -> kube::Result<Duration> {
-        let ways = self.ways();
-        let trouble = match &self.mode {
+    /// Updates claims and objects from the Functions, and checks whether the ingress accepts the objects. Unchanged
+    /// objects cause no writes. Returns the time until the next reconcile without a change.
+    async fn reconcile(&self, memory: &mut Memory) -> kube::Result<Duration> {
+        let public = self.public_hosts();
+        let problem = match &self.mode {
             Mode::None => None,
             Mode::Ingress { class, annotations, h2c_annotations, tls } => {
-                self.keep_ingresses(&ways, class.as_ref(), [annotations, h2c_annotations], tls).await?;
-                self.class_trouble(class.as_deref(), &mut memory.acceptance).await
+                self.apply_ingresses(&public, class.as_ref(), [annotations, h2c_annotations], tls).await?;
+                self.ingress_class_problem(class.as_deref(), &mut memory.acceptance).await
             }
             Mode::Gateway(gateway) => {
                 if self.caches.httproutes.is_synced() {
-                    self.keep_routes(&ways, gateway, &mut memory.placed).await?;
+                    self.apply_httproutes(&public, gateway, &mut memory.placed).await?;
                 }
                 let routes = memory.placed.iter().flat_map(|placed| placed.values()).map(BTreeMap::len).sum();
-                self.gateway_trouble(gateway, routes, &mut memory.acceptance).await
+                self.gateway_problem(gateway, routes, &mut memory.acceptance).await
             }
         };
-        let wait = if trouble.is_some() { memory.acceptance.again() } else { REVIEW.min(memory.acceptance.again()) };
-        let served = trouble.is_none() && !memory.acceptance.is_open();
-        self.report(trouble).await;
-        // The way that there was goes when the new one is there.
-        if served && !memory.swept {
-            // It holds up nothing: what is wanted is written.
-            match self.sweep().await {
-                Ok(()) => memory.swept = true,
+        let wait =
+            if problem.is_some() { memory.acceptance.interval() } else { RESYNC.min(memory.acceptance.interval()) };
+        let accepted = problem.is_none() && !memory.acceptance.is_pending();
+        self.report(problem).await;
+        // The objects of the previous mode are deleted when the new ones are accepted.
+        if accepted && !memory.cleaned_up {
+            // An error does not fail the reconcile, because the wanted objects are written.
+            match self.clean_up().await {
+                Ok(()) => memory.cleaned_up = true,
                 Err(error) => {
-                    tracing::warn!(%error, "What another ingress.mode has left could not be removed and will be tried again");
+                    tracing::warn!(%error, "Failed to delete resources of the previous ingress.mode; will retry");
                 }
             }
         }
         Ok(wait)
     }
 
-    /// Settles the claims, and yields what is to lead where.
-    fn ways(&self) -> Ways {
+    /// Updates the claims, and returns the hosts and paths to route.
+    fn public_hosts(&self) -> PublicHosts {
         let all = self.caches.functions.all();
-        let functions = || all.iter().filter_map(|f| f.0.as_ref().ok()).filter(|f| alive(f));
+        let functions = || all.iter().filter_map(|f| f.0.as_ref().ok()).filter(|f| !is_deleted(f));
         let (won, changed) = self.claims.replace(functions());
         for function in changed {
-            self.reconciler.add(function);
+            self.functions.add(function);
         }
-        ways::build(functions(), &won, &self.names.hosts)
+        public_hosts::build(functions(), &won, &self.names.hosts)
     }
 
-    /// Tells of what keeps public hosts from leading to the activators, or that nothing does any more.
-    async fn report(&self, trouble: Option<LostHost>) {
-        self.metrics.ingress_accepted(trouble.is_none());
-        if !self.claims.set_way_in(trouble.clone()) {
+    /// Reports a problem that affects every public host, or that it is resolved.
+    async fn report(&self, problem: Option<LostHost>) {
+        self.metrics.ingress_accepted(problem.is_none());
+        if !self.claims.set_ingress_problem(problem.clone()) {
             return;
         }
         for function in self.caches.functions.all() {
             if let Ok(function) = &function.0
                 && function.spec.visibility() == Visibility::Public
-                && let (Some(namespace), Some(name)) = (&function.metadata.namespace, &function.metadata.name)
+                && let Some(key) = FunctionKey::of(function)
             {
-                self.reconciler.add(FunctionKey::new(namespace, name));
+                self.functions.add(key);
             }
         }
         let about = self.owner.clone().map(|owner| ObjectReference {
@@ -209,46 +204,42 @@ impl Keeper {
             uid: Some(owner.uid),
             ..ObjectReference::default()
         });
-        match (&trouble, about) {
+        match (&problem, about) {
             (Some(LostHost { host: _, reason, message }), about) => {
-                tracing::error!(
-                    reason,
-                    detail = message,
-                    "No public host leads to the activators by the cluster's ingress"
-                );
+                tracing::error!(reason, detail = message, "Ingress does not serve public hosts");
                 if let Some(about) = about {
                     self.events.warning(&about, reason, message).await;
                 }
             }
             (None, about) => {
-                tracing::info!("Public hosts lead to the activators by the cluster's ingress");
+                tracing::info!("Ingress serves public hosts");
                 if let Some(about) = about {
-                    self.events.normal(&about, "IngressReady", "The cluster's ingress serves public hosts.").await;
+                    self.events.normal(&about, "IngressReady", "The ingress serves public hosts.").await;
                 }
             }
         }
     }
 }
 
-fn alive(function: &Function) -> bool {
-    function.metadata.deletion_timestamp.is_none()
+fn is_deleted(function: &Function) -> bool {
+    function.metadata.deletion_timestamp.is_some()
 }
 
-/// A reference to the operator's own Deployment, so that what is made in its namespace goes with it. `None` if it does not
-/// run in one, as in a developer's shell.
+/// Returns an owner reference to the operator's Deployment, so that objects in its namespace are deleted with it.
+/// `None` if the operator does not run in a Deployment, for example during development.
 ///
 /// # Errors
 ///
-/// If the API server cannot be asked.
+/// If the request to the API server fails.
 pub async fn own_deployment(client: &Client, namespace: &str, name: &str) -> kube::Result<Option<OwnerReference>> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    // `controller` would tell tools that the Deployment manages it; it only takes it along.
+    // Without `controller`: the Deployment does not manage the objects.
     let owner = api.get_metadata_opt(name).await?.and_then(|d| d.owner_ref(&()));
     if owner.is_none() {
         tracing::warn!(
             namespace,
             name,
-            "The operator's own Deployment does not exist, so what leads to the activators will not go with it"
+            "Deployment of the operator not found; shared ingress objects will not be deleted with it"
         );
     }
     Ok(owner)

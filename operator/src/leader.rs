@@ -1,10 +1,10 @@
-//! One replica leads: it alone reconciles and scales. Which one is written in a Lease.
+//! Leader election with a Lease. Only the leader reconciles and scales.
 //!
-//! A Lease is no lock: a leader that was stopped and goes on may still have a write on its way. So every write of the
-//! operator is idempotent or conditional, and this is only what keeps two from working against each other for long.
+//! A Lease is not a lock: a paused leader that resumes may still send a write. So every write of the operator is
+//! idempotent or conditional, and the election only keeps two replicas from working against each other for long.
 //!
-//! Every write of the Lease carries its `resourceVersion`. Whether it has expired is counted from when this process last
-//! saw it change and not from the times in it, so that clocks may differ.
+//! Every write of the Lease carries its `resourceVersion`. Expiry is measured from the last change that this process
+//! observed and not from the times in the Lease, so clocks may differ.
 
 pub mod decide;
 
@@ -24,77 +24,77 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::progress::Beat;
+use crate::runtime::progress::Beat;
 use decide::{Action, Seen, decide};
 
-/// How long a Lease holds after its last change.
+/// Duration of the Lease after its last renewal.
 pub const LEASE: Duration = Duration::from_secs(15);
-/// A leader that could not renew for so long has lost, well before another may take over.
+/// Time without renewal after which a leader resigns, well before another replica may take over.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// How often the leader renews and the others look.
-const PERIOD: Duration = Duration::from_secs(3);
-/// No single request takes longer.
-const REQUEST: Duration = Duration::from_secs(4);
+/// Interval of renewals by the leader and of checks by the other replicas.
+const RETRY_PERIOD: Duration = Duration::from_secs(3);
+/// Timeout of a single request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Takes part in the election.
+/// Candidate in the leader election.
 #[allow(missing_debug_implementations, reason = "kube's Api has none of use")]
 pub struct Candidate {
     api: Api<Lease>,
     name: String,
-    /// Who this is: the pod's name and a random part, so that a restarted container is somebody else.
+    /// Identity: the pod's name and a random part, so that a restarted container is another candidate.
     identity: String,
     owner: Option<OwnerReference>,
     seen: Option<Seen>,
     lease: Option<Lease>,
 }
 
-/// Why this replica leads no longer.
+/// Reason why this replica lost the leadership.
 #[derive(Debug, thiserror::Error)]
 pub enum Lost {
-    /// Somebody else has the Lease.
+    /// Another replica holds the Lease.
     #[error("the Lease is held by {0}")]
     Taken(String),
-    /// The Lease could not be renewed.
-    #[error("the Lease could not be renewed for {RENEW_DEADLINE:?}: {0}")]
+    /// The Lease was not renewed in time.
+    #[error("failed to renew the Lease within {RENEW_DEADLINE:?}: {0}")]
     NotRenewed(String),
 }
 
 impl Candidate {
-    /// A candidate for the Lease `name`.
+    /// Creates a candidate for the Lease `name`.
     pub fn new(client: Client, namespace: &str, name: &str, pod: &str, owner: Option<OwnerReference>) -> Self {
         let identity = format!("{pod}_{:08x}", rand::rng().random::<u32>());
         let api = Api::namespaced(client, namespace);
         Self { api, name: name.to_owned(), identity, owner, seen: None, lease: None }
     }
 
-    /// Who this is.
+    /// Returns the identity of the candidate.
     pub fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// Takes part until `stop` (the Lease is then released) or until a Lease that was held is lost. `leads` says whether
-    /// this replica leads.
+    /// Takes part in the election until `stop`, and then releases the Lease. Sets `leads` when this replica becomes the
+    /// leader.
     ///
     /// # Errors
     ///
-    /// If it led and does no longer: then it must not write any more, so the process has to end.
+    /// If it loses the leadership. The process must then exit, because it must not write any more.
     pub async fn run(mut self, leads: &watch::Sender<bool>, stop: &CancellationToken, beat: &Beat) -> Result<(), Lost> {
         let mut renewed = None;
         loop {
             beat.now();
-            // Counted from before the request was sent: when it took effect is not known any better.
-            let begun = Instant::now();
+            // Measured from before the request, because the time when it takes effect is unknown.
+            let start = Instant::now();
             let outcome = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                outcome = timeout(REQUEST, self.round()) => outcome,
+                outcome = timeout(REQUEST_TIMEOUT, self.round()) => outcome,
             };
             let now = Instant::now();
             let problem = match outcome {
                 Ok(Ok(true)) => {
-                    renewed = Some(begun);
+                    renewed = Some(start);
                     if !leads.send_replace(true) {
-                        tracing::info!(identity = self.identity, lease = self.name, "This replica leads");
+                        tracing::info!(identity = self.identity, lease = self.name, "Became leader");
                     }
                     None
                 }
@@ -104,20 +104,16 @@ impl Candidate {
                 }
                 Ok(Ok(false)) => None,
                 Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some(format!("no answer within {REQUEST:?}")),
+                Err(_) => Some(format!("no response within {REQUEST_TIMEOUT:?}")),
             };
             if let Some(error) = problem {
-                tracing::warn!(
-                    error,
-                    lease = self.name,
-                    "The Lease could not be read or written and will be tried again"
-                );
+                tracing::warn!(error, lease = self.name, "Failed to read or renew the Lease; will retry");
                 if renewed.is_some_and(|at: Instant| now.duration_since(at) >= RENEW_DEADLINE) {
                     return Err(Lost::NotRenewed(error));
                 }
             }
-            // Candidates that started together do not keep asking together.
-            let mut pause = PERIOD.mul_f64(rand::rng().random_range(0.8..1.0));
+            // Jitter spreads the requests of candidates that started together.
+            let mut pause = RETRY_PERIOD.mul_f64(rand::rng().random_range(0.8..1.0));
             if let Some(at) = renewed {
                 pause = pause.min((at + RENEW_DEADLINE).saturating_duration_since(now)).max(Duration::from_millis(200));
             }
@@ -133,7 +129,7 @@ impl Candidate {
         Ok(())
     }
 
-    /// Reads the Lease and does what it calls for. Yields whether it is held afterwards.
+    /// Reads the Lease and creates, acquires or renews it. Returns whether this replica holds it.
     async fn round(&mut self) -> kube::Result<bool> {
         let lease = self.api.get_opt(&self.name).await?;
         let now = Instant::now();
@@ -157,8 +153,8 @@ impl Candidate {
                 self.lease = Some(lease);
                 Ok(true)
             }
-            // Somebody was faster. For a leader that renews it means that the Lease was taken or tampered with: the next
-            // round reads who has it.
+            // Another client was faster. For a leader that renews, the Lease was taken or modified; the next round
+            // reads its holder.
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => match action {
                 Action::Renew => Err(kube::Error::Api(status)),
                 Action::Create | Action::Acquire | Action::Wait => Ok(false),
@@ -167,7 +163,7 @@ impl Candidate {
         }
     }
 
-    /// The Lease held by this candidate, with the `resourceVersion` of `former`.
+    /// Builds the Lease with this candidate as the holder and the `resourceVersion` of `former`.
     fn object(&self, former: Option<&Lease>, owner: Option<OwnerReference>) -> Lease {
         let now = MicroTime(Timestamp::now());
         let former_spec = former.and_then(|l| l.spec.clone()).unwrap_or_default();
@@ -191,7 +187,7 @@ impl Candidate {
         }
     }
 
-    /// Gives the Lease up, so that the next one need not wait for it to expire.
+    /// Releases the Lease, so that another replica need not wait for its expiry.
     async fn release(&self) {
         let Some(mut lease) = self.lease.clone() else { return };
         if let Some(spec) = &mut lease.spec {
@@ -199,10 +195,10 @@ impl Candidate {
             spec.acquire_time = None;
         }
         lease.metadata.managed_fields = None;
-        match timeout(REQUEST, self.api.replace(&self.name, &params(), &lease)).await {
+        match timeout(REQUEST_TIMEOUT, self.api.replace(&self.name, &params(), &lease)).await {
             Ok(Ok(_)) => tracing::info!(lease = self.name, "Released the Lease"),
-            Ok(Err(error)) => tracing::warn!(%error, "The Lease could not be released; it expires by itself"),
-            Err(_) => tracing::warn!("The Lease could not be released in time; it expires by itself"),
+            Ok(Err(error)) => tracing::warn!(%error, "Failed to release the Lease; it will expire"),
+            Err(_) => tracing::warn!("Timed out releasing the Lease; it will expire"),
         }
     }
 }

@@ -1,10 +1,11 @@
-//! The operator of Rouse. Two flows run in it, on the leading replica only:
+//! Operator of Rouse. Two flows run on the leader:
 //!
-//! - a Function becomes objects ([`function`], and [`ingress`] for what all of them share);
-//! - demand becomes replicas ([`scaler`]).
+//! - reconciliation: a Function becomes Kubernetes objects ([`function`]; [`ingress`] for the shared Ingresses);
+//! - autoscaling: demand becomes replicas ([`scaler`]).
 //!
-//! Both read from the same local copies of the cluster ([`caches`]), which every replica keeps, and both are told by them
-//! what to look at, through a [`queue`] each.
+//! Both read from the same local caches ([`cluster::caches`]), which every replica fills. A change in a cache adds the
+//! key of its Function to the [`runtime::queue`] of each flow. What both flows know of a Function is in [`workloads`]
+//! and [`spec`].
 //!
 //! ```text
 //! API server ──watch──► caches ──key──► queue ──► function: dereference → validate → build → apply → update_status
@@ -14,26 +15,15 @@
 //! ```
 
 pub mod admin;
-pub mod api;
 pub mod args;
-pub mod backoff;
-pub mod cache;
-pub mod caches;
-pub mod children;
-pub mod config;
-pub mod drift;
-pub mod events;
+pub mod cluster;
 pub mod function;
 pub mod hosts;
 pub mod ingress;
-pub mod key;
 pub mod leader;
-pub mod metrics;
 pub mod operator;
-pub mod outcomes;
-pub mod progress;
-pub mod queue;
+pub mod runtime;
 pub mod scaler;
-pub mod shutdown;
-pub mod startup;
-pub mod worker;
+pub mod spec;
+pub mod telemetry;
+pub mod workloads;

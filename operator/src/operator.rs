@@ -1,4 +1,4 @@
-//! Everything put together: what runs on every replica, what on the leader, and how it all ends.
+//! Composition of the operator: what runs on every replica, what runs on the leader, and shutdown.
 
 use std::sync::Arc;
 
@@ -16,27 +16,26 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::{self, Admin},
     args::Args,
-    caches::{Caches, Listener, Scope},
-    events::Events,
+    cluster::{
+        caches::{Caches, Listener, Scope},
+        key::FunctionKey,
+    },
     function,
-    hosts::Claims,
-    ingress::{self, Keeper, Mode},
-    key::FunctionKey,
+    hosts::{Claims, Names},
+    ingress::{self, IngressReconciler, Mode},
     leader::Candidate,
-    metrics::Metrics,
-    progress::Progress,
-    queue::WorkQueue,
+    runtime::{progress::Progress, queue::WorkQueue, startup, worker},
     scaler::{Explainer, Scaler, discovery},
-    startup, worker,
+    telemetry::{events::Events, metrics::Metrics},
 };
 
-/// Functions that are reconciled at once.
+/// Number of Functions that are reconciled concurrently.
 const RECONCILES: usize = 16;
 
-/// Functions that are scaled at once.
+/// Number of Functions that are scaled concurrently.
 const SCALES: usize = 32;
 
-/// What is told of changes: both flows, the shared Ingresses, and who reads the activators.
+/// Receivers of cache changes: reconciler, scaler, ingress loop and discovery of activators.
 #[derive(Debug, Default)]
 struct Queues {
     reconciler: Arc<WorkQueue<FunctionKey>>,
@@ -64,34 +63,34 @@ impl Listener for Queues {
     }
 }
 
-/// Runs the operator until `stop`, then ends what is under way within `--shutdown-grace` and releases the Lease.
+/// Runs the operator until `stop`, then finishes running work within `--shutdown-grace` and releases the Lease.
 ///
 /// # Errors
 ///
-/// If it cannot begin, or must not go on: the leadership was lost.
+/// If startup fails or the leadership is lost.
 pub fn run(
     args: Args,
     client: Client,
     metrics: Metrics,
     stop: CancellationToken,
 ) -> BoxFuture<'static, anyhow::Result<()>> {
-    // Boxed, so that all of it is compiled here, and not once more in each program that awaits it.
+    // Boxed, so that it is compiled once here and not in each binary that awaits it.
     Box::pin(run_within(args, client, metrics, stop))
 }
 
 async fn run_within(args: Args, client: Client, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
     let grace = args.shutdown_grace;
-    let asked = stop.clone();
+    let stopped = stop.clone();
     let work = work(args, client, metrics, stop);
-    let late = async {
-        asked.cancelled().await;
+    let deadline = async {
+        stopped.cancelled().await;
         tokio::time::sleep(grace).await;
     };
     tokio::select! {
         biased;
         result = work => result,
-        () = late => {
-            tracing::warn!(?grace, "Not everything ended in time; what is left is cut off");
+        () = deadline => {
+            tracing::warn!(?grace, "Shutdown deadline passed; cancelling remaining work");
             Ok(())
         }
     }
@@ -100,16 +99,16 @@ async fn run_within(args: Args, client: Client, metrics: Metrics, stop: Cancella
 async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
     let admin_socket = TcpListener::bind(args.admin_addr)
         .await
-        .with_context(|| format!("cannot listen on --admin-addr {}", args.admin_addr))?;
+        .with_context(|| format!("failed to listen on --admin-addr {}", args.admin_addr))?;
     let configs = args.watch_config.then(Arc::default);
     let (caches, progress) = (Caches { configs, ..Caches::default() }, Progress::default());
     let explainer = Explainer::default();
     let (counts, copies) = (metrics.clone(), caches.clone());
     let admin = Admin { metrics: counts, progress: progress.clone(), caches: copies, explainer: explainer.clone() };
-    // The admin side stays up until the very end, so that a slow end can be watched.
+    // The admin endpoints stay up until the end, so that a slow shutdown can be observed.
     let mut background = JoinSet::new();
     background.spawn(admin::serve(admin_socket, admin, CancellationToken::new()));
-    tracing::info!(address = %args.admin_addr, "Serving the admin port");
+    tracing::info!(address = %args.admin_addr, "Listening on the admin port");
 
     tokio::select! {
         biased;
@@ -130,18 +129,18 @@ async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationTo
         () = stop.cancelled() => return Ok(()),
         () = caches.synced() => {}
     }
-    tracing::info!(functions = caches.functions.keys().len(), "The caches are filled");
+    tracing::info!(functions = caches.functions.keys().len(), "Caches synced");
 
     let owner = ingress::own_deployment(&client, &args.namespace, &args.deployment).await?;
     let candidate = Candidate::new(client.clone(), &args.namespace, &args.lease_name, &args.pod_name, owner.clone());
     let (leads, mut leading) = watch::channel(false);
-    // Working ends before the Lease is released: until then nobody else may begin.
+    // The work ends before the Lease is released, because another replica may start then.
     let resign = CancellationToken::new();
     let election = candidate.run(&leads, &resign, &progress.leader);
-    // What `wait_for` yields locks the channel, so it must be gone before the rule begins; that the sender is gone instead
-    // cannot be, for the election borrows it and is polled beside this.
+    // The value of `wait_for` locks the channel, so it must be dropped before the work starts. The sender cannot be
+    // dropped before, because the election borrows it and is polled concurrently.
     let elected = async { drop(leading.wait_for(|leads| *leads).await) };
-    let rule = async {
+    let leadership = async {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
@@ -152,22 +151,22 @@ async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationTo
         }
         resign.cancel();
     };
-    // A lost Lease ends the rule in the middle, by dropping it.
+    // A lost Lease cancels the leader's work by dropping it.
     let mut election = std::pin::pin!(election);
-    let mut rule = std::pin::pin!(rule);
+    let mut leadership = std::pin::pin!(leadership);
     tokio::select! {
         biased;
-        lost = &mut election => lost.context("this replica must not go on")?,
-        () = &mut rule => election.await.context("this replica must not go on")?,
+        lost = &mut election => lost.context("lost the leadership")?,
+        () = &mut leadership => election.await.context("lost the leadership")?,
     }
     Ok(())
 }
 
-/// Everything that only the leader does, until `stop`.
-#[allow(clippy::too_many_arguments, reason = "it is the one place where everything meets")]
+/// Runs the leader's work until `stop`.
+#[allow(clippy::too_many_arguments, reason = "the one place that composes everything")]
 async fn lead(
     args: &Args,
-    names: function::Names,
+    names: Names,
     mode: Mode,
     owner: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference>,
     client: &Client,
@@ -180,7 +179,7 @@ async fn lead(
 ) {
     let claims = Claims::new(Rules { template: names.hosts.clone(), allowed: args.allowed_hosts.clone() });
     let events = Events::new(client.clone(), &args.pod_name);
-    let keeper = Keeper {
+    let ingress = IngressReconciler {
         client: client.clone(),
         caches: caches.clone(),
         claims: claims.clone(),
@@ -188,7 +187,7 @@ async fn lead(
         mode,
         owner,
         changed: Arc::clone(&queues.ingress),
-        reconciler: Arc::clone(&queues.reconciler),
+        functions: Arc::clone(&queues.reconciler),
         events: events.clone(),
         metrics: metrics.clone(),
     };
@@ -215,5 +214,5 @@ async fn lead(
         function::reconcile(Arc::clone(&context), key)
     });
     let scaling = worker::run(&queues.scaler, SCALES, stop, &progress.scaler, |key| Arc::clone(&scaler).look(key));
-    tokio::join!(keeper.run(stop, &progress.ingress), discovery, reconciling, scaling);
+    tokio::join!(ingress.run(stop, &progress.ingress), discovery, reconciling, scaling);
 }

@@ -18,7 +18,6 @@ mod memory;
 pub mod pace;
 mod plan;
 pub mod policy;
-pub mod schedules;
 pub mod stream;
 mod write;
 
@@ -32,7 +31,12 @@ use parking_lot::Mutex;
 use rouse_crds::{Function, demand::Frame};
 use tokio::time::Instant;
 
-use crate::{caches::Caches, events::Events, key::FunctionKey, metrics::Metrics, outcomes::Outcomes, queue::WorkQueue};
+use crate::{
+    cluster::{caches::Caches, key::FunctionKey},
+    runtime::queue::WorkQueue,
+    telemetry::{events::Events, metrics::Metrics},
+    workloads::outcomes::Outcomes,
+};
 use aggregate::{Aggregate, Source};
 use memory::{CATCH_UP, Memories};
 use pace::Pace;
@@ -197,7 +201,7 @@ impl Scaler {
                 }
                 Err(_) => {
                     memory.failures = memory.failures.saturating_add(1);
-                    Some(crate::backoff::QUICK.after(memory.failures))
+                    Some(crate::runtime::backoff::QUICK.after(memory.failures))
                 }
             }
         };

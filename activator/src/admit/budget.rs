@@ -1,20 +1,20 @@
-//! Caps on what waits: in one namespace, and in the process, each in requests and in bytes.
+//! Caps on queued requests and bytes, per namespace and per process.
 //!
-//! Beside the caps, what waits for one function is at most four times what is still free in its namespace, and what waits in
-//! one namespace at most four times what is still free in the process. So however many flood, each takes only a part of what
-//! the others left, and something is left for the next one.
+//! In addition to the caps, the queue of one function may hold at most four times what is still free in its namespace,
+//! and the queues of one namespace at most four times what is still free in the process. However many functions are
+//! flooded, each leaves a part of the capacity for the next.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-use super::{Full, Measure, Scope};
+use super::rejection::{CapReached, Measure, Scope};
 
-/// So many times what is free may one hold: four fifths of the whole, if it is alone.
-const SHARE: u64 = 4;
+/// Multiple of the free capacity that one queue may hold: four fifths of the cap if there is no other.
+const FREE_MULTIPLE: u64 = 4;
 
-/// How much may wait.
+/// Upper bounds, or usage, of what is queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// Requests.
@@ -23,7 +23,7 @@ pub struct Caps {
     pub bytes: u64,
 }
 
-/// What waits, and how much may. Everything that is held under it is given back when it is dropped.
+/// Usage of queue capacity, and its caps.
 #[derive(Debug)]
 pub struct Budget {
     requests: Meter,
@@ -37,9 +37,9 @@ struct Meter {
     most: u64,
 }
 
-/// One request and its bytes, taken from a namespace's and the process's budget and given back on drop.
+/// A reservation of one request and its bytes in the budgets of a namespace and of the process. Released on drop.
 #[derive(Debug)]
-pub struct Held {
+pub struct QueueReservation {
     bytes: u64,
     budgets: Option<[Arc<Budget>; 2]>,
 }
@@ -57,48 +57,49 @@ impl Meter {
         self.most.saturating_sub(self.used())
     }
 
-    fn take(&self, amount: u64) -> bool {
+    fn try_acquire(&self, amount: u64) -> bool {
         let fits = |used: u64| used.checked_add(amount).filter(|sum| *sum <= self.most);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 
-    fn take_anyhow(&self, amount: u64) {
+    fn acquire_past_cap(&self, amount: u64) {
         self.used.fetch_add(amount, Ordering::Relaxed);
     }
 
-    fn give(&self, amount: u64) {
+    fn release(&self, amount: u64) {
         self.used.fetch_sub(amount, Ordering::Relaxed);
     }
 }
 
 impl Budget {
-    /// With these caps.
+    /// Creates an unused budget with these caps.
     #[must_use]
     pub fn new(caps: Caps) -> Self {
         Self { requests: Meter::new(caps.requests), bytes: Meter::new(caps.bytes) }
     }
 
-    /// What is held now.
+    /// Returns the current usage.
     #[must_use]
     pub fn used(&self) -> Caps {
         Caps { requests: self.requests.used(), bytes: self.bytes.used() }
     }
 
-    fn take(&self, bytes: u64) -> Result<(), Measure> {
-        if !self.requests.take(1) {
+    fn try_acquire(&self, bytes: u64) -> Result<(), Measure> {
+        if !self.requests.try_acquire(1) {
             return Err(Measure::Requests);
         }
-        if !self.bytes.take(bytes) {
-            self.requests.give(1);
+        if !self.bytes.try_acquire(bytes) {
+            self.requests.release(1);
             return Err(Measure::Bytes);
         }
         Ok(())
     }
 
-    /// Whether one who holds `used` of this may hold one request of so many bytes more. Two that ask at once may both be told
-    /// no, or both yes: the caps hold all the same.
-    fn leaves_enough(&self, used: Caps, bytes: u64) -> Result<(), Measure> {
-        let fits = |used: u64, more, free: u64| used == 0 || used.saturating_add(more) <= free.saturating_mul(SHARE);
+    /// Checks that whoever holds `used` leaves a fair share for the others with one more request. Two concurrent checks
+    /// may both fail or both pass; the caps hold in any case.
+    fn check_fair_share(&self, used: Caps, bytes: u64) -> Result<(), Measure> {
+        let fits =
+            |used: u64, more, free: u64| used == 0 || used.saturating_add(more) <= free.saturating_mul(FREE_MULTIPLE);
         if !fits(used.requests, 1, self.requests.free()) {
             return Err(Measure::Requests);
         }
@@ -108,63 +109,64 @@ impl Budget {
         Ok(())
     }
 
-    fn give(&self, bytes: u64) {
-        self.requests.give(1);
-        self.bytes.give(bytes);
+    fn release(&self, bytes: u64) {
+        self.requests.release(1);
+        self.bytes.release(bytes);
     }
 }
 
-impl Held {
-    /// Takes one request of so many bytes from both budgets, or from none. `function` is what waits for its function already.
+impl QueueReservation {
+    /// Reserves one request of this many bytes in both budgets, or in neither. `function` is what the queue of its
+    /// function holds already.
     ///
     /// # Errors
     ///
-    /// Which cap it would be over.
-    pub fn take(bytes: u64, function: Caps, [namespace, process]: [&Arc<Budget>; 2]) -> Result<Self, Full> {
-        let of = |scope| move |measure| Full { scope, measure };
-        namespace.leaves_enough(function, bytes).map_err(of(Scope::Namespace))?;
-        process.leaves_enough(namespace.used(), bytes).map_err(of(Scope::Process))?;
-        namespace.take(bytes).map_err(of(Scope::Namespace))?;
-        if let Err(measure) = process.take(bytes) {
-            namespace.give(bytes);
-            return Err(Full { scope: Scope::Process, measure });
+    /// The cap that was reached.
+    pub fn try_new(bytes: u64, function: Caps, [namespace, process]: [&Arc<Budget>; 2]) -> Result<Self, CapReached> {
+        let of = |scope| move |measure| CapReached { scope, measure };
+        namespace.check_fair_share(function, bytes).map_err(of(Scope::Namespace))?;
+        process.check_fair_share(namespace.used(), bytes).map_err(of(Scope::Process))?;
+        namespace.try_acquire(bytes).map_err(of(Scope::Namespace))?;
+        if let Err(measure) = process.try_acquire(bytes) {
+            namespace.release(bytes);
+            return Err(CapReached { scope: Scope::Process, measure });
         }
         Ok(Self { bytes, budgets: Some([namespace.clone(), process.clone()]) })
     }
 
-    /// Takes them from both budgets even if that is more than they have.
+    /// Reserves in both budgets even past their caps.
     #[must_use]
-    pub fn over(bytes: u64, budgets: [&Arc<Budget>; 2]) -> Self {
+    pub fn past_cap(bytes: u64, budgets: [&Arc<Budget>; 2]) -> Self {
         for budget in budgets {
-            budget.requests.take_anyhow(1);
-            budget.bytes.take_anyhow(bytes);
+            budget.requests.acquire_past_cap(1);
+            budget.bytes.acquire_past_cap(bytes);
         }
         Self { bytes, budgets: Some(budgets.map(Arc::clone)) }
     }
 
-    /// Takes nothing from any.
+    /// Reserves nothing.
     #[must_use]
-    pub fn nothing() -> Self {
+    pub fn none() -> Self {
         Self { bytes: 0, budgets: None }
     }
 
-    /// Whether nothing was taken.
+    /// Whether nothing is reserved.
     #[must_use]
-    pub fn is_nothing(&self) -> bool {
+    pub fn is_none(&self) -> bool {
         self.budgets.is_none()
     }
 
-    /// How many bytes.
+    /// Bytes reserved.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 }
 
-impl Drop for Held {
+impl Drop for QueueReservation {
     fn drop(&mut self) {
         for budget in self.budgets.iter().flatten() {
-            budget.give(self.bytes);
+            budget.release(self.bytes);
         }
     }
 }
@@ -180,9 +182,9 @@ mod tests {
 
     const NOTHING: Caps = Caps { requests: 0, bytes: 0 };
 
-    /// The first caller of a function.
-    fn first(bytes: u64, budgets: [&Arc<Budget>; 2]) -> Result<Held, Full> {
-        Held::take(bytes, NOTHING, budgets)
+    /// The first request of a function.
+    fn first(bytes: u64, budgets: [&Arc<Budget>; 2]) -> Result<QueueReservation, CapReached> {
+        QueueReservation::try_new(bytes, NOTHING, budgets)
     }
 
     #[rstest]
@@ -190,7 +192,7 @@ mod tests {
     #[case::namespace_bytes(60, (10, 100), (10, 1000), Scope::Namespace, Measure::Bytes)]
     #[case::process_requests(1, (10, 100), (1, 1000), Scope::Process, Measure::Requests)]
     #[case::process_bytes(60, (10, 1000), (10, 100), Scope::Process, Measure::Bytes)]
-    fn the_caps_hold(
+    fn caps_are_enforced(
         #[case] bytes: u64,
         #[case] namespace: (u64, u64),
         #[case] process: (u64, u64),
@@ -198,27 +200,27 @@ mod tests {
         #[case] measure: Measure,
     ) {
         let (namespace, process) = (budget(namespace.0, namespace.1), budget(process.0, process.1));
-        let held = first(bytes, [&namespace, &process]).unwrap();
-        assert_eq!(first(bytes, [&namespace, &process]).unwrap_err(), Full { scope, measure });
+        let reservation = first(bytes, [&namespace, &process]).unwrap();
+        assert_eq!(first(bytes, [&namespace, &process]).unwrap_err(), CapReached { scope, measure });
         let other = budget(10, 1000);
         assert_eq!(first(bytes, [&other, &process]).is_err(), scope == Scope::Process, "another namespace");
         let one = Caps { requests: 1, bytes };
         assert_eq!((namespace.used(), process.used()), (one, one), "what was refused has taken nothing");
-        drop(held);
+        drop(reservation);
         assert_eq!((namespace.used(), process.used()), (NOTHING, NOTHING));
         assert!(first(u64::MAX, [&namespace, &process]).is_err(), "a length that a client made up");
-        assert!(first(bytes, [&namespace, &process]).is_ok(), "what was given back can be taken again");
+        assert!(first(bytes, [&namespace, &process]).is_ok(), "what was sent_at back can be taken again");
     }
 
     #[test]
-    fn namespaces_that_flood_leave_room_for_the_next() {
+    fn flooded_namespaces_leave_capacity_for_the_next() {
         let process = budget(1000, u64::MAX);
-        let mut held = vec![];
+        let mut reservation = vec![];
         let mut shares = vec![];
         for _ in 0..4 {
             let namespace = budget(500, u64::MAX);
             while let Ok(one) = first(1, [&namespace, &process]) {
-                held.push(one);
+                reservation.push(one);
             }
             shares.push(namespace.used().requests);
         }
@@ -227,25 +229,25 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_floods_leaves_room_for_its_neighbours() {
+    fn a_flooded_function_leaves_capacity_for_others() {
         let (namespace, process) = (budget(100, 1000), budget(1000, 10_000));
-        let mut flood: Vec<Held> = vec![];
+        let mut flood: Vec<QueueReservation> = vec![];
         let refused = loop {
             let function = Caps { requests: flood.len() as u64, bytes: flood.len() as u64 };
-            match Held::take(1, function, [&namespace, &process]) {
-                Ok(held) => flood.push(held),
+            match QueueReservation::try_new(1, function, [&namespace, &process]) {
+                Ok(reservation) => flood.push(reservation),
                 Err(full) => break full,
             }
         };
-        assert_eq!((flood.len(), refused), (80, Full { scope: Scope::Namespace, measure: Measure::Requests }));
+        assert_eq!((flood.len(), refused), (80, CapReached { scope: Scope::Namespace, measure: Measure::Requests }));
         assert!(first(1, [&namespace, &process]).is_ok());
     }
 
     #[test]
-    fn what_was_let_in_before_is_let_in_again() {
+    fn a_readmitted_request_may_exceed_the_caps() {
         let (namespace, process) = (budget(1, 10), budget(1, 10));
         let once = first(10, [&namespace, &process]).unwrap();
-        let again = Held::over(10, [&namespace, &process]);
+        let again = QueueReservation::past_cap(10, [&namespace, &process]);
         assert_eq!(process.used(), Caps { requests: 2, bytes: 20 });
         assert!(first(0, [&namespace, &process]).is_err());
         drop((once, again));

@@ -1,36 +1,38 @@
-//! Admission: who may go to a pod now, who waits, and who is turned away.
+//! Admission: which request is forwarded now, which is queued, and which is rejected.
 //!
-//! One [`Gate`] stands for one Function (of one `uid`). Everything it decides, it decides under its own short lock, so the
-//! limit of a pod holds at every moment and no wake-up is lost; nothing is awaited there.
+//! There is one [`Breaker`] per Function (per `uid`): a queue in front of its pods that enforces their concurrency
+//! limit. Every decision is made under its own short lock, so the limit holds at any time and no wake-up is lost.
+//! Nothing is awaited under the lock.
 
-mod arrive;
+mod admission;
+mod breaker;
 mod budget;
-mod cold;
-mod gate;
+mod cold_start;
+mod context;
+mod dispatch;
 mod health;
-mod inner;
-mod lease;
 mod namespace;
-mod pods;
+mod permit;
+mod pod_events;
+mod pod_tracker;
 mod policy;
-mod refusal;
+mod rejection;
 mod revision;
-mod slot;
+mod state;
 mod step;
 mod target;
-mod throttle;
 mod traffic;
+mod wake_task;
 
-pub use budget::{Budget, Caps, Held};
-pub use cold::ColdStart;
-pub use gate::{Entered, FunctionId, Gate};
-pub use lease::{Lease, Ticket};
+pub use budget::{Budget, Caps, QueueReservation};
+pub use cold_start::ColdStart;
+pub use context::{Bounds, Context};
 pub use namespace::Namespace;
-pub use policy::{MirrorTo, Policy, TellApart};
-pub use refusal::{Full, Measure, Refusal, Scope};
+pub use policy::{AffinityKey, MirrorTarget, Policy};
+pub use rejection::{CapReached, Measure, Rejection, Scope};
+pub use state::{Admission, Breaker, Permit, Ticket};
 pub use step::Step;
 pub use target::{Affinity, Target};
-pub use throttle::Rate;
 
 #[cfg(test)]
 mod tests;

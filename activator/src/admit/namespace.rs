@@ -1,22 +1,24 @@
 //! What the functions of one namespace share.
 
-use parking_lot::Mutex;
-
-use super::{Budget, Caps, Rate, throttle::Throttle};
 use std::sync::Arc;
 
-/// What the functions of one namespace share: how much of theirs may wait, and how often one of them may be woken.
+use parking_lot::Mutex;
+
+use super::budget::{Budget, Caps};
+use crate::rate_limit::{Rate, RateLimiter};
+
+/// Limits that the functions of one namespace share: the caps on their queues, and the rate of wakes.
 #[derive(Debug)]
 pub struct Namespace {
     pub(super) budget: Arc<Budget>,
-    /// Locked for a few instructions while a gate is locked, and never the other way round.
-    pub(super) wakes: Mutex<Throttle>,
+    /// Locked for a few instructions while a breaker is locked, and never the other way round.
+    pub(super) wakes: Mutex<RateLimiter>,
 }
 
 impl Namespace {
-    /// A namespace in which nothing waits and nothing was woken.
+    /// Creates a namespace with empty queues and a full bucket of wakes.
     #[must_use]
     pub fn new(caps: Caps, wakes: Rate) -> Arc<Self> {
-        Arc::new(Self { budget: Arc::new(Budget::new(caps)), wakes: Mutex::new(Throttle::new(wakes)) })
+        Arc::new(Self { budget: Arc::new(Budget::new(caps)), wakes: Mutex::new(RateLimiter::new(wakes)) })
     }
 }

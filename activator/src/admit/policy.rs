@@ -5,51 +5,51 @@ use std::time::Duration;
 use http::HeaderName;
 use rouse_crds::function::{Affinity, FunctionSpec, Metric, Protocol};
 
-/// By what callers are told apart.
+/// The part of a request that identifies a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TellApart {
-    /// A cookie of this name, which is set with the answer.
+pub enum AffinityKey {
+    /// The cookie of this name, which is set with the response.
     Cookie(Box<str>),
     /// The value of this header.
     Header(HeaderName),
 }
 
-/// Where copies of requests go.
+/// Where mirrored requests go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MirrorTo {
-    /// A tag.
+pub struct MirrorTarget {
+    /// The tag.
     pub tag: Box<str>,
-    /// Of so many in a hundred.
+    /// Percentage of requests that are mirrored.
     pub percent: u32,
 }
 
 /// What a Function's spec says about its requests. Replaced as a whole when the spec changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// Most requests in one pod at once; `None` is no limit.
+    /// Maximum number of concurrent requests in one pod; `None` is no limit.
     pub limit: Option<u32>,
-    /// Requests that one pod is wanted for when a crowd wakes the function.
+    /// Requests per pod that the number of pods of a wake is computed from.
     pub target: f64,
-    /// Fewest pods.
+    /// Minimum number of pods.
     pub min: u32,
-    /// Most pods.
+    /// Maximum number of pods.
     pub max: u32,
-    /// Most requests that wait here.
+    /// Maximum number of queued requests.
     pub queue_requests: u32,
-    /// Most bytes of requests that wait here.
+    /// Maximum number of bytes of queued requests.
     pub queue_bytes: u64,
     /// How long a request waits for a pod.
     pub cold_start: Duration,
-    /// How long a pod may take to the head of its answer.
+    /// How long a pod may take to send the head of its response.
     pub response: Duration,
     /// How long neither side may send a byte.
     pub idle: Option<Duration>,
-    /// What keeps a caller at one revision while calls are split.
-    pub affinity: Option<TellApart>,
-    /// Where copies of requests go.
-    pub mirror: Option<MirrorTo>,
-    /// How requests end is counted, because a roll-out is judged by it.
-    pub judged: bool,
+    /// What session affinity is by, while traffic is split.
+    pub affinity: Option<AffinityKey>,
+    /// Where mirrored requests go.
+    pub mirror: Option<MirrorTarget>,
+    /// Whether outcomes of requests are counted, because a rollout is aborted by them.
+    pub count_outcomes: bool,
     /// Port of the container, where the pod does not say it.
     pub port: u16,
     /// What the container speaks, where the pod does not say it.
@@ -68,8 +68,8 @@ impl Policy {
     }
 }
 
-impl TellApart {
-    /// As the spec says. The schema keeps names such as can be; another one tells nobody apart.
+impl AffinityKey {
+    /// Reads the spec. The schema restricts the names; an invalid one identifies no client.
     fn of(affinity: &Affinity) -> Option<Self> {
         let cookie = || affinity.cookie.as_deref().map(|name| Self::Cookie(name.into()));
         let header = || affinity.header.as_deref().and_then(|name| name.parse().ok()).map(Self::Header);
@@ -94,9 +94,9 @@ impl From<&FunctionSpec> for Policy {
             cold_start: timeouts.cold_start(),
             response: timeouts.response(),
             idle: timeouts.idle(),
-            affinity: spec.rollout.as_ref().and_then(|rollout| rollout.affinity.as_ref()).and_then(TellApart::of),
-            mirror: spec.mirror.as_ref().map(|m| MirrorTo { tag: m.tag.as_str().into(), percent: m.percent() }),
-            judged: spec.rollout.as_ref().is_some_and(|rollout| rollout.abort_on.is_some()),
+            affinity: spec.rollout.as_ref().and_then(|rollout| rollout.affinity.as_ref()).and_then(AffinityKey::of),
+            mirror: spec.mirror.as_ref().map(|m| MirrorTarget { tag: m.tag.as_str().into(), percent: m.percent() }),
+            count_outcomes: spec.rollout.as_ref().is_some_and(|rollout| rollout.abort_on.is_some()),
             // The schema keeps the port in range; an object stored before that rule gets the default.
             port: u16::try_from(spec.port()).unwrap_or(8080),
             protocol: spec.protocol(),

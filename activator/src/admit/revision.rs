@@ -1,182 +1,114 @@
-//! One revision of a Function: its pods, and the requests that wait for one of them.
+//! One revision of a Function: choice of a pod, ramp, and failure.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use rand::Rng;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
 use super::{
-    Held, Lease, Policy, Refusal,
-    health::Health,
-    slot::{FIRST_CROWD, SMALL_LIMIT, Slot},
+    pod_tracker::{INITIAL_RAMP, PodTracker, SMALL_LIMIT},
+    policy::Policy,
+    rejection::Rejection,
+    state::Revision,
 };
-use crate::{demand::Account, endpoints::Endpoint};
+use crate::endpoints::Endpoint;
 
-/// One revision of a Function.
-#[derive(Debug)]
-pub(super) struct Revision {
-    /// Its name, also of its Deployment. Empty as long as the Function has none: requests wait then.
-    pub(super) name: Box<str>,
-    /// Its share of the calls.
-    pub(super) percent: u32,
-    /// It can be called by a tag.
-    pub(super) tagged: bool,
-    /// Who waits, by the order in which they came. Bounded by the queue limits of the Function.
-    pub(super) queue: BTreeMap<u64, Waiter>,
-    /// Its pods. Bounded by what the cluster runs.
-    pub(super) slots: Vec<Slot>,
-    /// Its counters.
-    pub(super) account: Arc<Account>,
-    /// What is known of its failures.
-    pub(super) health: Health,
-    /// All its pods fail.
-    pub(super) failing: bool,
-    /// When it is woken next.
-    pub(super) wake: Wake,
-}
-
-/// When a revision is woken next.
-#[derive(Debug, Default)]
-pub(super) struct Wake {
-    /// Not before.
-    pub(super) next: Option<Instant>,
-    /// From when on the throttles allow the next wake; taken once for each wake that succeeds.
-    pub(super) permit: Option<Instant>,
-    /// How many pods were asked for last.
-    pub(super) asked: u32,
-    /// Patches since the last pod was seen or gone.
-    pub(super) tries: u32,
-    /// When the API server last took a patch, or said that none was needed.
-    pub(super) acknowledged: Option<Instant>,
-}
-
-/// A request that waits.
-#[derive(Debug)]
-pub(super) struct Waiter {
-    pub(super) answer: oneshot::Sender<Result<Lease, Refusal>>,
-    pub(super) arrived: Instant,
-    /// What it holds of the caps; given back when it goes.
-    pub(super) held: Held,
-    /// Where it may go if its revision loses its share of the calls.
-    pub(super) bound: Bound,
-}
-
-/// Where a request that waits may go if its revision loses its share of the calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bound {
-    /// Nowhere: it was called by a tag.
-    Here,
-    /// Where this value points.
-    Value(u64),
-    /// Anywhere.
-    Free,
-}
-
-/// How long after the first pod of a wake the others are waited for before it gets more than its share. Pods that were
-/// asked for together come within a second of one another where there is room for them.
+/// How long after the first pod of a wake the others are waited for before it gets more than its target. Pods that were
+/// requested together start within about a second of each other if nodes have capacity.
 const SPREAD: Duration = Duration::from_secs(1);
 
-/// What one pod is wanted for, as the spec says.
+/// Returns the target concurrency of one pod.
 fn share(policy: &Policy) -> u32 {
     // A float that does not fit saturates.
     (policy.target.ceil() as u32).max(1)
 }
 
-/// Two different numbers below `count`, which is more than one.
+/// Returns two different numbers below `count`, which is more than one.
 fn two_of(count: usize, random: &mut impl Rng) -> [usize; 2] {
     let first = random.random_range(0..count);
     [first, (first + random.random_range(1..count)) % count]
 }
 
 impl Revision {
-    pub(super) fn new(name: Box<str>, account: Arc<Account>) -> Self {
-        Self {
-            name,
-            percent: 0,
-            tagged: false,
-            queue: BTreeMap::new(),
-            slots: vec![],
-            account,
-            health: Health::default(),
-            failing: false,
-            wake: Wake::default(),
-        }
+    /// Returns the pods that are not being removed.
+    pub(super) fn live(&self) -> impl Iterator<Item = &PodTracker> {
+        self.trackers.iter().filter(|tracker| !tracker.draining)
     }
 
-    /// Pods that are there or on their way, and are not going.
-    pub(super) fn live(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter().filter(|slot| !slot.draining)
-    }
-
-    /// A pod for one more request: with a small limit the first that has room, else the less loaded of two.
+    /// Picks a pod for one more request: with a small limit the first that has capacity, otherwise the less loaded of
+    /// two random ones.
     pub(super) fn pick(&self, limit: Option<u32>, waited: bool) -> Option<usize> {
-        let room = |index: &usize| self.slots[*index].has_room(limit, waited);
-        let count = self.slots.len();
+        let has_capacity = |index: &usize| self.trackers[*index].has_capacity(limit, waited);
+        let count = self.trackers.len();
         if count > 1 && limit.is_none_or(|limit| limit > SMALL_LIMIT) {
-            let found =
-                two_of(count, &mut rand::rng()).into_iter().filter(room).min_by_key(|index| self.slots[*index].load());
-            // Both may be full or going while another has room.
-            found.or_else(|| (0..count).filter(room).min_by_key(|index| self.slots[*index].load()))
+            let found = two_of(count, &mut rand::rng())
+                .into_iter()
+                .filter(has_capacity)
+                .min_by_key(|index| self.trackers[*index].load());
+            // Both may be full or draining while another pod has capacity.
+            found.or_else(|| (0..count).filter(has_capacity).min_by_key(|index| self.trackers[*index].load()))
         } else {
-            (0..count).find(room)
+            (0..count).find(has_capacity)
         }
     }
 
-    /// Sees whether all its pods fail; the first time they do is a failure of the revision.
-    pub(super) fn judge(&mut self, now: Instant) -> Option<Refusal> {
-        let failing = self.live().next().is_some() && self.live().all(|slot| slot.fails(now));
-        let news = failing && !self.failing;
+    /// Checks whether all pods fail. Returns a rejection the first time they do.
+    pub(super) fn check_failing(&mut self, now: Instant) -> Option<Rejection> {
+        let failing = self.live().next().is_some() && self.live().all(|tracker| tracker.is_failing(now));
+        let newly_failing = failing && !self.failing;
         self.failing = failing;
-        let failure = self.live().find_map(|slot| slot.failure.clone()).filter(|_| news)?;
-        Some(self.health.fail(now, failure))
+        let failure = self.live().find_map(|tracker| tracker.failure.clone()).filter(|_| newly_failing)?;
+        Some(self.health.record_failure(now, failure))
     }
 
-    /// How many of those that wait a pod gets that begins to serve; `None` if nobody waits.
-    pub(super) fn first_crowd(&self, now: Instant, policy: &Policy) -> Option<u32> {
-        let others_come = self.spreads(now, policy, 1);
-        let most = if others_come { FIRST_CROWD.min(share(policy)) } else { FIRST_CROWD };
+    /// Returns the number of queued requests that a pod gets when it begins to serve; `None` if the queue is empty.
+    pub(super) fn initial_ramp(&self, now: Instant, policy: &Policy) -> Option<u32> {
+        let others_come = self.is_spreading(now, policy, 1);
+        let most = if others_come { INITIAL_RAMP.min(share(policy)) } else { INITIAL_RAMP };
         (!self.queue.is_empty()).then_some(most)
     }
 
-    /// Whether those that wait are kept for pods that are about to serve: more were asked for, and the first of them serves
-    /// since a moment ago only. With a limit each pod is safe from a crowd as it is. `beginning` pods begin to serve just now.
-    fn spreads(&self, now: Instant, policy: &Policy, beginning: usize) -> bool {
-        let serving = || self.live().filter(|slot| slot.serving);
-        let first = serving().filter_map(|slot| slot.admitted).min();
+    /// Whether queued requests are kept for pods that are about to serve: more pods were requested, and the first of
+    /// them has served for a moment only. With a concurrency limit no pod can be overloaded. `beginning` pods begin to
+    /// serve now.
+    fn is_spreading(&self, now: Instant, policy: &Policy, beginning: usize) -> bool {
+        let serving = || self.live().filter(|tracker| tracker.serving);
+        let first = serving().filter_map(|tracker| tracker.serving_since).min();
         policy.limit.is_none()
             && serving().count() + beginning < self.live().count().max(self.wake.asked as usize)
             && first.is_none_or(|first| now.saturating_duration_since(first) < SPREAD)
     }
 
-    /// A request left a pod while others wait: there is room for that one, and for one more.
-    pub(super) fn one_less(&mut self, now: Instant, endpoint: &Endpoint, policy: &Policy) {
-        let most = if self.spreads(now, policy, 0) { share(policy) } else { u32::MAX };
-        let this = |slot: &&mut Slot| slot.endpoint.as_ref().is_some_and(|e| std::ptr::eq(e.as_ref(), endpoint));
-        if let Some(slot) = self.slots.iter_mut().find(this) {
-            slot.widen(1, most);
+    /// Handles a request that left a pod while others are queued: there is capacity for that one, and for one more.
+    pub(super) fn request_ended(&mut self, now: Instant, endpoint: &Endpoint, policy: &Policy) {
+        let most = if self.is_spreading(now, policy, 0) { share(policy) } else { u32::MAX };
+        let this =
+            |tracker: &&mut PodTracker| tracker.endpoint.as_ref().is_some_and(|e| std::ptr::eq(e.as_ref(), endpoint));
+        if let Some(tracker) = self.trackers.iter_mut().find(this) {
+            tracker.raise_ramp(1, most);
         }
     }
 
-    /// Time passes while requests wait: a pod that has all that it may have of them may have twice as many.
+    /// Doubles the ramp limit of each pod that has reached it. Called at intervals while requests are queued.
     pub(super) fn ramp(&mut self, now: Instant, policy: &Policy) {
-        let most = if self.spreads(now, policy, 0) { share(policy) } else { u32::MAX };
-        for slot in &mut self.slots {
-            if slot.load().is_some_and(|load| load >= slot.crowd) {
-                slot.widen(slot.crowd, most);
+        let most = if self.is_spreading(now, policy, 0) { share(policy) } else { u32::MAX };
+        for tracker in &mut self.trackers {
+            if tracker.load().is_some_and(|load| load >= tracker.ramp_limit) {
+                tracker.raise_ramp(tracker.ramp_limit, most);
             }
         }
     }
 
-    /// Nobody waits any more: whoever comes now goes straight to a pod.
-    pub(super) fn crowd_is_in(&mut self) {
-        for slot in &mut self.slots {
-            slot.crowd = u32::MAX;
+    /// Ends the ramp: the queue is empty, and new requests go straight to a pod.
+    pub(super) fn end_ramp(&mut self) {
+        for tracker in &mut self.trackers {
+            tracker.ramp_limit = u32::MAX;
         }
     }
 
-    /// Whether nothing is left that it is needed for.
-    pub(super) fn spent(&self) -> bool {
-        self.percent == 0 && !self.tagged && self.slots.is_empty() && self.queue.is_empty()
+    /// Whether the revision has no traffic, tag, pods or queued requests.
+    pub(super) fn is_unused(&self) -> bool {
+        self.percent == 0 && !self.tagged && self.trackers.is_empty() && self.queue.is_empty()
     }
 }
 
@@ -185,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_are_two_and_every_pair_comes() {
+    fn two_of_picks_distinct_numbers_and_every_pair() {
         let mut seen = std::collections::BTreeSet::new();
         let mut random = rand::rng();
         for _ in 0..1000 {

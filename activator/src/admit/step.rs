@@ -1,4 +1,4 @@
-//! What a gate's keeper is to do next.
+//! The next step of a wake task.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,28 +6,30 @@ use rouse_crds::pod::PodFailure;
 use tokio::time::Instant;
 
 use super::{
-    Gate, Policy, Refusal,
-    inner::{Effects, Inner},
-    revision::Revision,
+    policy::Policy,
+    rejection::Rejection,
+    state::{Breaker, BreakerState, Effects, Revision, Wake},
 };
-use crate::wake::{RAMP_INTERVAL, WakeError, jitter};
+use crate::{backoff::jitter, wake::WakeError};
 
-/// What a gate's keeper is to do next.
+/// The next step of a wake task.
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    /// Nobody waits.
+    /// The queue is empty.
     Done,
-    /// Nothing before this moment.
+    /// Nothing to do before this time.
     Wait(Instant),
     /// Wake this revision.
     Wake {
-        /// Its name.
+        /// Name of the revision.
         revision: Box<str>,
-        /// With so many pods.
+        /// Number of pods.
         replicas: u32,
     },
 }
 
+/// How often ramp limits are raised.
+pub(super) const RAMP_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a revision that was woken may take to show a pod before it is woken again. An operator that takes the last pod
 /// away in the same moment undoes a wake; asking again is cheap, and valid only at zero.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -42,10 +44,10 @@ const MISSING_AGAIN: Duration = Duration::from_millis(250);
 const MISSING_LONGEST: Duration = Duration::from_secs(2);
 /// While the throttles allow no wake in time.
 const NO_PERMIT_AGAIN: Duration = Duration::from_secs(1);
-/// Nothing is due; something that changes kicks the keeper.
+/// Nothing is due; a change notifies the wake task.
 const NOTHING_DUE: Duration = Duration::from_secs(60);
 
-impl Inner {
+impl BreakerState {
     pub(super) fn woken(&mut self, now: Instant, name: &str, result: Result<(), WakeError>, effects: &mut Effects) {
         let Some(revision) = self.revisions.iter_mut().find(|r| *r.name == *name) else { return };
         let tries = revision.wake.tries;
@@ -53,15 +55,15 @@ impl Inner {
         let delay = match result {
             Ok(()) => {
                 revision.wake.acknowledged = Some(now);
-                revision.wake.permit = None;
+                revision.wake.reserved = None;
                 jitter(AGAIN, tries, LONGEST)
             }
             Err(WakeError::Awake) => {
                 revision.wake.acknowledged = Some(now);
                 // Its count stands, and the operator says that it comes to nothing: that is of now.
-                if let Some(failure) = self.pods_refused.clone().filter(|_| revision.slots.is_empty()) {
-                    let refusal = revision.health.fail(now, failure);
-                    self.refuse(name, &refusal, effects);
+                if let Some(failure) = self.pod_creation_failure.clone().filter(|_| revision.trackers.is_empty()) {
+                    let rejection = revision.health.record_failure(now, failure);
+                    self.refuse(name, &rejection, effects);
                     return;
                 }
                 jitter(AWAKE_AGAIN, tries, LONGEST)
@@ -71,41 +73,41 @@ impl Inner {
                 jitter(BUSY_AGAIN, tries, BUSY_LONGEST).max(after.unwrap_or_default().min(LONGEST))
             }
             Err(WakeError::Denied { reason, message }) => {
-                let refusal = revision.health.fail(now, PodFailure { reason, message });
-                revision.wake = super::revision::Wake::default();
-                self.refuse(name, &refusal, effects);
+                let rejection = revision.health.record_failure(now, PodFailure { reason, message });
+                revision.wake = Wake::default();
+                self.refuse(name, &rejection, effects);
                 return;
             }
         };
         revision.wake.next = Some(now + delay);
     }
 
-    /// Turns away everybody who waits for a revision.
-    pub(super) fn refuse(&mut self, name: &str, refusal: &Refusal, effects: &mut Effects) {
+    /// Rejects all queued requests of a revision.
+    pub(super) fn refuse(&mut self, name: &str, rejection: &Rejection, effects: &mut Effects) {
         if let Some(revision) = self.revisions.iter_mut().find(|r| *r.name == *name) {
             let waiting = std::mem::take(&mut revision.queue);
             for waiter in waiting.into_values() {
-                self.waiting.remove(&waiter.held);
+                self.waiting.remove(&waiter.reservation);
                 revision.account.leave();
-                if matches!(refusal, Refusal::Failing { .. }) {
-                    revision.account.ended(true, None);
+                if matches!(rejection, Rejection::Failing { .. }) {
+                    revision.account.record_outcome(true, None);
                 }
-                effects.refusals.push((waiter.answer, refusal.clone(), waiter.held.is_nothing()));
+                effects.rejections.push((waiter.sender, rejection.clone(), waiter.reservation.is_none()));
             }
         }
     }
 }
 
 impl Revision {
-    /// Its last pod went, or one came: what was known about waking it no longer holds.
-    pub(super) fn wake_anew(&mut self) {
+    /// Resets the wake state after the first pod was created or the last one removed.
+    pub(super) fn reset_wake(&mut self) {
         self.wake.next = None;
         self.wake.tries = 0;
     }
 }
 
-impl Gate {
-    /// What its keeper is to do next.
+impl Breaker {
+    /// Returns the next step of the wake task.
     pub fn step(self: &Arc<Self>) -> Step {
         let policy = self.policy();
         self.with(|inner, effects| {
@@ -119,39 +121,46 @@ impl Gate {
                 }
             }
             if inner.waiting.requests == 0 {
-                inner.keeper = false;
+                inner.wake_task_running = false;
                 return Step::Done;
             }
             Step::Wait(until)
         })
     }
 
-    /// The same for one revision.
-    fn step_of(&self, inner: &mut Inner, effects: &mut Effects, index: usize, policy: &Policy, now: Instant) -> Step {
+    /// Returns the next step for one revision.
+    fn step_of(
+        &self,
+        inner: &mut BreakerState,
+        effects: &mut Effects,
+        index: usize,
+        policy: &Policy,
+        now: Instant,
+    ) -> Step {
         let revision = &mut inner.revisions[index];
         if revision.queue.is_empty() {
             return Step::Done;
         }
-        if let Some(refusal) = revision.judge(now) {
-            tracing::info!(function = %self.id(), revision = %revision.name, ?refusal, "The pods of a revision fail");
+        if let Some(rejection) = revision.check_failing(now) {
+            tracing::info!(function = %self.id(), revision = %revision.name, ?rejection, "All pods of the revision fail; rejecting queued requests");
             let name = revision.name.clone();
-            inner.refuse(&name, &refusal, effects);
+            inner.refuse(&name, &rejection, effects);
             return Step::Done;
         }
         if revision.live().next().is_some() {
-            let ramps = revision.slots.iter().any(|slot| slot.serving && slot.crowd < u32::MAX);
+            let ramps = revision.trackers.iter().any(|tracker| tracker.serving && tracker.ramp_limit < u32::MAX);
             let ramp = ramps.then_some(now + RAMP_INTERVAL);
-            let fails = revision.live().filter_map(|slot| slot.will_fail(now)).min();
+            let fails = revision.live().filter_map(|tracker| tracker.fails_at(now)).min();
             return ramp.into_iter().chain(fails).min().map_or(Step::Done, Step::Wait);
         }
         if revision.name.is_empty() {
             return Step::Done;
         }
         // Not too soon after a failure or after the last try. Only then is a turn taken, since a pod may come before.
-        if let Some(due) = revision.health.until().max(revision.wake.next).filter(|due| *due > now) {
+        if let Some(due) = revision.health.retry_at().max(revision.wake.next).filter(|due| *due > now) {
             return Step::Wait(due);
         }
-        match self.permit(inner, index, now, policy.cold_start) {
+        match self.reserve_wake(inner, index, now, policy.cold_start) {
             Ok(turn) if turn > now => return Step::Wait(turn),
             Ok(_) => {}
             Err(_) => return Step::Wait(now + NO_PERMIT_AGAIN),

@@ -1,44 +1,45 @@
-//! Which revision a request is for.
+//! The target of a request: by traffic percentage, by tag, or as a mirrored request.
 
 use std::sync::Arc;
 
-/// Which revision a request is for.
+/// The revision that a request is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// One of those that have a share of the calls. If that loses its share while the request waits, another one.
-    Shares {
-        /// What makes it this one and not that one.
+    /// A revision that has traffic. If that loses its traffic while the request is queued, another one.
+    Traffic {
+        /// What selects the revision.
         affinity: Affinity,
     },
-    /// The one of this name, whatever its share: it was called by its tag. The request waits for that one alone.
+    /// The revision of this name, whatever its traffic: a tag points to it. The request waits for that one alone.
     Revision(Arc<str>),
-    /// The same for a copy of a request that went elsewhere. It takes nothing of what may wait here from those that are
-    /// answered, and is turned away where it could not be woken for at once.
-    Copy(Arc<str>),
+    /// The same for a mirrored request. It takes nothing of the queue capacity, and is rejected if the revision cannot
+    /// be woken at once.
+    Mirror(Arc<str>),
 }
 
-/// What makes a request go to one revision and not to another, among those that have a share.
+/// What selects one of the revisions that have traffic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Affinity {
-    /// Chance.
+    /// At random, by the traffic percentages.
     #[default]
     None,
-    /// A value that goes to the same revision every time, as long as the shares are the same: see [`Affinity::of`].
+    /// A value that selects the same revision every time, as long as the percentages are the same: see
+    /// [`Affinity::of`].
     Value(u64),
-    /// The name of the revision that answered before. Chance, if it has no share any more.
+    /// The name of the revision that responded before. At random, if it has no traffic any more.
     Revision(Box<str>),
 }
 
 impl Target {
-    /// Whichever revision chance gives it.
-    pub const ANY: Self = Self::Shares { affinity: Affinity::None };
+    /// Any revision that has traffic, at random.
+    pub const ANY: Self = Self::Traffic { affinity: Affinity::None };
 }
 
 impl Affinity {
-    /// For a value by which callers are told apart. It is the same in every process, of whichever version.
+    /// Hashes a value that identifies a client. The result is the same in every process and version.
     #[must_use]
     pub fn of(value: &[u8]) -> Self {
-        // FNV-1a, which is short and written down, and then a mix: its upper bits alone are poor for short values.
+        // FNV-1a, which is short and specified, and then a mix: its upper bits alone are poor for short values.
         let mut hash = value.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
@@ -53,14 +54,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_the_same_number_for_ever() {
+    fn affinity_hash_is_stable() {
         // Activators of two versions must agree: these numbers may never change.
         assert_eq!(Affinity::of(b""), Affinity::Value(17_665_956_581_633_026_203));
         assert_eq!(Affinity::of(b"alice"), Affinity::Value(14_254_268_223_963_220_572));
     }
 
     #[test]
-    fn short_values_are_spread_evenly() {
+    fn affinity_hash_spreads_short_values_evenly() {
         let mut counts = [0_u32; 10];
         for user in 0..10_000 {
             let Affinity::Value(value) = Affinity::of(format!("user-{user}").as_bytes()) else { panic!("a value") };

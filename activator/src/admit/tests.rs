@@ -1,15 +1,15 @@
-//! The gate against a model, against time, and against many threads.
+//! Tests of the breaker: against a model, in paused time, and with many threads.
 
-mod crowd;
 mod drain;
 mod failure;
 mod model;
 mod panics;
 mod pick;
+mod ramp;
 mod threads;
-mod throttle;
 mod traffic;
 mod wake;
+mod wake_rate;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,14 +23,14 @@ use tokio::{sync::oneshot::error::TryRecvError, time::Instant};
 
 use super::*;
 use crate::{
-    context::{Bounds, Context},
     demand::Ledger,
     endpoints::{Dialer, Endpoint, PodFacts},
+    function_id::{FunctionId, FunctionKey},
     metrics::Metrics,
     wake::{Scaler, WakeError},
 };
 
-/// A way to the API server on which nothing ever comes back.
+/// A scaler that never completes.
 #[derive(Debug)]
 struct NoScaler;
 
@@ -53,7 +53,7 @@ fn context(bounds: Bounds) -> Arc<Context> {
     Context::new(Arc::new(NoScaler), bounds, Dialer::new(true), metrics, ledger)
 }
 
-/// A status in which these revisions have these shares.
+/// A status with these traffic percentages.
 fn shares(of: &[(&str, u32)]) -> Vec<TrafficStatus> {
     let share = |(revision, percent): &(&str, u32)| TrafficStatus {
         revision: (*revision).to_owned(),
@@ -63,22 +63,22 @@ fn shares(of: &[(&str, u32)]) -> Vec<TrafficStatus> {
     of.iter().map(share).collect()
 }
 
-/// A tag without a share.
+/// A tag without traffic.
 fn tag(name: &str, revision: &str) -> TrafficStatus {
     TrafficStatus { revision: revision.to_owned(), tag: Some(name.to_owned()), ..TrafficStatus::default() }
 }
 
-fn gate_in(context: &Arc<Context>, namespace: &Arc<Namespace>, policy: Policy) -> Arc<Gate> {
-    let id = FunctionId { namespace: "ns".into(), name: "f".into(), uid: "u".into() };
-    let gate = Gate::new(id, policy, namespace.clone(), context.clone());
-    gate.set_traffic(&shares(&[(REVISION, 100)]));
-    gate
+fn breaker_in(context: &Arc<Context>, namespace: &Arc<Namespace>, policy: Policy) -> Arc<Breaker> {
+    let id = FunctionId { key: FunctionKey::new("ns", "f"), uid: "u".into() };
+    let breaker = Breaker::new(id, policy, namespace.clone(), context.clone());
+    breaker.set_traffic(&shares(&[(REVISION, 100)]));
+    breaker
 }
 
-fn gate(limit: Option<u32>, queue: u32) -> Arc<Gate> {
+fn breaker(limit: Option<u32>, queue: u32) -> Arc<Breaker> {
     let context = context(Bounds::generous());
     let namespace = Namespace::new(context.bounds.namespace, context.bounds.namespace_wakes);
-    gate_in(&context, &namespace, policy(limit, queue))
+    breaker_in(&context, &namespace, policy(limit, queue))
 }
 
 fn facts(number: u16) -> PodFacts {
@@ -97,56 +97,56 @@ fn facts(number: u16) -> PodFacts {
     }
 }
 
-fn endpoint(gate: &Gate, number: u16) -> Option<Arc<Endpoint>> {
-    let inner = gate.lock();
-    let slots = &inner.revisions.iter().find(|r| *r.name == *REVISION)?.slots;
-    slots.iter().find(|s| *s.id == *number.to_string())?.endpoint.clone()
+fn endpoint(breaker: &Breaker, number: u16) -> Option<Arc<Endpoint>> {
+    let inner = breaker.lock();
+    let trackers = &inner.revisions.iter().find(|r| *r.name == *REVISION)?.trackers;
+    trackers.iter().find(|s| *s.id == *number.to_string())?.endpoint.clone()
 }
 
-/// Lets a pod serve, as a probe does.
-fn serve(gate: &Arc<Gate>, number: u16) {
-    gate.pod_seen(&facts(number));
-    gate.admitted(&endpoint(gate, number).unwrap());
+/// Makes a pod serve, as a probe does.
+fn serve(breaker: &Arc<Breaker>, number: u16) {
+    breaker.pod_updated(&facts(number));
+    breaker.endpoint_ready(&endpoint(breaker, number).unwrap());
 }
 
-/// Who waits and who is in a pod, as the callers see it.
+/// Queued and granted requests, as their clients see them.
 #[derive(Default)]
 struct Callers {
     waiting: Vec<Ticket>,
-    inside: Vec<Lease>,
+    inside: Vec<Permit>,
     turned_away: usize,
 }
 
 impl Callers {
-    fn enter(&mut self, entered: Result<Entered, Refusal>) {
-        match entered {
-            Ok(Entered::Now(lease)) => self.inside.push(lease),
-            Ok(Entered::Later(ticket)) => self.waiting.push(ticket),
+    fn enter(&mut self, admission: Result<Admission, Rejection>) {
+        match admission {
+            Ok(Admission::Granted(permit)) => self.inside.push(permit),
+            Ok(Admission::Queued(ticket)) => self.waiting.push(ticket),
             Err(_) => self.turned_away += 1,
         }
     }
 
-    /// Takes what was granted. Whoever was granted a place came before everybody who still waits.
+    /// Collects what was granted. Each grant arrived before everything that is still queued.
     fn collect(&mut self) {
         let mut granted = vec![];
         for mut ticket in std::mem::take(&mut self.waiting) {
-            match ticket.answer.try_recv() {
-                Ok(Ok(lease)) => {
-                    ticket.over = true;
-                    granted.push(lease);
+            match ticket.receiver.try_recv() {
+                Ok(Ok(permit)) => {
+                    ticket.done = true;
+                    granted.push(permit);
                 }
                 Ok(Err(_)) => {
-                    ticket.over = true;
+                    ticket.done = true;
                     self.turned_away += 1;
                 }
                 Err(TryRecvError::Empty) => self.waiting.push(ticket),
-                Err(TryRecvError::Closed) => panic!("an answer was lost"),
+                Err(TryRecvError::Closed) => panic!("a grant was lost"),
             }
         }
         if let Some(ticket) = self.waiting.first() {
-            for revision in &ticket.gate.lock().revisions {
-                let of_it = granted.iter().filter(|lease| Arc::ptr_eq(&lease.account, &revision.account));
-                let (latest, earliest) = (of_it.map(Lease::sequence).max(), revision.queue.keys().next().copied());
+            for revision in &ticket.breaker.lock().revisions {
+                let of_it = granted.iter().filter(|permit| Arc::ptr_eq(&permit.account, &revision.account));
+                let (latest, earliest) = (of_it.map(Permit::sequence).max(), revision.queue.keys().next().copied());
                 if let (Some(latest), Some(earliest)) = (latest, earliest) {
                     assert!(latest < earliest, "{latest} was let in before {earliest}");
                 }
@@ -156,10 +156,10 @@ impl Callers {
     }
 }
 
-/// Somebody comes, and waits.
-fn park(gate: &Arc<Gate>) -> Ticket {
-    match gate.enter(&Target::ANY, || 1) {
-        Ok(Entered::Later(ticket)) => ticket,
+/// Queues a request.
+fn park(breaker: &Arc<Breaker>) -> Ticket {
+    match breaker.admit(&Target::ANY, || 1) {
+        Ok(Admission::Queued(ticket)) => ticket,
         other => panic!("{other:?}"),
     }
 }
@@ -168,10 +168,10 @@ fn failing(reason: &str) -> Option<PodFailure> {
     Some(PodFailure { reason: reason.into(), message: "why".into() })
 }
 
-/// What somebody is told who is turned away because of failing pods.
-fn reason(entered: Result<Entered, Refusal>) -> String {
-    match entered {
-        Err(Refusal::Failing { failure, .. }) => failure.reason,
+/// Returns the reason of a rejection because of failing pods.
+fn reason(admission: Result<Admission, Rejection>) -> String {
+    match admission {
+        Err(Rejection::Failing { failure, .. }) => failure.reason,
         other => panic!("{other:?}"),
     }
 }

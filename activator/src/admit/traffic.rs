@@ -1,4 +1,4 @@
-//! Shares and tags: which revisions get which calls, and what becomes of those that wait when that changes.
+//! Traffic split: revisions by percentage and tag, and moving queued requests when it changes.
 
 use std::{
     collections::BTreeMap,
@@ -9,16 +9,15 @@ use rand::Rng;
 use rouse_crds::function::TrafficStatus;
 
 use super::{
-    Affinity, Gate, Target,
-    inner::Inner,
-    revision::{Bound, Waiter},
+    state::{Binding, Breaker, BreakerState, Waiter},
+    target::{Affinity, Target},
 };
 
-impl Gate {
-    /// Which revisions get which share of the calls, and which can be called by a tag.
+impl Breaker {
+    /// Sets the traffic percentages and tags.
     ///
-    /// Whoever waits for one that has no share any more waits for another from now on, in the order in which they came; who
-    /// called by a tag stays where the tag led. A status that names no shares says nothing new of them.
+    /// Requests that are queued for a revision without traffic move to another one, in the order of arrival. Requests
+    /// that were sent to a tag stay. A status without traffic changes nothing.
     pub fn set_traffic(self: &Arc<Self>, traffic: &[TrafficStatus]) {
         if traffic.is_empty() {
             return;
@@ -43,36 +42,37 @@ impl Gate {
                     inner.tags.push((tag.as_str().into(), entry.revision.as_str().into()));
                 }
             }
-            // In the order of the status, which keeps those who are bound by a value where they are: see `choose`.
+            // In the order of the status, which keeps clients with session affinity where they are: see
+            // `choose_revision`.
             let place = |name: &str| traffic.iter().position(|entry| entry.revision == name);
             inner.revisions.sort_by_key(|revision| place(&revision.name).unwrap_or(usize::MAX));
             let split = inner.revisions.iter().filter(|r| r.percent > 0).count() > 1;
             self.split.store(split, Ordering::Relaxed);
-            inner.rehouse();
-            inner.forget_spent();
-            inner.pump_all(self, self.policy.load().limit, effects);
+            inner.move_queued();
+            inner.remove_unused_revisions();
+            inner.dispatch_all(self, self.policy.load().limit, effects);
         });
     }
 
-    /// Whether more than one revision has a share of the calls.
+    /// Whether more than one revision has traffic.
     #[must_use]
     pub fn is_split(&self) -> bool {
         self.split.load(Ordering::Relaxed)
     }
 
-    /// The revision that a tag leads to.
+    /// Returns the revision that a tag points to.
     #[must_use]
     pub fn tagged(&self, tag: &str) -> Option<Arc<str>> {
         self.lock().tags.iter().find(|(name, _)| **name == *tag).map(|(_, revision)| revision.clone())
     }
 }
 
-impl Inner {
-    /// The revision of a share for one more request.
+impl BreakerState {
+    /// Chooses the revision of one more request.
     ///
-    /// The shares stand one behind the other in the order of the status, and a value points at one place of their whole. So
-    /// when one grows at the cost of its neighbour, only callers of that neighbour move, and only to the one that grows.
-    pub(super) fn choose(&self, affinity: &Affinity) -> usize {
+    /// The percentages are intervals in the order of the status, and an affinity value is a point in their sum. When
+    /// one grows at the cost of its neighbour, only clients of that neighbour move, and only to the one that grows.
+    pub(super) fn choose_revision(&self, affinity: &Affinity) -> usize {
         let total: u32 = self.revisions.iter().map(|r| r.percent).sum();
         let mut with_traffic = self.revisions.iter().enumerate().filter(|(_, r)| r.percent > 0);
         let Some((first, revision)) = with_traffic.next() else { return 0 };
@@ -85,7 +85,7 @@ impl Inner {
             return same;
         }
         let mut point = match affinity {
-            // Below the total, as it is a part of it.
+            // Less than the total, as it is a fraction of it.
             Affinity::Value(value) => ((u128::from(*value) * u128::from(total)) >> 64) as u32,
             _ => rand::rng().random_range(0..total),
         };
@@ -98,23 +98,23 @@ impl Inner {
         first
     }
 
-    /// Finds revisions for those who wait where no share of the calls goes any more.
-    fn rehouse(&mut self) {
-        let mut homeless: BTreeMap<u64, Waiter> = BTreeMap::new();
+    /// Moves queued requests away from revisions that have no traffic any more.
+    fn move_queued(&mut self) {
+        let mut moving: BTreeMap<u64, Waiter> = BTreeMap::new();
         for revision in self.revisions.iter_mut().filter(|r| r.percent == 0) {
             for (sequence, waiter) in std::mem::take(&mut revision.queue) {
-                if waiter.bound == Bound::Here {
+                if waiter.binding == Binding::Revision {
                     revision.queue.insert(sequence, waiter);
                 } else {
                     revision.account.leave();
-                    homeless.insert(sequence, waiter);
+                    moving.insert(sequence, waiter);
                 }
             }
         }
-        for (sequence, waiter) in homeless {
-            let chosen = self.choose(&match waiter.bound {
-                Bound::Value(value) => Affinity::Value(value),
-                Bound::Here | Bound::Free => Affinity::None,
+        for (sequence, waiter) in moving {
+            let chosen = self.choose_revision(&match waiter.binding {
+                Binding::Affinity(value) => Affinity::Value(value),
+                Binding::Revision | Binding::Any => Affinity::None,
             });
             let revision = &mut self.revisions[chosen];
             revision.account.queue();
@@ -124,17 +124,17 @@ impl Inner {
 }
 
 impl Target {
-    /// What binds a request of this target while it waits.
-    pub(super) fn bound(&self) -> Bound {
+    /// Returns where a request with this target may move while it is queued.
+    pub(super) fn binding(&self) -> Binding {
         match self {
-            Self::Shares { affinity: Affinity::Value(value) } => Bound::Value(*value),
-            Self::Shares { .. } => Bound::Free,
-            Self::Revision(_) | Self::Copy(_) => Bound::Here,
+            Self::Traffic { affinity: Affinity::Value(value) } => Binding::Affinity(*value),
+            Self::Traffic { .. } => Binding::Any,
+            Self::Revision(_) | Self::Mirror(_) => Binding::Revision,
         }
     }
 }
 
-/// The share of an entry, in percent.
+/// Returns the percentage of an entry.
 fn share(entry: &TrafficStatus) -> u32 {
     u32::try_from(entry.percent).unwrap_or(0).min(100)
 }

@@ -269,19 +269,19 @@ impl Account {
 
     /// A pod of it is gone.
     pub(crate) fn pod_gone(self: &Arc<Self>, id: &str) {
-        let news = self.counters.lock().pods.part(id);
+        let news = self.counters.lock().pods.remove(id);
         if news {
             self.change(|_| ());
         }
     }
 
     /// Whether somebody judges by how its requests end.
-    pub(crate) fn judge(&self, asked: bool) {
+    pub(crate) fn set_outcome_counting(&self, asked: bool) {
         self.counters.lock().tally.ask(asked);
     }
 
     /// A request ended, with the head of an answer after this time or without one. Counted if somebody judges by it.
-    pub(crate) fn ended(self: &Arc<Self>, failed: bool, latency: Option<Duration>) {
+    pub(crate) fn record_outcome(self: &Arc<Self>, failed: bool, latency: Option<Duration>) {
         let counted = self.counters.lock().tally.count(failed, latency);
         if counted {
             self.change(|_| ());
@@ -303,7 +303,7 @@ impl Account {
     /// has to hear that they have ended, or a Function that is made anew under the name would seem to have them.
     pub(crate) fn abandon(self: &Arc<Self>) {
         if self.opened.load(Ordering::Acquire) {
-            self.counters.lock().pods.part_all();
+            self.counters.lock().pods.remove_all();
             self.change(|_| ());
         }
         self.abandoned.store(true, Ordering::Release);

@@ -1,6 +1,7 @@
-//! Demand: counting requests per revision, and telling the autoscaler.
+//! Demand: counts requests per revision, and streams the counts to the autoscaler.
 
 mod ledger;
+mod metrics;
 mod outcomes;
 mod pods;
 mod stream;

@@ -1,14 +1,14 @@
-//! How the requests of a revision ended, for those who judge a roll-out by it.
+//! Outcomes of requests per revision, which a rollout is aborted by.
 
 use std::time::Duration;
 
 use rouse_crds::demand::{LATENCY_BUCKETS, Outcomes, latency_bucket};
 
-/// How the requests of a revision ended, counted while somebody judges by it.
+/// Outcomes of a revision's requests, counted while a rollout depends on them.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     asked: bool,
-    /// From the first time that it was asked for on: counts never go back.
+    /// Kept from the first request for them on: counts never decrease.
     counts: Option<Box<Counts>>,
 }
 
@@ -20,12 +20,13 @@ struct Counts {
 }
 
 impl Tally {
-    /// Whether somebody judges by it.
+    /// Sets whether outcomes are counted.
     pub(super) fn ask(&mut self, asked: bool) {
         self.asked = asked;
     }
 
-    /// A request ended, with the head of an answer after this time or without one. Tells whether that was counted.
+    /// Counts a request that ended, with the time until the head of its response if it had one. Returns whether it was
+    /// counted.
     pub(super) fn count(&mut self, failed: bool, latency: Option<Duration>) -> bool {
         if self.asked {
             let counts = self.counts.get_or_insert_default();
@@ -38,7 +39,7 @@ impl Tally {
         self.asked
     }
 
-    /// What is told of it.
+    /// Returns the outcomes for a frame.
     pub(super) fn tell(&self) -> Option<Outcomes> {
         let Some(counts) = self.counts.as_ref().filter(|_| self.asked) else {
             return self.asked.then(Outcomes::default);
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_counts_while_it_is_asked_for_and_never_goes_back() {
+    fn outcomes_are_counted_on_demand_and_never_decrease() {
         let mut tally = Tally::default();
         assert!(!tally.count(true, None) && tally.counts.is_none());
         assert_eq!(tally.tell(), None);

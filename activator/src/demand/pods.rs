@@ -1,6 +1,6 @@
-//! The pods of a revision, as far as its account tells of them.
+//! Pods of a revision, as reported in demand frames.
 //!
-//! A request counts itself at the [`Endpoint`] it goes to, and that is read when somebody wants to know.
+//! Requests in flight are counted at their [`Endpoint`], and read when a frame is made.
 
 use std::sync::{Arc, Weak};
 
@@ -8,76 +8,76 @@ use rouse_crds::demand::PodDemand;
 
 use crate::endpoints::Endpoint;
 
-/// The pods of a revision. Bounded by what the cluster runs and what is still in pods that are gone.
+/// Pods of a revision. Bounded by what the cluster runs, plus deleted pods that still have requests.
 #[derive(Debug, Default)]
-pub(super) struct Pods(Vec<Known>);
+pub(super) struct Pods(Vec<TrackedPod>);
 
 #[derive(Debug)]
-struct Known {
+struct TrackedPod {
     /// Name and uid.
     id: Box<str>,
-    /// By its present address and, while requests are there, by former ones.
+    /// Its current endpoint and, while they have requests, previous ones.
     endpoints: Vec<Weak<Endpoint>>,
     draining: bool,
     gone: bool,
 }
 
 impl Pods {
-    /// A pod is there or has changed. Tells whether that changes what is told.
+    /// Handles a pod that was created or has changed. Returns whether the report changes.
     ///
-    /// Called with the gate locked, as every request enters its endpoint: whoever reads here that a pod gets nothing new reads
-    /// all that has entered it.
+    /// Called with the breaker locked, as is every start of a request: a reader that sees a pod as draining sees all
+    /// requests that were sent to it.
     pub(super) fn see(&mut self, id: &str, endpoint: Option<&Arc<Endpoint>>, draining: bool) -> bool {
-        let index = self.0.iter().position(|known| *known.id == *id).unwrap_or_else(|| {
-            self.0.push(Known { id: id.into(), endpoints: vec![], draining: false, gone: false });
+        let index = self.0.iter().position(|tracked| *tracked.id == *id).unwrap_or_else(|| {
+            self.0.push(TrackedPod { id: id.into(), endpoints: vec![], draining: false, gone: false });
             self.0.len() - 1
         });
-        let known = &mut self.0[index];
-        known.gone = false;
+        let tracked = &mut self.0[index];
+        tracked.gone = false;
         if let Some(endpoint) = endpoint
-            && !known.endpoints.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(endpoint)))
+            && !tracked.endpoints.iter().any(|tracked| std::ptr::eq(tracked.as_ptr(), Arc::as_ptr(endpoint)))
         {
-            known.endpoints.retain(|former| former.strong_count() > 0);
-            known.endpoints.push(Arc::downgrade(endpoint));
+            tracked.endpoints.retain(|previous| previous.strong_count() > 0);
+            tracked.endpoints.push(Arc::downgrade(endpoint));
         }
-        std::mem::replace(&mut known.draining, draining) != draining
+        std::mem::replace(&mut tracked.draining, draining) != draining
     }
 
-    /// A pod is gone. What is in it is told until it ends. Tells whether that changes what is told.
-    pub(super) fn part(&mut self, id: &str) -> bool {
-        let Some(known) = self.0.iter_mut().find(|known| *known.id == *id) else { return false };
-        known.gone = true;
-        let told = known.draining || known.in_flight() > 0;
-        known.draining = true;
+    /// Handles a pod that was deleted. Its requests are reported until they end. Returns whether the report changes.
+    pub(super) fn remove(&mut self, id: &str) -> bool {
+        let Some(tracked) = self.0.iter_mut().find(|tracked| *tracked.id == *id) else { return false };
+        tracked.gone = true;
+        let told = tracked.draining || tracked.in_flight() > 0;
+        tracked.draining = true;
         self.forget();
         told
     }
 
-    /// All of them are gone.
-    pub(super) fn part_all(&mut self) {
-        for known in &mut self.0 {
-            (known.gone, known.draining) = (true, true);
+    /// Handles the deletion of all pods.
+    pub(super) fn remove_all(&mut self) {
+        for tracked in &mut self.0 {
+            (tracked.gone, tracked.draining) = (true, true);
         }
         self.forget();
     }
 
-    /// Those that have requests and those that get nothing new.
+    /// Returns the pods that have requests or are draining.
     pub(super) fn tell(&mut self) -> Vec<PodDemand> {
         self.forget();
-        let tell = |known: &Known| {
-            let in_flight = known.in_flight();
-            let pod = || known.id.split('/').next().unwrap_or_default().to_owned();
-            (known.draining || in_flight > 0).then(|| PodDemand { pod: pod(), in_flight, draining: known.draining })
+        let tell = |tracked: &TrackedPod| {
+            let in_flight = tracked.in_flight();
+            let pod = || tracked.id.split('/').next().unwrap_or_default().to_owned();
+            (tracked.draining || in_flight > 0).then(|| PodDemand { pod: pod(), in_flight, draining: tracked.draining })
         };
         self.0.iter().filter_map(tell).collect()
     }
 
     fn forget(&mut self) {
-        self.0.retain(|known| !known.gone || known.in_flight() > 0);
+        self.0.retain(|tracked| !tracked.gone || tracked.in_flight() > 0);
     }
 }
 
-impl Known {
+impl TrackedPod {
     fn in_flight(&self) -> u64 {
         self.endpoints.iter().filter_map(Weak::upgrade).map(|endpoint| u64::from(endpoint.in_flight())).sum()
     }
@@ -97,35 +97,35 @@ mod tests {
     }
 
     #[test]
-    fn those_with_requests_and_those_that_go_are_told() {
+    fn pods_with_requests_and_draining_pods_are_reported() {
         let (mut pods, a, b) = (Pods::default(), endpoint(1), endpoint(2));
         assert!(!pods.see("a/1", Some(&a), false) && !pods.see("b/2", Some(&b), false));
         assert_eq!(told(&mut pods), []);
-        a.enter();
+        a.start_request();
         assert_eq!(told(&mut pods), [("a".into(), 1, false)]);
         assert!(pods.see("b/2", Some(&b), true), "that is news");
         assert!(!pods.see("b/2", Some(&b), true), "and is so once");
         assert_eq!(told(&mut pods), [("a".into(), 1, false), ("b".into(), 0, true)]);
         assert!(pods.see("b/2", Some(&b), false), "spared after all");
-        a.leave();
+        a.end_request();
         assert_eq!(told(&mut pods), []);
         assert!(pods.see("c/3", None, true), "one that never had an address");
-        assert!(pods.part("c/3") && !pods.part("c/3") && !pods.part("a/1"));
+        assert!(pods.remove("c/3") && !pods.remove("c/3") && !pods.remove("a/1"));
         assert_eq!(told(&mut pods), []);
     }
 
     #[test]
-    fn what_is_in_a_pod_is_told_until_it_ends_whatever_becomes_of_the_pod() {
-        let (mut pods, former, now) = (Pods::default(), endpoint(1), endpoint(2));
-        pods.see("a/1", Some(&former), false);
-        former.enter();
+    fn requests_are_reported_until_they_end_even_if_the_pod_is_deleted() {
+        let (mut pods, previous, now) = (Pods::default(), endpoint(1), endpoint(2));
+        pods.see("a/1", Some(&previous), false);
+        previous.start_request();
         pods.see("a/1", Some(&now), false);
-        now.enter();
+        now.start_request();
         assert_eq!(told(&mut pods), [("a".into(), 2, false)], "it has another address");
-        assert!(pods.part("a/1"));
+        assert!(pods.remove("a/1"));
         assert_eq!(told(&mut pods), [("a".into(), 2, true)]);
-        now.leave();
-        former.leave();
+        now.end_request();
+        previous.end_request();
         assert_eq!(told(&mut pods), []);
         assert!(pods.0.is_empty());
     }

@@ -1,7 +1,7 @@
 //! The demand stream of one reader.
 //!
-//! A frame is made when the reader is ready to take one and not before, so a slow reader gets fewer and fuller frames and
-//! nothing is ever buffered for it.
+//! A frame is made when the reader is ready for it and not before: a slow reader gets fewer and larger frames, and
+//! nothing is buffered for it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,9 +9,9 @@ use bytes::Bytes;
 use rouse_crds::demand::{FRAME_INTERVAL, Frame, HEARTBEAT, VERSION};
 use tokio::{sync::watch, time::Instant};
 
-use super::Ledger;
+use super::ledger::{Ledger, Reading};
 
-/// Least time between two frames, however urgent.
+/// Minimum time between two frames, however urgent.
 const URGENT_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The frames of one connection.
@@ -27,16 +27,16 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// The frames of a new connection, told by the process of this identity.
+    /// Creates the frames of a new connection, sent by the process of this identity.
     #[must_use]
     pub fn new(ledger: Arc<Ledger>, process: Arc<str>) -> Self {
         let urgent = ledger.urgent();
         Self { ledger, urgent, process, sequence: 0, mark: None, sent: Instant::now() }
     }
 
-    /// Waits until there is something to tell, and tells it as one line.
+    /// Waits until there is something to report, and returns it as one line.
     ///
-    /// Cancel-safe: what was not told is told next time.
+    /// Cancel-safe: what was not returned is part of the next frame.
     pub async fn next(&mut self) -> Result<Bytes, serde_json::Error> {
         let Some(mark) = self.mark else {
             return self.line(self.ledger.read(None));
@@ -57,7 +57,8 @@ impl Frames {
                 return self.line(reading);
             }
             if !urgent {
-                // Nothing changed in a whole interval: the next change is either urgent or seen at the next turn.
+                // Nothing changed in a whole interval: the next change is either urgent or part of the next regular
+                // frame.
                 tokio::select! {
                     changed = self.urgent.changed() => if changed.is_ok() { self.urgent.mark_changed() },
                     () = tokio::time::sleep_until((Instant::now() + FRAME_INTERVAL).min(heartbeat)) => {},
@@ -66,7 +67,7 @@ impl Frames {
         }
     }
 
-    fn line(&mut self, reading: super::Reading) -> Result<Bytes, serde_json::Error> {
+    fn line(&mut self, reading: Reading) -> Result<Bytes, serde_json::Error> {
         self.mark = Some(reading.mark);
         self.sent = Instant::now();
         let frame = Frame {

@@ -1,4 +1,4 @@
-//! Connecting to a pod, and to nothing that is not one.
+//! Dialer: connects to pods, and to no address that cannot be a pod's.
 
 use std::{
     io,
@@ -16,29 +16,29 @@ pub struct Dialer {
     allow_local: bool,
 }
 
-/// Why there is no connection.
+/// Why a connect failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// The address is not one that a pod can have: the node itself, link-local (cloud metadata), or none at all.
-    #[error("{0} is not an address of a pod")]
+    /// The address cannot be a pod's: loopback, link-local (cloud metadata), multicast or unspecified.
+    #[error("{0} is not a valid pod address")]
     Forbidden(IpAddr),
-    /// No answer in time.
-    #[error("no answer within {0:?}")]
+    /// The connect timed out.
+    #[error("connect timed out after {0:?}")]
     TimedOut(Duration),
-    /// The other side or the network refused.
+    /// The connect was refused, or the network failed.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
 impl Dialer {
-    /// A dialer for pods. `allow_local` admits loopback addresses, for tests whose pods are local servers.
+    /// Creates a dialer. `allow_local` allows loopback addresses, for tests whose pods are local servers.
     #[must_use]
     pub fn new(allow_local: bool) -> Self {
         Self { allow_local }
     }
 
-    /// Whether an address may be connected to. A pod's status is written by its node, and whoever can write it must not be
-    /// able to point this process at the node's own services or at a cloud's metadata.
+    /// Whether an address may be connected to. A pod's status is written by its node: whoever can write it must not be
+    /// able to point this process at the node's own services or at cloud metadata.
     #[must_use]
     pub fn allows(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
@@ -54,13 +54,13 @@ impl Dialer {
     ///
     /// # Errors
     ///
-    /// If the address is forbidden, or the connection is refused or not there in time.
+    /// If the address is forbidden, or the connect is refused or times out.
     pub async fn connect(&self, address: SocketAddr, limit: Duration) -> Result<TcpStream, DialError> {
         if !self.allows(address.ip()) {
             return Err(DialError::Forbidden(address.ip()));
         }
         let stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| DialError::TimedOut(limit))??;
-        // Small writes go out at once: a head, a chunk of a stream.
+        // Small writes are sent at once: a head, a chunk of a stream.
         stream.set_nodelay(true)?;
         keep_alive(&stream)?;
         Ok(stream)
@@ -85,7 +85,7 @@ mod tests {
     #[case("::", false)]
     #[case("224.0.0.1", false)]
     #[case("255.255.255.255", false)]
-    fn only_pods(#[case] ip: &str, #[case] allowed: bool) {
+    fn only_pod_addresses_are_allowed(#[case] ip: &str, #[case] allowed: bool) {
         assert_eq!(Dialer::new(false).allows(ip.parse().unwrap()), allowed);
     }
 

@@ -1,4 +1,4 @@
-//! A pod that has an address.
+//! Endpoint: the address of a pod, its connections, and its requests in flight.
 
 use std::{
     net::SocketAddr,
@@ -9,25 +9,25 @@ use rouse_crds::function::Protocol;
 
 use super::pool::Pool;
 
-/// A pod that has an address, with the connections to it.
+/// A pod that has an IP address, with its connections and requests in flight.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Where it listens.
+    /// The address that the function listens on.
     pub address: SocketAddr,
-    /// What it speaks.
+    /// The protocol of the function.
     pub protocol: Protocol,
-    /// Path of its readiness check, if that is by HTTP.
+    /// Path of the HTTP readiness probe, if the pod has one.
     pub readiness_path: Option<Box<str>>,
-    /// Idle connections.
+    /// Pooled connections.
     pub(crate) pool: Pool,
-    /// Requests in it that came through here. Changed only while its gate is locked, which is what keeps the limit.
+    /// Requests in the pod that this process sent. Changed only while the breaker is locked, which enforces the limit.
     in_flight: AtomicU32,
-    /// Times in a row that it could not be connected to.
-    setbacks: AtomicU32,
+    /// Consecutive connect failures.
+    connect_failures: AtomicU32,
 }
 
 impl Endpoint {
-    /// A pod at this address.
+    /// Creates an endpoint without connections.
     #[must_use]
     pub fn new(address: SocketAddr, protocol: Protocol, readiness_path: Option<Box<str>>) -> Self {
         Self {
@@ -36,33 +36,33 @@ impl Endpoint {
             readiness_path,
             pool: Pool::default(),
             in_flight: AtomicU32::new(0),
-            setbacks: AtomicU32::new(0),
+            connect_failures: AtomicU32::new(0),
         }
     }
 
-    /// Requests in it that came through here.
+    /// Number of requests in the pod that this process sent.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn enter(&self) {
+    pub(crate) fn start_request(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn leave(&self) {
+    pub(crate) fn end_request(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts a failure to connect, and tells how many there were before it.
-    pub(crate) fn set_back(&self) -> u32 {
-        self.setbacks.fetch_add(1, Ordering::Relaxed)
+    /// Counts a connect failure, and returns how many there were before.
+    pub(crate) fn record_connect_failure(&self) -> u32 {
+        self.connect_failures.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// It has answered.
-    pub(crate) fn answered(&self) {
-        if self.setbacks.load(Ordering::Relaxed) > 0 {
-            self.setbacks.store(0, Ordering::Relaxed);
+    /// Resets the connect failures after a response.
+    pub(crate) fn reset_connect_failures(&self) {
+        if self.connect_failures.load(Ordering::Relaxed) > 0 {
+            self.connect_failures.store(0, Ordering::Relaxed);
         }
     }
 }

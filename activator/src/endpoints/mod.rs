@@ -1,16 +1,17 @@
-//! Pods: which there are, whether they take connections, and the connections themselves.
+//! Endpoints: pods with their addresses, readiness probes and pooled connections.
 
+mod connection;
 mod dial;
 mod endpoint;
-mod facts;
+mod pod_facts;
 mod pool;
 mod probe;
+mod probe_limiter;
 mod round_trip;
-mod turns;
 
+pub use connection::{Connection, Sent};
 pub use dial::{DialError, Dialer};
 pub use endpoint::Endpoint;
-pub use facts::PodFacts;
-pub use pool::{Connection, Sent};
-pub use probe::Probing;
-pub(crate) use probe::spawn as spawn_probe;
+pub use pod_facts::PodFacts;
+pub(crate) use probe::ProbeObserver;
+pub use probe::Prober;

@@ -1,42 +1,24 @@
-//! Connections to one pod.
+//! Pool of idle connections to one pod.
 //!
-//! HTTP/1.1 connections are used by one request at a time and kept for a short while afterwards; one HTTP/2 connection carries
-//! all requests. Whether a request was handed to a connection at all is known exactly, which is what decides about a retry.
+//! An HTTP/1.1 connection carries one request at a time and is kept for a short time afterwards. One HTTP/2 connection
+//! carries all requests.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
-use futures::future::{Either, FutureExt as _};
-use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::{http1, http2};
 use parking_lot::Mutex;
-use rouse_crds::function::Protocol;
 use tokio::time::Instant;
 
-use super::{DialError, Dialer, Endpoint};
-use crate::{proxy::RequestBody, tcp::PodSocket};
+use crate::body::RequestBody;
 
-/// How long an idle connection is kept. Servers close theirs after five seconds (Node, uvicorn) or later; reusing one in the
-/// moment in which it is closed would cost the request.
+/// How long an idle connection is kept. Servers close theirs after five seconds (Node, uvicorn) or later; a request on
+/// a connection that is being closed would be lost.
 const IDLE: Duration = Duration::from_secs(4);
 
-/// Idle connections kept for one pod.
+/// Maximum number of idle connections to one pod.
 const MOST_IDLE: usize = 128;
 
-/// How long a connection for a request may take. Long enough for a lost SYN to be sent again.
-const CONNECT: Duration = Duration::from_secs(3);
-
-/// What a pod may send of an answer that its client does not read, by HTTP/2.
-const STREAM_WINDOW: u32 = 64 << 10;
-/// The same for all answers of a connection: a thousand slow clients do not keep others from reading.
-const CONNECTION_WINDOW: u32 = 1000 * STREAM_WINDOW;
-/// What is kept of a request's body for a pod that does not read it, by HTTP/2.
-const SEND_BUFFER: usize = 64 << 10;
-
-/// The idle connections of one pod.
+/// Idle connections to one pod.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     /// The most recently used is at the back.
@@ -50,109 +32,8 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection that is ready for one request.
-#[derive(Debug)]
-pub struct Connection {
-    sender: Sender,
-    /// It has carried a request before.
-    pub reused: bool,
-}
-
-#[derive(Debug)]
-enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>),
-}
-
-/// How sending a request on a connection went.
-#[derive(Debug)]
-pub enum Sent {
-    /// The head of the answer is there.
-    Answered(Response<Incoming>),
-    /// Not a byte of it was written; here it is again.
-    Unsent(Box<Request<RequestBody>>, hyper::Error),
-    /// The pod may have seen it.
-    Broken(hyper::Error),
-}
-
-impl Endpoint {
-    /// A connection that has carried requests before, if there is one.
-    pub(crate) fn pooled(&self) -> Option<Connection> {
-        let sender = match self.protocol {
-            Protocol::Http1 => Sender::Http1(self.pool.idle()?),
-            Protocol::H2c => Sender::Http2(self.pool.shared()?),
-        };
-        Some(Connection { sender, reused: true })
-    }
-
-    /// A new connection.
-    ///
-    /// # Errors
-    ///
-    /// If the pod cannot be connected to.
-    pub async fn connect(&self, dialer: &Dialer) -> Result<Connection, DialError> {
-        let io = TokioIo::new(PodSocket(dialer.connect(self.address, CONNECT).await?));
-        let sender = match self.protocol {
-            Protocol::Http1 => {
-                let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(std::io::Error::other)?;
-                tokio::spawn(async move {
-                    if let Err(error) = connection.with_upgrades().await {
-                        tracing::debug!(%error, "A connection to a pod ended");
-                    }
-                });
-                Sender::Http1(sender)
-            }
-            Protocol::H2c => {
-                let mut builder = http2::Builder::new(TokioExecutor::new());
-                builder
-                    .timer(TokioTimer::new())
-                    // A pod that vanished without a word is noticed; a long silent stream stays.
-                    .keep_alive_interval(Duration::from_secs(20))
-                    .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
-                    .max_send_buf_size(SEND_BUFFER);
-                let (sender, connection) = builder.handshake(io).await.map_err(std::io::Error::other)?;
-                tokio::spawn(async move {
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "A connection to a pod ended");
-                    }
-                });
-                self.pool.share(&sender);
-                Sender::Http2(sender)
-            }
-        };
-        Ok(Connection { sender, reused: false })
-    }
-}
-
-impl Connection {
-    /// Sends a request; the future waits for the head of the answer. Dropping it ends the request.
-    ///
-    /// The request is handed over before the future is made, so that it is not moved with it.
-    pub fn send(&mut self, request: Request<RequestBody>) -> impl Future<Output = Sent> + use<> {
-        let sending = match &mut self.sender {
-            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
-            Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
-        };
-        sending.map(|sent| match sent {
-            Ok(response) => Sent::Answered(response),
-            Err(mut error) => match error.take_message() {
-                Some(request) => Sent::Unsent(Box::new(request), error.into_error()),
-                None => Sent::Broken(error.into_error()),
-            },
-        })
-    }
-
-    /// Gives the connection back once the answer was read to its end.
-    pub(crate) fn give_back(self, endpoint: &Arc<Endpoint>) {
-        if let Sender::Http1(sender) = self.sender {
-            endpoint.pool.keep(sender);
-        }
-    }
-}
-
 impl Pool {
-    fn idle(&self) -> Option<http1::SendRequest<RequestBody>> {
+    pub(super) fn take_idle(&self) -> Option<http1::SendRequest<RequestBody>> {
         let now = Instant::now();
         let mut list = self.http1.lock();
         let mut busy = vec![];
@@ -162,7 +43,7 @@ impl Pool {
                 continue;
             }
             if now.saturating_duration_since(idle.since) > IDLE {
-                // Every other one is older still.
+                // The remaining ones are older still.
                 list.clear();
                 break;
             }
@@ -170,14 +51,14 @@ impl Pool {
                 found = Some(idle.sender);
                 break;
             }
-            // Its answer is over but the rest of the request is still being sent, or its task has not yet run.
+            // Its response has ended, but the rest of the request is still being sent, or its task has not run yet.
             busy.push(idle);
         }
         list.extend(busy.into_iter().rev());
         found
     }
 
-    fn keep(&self, sender: http1::SendRequest<RequestBody>) {
+    pub(super) fn put(&self, sender: http1::SendRequest<RequestBody>) {
         if sender.is_closed() {
             return;
         }
@@ -191,12 +72,13 @@ impl Pool {
         list.push_back(Idle { sender, since: now });
     }
 
-    fn shared(&self) -> Option<http2::SendRequest<RequestBody>> {
+    pub(super) fn http2(&self) -> Option<http2::SendRequest<RequestBody>> {
         self.http2.lock().as_ref().filter(|sender| !sender.is_closed()).cloned()
     }
 
-    /// Two requests that connect at once make two connections; the first stays, the other ends with its request.
-    fn share(&self, sender: &http2::SendRequest<RequestBody>) {
+    /// Shares an HTTP/2 connection. Of two requests that connect at once the first connection stays, the other ends
+    /// with its request.
+    pub(super) fn set_http2(&self, sender: &http2::SendRequest<RequestBody>) {
         let mut shared = self.http2.lock();
         if shared.as_ref().is_none_or(http2::SendRequest::is_closed) {
             *shared = Some(sender.clone());

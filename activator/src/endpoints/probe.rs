@@ -1,12 +1,12 @@
-//! Finding out that a pod takes requests, before kubelet says so.
+//! Readiness probes that find a pod ready before the kubelet reports it.
 //!
-//! From the moment a pod has an address it is tried every few milliseconds, one try at a time. A connection, or an answer to
-//! the readiness check if there is one, admits it.
+//! From the moment a pod has an IP address it is probed every few milliseconds, one probe at a time. A connection makes
+//! it ready, or a successful response to its readiness probe if it has one.
 //!
-//! A try must not wait for the kernel to send a lost SYN again, which it does after a whole second, nor give up what is still
-//! on its way. So its limit follows the round trip, and that is known early: a pod that does not listen yet refuses, which
-//! takes as long as an acceptance. Only where a network drops what is sent to a pod that is not up (some policies do until
-//! they know it) nothing is learnt; then each limit is twice the one before.
+//! A probe must not wait for the kernel to send a lost SYN again, which takes a whole second, nor give up a packet that
+//! is still on its way. So its timeout follows the round-trip time. That is known early: a pod that does not listen yet
+//! refuses, which takes as long as an accept. Where a network drops packets to a pod that is not up (some policies do
+//! until they know it) nothing is learnt, and each timeout is twice the one before.
 
 use std::{
     sync::{Arc, Weak},
@@ -25,168 +25,185 @@ use rouse_crds::function::Protocol;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{DialError, Dialer, Endpoint, round_trip::RoundTrip, turns::Turns};
-use crate::{admit::Gate, unbroken};
+use super::{
+    dial::{DialError, Dialer},
+    endpoint::Endpoint,
+    probe_limiter::ProbeLimiter,
+    round_trip::RoundTrip,
+};
+use crate::{metrics::Metrics, supervise};
 
-/// What all probes of a process share.
+/// Probes the endpoints of all functions.
 #[derive(Debug)]
-pub struct Probing {
-    turns: Turns,
-    /// To pods in general, for those of which nothing is known yet.
+pub struct Prober {
+    dialer: Dialer,
+    metrics: Arc<Metrics>,
+    limiter: ProbeLimiter,
+    /// Round-trip time to pods in general, for a pod of which nothing is known yet.
     round_trip: Mutex<RoundTrip>,
 }
 
-/// The tries of one pod.
-#[derive(Debug)]
-struct Course {
-    began: Instant,
-    round_trip: RoundTrip,
-    /// Tries in a row that ran out of time.
-    in_vain: u32,
+/// Receives the result of a probe. The probe stops when its observer is dropped.
+pub(crate) trait ProbeObserver: Send + Sync + 'static {
+    /// The endpoint takes requests.
+    fn on_ready(self: Arc<Self>, endpoint: &Arc<Endpoint>);
 }
 
-/// How a try went.
+/// The probes of one endpoint: their interval and timeout.
 #[derive(Debug)]
-enum Tried {
+struct ProbeSchedule {
+    began: Instant,
+    round_trip: RoundTrip,
+    /// Consecutive timeouts.
+    timeouts: u32,
+}
+
+/// Result of one probe.
+#[derive(Debug)]
+enum ProbeResult {
     Ready,
-    /// Nobody listens, or it says that it is not ready.
+    /// The connect was refused, or the pod responded that it is not ready.
     NotYet {
-        /// It was connected to.
+        /// The connect succeeded.
         listens: bool,
     },
     TimedOut,
 }
 
-/// Time between tries at first. It grows with the time that the pod has been tried for, so that what is waited in vain stays
-/// a fortieth of that at most, up to [`SLOWEST`].
-const FASTEST: Duration = Duration::from_millis(10);
-const SLOWEST: Duration = Duration::from_millis(50);
-/// A program that starts and answers that it is not ready has better things to do than to say so again.
-const AFTER_AN_ANSWER: Duration = Duration::from_millis(25);
-/// Time between tries of a pod that has been tried for a minute.
-const PATIENT: Duration = Duration::from_millis(500);
-const PATIENT_AFTER: Duration = Duration::from_secs(60);
-/// For so long a pod is new, and has its turns before those that are not.
-const NEW: Duration = Duration::from_secs(5);
-/// How long a try may take of which nothing is known, or more if pods in general are farther than that.
-const UNKNOWN: Duration = Duration::from_millis(100);
-const LONGEST_LIMIT: Duration = Duration::from_secs(2);
-/// How long a readiness check may take once the connection is there, on top of what the network needs.
-const CHECK: Duration = Duration::from_secs(1);
+/// Interval of probes at first. It grows with the time since the first one, so that the delay stays a fortieth of that,
+/// up to [`MAX_INTERVAL`].
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+const MAX_INTERVAL: Duration = Duration::from_millis(50);
+/// A program that responds while it starts up has better things to do than to respond again.
+const NOT_READY_INTERVAL: Duration = Duration::from_millis(25);
+/// Interval of probes after the first minute.
+const SLOW_INTERVAL: Duration = Duration::from_millis(500);
+const SLOW_AFTER: Duration = Duration::from_secs(60);
+/// Age up to which a pod counts as new, and has the rate limit of new pods.
+const NEW_POD_AGE: Duration = Duration::from_secs(5);
+/// Connect timeout while nothing is known; more if pods in general are farther away.
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(100);
+const MAX_TIMEOUT: Duration = Duration::from_secs(2);
+/// Timeout of the readiness check after the connect, in addition to the network's round trips.
+const READINESS_TIMEOUT: Duration = Duration::from_secs(1);
 
-impl Default for Probing {
-    fn default() -> Self {
-        Self { turns: Turns::new(), round_trip: Mutex::default() }
-    }
-}
-
-impl Course {
+impl ProbeSchedule {
     fn new(began: Instant) -> Self {
-        Self { began, round_trip: RoundTrip::default(), in_vain: 0 }
+        Self { began, round_trip: RoundTrip::default(), timeouts: 0 }
     }
 
     fn is_new(&self) -> bool {
-        self.began.elapsed() < NEW
+        self.began.elapsed() < NEW_POD_AGE
     }
 
-    /// How long the next try may take to connect, if `general` is known of pods in general.
+    /// Returns the connect timeout of the next probe. `general` is the round-trip time to pods in general.
     fn limit(&self, general: RoundTrip) -> Duration {
         let known = self.round_trip.limit();
-        let limit = known.unwrap_or_else(|| general.limit().unwrap_or_default().max(UNKNOWN));
-        (limit * (1 << self.in_vain.min(8))).min(LONGEST_LIMIT)
+        let limit = known.unwrap_or_else(|| general.limit().unwrap_or_default().max(DEFAULT_TIMEOUT));
+        (limit * (1 << self.timeouts.min(8))).min(MAX_TIMEOUT)
     }
 
-    /// How long until the next try.
-    fn pause(&mut self, tried: &Tried) -> Duration {
-        self.in_vain = if matches!(tried, Tried::TimedOut) { self.in_vain + 1 } else { 0 };
+    /// Returns the delay before the next probe.
+    fn pause(&mut self, result: &ProbeResult) -> Duration {
+        self.timeouts = if matches!(result, ProbeResult::TimedOut) { self.timeouts + 1 } else { 0 };
         let elapsed = self.began.elapsed();
-        if elapsed > PATIENT_AFTER {
-            return PATIENT;
+        if elapsed > SLOW_AFTER {
+            return SLOW_INTERVAL;
         }
-        let least = if matches!(tried, Tried::NotYet { listens: true }) { AFTER_AN_ANSWER } else { FASTEST };
-        (elapsed / 40).clamp(least, SLOWEST)
+        let least =
+            if matches!(result, ProbeResult::NotYet { listens: true }) { NOT_READY_INTERVAL } else { MIN_INTERVAL };
+        (elapsed / 40).clamp(least, MAX_INTERVAL)
     }
 }
 
-/// Probes `endpoint` after `delay` until it is admitted or `stop` is cancelled.
-pub(crate) fn spawn(gate: Weak<Gate>, endpoint: Arc<Endpoint>, delay: Duration, stop: CancellationToken) {
-    let Some(metrics) = gate.upgrade().map(|gate| gate.context().metrics.clone()) else { return };
-    // Its gate starts no second one as long as this one has not come to an end, so a defect must not end it.
-    unbroken::spawn("probe", metrics, move || {
-        let (gate, endpoint, stop) = (gate.clone(), endpoint.clone(), stop.clone());
-        async move {
-            // Every await inside is cancel-safe: a try that is given up closes its socket.
-            let admitted = stop.run_until_cancelled(async {
-                if !delay.is_zero() {
-                    sleep(delay).await;
+impl Prober {
+    /// Creates a prober.
+    #[must_use]
+    pub fn new(dialer: Dialer, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { dialer, metrics, limiter: ProbeLimiter::new(), round_trip: Mutex::default() })
+    }
+
+    /// Probes `endpoint` after `delay` until it is ready, `stop` is cancelled, or the observer is dropped.
+    pub(crate) fn spawn<P: ProbeObserver>(
+        self: &Arc<Self>,
+        observer: Weak<P>,
+        endpoint: Arc<Endpoint>,
+        delay: Duration,
+        stop: CancellationToken,
+    ) {
+        let prober = self.clone();
+        // The breaker starts no second probe until this one has ended, so it must survive a panic.
+        supervise::spawn("probe", self.metrics.clone(), move || {
+            let (prober, observer, endpoint, stop) = (prober.clone(), observer.clone(), endpoint.clone(), stop.clone());
+            async move {
+                // Every await inside is cancel-safe: a probe that is cancelled closes its socket.
+                let admitted = stop.run_until_cancelled(async {
+                    if !delay.is_zero() {
+                        sleep(delay).await;
+                    }
+                    // A weak reference, so that a probe does not keep the breaker of a deleted function.
+                    prober.probe_until_ready(&endpoint, || observer.strong_count() > 0).await
+                });
+                if admitted.await == Some(true)
+                    && let Some(observer) = observer.upgrade()
+                {
+                    observer.on_ready(&endpoint);
                 }
-                until_it_answers(&gate, &endpoint).await
-            });
-            if admitted.await == Some(true)
-                && let Some(gate) = gate.upgrade()
-            {
-                gate.admitted(&endpoint);
             }
+        });
+    }
+
+    async fn probe_until_ready(&self, endpoint: &Endpoint, wanted: impl Fn() -> bool) -> bool {
+        let mut schedule = ProbeSchedule::new(Instant::now());
+        while wanted() {
+            let Some(permit) = self.limiter.acquire(schedule.is_new()).await else { return false };
+            let result = self.probe_once(endpoint, &mut schedule).await;
+            drop(permit);
+            self.metrics.probes.inc();
+            let pause = match result {
+                Ok(ProbeResult::Ready) => return true,
+                Ok(result) => schedule.pause(&result),
+                Err(error) => {
+                    tracing::warn!(%error, "Pod has a forbidden address; not probing it");
+                    return false;
+                }
+            };
+            // Pods that started together are not probed in step.
+            sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
         }
-    });
-}
+        false
+    }
 
-async fn until_it_answers(gate: &Weak<Gate>, endpoint: &Endpoint) -> bool {
-    let mut course = Course::new(Instant::now());
-    loop {
-        // Held for one try only, so that a probe does not keep the gate of a deleted function.
-        let Some(context) = gate.upgrade().map(|gate| gate.context().clone()) else { return false };
-        let Some(turn) = context.probing.turns.take(course.is_new()).await else { return false };
-        let tried = attempt(&context.dialer, endpoint, &mut course, &context.probing).await;
-        drop(turn);
-        context.metrics.probes.inc();
-        let pause = match tried {
-            Ok(Tried::Ready) => return true,
-            Ok(tried) => course.pause(&tried),
-            Err(error) => {
-                tracing::warn!(%error, "A pod is not called");
-                return false;
-            }
+    /// Runs one probe. After an error there is no other.
+    async fn probe_once(&self, endpoint: &Endpoint, schedule: &mut ProbeSchedule) -> Result<ProbeResult, DialError> {
+        let general = *self.round_trip.lock();
+        let limit = schedule.limit(general);
+        let begun = Instant::now();
+        let connected = self.dialer.connect(endpoint.address, limit).await;
+        if connected.is_ok()
+            || matches!(&connected, Err(DialError::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+        {
+            let took = begun.elapsed();
+            schedule.round_trip.measured(took);
+            self.round_trip.lock().measured(took);
+        }
+        let stream = match connected {
+            Ok(stream) => stream,
+            Err(DialError::TimedOut(_)) => return Ok(ProbeResult::TimedOut),
+            Err(DialError::Io(_)) => return Ok(ProbeResult::NotYet { listens: false }),
+            Err(error @ DialError::Forbidden(_)) => return Err(error),
         };
-        drop(context);
-        // Pods that were started together are not tried in step.
-        sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
+        let Some(path) = &endpoint.readiness_path else { return Ok(ProbeResult::Ready) };
+        // A lost request or response is retransmitted after about as long as a lost SYN, and after twice that if it is
+        // lost again.
+        let limit = READINESS_TIMEOUT + 3 * schedule.limit(general).min(MAX_TIMEOUT / 2);
+        let good = timeout(limit, check(TokioIo::new(stream), endpoint, path)).await;
+        let ready = good.is_ok_and(|response| response.is_ok_and(|good| good));
+        Ok(if ready { ProbeResult::Ready } else { ProbeResult::NotYet { listens: true } })
     }
 }
 
-/// One try. An error says that there will be no other.
-async fn attempt(
-    dialer: &Dialer,
-    endpoint: &Endpoint,
-    course: &mut Course,
-    probing: &Probing,
-) -> Result<Tried, DialError> {
-    let general = *probing.round_trip.lock();
-    let limit = course.limit(general);
-    let begun = Instant::now();
-    let connected = dialer.connect(endpoint.address, limit).await;
-    if connected.is_ok()
-        || matches!(&connected, Err(DialError::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
-    {
-        let took = begun.elapsed();
-        course.round_trip.measured(took);
-        probing.round_trip.lock().measured(took);
-    }
-    let stream = match connected {
-        Ok(stream) => stream,
-        Err(DialError::TimedOut(_)) => return Ok(Tried::TimedOut),
-        Err(DialError::Io(_)) => return Ok(Tried::NotYet { listens: false }),
-        Err(error @ DialError::Forbidden(_)) => return Err(error),
-    };
-    let Some(path) = &endpoint.readiness_path else { return Ok(Tried::Ready) };
-    // A lost request or answer is sent again after about as long as a lost SYN, and twice that if it is lost again.
-    let limit = CHECK + 3 * course.limit(general).min(LONGEST_LIMIT / 2);
-    let good = timeout(limit, check(TokioIo::new(stream), endpoint, path)).await;
-    let ready = good.is_ok_and(|answer| answer.is_ok_and(|good| good));
-    Ok(if ready { Tried::Ready } else { Tried::NotYet { listens: true } })
-}
-
-/// Whether the readiness check is answered as kubelet wants it: 2xx or 3xx.
+/// Whether the readiness check succeeds as the kubelet defines it: 2xx or 3xx.
 async fn check(
     io: TokioIo<tokio::net::TcpStream>,
     endpoint: &Endpoint,
@@ -202,27 +219,28 @@ async fn check(
     let status = match endpoint.protocol {
         Protocol::Http1 => {
             let (mut sender, connection) = http1::handshake(io).await?;
-            answer(sender.send_request(request(path.to_owned())?), connection).await?
+            status_of(sender.send_request(request(path.to_owned())?), connection).await?
         }
         Protocol::H2c => {
             let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
-            answer(sender.send_request(request(format!("http://{host}{path}"))?), connection).await?
+            status_of(sender.send_request(request(format!("http://{host}{path}"))?), connection).await?
         }
     };
     Ok(status.is_success() || status.is_redirection())
 }
 
-/// The status of an answer. The connection is driven here and not in a task of its own, so that it ends with the try.
-async fn answer(
-    answer: impl Future<Output = hyper::Result<Response<Incoming>>>,
+/// Returns the status of the response. The connection is driven here and not in its own task, so that it ends with the
+/// probe.
+async fn status_of(
+    response: impl Future<Output = hyper::Result<Response<Incoming>>>,
     connection: impl Future<Output = hyper::Result<()>>,
 ) -> hyper::Result<StatusCode> {
-    let mut answer = std::pin::pin!(answer);
+    let mut response = std::pin::pin!(response);
     tokio::select! {
         biased;
-        answer = &mut answer => Ok(answer?.status()),
-        // Many servers answer and hang up in one go, and then the end of the connection is seen with the answer.
-        _ = connection => Ok(answer.await?.status()),
+        response = &mut response => Ok(response?.status()),
+        // Many servers respond and close at once; the end of the connection is then seen together with the response.
+        _ = connection => Ok(response.await?.status()),
     }
 }
 

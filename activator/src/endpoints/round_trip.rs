@@ -1,20 +1,20 @@
-//! How long the way to a pod and back takes, and so how long an answer is waited for.
+//! Round-trip time to pods, and the timeout that follows from it.
 
 use std::time::Duration;
 
-/// A smoothed round trip and its variation, as TCP keeps them for its retransmissions (RFC 6298).
+/// Smoothed round-trip time and its variation, as TCP keeps them for retransmissions (RFC 6298).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RoundTrip {
-    known: Option<Known>,
+    estimate: Option<Estimate>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct Estimate {
     smoothed: Duration,
     variation: Duration,
 }
 
-/// A node that is busy answers some milliseconds late, however near it is.
+/// A busy node responds some milliseconds late, however near it is.
 const LEAST_VARIATION: Duration = Duration::from_millis(30);
 /// Nothing is given up sooner or later than this.
 const SHORTEST: Duration = Duration::from_millis(50);
@@ -23,18 +23,19 @@ const LONGEST: Duration = Duration::from_secs(2);
 impl RoundTrip {
     /// Takes in what one took.
     pub(super) fn measured(&mut self, took: Duration) {
-        self.known = Some(match self.known {
-            None => Known { smoothed: took, variation: took / 2 },
-            Some(Known { smoothed, variation }) => {
-                Known { smoothed: (smoothed * 7 + took) / 8, variation: (variation * 3 + smoothed.abs_diff(took)) / 4 }
-            }
+        self.estimate = Some(match self.estimate {
+            None => Estimate { smoothed: took, variation: took / 2 },
+            Some(Estimate { smoothed, variation }) => Estimate {
+                smoothed: (smoothed * 7 + took) / 8,
+                variation: (variation * 3 + smoothed.abs_diff(took)) / 4,
+            },
         });
     }
 
     /// After how long without an answer it is likelier that something was lost than that it is still on the way. `None`
     /// before the first measurement.
     pub(super) fn limit(&self) -> Option<Duration> {
-        let Known { smoothed, variation } = self.known?;
+        let Estimate { smoothed, variation } = self.estimate?;
         Some((smoothed + (variation * 4).max(LEAST_VARIATION)).clamp(SHORTEST, LONGEST))
     }
 }
@@ -50,12 +51,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_at_first() {
+    fn there_is_no_timeout_before_the_first_measurement() {
         assert_eq!(RoundTrip::default().limit(), None);
     }
 
     #[test]
-    fn it_settles_a_little_above_what_was_measured() {
+    fn the_timeout_settles_a_little_above_the_measurements() {
         assert_eq!(after(&[0]), SHORTEST);
         assert_eq!(after(&[80]), Duration::from_millis(240), "one measurement says little");
         let settled = after(&[80; 20]);
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn it_follows_a_network_that_has_become_slow() {
+    fn the_timeout_follows_a_network_that_became_slow() {
         let mut trips = vec![1; 100];
         trips.extend([300; 30]);
         assert!(after(&trips) > Duration::from_millis(300), "{:?}", after(&trips));

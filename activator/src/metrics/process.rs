@@ -1,4 +1,4 @@
-//! What this process takes of the machine.
+//! Metrics of the process itself.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-/// Looked up when somebody asks, and left out where the system does not tell.
+/// Read at each scrape; left out where the system does not report it.
 #[derive(Debug)]
 pub(super) struct Process;
 
@@ -18,12 +18,12 @@ impl Collector for Process {
         let Some(bytes) = resident_memory() else { return Ok(()) };
         let gauge = ConstGauge::new(bytes);
         let name = "process_resident_memory";
-        let help = "Memory of this process that is in RAM";
+        let help = "Resident memory size of this process";
         gauge.encode(encoder.encode_descriptor(name, help, Some(&Unit::Bytes), gauge.metric_type())?)
     }
 }
 
-/// Bytes.
+/// Resident memory in bytes.
 fn resident_memory() -> Option<u64> {
     parse(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_words_are_read() {
+    fn resident_memory_is_parsed() {
         assert_eq!(parse("Name:\tx\nVmHWM:\t   99 kB\nVmRSS:\t    1234 kB\n"), Some(1234 * 1024));
         assert_eq!(parse("Name:\tx\n"), None);
         assert!(resident_memory().is_some_and(|bytes| bytes > 1 << 16));

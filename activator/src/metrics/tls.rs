@@ -1,4 +1,4 @@
-//! Counts of the TLS that ends here.
+//! Metrics of the TLS listener.
 
 use std::{
     fmt,
@@ -15,17 +15,17 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-/// Counts of the TLS that ends here.
+/// Metrics of the TLS listener.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tls {
     expiry: Expiry,
-    /// Handshakes that did not come to their end.
+    /// Handshakes that failed.
     pub(crate) failed_handshakes: Counter,
-    /// Changes of the certificate's files that could not be used.
+    /// Reloads that found an unusable certificate.
     pub(crate) failed_reloads: Counter,
 }
 
-/// In seconds of Unix time; 0 as long as there is no certificate.
+/// Unix time in seconds; 0 while there is no certificate.
 #[derive(Clone, Debug, Default)]
 struct Expiry(Arc<AtomicI64>);
 
@@ -37,13 +37,13 @@ impl Tls {
         registry.register("handshake_failures", "TLS handshakes that failed", tls.failed_handshakes.clone());
         registry.register(
             "certificate_reload_failures",
-            "Changes of the certificate that could not be used; the former is kept",
+            "Reloads that found an unusable certificate; the previous one is kept",
             tls.failed_reloads.clone(),
         );
         tls
     }
 
-    /// Tells from now on when the certificate ends that is in use, in seconds of Unix time.
+    /// Sets when the certificate in use expires, as Unix time in seconds.
     pub(crate) fn expires(&self, seconds: i64) {
         self.expiry.0.store(seconds, Ordering::Relaxed);
     }
@@ -53,13 +53,13 @@ impl Collector for Expiry {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let seconds = self.0.load(Ordering::Relaxed);
         if seconds == 0 {
-            // Whoever watches for a certificate that ends soon is not to be told of one that is not there.
+            // An alert on an expiring certificate must not fire when there is none.
             return Ok(());
         }
         let gauge = ConstGauge::new(seconds);
-        let help = "When the certificate in use ends, in Unix time";
+        let help = "Expiry of the certificate in use, as Unix time";
         gauge.encode(encoder.encode_descriptor(
-            "certificate_expiry",
+            "certificate_expiration_timestamp",
             help,
             Some(&Unit::Seconds),
             gauge.metric_type(),

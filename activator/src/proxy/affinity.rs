@@ -1,43 +1,54 @@
-//! What keeps a caller at one revision while calls are split.
+//! Session affinity: keeps a client at one revision while traffic is split.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::admit::{Affinity, Gate, Lease, Policy, Target, TellApart};
+use crate::admit::{Affinity, AffinityKey, Breaker, Permit, Policy, Target};
 
-/// The revision that a request is for: the one of the tag that it came by, if any, or one by the shares. While calls are not
-/// split there is nothing to look at.
-pub(super) fn target(tagged: Option<Arc<str>>, gate: &Gate, policy: &Policy, headers: &HeaderMap) -> Target {
+/// Selects the target of a request: the revision of its tag, if it has one, otherwise by traffic percentage. Without a
+/// traffic split there is nothing to look up.
+pub(super) fn select_target(
+    tagged: Option<Arc<str>>,
+    breaker: &Breaker,
+    policy: &Policy,
+    headers: &HeaderMap,
+) -> Target {
     if let Some(revision) = tagged {
         return Target::Revision(revision);
     }
-    let Some(by) = policy.affinity.as_ref().filter(|_| gate.is_split()) else { return Target::ANY };
+    let Some(by) = policy.affinity.as_ref().filter(|_| breaker.is_split()) else { return Target::ANY };
     let affinity = match by {
-        TellApart::Header(name) => {
+        AffinityKey::Header(name) => {
             headers.get(name).map_or(Affinity::None, |value: &HeaderValue| Affinity::of(value.as_bytes()))
         }
-        TellApart::Cookie(name) => {
+        AffinityKey::Cookie(name) => {
             cookie(headers, name).map_or(Affinity::None, |value| Affinity::Revision(value.into()))
         }
     };
-    Target::Shares { affinity }
+    Target::Traffic { affinity }
 }
 
-/// Tells the caller by a cookie which revision has answered, if calls are split by one and it does not know already.
-pub(super) fn keep(gate: &Gate, policy: &Policy, target: &Target, lease: &Lease, answer: &mut HeaderMap) {
-    let (Some(TellApart::Cookie(name)), Target::Shares { affinity }) = (&policy.affinity, target) else { return };
-    let known = matches!(affinity, Affinity::Revision(revision) if **revision == *lease.revision());
-    if known || !gate.is_split() {
+/// Sets the affinity cookie on a response, if affinity is by cookie and the client does not have it already.
+pub(super) fn set_cookie(
+    breaker: &Breaker,
+    policy: &Policy,
+    target: &Target,
+    permit: &Permit,
+    response: &mut HeaderMap,
+) {
+    let (Some(AffinityKey::Cookie(name)), Target::Traffic { affinity }) = (&policy.affinity, target) else { return };
+    let known = matches!(affinity, Affinity::Revision(revision) if **revision == *permit.revision());
+    if known || !breaker.is_split() {
         return;
     }
-    // The name of a revision and of a cookie are such as a header may have.
-    if let Ok(cookie) = HeaderValue::try_from(format!("{name}={}; Path=/; HttpOnly; SameSite=Lax", lease.revision())) {
-        answer.append(header::SET_COOKIE, cookie);
+    // Names of revisions and cookies are valid header values.
+    if let Ok(cookie) = HeaderValue::try_from(format!("{name}={}; Path=/; HttpOnly; SameSite=Lax", permit.revision())) {
+        response.append(header::SET_COOKIE, cookie);
     }
 }
 
-/// The value of a cookie, if there is one that the name of a revision can be.
+/// Returns the value of a cookie, if it can be the name of a revision.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let pairs = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     pairs
@@ -61,7 +72,7 @@ mod tests {
     #[case(&["rev=a=b"], Some("a=b"))]
     #[case(&["rev=\u{e9}"], None)]
     #[case(&[], None)]
-    fn a_cookie_is_found(#[case] cookies: &[&str], #[case] expected: Option<&str>) {
+    fn cookies_are_parsed(#[case] cookies: &[&str], #[case] expected: Option<&str>) {
         let mut headers = HeaderMap::new();
         for value in cookies {
             headers.append(header::COOKIE, HeaderValue::from_bytes(value.as_bytes()).unwrap());

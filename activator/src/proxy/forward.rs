@@ -1,4 +1,4 @@
-//! Sending a request to its pod, and waiting for the head of the answer.
+//! Forwarding: sends a request to its pod, and waits for the head of the response.
 
 use std::{
     pin::{Pin, pin},
@@ -11,43 +11,45 @@ use hyper::body::Incoming;
 use rouse_crds::function::Protocol;
 use tokio::time::Instant;
 
-use super::{RequestBody, alarm::Alarm, body::Progress, headers};
+use super::headers;
 use crate::{
-    admit::{Lease, Policy},
+    admit::{Permit, Policy},
+    body::{Progress, RequestBody},
+    downstream::ConnectionTimer,
     endpoints::{Connection, Dialer, Sent},
 };
 
-/// What became of a request that was given to a pod.
+/// Result of forwarding.
 pub(super) enum Forwarded {
-    /// The pod answers.
-    Answered(Response<Incoming>, Connection, Lease),
-    /// The pod cannot be connected to; not a byte was sent, and the request is where it was.
-    Unsent(Lease, String),
-    /// It may have been sent, and there is no answer.
+    /// The pod responded.
+    Response(Response<Incoming>, Connection, Permit),
+    /// The connect failed, and the request is still in place.
+    ConnectFailed(Permit, String),
+    /// The request may have been sent, and there is no response.
     Broken(String),
-    /// The head of the answer did not come in time.
-    Late,
-    /// The client broke off its request.
-    ClientLeft,
+    /// The head of the response did not arrive in time.
+    TimedOut,
+    /// The client aborted its request.
+    ClientAborted,
 }
 
-/// Sends a request to the pod of its lease, taking it out of `request`.
+/// Sends a request to the pod of its permit, taking it out of `request`.
 ///
-/// A connection that turns out to be closed before anything was written is replaced. What may have been seen by the pod is
-/// sent again only if it has no body, its method says that twice is as good as once, and the connection had been idle before:
-/// most likely the pod closed it in that very moment. Then it goes once more, on a new connection.
+/// A connection that turns out to be closed before anything was written is replaced. A request that the pod may have
+/// received is sent again only if it has no body, its method is idempotent, and the connection was reused: most likely
+/// the pod closed it at that very moment. It is replayed once, on a new connection.
 pub(super) async fn forward(
-    mut lease: Lease,
+    mut permit: Permit,
     request: &mut Option<Request<RequestBody>>,
     dialer: &Dialer,
     policy: &Policy,
     progress: Option<&Arc<Progress>>,
-    alarm: &Alarm,
+    timer: &ConnectionTimer,
 ) -> Forwarded {
-    let endpoint = lease.endpoint().clone();
+    let endpoint = permit.endpoint().clone();
     if let Some(request) = request {
         headers::target(request, endpoint.protocol);
-        // hyper takes a GET or HEAD of unknown length for one without a body, and would leave it out.
+        // hyper takes a GET or HEAD of unknown length for one without a body, and would drop it.
         if endpoint.protocol == Protocol::Http1
             && matches!(*request.method(), Method::GET | Method::HEAD)
             && !request.body().is_end_stream()
@@ -61,45 +63,45 @@ pub(super) async fn forward(
         let pooled = if replayed { None } else { endpoint.pooled() };
         let mut connection = match pooled {
             Some(connection) => connection,
-            // In a box, as it is rare and would make every request's state larger.
+            // Boxed, as it is rare and would make the state of every request larger.
             None => match Box::pin(endpoint.connect(dialer)).await {
                 Ok(connection) => connection,
-                Err(error) => return Forwarded::Unsent(lease, error.to_string()),
+                Err(error) => return Forwarded::ConnectFailed(permit, error.to_string()),
             },
         };
-        let Some(sent) = request.take() else { return Forwarded::Broken("the request was sent already".to_owned()) };
+        let Some(sent) = request.take() else { return Forwarded::Broken("the request was already sent".to_owned()) };
         let again = if connection.reused { replay(&sent) } else { None };
         let sending = pin!(connection.send(sent));
-        let Some(sent) = in_time(sending, policy, progress, alarm).await else {
-            // What a client has not sent, no pod can answer.
+        let Some(sent) = within_timeout(sending, policy, progress, timer).await else {
+            // A pod cannot respond to a request that the client has not finished.
             if progress.is_none_or(|progress| progress.is_whole()) {
-                lease.fail();
+                permit.record_failure();
             }
-            return Forwarded::Late;
+            return Forwarded::TimedOut;
         };
         match sent {
-            Sent::Answered(response) => {
-                lease.answered();
-                return Forwarded::Answered(response, connection, lease);
+            Sent::Response(response) => {
+                permit.mark_responded();
+                return Forwarded::Response(response, connection, permit);
             }
-            // The pool has so many idle connections and no more, so this ends with a new one.
+            // The number of idle connections is bounded, so the loop ends with a new one.
             Sent::Unsent(unsent, error) => {
-                tracing::debug!(%error, "A connection to a pod was closed before it was used");
+                tracing::debug!(%error, "Pooled connection was closed before use");
                 *request = Some(*unsent);
                 if !connection.reused {
-                    return Forwarded::Unsent(lease, error.to_string());
+                    return Forwarded::ConnectFailed(permit, error.to_string());
                 }
             }
-            Sent::Broken(error) if error.is_user() => return Forwarded::ClientLeft,
+            Sent::Broken(error) if error.is_user() => return Forwarded::ClientAborted,
             Sent::Broken(error) => match again {
-                // What the pod said was no answer: it did not just close.
+                // The pod sent an invalid response: it did not just close.
                 Some(again) if !error.is_parse() => {
-                    tracing::debug!(%error, "A connection to a pod was closed in the moment in which it was used");
+                    tracing::debug!(%error, "Pod closed a reused connection; replaying the request");
                     replayed = true;
                     *request = Some(*again);
                 }
                 _ => {
-                    lease.fail();
+                    permit.record_failure();
                     return Forwarded::Broken(error.to_string());
                 }
             },
@@ -107,7 +109,7 @@ pub(super) async fn forward(
     }
 }
 
-/// The same request again, if sending it twice does no harm (RFC 9110, section 9.2.2).
+/// Returns a copy of the request, if it can be replayed (RFC 9110, section 9.2.2).
 fn replay(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     if !request.method().is_idempotent() || !request.body().is_end_stream() {
         return None;
@@ -120,14 +122,14 @@ fn replay(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     Some(again)
 }
 
-/// Waits for the head as long as the Function allows, counted from the last byte of the request.
-async fn in_time(
+/// Waits for the head as long as the Function's timeouts allow, counted from the last byte of the request.
+async fn within_timeout(
     sending: Pin<&mut impl Future<Output = Sent>>,
     policy: &Policy,
     progress: Option<&Arc<Progress>>,
-    alarm: &Alarm,
+    timer: &ConnectionTimer,
 ) -> Option<Sent> {
     let limit = policy.idle.map_or(policy.response, |idle| idle.min(policy.response));
     let began = Instant::now();
-    alarm.limit(sending, || progress.map_or(began, |p| p.last().max(began)) + limit).await
+    timer.run_until(sending, || progress.map_or(began, |p| p.last().max(began)) + limit).await
 }

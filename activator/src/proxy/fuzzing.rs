@@ -1,9 +1,9 @@
-//! The way from the bytes of a connection to the router, without sockets and without pods: for the fuzz targets, and for the
-//! tests that replay what they have found.
+//! Harness for fuzz targets, and for the tests that replay their findings: from the bytes of a connection to the
+//! router, without sockets and pods.
 //!
-//! The parts are those of the product: the guard of the heads, the HTTP server as the listeners configure it, hygiene, the
-//! Host, the table, and what is made of a head towards a pod. Only the bytes come from memory, in pieces of a chosen size.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a broken promise is told by panicking")]
+//! The parts are those of the product: the head guard, the HTTP server as the listeners configure it, validation, the
+//! Host, the routing table, and the headers toward a pod. Only the bytes come from memory, in pieces of a chosen size.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a violated invariant panics")]
 
 mod strict;
 
@@ -34,45 +34,46 @@ use tokio::{
 };
 
 use self::strict::{End, Message};
-use super::{Peer, headers, hygiene, trace};
+use super::{headers, trace, validate};
 use crate::{
-    context::{Bounds, Context},
+    admit::{Bounds, Context},
     demand::Ledger,
+    downstream::{ConnectionState, Peer, REJECTED_HEADER},
     endpoints::Dialer,
     metrics::Metrics,
     route::{Directory, Host, Side, Table},
-    serve::{HeadReader, HeadVerdict, Limits, REFUSED, Refused, builders},
+    serve::{HeadGuard, Limits, Rejected, builders},
     wake::{Scaler, WakeError},
 };
 
-/// What is needed to read connections; made once, since it has a runtime.
+/// State for reading connections; created once, since it has a runtime.
 #[derive(Debug)]
 pub struct Bench {
     runtime: Runtime,
     table: Arc<Table>,
 }
 
-/// A request that the HTTP server handed on.
+/// A request that the HTTP server passed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     method: String,
     target: String,
     outcome: Outcome,
-    /// `None` if it broke off or was refused.
+    /// `None` if it was aborted or rejected.
     body: Option<Vec<u8>>,
 }
 
-/// What became of it.
+/// Result of routing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
-    Refused,
-    /// Accepted, for this host; what it is routed to, if anything.
+    Rejected,
+    /// Accepted for this host, with the Function that it is routed to, if any.
     Accepted(String, Option<String>),
 }
 
-/// Longer input is not looked at: the limits of the server come into play and are tested elsewhere.
+/// Longer inputs are cut: the limits of the server are tested elsewhere.
 const LONGEST: usize = 16 << 10;
-/// Those of the size are above [`LONGEST`].
+/// The size limits are above [`LONGEST`].
 const LIMITS: Limits = Limits {
     connections: 1,
     head_bytes: 64 << 10,
@@ -102,11 +103,12 @@ impl Default for Bench {
 }
 
 impl Bench {
-    /// With two functions: `f` in `ns`, also called `a.example`, and `g`, which only the cluster may call.
+    /// Creates a harness with two functions: `f` in `ns`, also with the host `a.example`, and `g`, which is reachable
+    /// from the cluster only.
     ///
     /// # Panics
     ///
-    /// If the system gives no runtime.
+    /// If no runtime can be created.
     #[must_use]
     pub fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -123,22 +125,22 @@ impl Bench {
                 "metadata": {"name": name, "namespace": "ns", "uid": name},
                 "spec": {"image": "x", "visibility": visibility, "hosts": hosts},
             }));
-            directory.function_seen(&function.unwrap());
+            directory.function_updated(&function.unwrap());
         }
         Self { runtime, table }
     }
 
-    /// Reads `bytes` as one connection, whole and byte by byte, and checks every promise about what comes of it.
+    /// Reads `bytes` as one connection, whole and byte by byte, and checks every invariant.
     ///
     /// # Panics
     ///
-    /// If one is broken.
+    /// If one does not hold.
     pub fn check(&self, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(LONGEST)];
         let _shown = Shown(bytes);
         let whole = self.read(bytes, bytes.len().max(1));
         if bytes.starts_with(b"PRI ") {
-            // HTTP/2 has no order of requests to compare.
+            // HTTP/2 requests have no order to compare.
             return;
         }
         let by_one = self.read(bytes, 1);
@@ -164,17 +166,17 @@ impl Bench {
         }
     }
 
-    /// Reads a connection whose bytes come in pieces of `step`.
+    /// Reads a connection whose bytes arrive in pieces of `step`.
     fn read(&self, bytes: &[u8], step: usize) -> Vec<Seen> {
-        let verdict = Arc::new(HeadVerdict::default());
+        let verdict = Arc::new(ConnectionState::default());
         let address = (Ipv4Addr::new(192, 0, 2, 1), 1).into();
         let peer = Arc::new(Peer::new(address, verdict.clone(), LIMITS.headers));
         let seen = Arc::new(Mutex::new(vec![]));
         let service = service_fn({
             let (seen, table) = (seen.clone(), self.table.clone());
-            move |request| answer(request, peer.clone(), table.clone(), seen.clone())
+            move |request| respond(request, peer.clone(), table.clone(), seen.clone())
         });
-        let heads = HeadReader::new(LIMITS);
+        let heads = HeadGuard::new(LIMITS);
         let coming = bytes.to_vec();
         let wire =
             Wire { coming, at: 0, step, heads, verdict, kept: vec![], ready: vec![], refused: None, patience: 32 };
@@ -186,13 +188,13 @@ impl Bench {
                 timeout(STUCK, http1.serve_connection(TokioIo::new(wire), service).with_upgrades()).await
             }
         });
-        // That it ends in an error is what most of these bytes are for.
+        // Most inputs end in an error.
         drop(ended.expect("a connection whose client has hung up does not end"));
         std::mem::take(&mut *seen.lock())
     }
 }
 
-/// Shows the bytes that broke a promise.
+/// Prints the input after a panic.
 struct Shown<'a>(&'a [u8]);
 
 impl Drop for Shown<'_> {
@@ -203,8 +205,8 @@ impl Drop for Shown<'_> {
     }
 }
 
-/// What the proxy does with a request, up to the router and, where that has found something, past it.
-async fn answer(
+/// Does what the proxy does with a request, up to the router and, if it found a route, past it.
+async fn respond(
     request: Request<Incoming>,
     peer: Arc<Peer>,
     table: Arc<Table>,
@@ -213,11 +215,11 @@ async fn answer(
     let (mut parts, body) = request.into_parts();
     trace::request_id(&mut parts.headers);
     let (method, target) = (parts.method.to_string(), parts.uri.to_string());
-    let host = hygiene::inspect(&parts, &peer).ok().and_then(|()| Some(Host::of(&parts).ok()?.as_str().to_owned()));
-    let stands_in = host.is_some() && parts.headers.contains_key(REFUSED) && peer.heads.fault().is_some();
+    let host = validate::validate(&parts, &peer).ok().and_then(|()| Some(Host::of(&parts).ok()?.as_str().to_owned()));
+    let stands_in = host.is_some() && parts.headers.contains_key(REJECTED_HEADER) && peer.state.fault().is_some();
     assert!(!stands_in, "what stands for a refused request was accepted");
     let Some(host) = host else {
-        seen.lock().push(Seen { method, target, outcome: Outcome::Refused, body: None });
+        seen.lock().push(Seen { method, target, outcome: Outcome::Rejected, body: None });
         let mut response = Response::new(Empty::new());
         *response.status_mut() = http::StatusCode::BAD_REQUEST;
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -227,7 +229,7 @@ async fn answer(
     assert_eq!(form.as_ref(), Ok(&host), "a host has one form");
     let [public, inside] = [Side::Public, Side::Cluster].map(|side| {
         let route = table.find(side, &Host::normalise(&host).ok()?, parts.uri.path()).ok()?;
-        Some(route.gate.id().to_string())
+        Some(route.breaker.id().to_string())
     });
     assert_ne!(public.as_deref(), Some("ns/g"), "the ingress reaches what only the cluster may call");
     toward_pod(parts, &peer, &host);
@@ -241,7 +243,7 @@ async fn answer(
     Ok(Response::new(Empty::new()))
 }
 
-/// What a pod would get says one host, the one by which it was routed, and nothing of the connection.
+/// Checks that the request toward a pod names one host, the routed one, and has no hop-by-hop headers.
 fn toward_pod(mut parts: Parts, peer: &Peer, host: &str) {
     let upgrades = headers::toward_pod(&mut parts, peer);
     let mut request = Request::from_parts(parts, ());
@@ -249,7 +251,7 @@ fn toward_pod(mut parts: Parts, peer: &Peer, host: &str) {
     let (parts, ()) = request.into_parts();
     let named: Vec<_> = parts.headers.get_all(header::HOST).iter().map(|h| h.to_str().unwrap()).collect();
     assert_eq!(named.len(), 1, "{named:?}");
-    assert_eq!(Host::normalise(named[0]).unwrap().as_str(), host, "the pod is told of another host");
+    assert_eq!(Host::normalise(named[0]).unwrap().as_str(), host, "the pod gets another host");
     assert_eq!(parts.version, Version::HTTP_11);
     assert!(parts.uri.authority().is_none() && parts.uri.scheme().is_none());
     assert!(parts.headers.get_all(header::CONTENT_LENGTH).iter().count() <= 1);
@@ -271,17 +273,17 @@ fn agree(message: &Message, seen: &Seen) {
     assert_eq!(Some(&message.body), seen.body.as_ref(), "{message:?}");
 }
 
-/// A connection whose bytes are all there. It is to the guard and the server what the socket of a client is.
+/// A connection whose bytes are in memory; stands in for the client's socket.
 struct Wire {
     coming: Vec<u8>,
     at: usize,
     step: usize,
-    heads: HeadReader,
-    verdict: Arc<HeadVerdict>,
+    heads: HeadGuard,
+    verdict: Arc<ConnectionState>,
     kept: Vec<u8>,
     ready: Vec<u8>,
-    refused: Option<Refused>,
-    /// Turns that are left to the server between the last byte and the end.
+    refused: Option<Rejected>,
+    /// Polls that are left to the server between the last byte and the end.
     patience: u32,
 }
 
@@ -289,7 +291,7 @@ impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Poller<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.ready.is_empty() {
-            this.heads.answered(false);
+            this.heads.finish_upgrade(false);
         }
         loop {
             if !this.ready.is_empty() {
@@ -299,9 +301,9 @@ impl AsyncRead for Wire {
                 return Poll::Ready(Ok(()));
             }
             match this.refused {
-                Some(Refused::Body(fault)) => return Poll::Ready(Err(io::Error::other(fault.detail()))),
-                // The answer to what stands in for it ends the connection.
-                Some(Refused::Head(_)) => return this.wait(cx),
+                Some(Rejected::Body(fault)) => return Poll::Ready(Err(io::Error::other(fault.detail()))),
+                // The response to the placeholder ends the connection.
+                Some(Rejected::Head(_)) => return this.wait(cx),
                 None => {}
             }
             let end = this.coming.len().min(this.at + this.step);
@@ -310,9 +312,9 @@ impl AsyncRead for Wire {
             this.at = end;
             let judged = this.heads.read(&this.kept, &this.verdict);
             this.ready.extend(this.kept.drain(..judged.pass));
-            this.refused = judged.refused;
-            if let Some(Refused::Head(_)) = judged.refused {
-                this.ready.extend_from_slice(this.heads.stand_in());
+            this.refused = judged.rejected;
+            if let Some(Rejected::Head(_)) = judged.rejected {
+                this.ready.extend_from_slice(this.heads.placeholder());
             }
             if !more && this.ready.is_empty() && this.refused.is_none() {
                 return this.wait(cx);
@@ -322,7 +324,7 @@ impl AsyncRead for Wire {
 }
 
 impl Wire {
-    /// Nothing more comes. A client that hangs up gets no answer any more, so it does that after some turns only.
+    /// Waits for the end. A client that closes gets no response any more, so it closes after some polls only.
     fn wait(&mut self, cx: &Poller<'_>) -> Poll<io::Result<()>> {
         if self.patience == 0 {
             return Poll::Ready(Ok(()));
@@ -351,9 +353,9 @@ impl AsyncWrite for Wire {
 mod tests {
     use super::*;
 
-    /// What fuzzing began with and what it has found.
+    /// The seed corpus and past findings.
     #[test]
-    fn the_corpus_keeps_every_promise() {
+    fn the_corpus_upholds_every_invariant() {
         let bench = Bench::new();
         let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/heads");
         let mut read = 0;
@@ -372,13 +374,13 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_seen_as_it_is() {
+    fn a_request_is_read_as_sent() {
         let text = b"POST /x HTTP/1.1\r\nHost: A.example:80\r\nContent-Length: 2\r\n\r\nab\
                      GET /y HTTP/1.1\r\nHost: g.ns\r\nHost: a\r\n\r\n";
         let seen = Bench::new().read(text, 5);
         let accepted = Outcome::Accepted("a.example".into(), Some("ns/f".into()));
         let first = Seen { method: "POST".into(), target: "/x".into(), outcome: accepted, body: Some(b"ab".to_vec()) };
         assert_eq!(seen[0], first);
-        assert_eq!((seen.len(), &seen[1].outcome), (2, &Outcome::Refused));
+        assert_eq!((seen.len(), &seen[1].outcome), (2, &Outcome::Rejected));
     }
 }

@@ -1,4 +1,4 @@
-//! What is taken from and added to the headers of a request and its answer.
+//! Headers that are removed from and added to a request and its response.
 
 use bytes::Bytes;
 use http::{
@@ -8,63 +8,23 @@ use http::{
 };
 use rouse_crds::function::Protocol;
 
-use super::{Peer, trace};
-use crate::route::said_tls;
+use super::trace;
+use crate::{
+    downstream::Peer,
+    hop_by_hop::{Found, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, scan, strip, tokens},
+    route::came_by_tls,
+};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// Headers of this prefix are Rouse's own and never a client's or a function's.
-const INTERNAL: &str = "rouse-";
-
-/// Headers that speak of one connection only, whether or not `Connection` names them.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("http2-settings"),
-];
-
-/// Headers that `Connection` cannot take away: what frames and addresses a message, and what tells where it comes from.
-const END_TO_END: [HeaderName; 9] = [
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::FORWARDED,
-    X_FORWARDED_FOR,
-    X_FORWARDED_PROTO,
-    X_FORWARDED_HOST,
-    trace::REQUEST_ID,
-    trace::TRACEPARENT,
-    trace::TRACESTATE,
-];
-
-/// What is to be taken from a head, as one look at it tells. Most have nothing of it.
-#[derive(Default)]
-struct Found {
-    /// One bit for each of `HOP_BY_HOP`.
-    hop_by_hop: u16,
-    internal: bool,
-    expect: bool,
-    /// `TE` has the token `trailers`.
-    trailers: bool,
-}
-
-/// Makes the head of a request what a function is to see. Tells whether the client wants to change to another protocol.
+/// Rewrites the head of a request for a function. Returns whether the client asks for a protocol upgrade.
 pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer) -> bool {
-    let found = look(&parts.headers);
+    let found = scan(&parts.headers);
     let upgrade = wanted_upgrade(parts, &found);
     strip(&mut parts.headers, &found);
     if found.trailers {
         parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     if found.expect {
-        // Answered here, by asking for the body.
+        // The activator itself asks for the body.
         parts.headers.remove(header::EXPECT);
     }
     forwarded(parts, peer);
@@ -77,14 +37,14 @@ pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer) -> bool {
     upgrades
 }
 
-/// Puts target, Host and version into the form of the pod's protocol.
+/// Rewrites target, Host and version into the form of the pod's protocol.
 pub(super) fn target<B>(request: &mut Request<B>, protocol: Protocol) {
     match protocol {
         Protocol::Http1 => {
             *request.version_mut() = Version::HTTP_11;
             let uri = request.uri();
             if uri.authority().is_none() && uri.path_and_query().is_some() {
-                // Origin form already, as most are; then the host is in its header.
+                // Origin form already, as most are; the host is in its header.
                 return;
             }
             let host = uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
@@ -104,7 +64,7 @@ pub(super) fn target<B>(request: &mut Request<B>, protocol: Protocol) {
                 }
                 None => return,
             };
-            // The authority was accepted as a host before.
+            // The authority was validated as a host before.
             if let Ok(uri) = uri {
                 *request.uri_mut() = uri;
             }
@@ -116,119 +76,44 @@ fn path_of(uri: &Uri) -> PathAndQuery {
     uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
-/// Makes the head of an answer what a client is to see.
+/// Rewrites the head of a response for a client.
 ///
 /// # Errors
 ///
-/// If it can be read in two ways: then nobody knows where it ends.
+/// If the framing is ambiguous: the end of the body is not certain.
 pub(super) fn toward_client(headers: &mut HeaderMap) -> Result<(), &'static str> {
-    let found = look(headers);
-    let coded = found.hop_by_hop & (1 << 6) != 0;
-    if coded && headers.contains_key(header::CONTENT_LENGTH) {
-        return Err("the answer has both Transfer-Encoding and Content-Length");
+    let found = scan(headers);
+    if found.has_transfer_encoding() && headers.contains_key(header::CONTENT_LENGTH) {
+        return Err("the response has both Transfer-Encoding and Content-Length");
     }
     strip(headers, &found);
     Ok(())
 }
 
-/// Takes from trailers what is Rouse's own, and what only a head may say.
-pub(super) fn trailers(headers: &mut HeaderMap) {
-    let found = look(headers);
-    strip(headers, &found);
-    for name in &END_TO_END {
-        headers.remove(name);
-    }
-}
-
-/// Whether a request asks, in a way that HTTP/1.1 allows, for another protocol on its connection.
+/// Returns the protocol that a request asks to upgrade to, if HTTP/1.1 allows it.
 fn wanted_upgrade(parts: &Parts, found: &Found) -> Option<HeaderValue> {
-    if found.hop_by_hop == 0 || parts.version != Version::HTTP_11 {
+    if found.has_none() || parts.version != Version::HTTP_11 {
         return None;
     }
     let protocol = parts.headers.get(header::UPGRADE)?;
     let asks = tokens(&parts.headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
-    // HTTP/2 is offered by prior knowledge; an upgrade to it may be ignored, and then the request is answered as it is.
+    // HTTP/2 works by prior knowledge; an upgrade to it may be ignored, and the request is served as it is.
     (asks && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
-}
-
-fn look(headers: &HeaderMap) -> Found {
-    let mut found = Found::default();
-    for (name, value) in headers {
-        found.hop_by_hop |= match name.as_str() {
-            "connection" => 1,
-            "keep-alive" => 1 << 1,
-            "proxy-connection" => 1 << 2,
-            "proxy-authenticate" => 1 << 3,
-            "proxy-authorization" => 1 << 4,
-            "te" => {
-                found.trailers |= value.to_str().is_ok_and(|te| list(te).any(|t| t.eq_ignore_ascii_case("trailers")));
-                1 << 5
-            }
-            "transfer-encoding" => 1 << 6,
-            "upgrade" => 1 << 7,
-            "http2-settings" => 1 << 8,
-            "expect" => {
-                found.expect = true;
-                0
-            }
-            other => {
-                found.internal |= other.starts_with(INTERNAL);
-                0
-            }
-        };
-    }
-    found
-}
-
-fn strip(headers: &mut HeaderMap, found: &Found) {
-    if found.hop_by_hop & 1 != 0 {
-        let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
-            // The usual ones need no look.
-            .filter(|token| !["keep-alive", "close", "upgrade"].iter().any(|usual| token.eq_ignore_ascii_case(usual)))
-            .filter_map(|token| token.parse().ok())
-            .filter(|name| !END_TO_END.contains(name))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    if found.hop_by_hop != 0 {
-        for (bit, name) in HOP_BY_HOP.iter().enumerate() {
-            if found.hop_by_hop & (1 << bit) != 0 {
-                headers.remove(name);
-            }
-        }
-    }
-    if found.internal {
-        let internal: Vec<HeaderName> =
-            headers.keys().filter(|name| name.as_str().starts_with(INTERNAL)).cloned().collect();
-        for name in internal {
-            headers.remove(name);
-        }
-    }
-}
-
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok()).flat_map(list)
-}
-
-fn list(value: &str) -> impl Iterator<Item = &str> {
-    value.split(',').map(str::trim)
 }
 
 fn forwarded(parts: &mut Parts, peer: &Peer) {
     let headers = &mut parts.headers;
-    // Both are known to be a host, with a port perhaps.
+    // Both were validated as a host with an optional port.
     let host = match parts.uri.authority() {
         Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
         None => headers.get(header::HOST).cloned(),
     };
     let host = host.unwrap_or(HeaderValue::from_static(""));
     if peer.secure {
-        // Known here better than by whoever calls.
+        // TLS ends here, so a client's claim is replaced.
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
     }
-    let https = said_tls(headers);
+    let https = came_by_tls(headers);
     if !https && !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
@@ -237,25 +122,25 @@ fn forwarded(parts: &mut Parts, peer: &Peer) {
     let length = element.iter().map(|part| part.len()).sum();
     append(headers, &header::FORWARDED, &element, length);
     if headers.contains_key(X_FORWARDED_FOR) {
-        append(headers, &X_FORWARDED_FOR, &[peer.text().as_bytes()], peer.text().len());
+        append(headers, &X_FORWARDED_FOR, &[peer.ip().as_bytes()], peer.ip().len());
     } else {
-        headers.insert(X_FORWARDED_FOR, peer.text().clone());
+        headers.insert(X_FORWARDED_FOR, peer.ip().clone());
     }
     if !headers.contains_key(X_FORWARDED_HOST) {
         headers.insert(X_FORWARDED_HOST, host);
     }
 }
 
-/// Adds an element of so many bytes to a header that is a list.
+/// Appends an element of `length` bytes to a list header.
 fn append(headers: &mut HeaderMap, name: &HeaderName, element: &[&[u8]], length: usize) {
-    let former = || headers.get_all(name).iter().map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
-    let mut list = Vec::with_capacity(former().map(|value| value.len() + 2).sum::<usize>() + length);
-    for value in former() {
+    let previous = || headers.get_all(name).iter().map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
+    let mut list = Vec::with_capacity(previous().map(|value| value.len() + 2).sum::<usize>() + length);
+    for value in previous() {
         list.extend_from_slice(value);
         list.extend_from_slice(b", ");
     }
     element.iter().for_each(|part| list.extend_from_slice(part));
-    // It is made of header values, so it is one.
+    // It is made of valid header values.
     if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
         headers.insert(name, list);
     }
@@ -264,6 +149,7 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, element: &[&[u8]], length:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hop_by_hop::HOP_BY_HOP;
     use rstest::rstest;
     use std::sync::Arc;
 
@@ -282,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_by_ipv6_is_quoted() {
+    fn an_ipv6_client_is_quoted() {
         let (parts, _) = cleaned(&[]);
         assert_eq!(parts.headers["forwarded"], r#"for="[::1]";host="a.example";proto=http"#);
         assert_eq!(parts.headers["x-forwarded-for"], "::1");
@@ -300,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_over_several_lines_become_one() {
+    fn list_headers_are_merged() {
         let (parts, _) =
             cleaned(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2"), ("x-forwarded-proto", "gopher")]);
         assert_eq!(parts.headers.get_all("x-forwarded-for").iter().count(), 1);
@@ -309,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_takes_away_what_it_names_and_not_where_a_request_comes_from() {
+    fn connection_removes_named_headers_but_no_forwarding_headers() {
         let named = "x-secret, HOST, Content-Length, x-forwarded-for, X-Request-Id, traceparent, close, bad token";
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let (parts, _) = cleaned(&[
@@ -349,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn every_header_of_one_connection_is_found() {
+    fn every_hop_by_hop_header_is_removed() {
         for name in &HOP_BY_HOP {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static("x"));
@@ -364,10 +250,7 @@ mod tests {
     #[case(&[("upgrade", "websocket")], false)]
     #[case(&[("connection", "upgrade")], false)]
     #[case(&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c"), ("http2-settings", "x")], false)]
-    fn only_a_wish_that_http_allows_is_passed_on(
-        #[case] headers: &[(&'static str, &'static str)],
-        #[case] wanted: bool,
-    ) {
+    fn only_a_valid_upgrade_is_passed_on(#[case] headers: &[(&'static str, &'static str)], #[case] wanted: bool) {
         let (parts, upgrades) = cleaned(headers);
         assert_eq!(
             (upgrades, parts.headers.contains_key("upgrade"), parts.headers.contains_key("connection")),

@@ -1,7 +1,7 @@
-//! Copies of requests that go to a tag as well.
+//! Traffic mirroring: copies of requests that are sent to a tag.
 //!
-//! A copy is for its own sake: the caller never waits for it, and nothing that it does is seen by the caller. It is sent when
-//! all of its body has passed to the pod that answers, or not at all.
+//! A client never waits for a mirrored request and sees nothing of it. It is sent once its whole body has passed to the
+//! pod that serves the original, or not at all.
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
@@ -18,94 +18,96 @@ use tokio::{
 };
 
 use super::{
-    Body, RequestBody,
-    alarm::Alarm,
-    copying::{Copied, Copying, LONGEST},
     forward::{Forwarded, forward},
+    response_body::Body,
 };
 use crate::{
-    admit::{Entered, Gate, Lease, MirrorTo, Policy, Target},
+    admit::{Admission, Breaker, MirrorTarget, Permit, Policy, Target},
+    body::{BodyTee, CopiedBody, LONGEST, RequestBody},
+    downstream::ConnectionTimer,
     metrics::Metrics,
 };
 
-/// On every copy, so that a function can tell.
+/// On every mirrored request, so that a function can tell.
 const ROUSE_MIRROR: HeaderName = HeaderName::from_static("rouse-mirror");
 
-/// Copies of one function that are under way at once.
-const OF_FUNCTION: u32 = 32;
-/// Copies that are under way at once in all.
-const OF_PROCESS: usize = 256;
-/// How long a body may take to pass.
-const BODY_LIMIT: Duration = Duration::from_secs(10);
-/// What is read of the answer to a copy, in bytes and in time, so that its connection can be used again.
-const ANSWER: usize = 1 << 20;
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// Maximum number of mirrored requests in flight per function.
+const MAX_PER_FUNCTION: u32 = 32;
+/// Maximum number of mirrored requests in flight in the process.
+const MAX_PER_PROCESS: usize = 256;
+/// How long the body of the original may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is read of the response, in bytes and in time, so that its connection can be reused.
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Sends copies.
+/// Sends mirrored requests.
 #[derive(Debug)]
 pub(super) struct Mirror {
     metrics: Arc<Metrics>,
-    room: Arc<Semaphore>,
+    permit: Arc<Semaphore>,
 }
 
-/// What became of a copy.
+/// Result of a mirrored request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    /// A pod has answered.
-    Answered,
-    /// A pod was given it and has not answered.
+enum MirrorResult {
+    /// A pod responded.
+    Responded,
+    /// The request was sent to a pod, which did not respond.
     Failed,
-    /// No pod could be had for it.
+    /// No pod served the request in time.
     NoPod,
-    /// As many are under way as may be.
+    /// The maximum number is in flight.
     Busy,
-    /// Its body is too long, or took too long.
+    /// The body is too long, or took too long.
     TooLong,
-    /// The request that it is a copy of broke off.
-    BrokenOff,
+    /// The original request was aborted.
+    Aborted,
 }
 
-/// Room for one copy.
-struct Room {
-    gate: Arc<Gate>,
-    _of_process: OwnedSemaphorePermit,
+/// A slot for one mirrored request.
+struct MirrorPermit {
+    breaker: Arc<Breaker>,
+    _process_permit: OwnedSemaphorePermit,
 }
 
-/// A copy of a request that is on its way to its pod.
+/// A mirrored request whose original is being sent.
 #[derive(Debug)]
-pub(super) struct Begun {
+pub(super) struct MirrorCopy {
     revision: Arc<str>,
-    /// The copy of one without a body, where only an answer says that a pod has it. With a body the copy goes by itself.
+    /// The copy of a request without a body: it is sent after the response to the original. A copy with a body is sent
+    /// once the body is complete.
     kept: Option<Request<RequestBody>>,
 }
 
-/// A body that is being copied. The body itself holds on to the copy, so that this hears when it is gone.
-type Coming = (Weak<Copying>, oneshot::Receiver<Option<Copied>>);
+/// A body that is being copied. The original body owns the tee, so a drop of it is noticed here.
+type PendingBody = (Weak<BodyTee>, oneshot::Receiver<Option<CopiedBody>>);
 
 impl Mirror {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, room: Arc::new(Semaphore::new(OF_PROCESS)) }
+        Self { metrics, permit: Arc::new(Semaphore::new(MAX_PER_PROCESS)) }
     }
 
-    /// Begins a copy of a request that goes to its pod now, if it is one of those that are to be copied. Waits for nothing.
+    /// Starts a copy of a request that is sent to its pod now, if it is to be mirrored. Never waits.
     pub(super) fn copy(
         &self,
-        lease: &Lease,
+        permit: &Permit,
         target: &Target,
-        to: &MirrorTo,
+        to: &MirrorTarget,
         request: &mut Request<RequestBody>,
-    ) -> Option<Box<Begun>> {
-        let wanted = matches!(target, Target::Shares { .. })
+    ) -> Option<Box<MirrorCopy>> {
+        let wanted = matches!(target, Target::Traffic { .. })
             && !request.headers().contains_key(header::UPGRADE)
             && (to.percent >= 100 || rand::rng().random_range(0..100) < to.percent);
         if !wanted {
             return None;
         }
-        let gate = lease.gate();
-        // A tag that leads nowhere yet gets nothing, and what goes there by its share is not sent there twice.
-        let revision = gate.tagged(&to.tag).filter(|revision| **revision != *lease.revision())?;
+        let breaker = permit.breaker();
+        // A tag without a revision gets nothing, and a request that goes to the tag's revision by its traffic is not
+        // sent there twice.
+        let revision = breaker.tagged(&to.tag).filter(|revision| **revision != *permit.revision())?;
         if request.body().size_hint().lower() > LONGEST {
-            self.count(Fate::TooLong);
+            self.count(MirrorResult::TooLong);
             return None;
         }
         let mut copy = Request::new(RequestBody::none());
@@ -115,133 +117,149 @@ impl Mirror {
         copy.headers_mut().clone_from(request.headers());
         copy.headers_mut().insert(ROUSE_MIRROR, HeaderValue::from_static("true"));
         if request.body().is_end_stream() {
-            return Some(Box::new(Begun { revision, kept: Some(copy) }));
+            return Some(Box::new(MirrorCopy { revision, kept: Some(copy) }));
         }
-        let Some(room) = self.room(gate) else {
-            self.count(Fate::Busy);
+        let Some(permit) = self.permit(breaker) else {
+            self.count(MirrorResult::Busy);
             return None;
         };
-        let (copying, copied) = Copying::new();
-        let coming = (Arc::downgrade(&copying), copied);
-        request.body_mut().copy_to(copying);
-        self.spawn(room, revision.clone(), copy, Some(coming));
-        Some(Box::new(Begun { revision, kept: None }))
+        let (tee, copied) = BodyTee::new();
+        let pending = (Arc::downgrade(&tee), copied);
+        request.body_mut().copy_to(tee);
+        self.spawn(permit, revision.clone(), copy, Some(pending));
+        Some(Box::new(MirrorCopy { revision, kept: None }))
     }
 
-    /// A pod has answered the request itself.
-    pub(super) fn answered(&self, begun: Begun, gate: &Arc<Gate>) {
-        let Begun { revision, kept: Some(copy) } = begun else { return };
-        match self.room(gate) {
-            Some(room) => self.spawn(room, revision, copy, None),
-            None => self.count(Fate::Busy),
+    /// Sends the copy of a request without a body, now that a pod responded to the original.
+    pub(super) fn pod_responded(&self, started: MirrorCopy, breaker: &Arc<Breaker>) {
+        let MirrorCopy { revision, kept: Some(copy) } = started else { return };
+        match self.permit(breaker) {
+            Some(permit) => self.spawn(permit, revision, copy, None),
+            None => self.count(MirrorResult::Busy),
         }
     }
 
-    fn spawn(&self, room: Room, revision: Arc<str>, copy: Request<RequestBody>, coming: Option<Coming>) {
+    fn spawn(
+        &self,
+        permit: MirrorPermit,
+        revision: Arc<str>,
+        copy: Request<RequestBody>,
+        pending: Option<PendingBody>,
+    ) {
         let metrics = self.metrics.clone();
-        // Bounded by the room that it has; it ends by its limits of time.
+        // Bounded by its permit; its timeouts end it.
         tokio::spawn(async move {
-            let fate = send(&room.gate, revision, copy, coming).await;
-            metrics.mirrored(fate.word());
+            let result = send(&permit.breaker, revision, copy, pending).await;
+            metrics.record_mirrored(result.label());
         });
     }
 
-    fn count(&self, fate: Fate) {
-        self.metrics.mirrored(fate.word());
+    fn count(&self, result: MirrorResult) {
+        self.metrics.record_mirrored(result.label());
     }
 
-    fn room(&self, gate: &Arc<Gate>) -> Option<Room> {
-        let of_process = self.room.clone().try_acquire_owned().ok()?;
-        let more = |n: u32| (n < OF_FUNCTION).then_some(n + 1);
-        gate.copies().fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Room { gate: gate.clone(), _of_process: of_process })
-    }
-}
-
-impl Begun {
-    /// Whether the request itself goes where its copy would go.
-    pub(super) fn is_for(&self, lease: &Lease) -> bool {
-        *self.revision == *lease.revision()
+    fn permit(&self, breaker: &Arc<Breaker>) -> Option<MirrorPermit> {
+        let process_permit = self.permit.clone().try_acquire_owned().ok()?;
+        let more = |n: u32| (n < MAX_PER_FUNCTION).then_some(n + 1);
+        breaker.mirrored().fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(MirrorPermit { breaker: breaker.clone(), _process_permit: process_permit })
     }
 }
 
-impl Drop for Room {
+impl MirrorCopy {
+    /// Whether the original goes to the mirror's own revision.
+    pub(super) fn is_for(&self, permit: &Permit) -> bool {
+        *self.revision == *permit.revision()
+    }
+}
+
+impl Drop for MirrorPermit {
     fn drop(&mut self) {
-        self.gate.copies().fetch_sub(1, Ordering::Relaxed);
+        self.breaker.mirrored().fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Fate {
-    /// A word for metrics.
-    fn word(self) -> &'static str {
+impl MirrorResult {
+    /// Returns the value of the metric label `result`.
+    fn label(self) -> &'static str {
         match self {
-            Self::Answered => "answered",
+            Self::Responded => "responded",
             Self::Failed => "failed",
             Self::NoPod => "no-pod",
             Self::Busy => "busy",
             Self::TooLong => "too-long",
-            Self::BrokenOff => "broken-off",
+            Self::Aborted => "aborted",
         }
     }
 }
 
-/// Sends a copy once all of it is there, and reads its answer.
-async fn send(gate: &Arc<Gate>, revision: Arc<str>, mut copy: Request<RequestBody>, coming: Option<Coming>) -> Fate {
-    if let Some((copying, copied)) = coming {
-        match timeout(BODY_LIMIT, copied).await {
+/// Sends a copy once its body is complete, and reads the response.
+async fn send(
+    breaker: &Arc<Breaker>,
+    revision: Arc<str>,
+    mut copy: Request<RequestBody>,
+    pending: Option<PendingBody>,
+) -> MirrorResult {
+    if let Some((tee, copied)) = pending {
+        match timeout(BODY_TIMEOUT, copied).await {
             Ok(Ok(Some(copied))) => *copy.body_mut() = RequestBody::copied(copied),
-            Ok(Ok(None)) => return Fate::TooLong,
-            Ok(Err(_)) => return Fate::BrokenOff,
+            Ok(Ok(None)) => return MirrorResult::TooLong,
+            Ok(Err(_)) => return MirrorResult::Aborted,
             Err(_) => {
-                if let Some(copying) = copying.upgrade() {
-                    copying.give_up();
+                if let Some(tee) = tee.upgrade() {
+                    tee.cancel();
                 }
-                return Fate::TooLong;
+                return MirrorResult::TooLong;
             }
         }
     }
-    let policy = gate.policy();
+    let policy = breaker.policy();
     let deadline = Instant::now() + policy.cold_start;
-    let entered = gate.enter(&Target::Copy(revision), || 0);
-    let lease = match entered {
-        Ok(Entered::Now(lease)) => Some(lease),
-        Ok(Entered::Later(mut ticket)) => timeout_at(deadline, ticket.wait()).await.ok().and_then(Result::ok),
+    let admission = breaker.admit(&Target::Mirror(revision), || 0);
+    let permit = match admission {
+        Ok(Admission::Granted(permit)) => Some(permit),
+        Ok(Admission::Queued(mut ticket)) => timeout_at(deadline, ticket.wait()).await.ok().and_then(Result::ok),
         Err(_) => None,
     };
-    let Some(mut lease) = lease else { return Fate::NoPod };
-    if policy.judged {
-        lease.give();
+    let Some(mut permit) = permit else { return MirrorResult::NoPod };
+    if policy.count_outcomes {
+        permit.mark_sent();
     }
-    answer(gate, &policy, lease, copy).await
+    read_response(breaker, &policy, permit, copy).await
 }
 
-async fn answer(gate: &Arc<Gate>, policy: &Policy, lease: Lease, copy: Request<RequestBody>) -> Fate {
-    let alarm = Alarm::default();
-    match forward(lease, &mut Some(copy), &gate.context().dialer, policy, None, &alarm).await {
-        Forwarded::Answered(response, connection, mut lease) => {
+async fn read_response(
+    breaker: &Arc<Breaker>,
+    policy: &Policy,
+    permit: Permit,
+    copy: Request<RequestBody>,
+) -> MirrorResult {
+    let timer = ConnectionTimer::default();
+    match forward(permit, &mut Some(copy), &breaker.context().dialer, policy, None, &timer).await {
+        Forwarded::Response(response, connection, mut permit) => {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                lease.fail();
-                return Fate::Failed;
+                permit.record_failure();
+                return MirrorResult::Failed;
             }
-            lease.judge(response.status(), None);
-            let mut body = Body::pod(response.into_body(), connection, lease, None);
+            permit.record_outcome(response.status(), None);
+            let mut body = Body::pod(response.into_body(), connection, permit, None);
             let read = async {
                 let mut read = 0;
                 while let Some(Ok(frame)) = body.frame().await
-                    && read <= ANSWER
+                    && read <= MAX_RESPONSE_BYTES
                 {
                     read += frame.data_ref().map_or(0, bytes::Bytes::len);
                 }
             };
-            // What is longer ends here, and its connection with it.
-            timeout(ANSWER_LIMIT, read).await.ok();
-            Fate::Answered
+            // A longer response is dropped, and its connection with it.
+            timeout(RESPONSE_TIMEOUT, read).await.ok();
+            MirrorResult::Responded
         }
-        Forwarded::Unsent(mut lease, _) => {
-            lease.fail();
-            lease.unreachable();
-            Fate::Failed
+        Forwarded::ConnectFailed(mut permit, _) => {
+            permit.record_failure();
+            permit.connect_failed();
+            MirrorResult::Failed
         }
-        Forwarded::Broken(_) | Forwarded::Late | Forwarded::ClientLeft => Fate::Failed,
+        Forwarded::Broken(_) | Forwarded::TimedOut | Forwarded::ClientAborted => MirrorResult::Failed,
     }
 }

@@ -1,21 +1,18 @@
-//! The way of a request: route, admit, wake, pick, forward.
+//! The request chain: route, admit, wake, pick, forward.
 
 mod affinity;
-mod alarm;
-mod body;
 mod chain;
-mod copying;
 mod forward;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod headers;
-mod hygiene;
 mod mirror;
-mod peer;
+mod response_body;
+mod server_timing;
 mod trace;
 mod upgrade;
+mod validate;
 
-pub use body::{Body, RequestBody};
-pub use chain::{Gone, Proxy};
-pub use peer::Peer;
+pub use chain::{ClientGone, Proxy};
+pub use response_body::Body;

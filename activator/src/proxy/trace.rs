@@ -1,17 +1,14 @@
-//! Request ids and trace context (W3C).
+//! Request ids and W3C trace context.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use rand::Rng;
 
-/// The id of a request, from the client or made here.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+use crate::hop_by_hop::{REQUEST_ID, TRACEPARENT, TRACESTATE};
 
-/// Longest id that is taken from a client.
+/// Maximum length of a client's request id.
 const LONGEST_ID: usize = 128;
 
-/// The id of a request: what the client says if it is fit for logs, else a new one, which is then in the headers too.
+/// Returns the id of a request: the client's if it is fit for logs, otherwise a new one, which is added to the headers.
 pub(super) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
     let fit = |value: &&HeaderValue| {
         !value.is_empty() && value.len() <= LONGEST_ID && value.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -26,7 +23,7 @@ pub(super) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
     id
 }
 
-/// Leaves a trace that the client began as it is, and begins one where there is none that can be read.
+/// Keeps a valid trace context, and starts a new one otherwise.
 pub(super) fn continue_or_start(headers: &mut HeaderMap) {
     let valid = headers.get(&TRACEPARENT).is_some_and(|value| is_traceparent(value.as_bytes()));
     if valid {
@@ -35,13 +32,13 @@ pub(super) fn continue_or_start(headers: &mut HeaderMap) {
     headers.remove(&TRACESTATE);
     let mut random = rand::rng();
     let mut text = *b"00-................................-................-00";
-    // All zero would be invalid.
+    // All zeros would be invalid.
     hex(&mut text[3..35], random.random::<u128>().max(1));
     hex(&mut text[36..52], random.random::<u64>().max(1).into());
     headers.insert(TRACEPARENT, value(&text));
 }
 
-/// `version-trace-parent-flags`, in lower-case hexadecimal, the ids not zero. A later version may say more.
+/// `version-trace-parent-flags`, in lower-case hexadecimal, the ids not zero. A later version may have more fields.
 fn is_traceparent(text: &[u8]) -> bool {
     let hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let not_zero = |part: &[u8]| part.iter().any(|b| *b != b'0');
@@ -63,7 +60,7 @@ fn hex(text: &mut [u8], mut number: u128) {
     }
 }
 
-/// Hexadecimal digits and dashes are fit for a header.
+/// Hexadecimal digits and dashes are valid in a header.
 fn value(text: &[u8]) -> HeaderValue {
     HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("0"))
 }
@@ -81,7 +78,7 @@ mod tests {
     #[case("00-00000000000000000000000000000000-00f067aa0ba902b7-01", false)]
     #[case("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", false)]
     #[case("", false)]
-    fn a_trace_is_continued_or_begun(#[case] text: &'static str, #[case] valid: bool) {
+    fn a_trace_is_continued_or_started(#[case] text: &'static str, #[case] valid: bool) {
         let mut headers = HeaderMap::new();
         headers.insert(TRACEPARENT, HeaderValue::from_static(text));
         headers.insert(TRACESTATE, HeaderValue::from_static("a=b"));
@@ -92,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_kept_or_made() {
+    fn a_request_id_is_kept_or_generated() {
         let mut headers = HeaderMap::new();
         let made = request_id(&mut headers);
         assert_eq!((made.len(), &headers[REQUEST_ID]), (32, &made));

@@ -1,4 +1,4 @@
-//! Who claims the hosts of one side, and what of that stands in the table.
+//! Claims to the hosts of one side, and the routes that result.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,23 +12,23 @@ use rouse_crds::{
 
 use super::{Host, Route, Side, Table, path::ROOT};
 
-/// Who claims the hosts of one side.
+/// Claims to the hosts of one side.
 #[derive(Debug)]
 pub(super) struct Claims {
     side: Side,
     rules: Rules,
     hosts: HashMap<Box<str>, Claimed>,
-    /// Hosts that are to be settled at the end of the first list. If ten thousand Functions share a host, it is settled once
-    /// then and not as often as there are Functions.
+    /// Hosts to settle at the end of the first list. If ten thousand Functions share a host, it is settled once then,
+    /// and not once per Function.
     pending: Option<BTreeSet<Box<str>>>,
 }
 
-/// A host that somebody claims.
+/// A claimed host.
 #[derive(Debug, Default)]
 struct Claimed {
-    /// As they win.
+    /// In the order of precedence.
     claims: Vec<Arc<Claim>>,
-    /// Paths of it that stand in the table.
+    /// Paths of the host that have a route.
     paths: Box<[Box<str>]>,
 }
 
@@ -37,25 +37,25 @@ impl Claims {
         Self { side, rules, hosts: HashMap::new(), pending: None }
     }
 
-    /// What a Function claims on this side.
+    /// Returns the claims of a Function on this side.
     pub(super) fn of(&self, function: &Function) -> Vec<Arc<Claim>> {
         let claims = match self.side {
             Side::Public => rouse_crds::hosts::ownership::claims(function, &self.rules.template),
-            Side::Cluster => names_in_the_cluster(function),
+            Side::Cluster => cluster_names(function),
         };
         claims.into_iter().map(Arc::new).collect()
     }
 
-    /// Puts one Function's claims in place of its former ones, and what all come to into the table. `route` says where a
+    /// Replaces the claims of one Function, and updates the routes of the hosts that they name. `route` returns where a
     /// claim leads, if its Function is ready for that.
     pub(super) fn change(
         &mut self,
         table: &Table,
-        former: &[Arc<Claim>],
+        previous: &[Arc<Claim>],
         now: &[Arc<Claim>],
         route: impl Fn(&Claim) -> Option<Route>,
     ) {
-        for claim in former {
+        for claim in previous {
             if let Some(claimed) = self.hosts.get_mut(&claim.host)
                 && let Ok(at) = claimed.claims.binary_search(claim)
             {
@@ -68,7 +68,7 @@ impl Claims {
                 claimed.claims.insert(at, claim.clone());
             }
         }
-        let touched: BTreeSet<&str> = former.iter().chain(now).map(|claim| &*claim.host).collect();
+        let touched: BTreeSet<&str> = previous.iter().chain(now).map(|claim| &*claim.host).collect();
         if let Some(pending) = &mut self.pending {
             pending.extend(touched.into_iter().map(Into::into));
             return;
@@ -78,12 +78,12 @@ impl Claims {
         }
     }
 
-    /// From here on claims come to nothing in the table until [`Claims::settle_pending`].
+    /// Defers all updates until [`Claims::settle_pending`].
     pub(super) fn defer(&mut self) {
         self.pending.get_or_insert_default();
     }
 
-    /// Puts what claims come to into the table that was put off.
+    /// Makes the deferred updates.
     pub(super) fn settle_pending(&mut self, table: &Table, route: impl Fn(&Claim) -> Option<Route>) {
         for host in self.pending.take().into_iter().flatten() {
             self.settle(table, &host, &route);
@@ -95,9 +95,9 @@ impl Claims {
         let settled = self.rules.settle(claimed.claims.iter().map(|claim| &**claim));
         for (claim, loss) in &settled.lost {
             let Claimant { namespace, name, .. } = &claim.claimant;
-            tracing::debug!(%namespace, function = %name, %claim, ?loss, "A claim to a host leads to nothing");
+            tracing::debug!(%namespace, function = %name, %claim, ?loss, "Claim to a host lost");
         }
-        // One that no request can name is left out; the schema may have been laxer once.
+        // A host that no request can name is left out; an earlier schema may have allowed it.
         let can_be_named = Host::normalise(host).is_ok_and(|named| named.as_str() == host);
         let routes: Vec<(Box<str>, Route)> = (settled.paths.iter())
             .filter(|_| can_be_named)
@@ -110,16 +110,16 @@ impl Claims {
         }
     }
 
-    /// Hosts that somebody claims.
+    /// Number of claimed hosts.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.hosts.len()
     }
 }
 
-/// The names by which pods call a Function and its tags, `name.namespace`, by the paths of the routes that are about every
-/// host. A Function that has such a name has it before a tag that comes to the same.
-fn names_in_the_cluster(function: &Function) -> BTreeSet<Claim> {
+/// Returns the names of a Function and its tags inside the cluster, `name.namespace`, with the paths of the routes that
+/// apply to every host. The name of a Function has precedence over an equal name of a tag.
+fn cluster_names(function: &Function) -> BTreeSet<Claim> {
     let claimant = Claimant::of(function);
     let Claimant { namespace, name, .. } = &claimant;
     let mut names = vec![(format!("{name}.{namespace}"), Form::Default, None)];

@@ -1,16 +1,16 @@
-//! The CORS protocol of the Fetch standard: which web pages of other origins may call, and how their browsers are told.
+//! CORS (Fetch standard): which origins may read responses, and the headers that say so.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 use rouse_crds::function;
 
-/// What a route says of calls from other origins, as headers say it.
+/// CORS settings of a route as header values.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cors {
     origins: Box<[Pattern]>,
     methods: HeaderValue,
-    /// Nothing: those that the browser asks for.
+    /// `None` allows the headers that the browser asks for.
     headers: Option<HeaderValue>,
     expose: Option<HeaderValue>,
     credentials: bool,
@@ -18,27 +18,27 @@ pub struct Cors {
     max_age: HeaderValue,
 }
 
-/// Origins that may call.
+/// An allowed origin.
 #[derive(Debug, PartialEq, Eq)]
 enum Pattern {
     Any,
     Exact(Box<str>),
-    /// Every name below one: what is before the name, and what is behind it from the dot on.
+    /// Any subdomain: the part before the name, and the part from its dot on.
     Below(Box<str>, Box<str>),
 }
 
-/// What one request's browser is told with the answer.
+/// The CORS headers of one response.
 #[derive(Clone, Debug)]
-pub struct Grant {
+pub struct CorsGrant {
     cors: Arc<Cors>,
-    /// Who may read it.
+    /// The origin that may read it.
     origin: Option<HeaderValue>,
 }
 
-/// Methods where neither the route nor its `cors` names any.
+/// Methods if neither the route nor its `cors` names any.
 const USUAL_METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
-/// What an answer of a function does not say itself on a route that says it.
+/// Headers that replace those of the function.
 const REPLACED: [HeaderName; 3] = [
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -46,7 +46,7 @@ const REPLACED: [HeaderName; 3] = [
 ];
 
 impl Cors {
-    /// What the spec says, on a route that lets these methods in.
+    /// Reads the spec, on a route that allows these methods.
     #[must_use]
     pub fn new(spec: &function::Cors, methods: Option<&[String]>) -> Self {
         let named = spec.allow_methods.as_deref().or(methods);
@@ -62,7 +62,7 @@ impl Cors {
         }
     }
 
-    /// Whether a request only asks what may be sent.
+    /// Whether a request is a preflight.
     #[must_use]
     pub fn is_preflight(parts: &Parts) -> bool {
         parts.method == Method::OPTIONS
@@ -70,9 +70,9 @@ impl Cors {
             && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// What the browser that sent this is told.
+    /// Returns the CORS headers for the response to this request.
     #[must_use]
-    pub fn grant(self: &Arc<Self>, headers: &HeaderMap) -> Grant {
+    pub fn grant(self: &Arc<Self>, headers: &HeaderMap) -> CorsGrant {
         let origin = if self.is_open() {
             Some(HeaderValue::from_static("*"))
         } else {
@@ -80,10 +80,10 @@ impl Cors {
             let only = origins.next().filter(|_| origins.next().is_none());
             only.filter(|origin| origin.to_str().is_ok_and(|origin| self.allows(origin))).cloned()
         };
-        Grant { cors: self.clone(), origin }
+        CorsGrant { cors: self.clone(), origin }
     }
 
-    /// Whether everybody is told the same.
+    /// Whether the response is the same for all origins.
     fn is_open(&self) -> bool {
         !self.credentials && self.origins.contains(&Pattern::Any)
     }
@@ -93,8 +93,8 @@ impl Cors {
     }
 }
 
-impl Grant {
-    /// Puts it into an answer, in place of what the function says of it.
+impl CorsGrant {
+    /// Writes the headers into a response, replacing those of the function.
     pub fn write(&self, headers: &mut HeaderMap) {
         for name in &REPLACED {
             headers.remove(name);
@@ -108,8 +108,8 @@ impl Grant {
         }
     }
 
-    /// The headers of the answer to a preflight with these. An origin that may not call is told nothing, which its browser
-    /// takes for a no.
+    /// Returns the headers of the response to a preflight. For a disallowed origin there are none, so the browser
+    /// denies access.
     #[must_use]
     pub fn preflight(&self, asked: &HeaderMap) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -143,7 +143,7 @@ impl Pattern {
         if text == "*" {
             return Self::Any;
         }
-        // A browser leaves the port of the scheme away.
+        // Browsers omit the default port of the scheme.
         let text = match text.split_once("://").map_or("", |(scheme, _)| scheme) {
             "https" => text.strip_suffix(":443").unwrap_or(text),
             "http" => text.strip_suffix(":80").unwrap_or(text),
@@ -155,7 +155,7 @@ impl Pattern {
         }
     }
 
-    /// Browsers send an origin in its one form, and it is compared byte by byte.
+    /// Compares byte by byte: browsers send an origin in one canonical form.
     fn matches(&self, origin: &str) -> bool {
         match self {
             Self::Any => true,
@@ -169,7 +169,7 @@ impl Pattern {
     }
 }
 
-/// Says that an answer depends on a header of its request, unless it says so.
+/// Adds a header name to `Vary`, unless it is there.
 fn vary(headers: &mut HeaderMap, name: &str, value: HeaderValue) {
     let said = headers.get_all(header::VARY).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
     if !said.map(str::trim).any(|said| said == "*" || said.eq_ignore_ascii_case(name)) {
@@ -177,7 +177,7 @@ fn vary(headers: &mut HeaderMap, name: &str, value: HeaderValue) {
     }
 }
 
-/// The CRD lets nothing else in than what a header can say.
+/// The CRD allows only what is valid in a header.
 fn value(text: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(text).ok()
 }
@@ -223,15 +223,15 @@ mod tests {
     #[case("https://*.example.org", "https://a.example.org:8443", false)]
     #[case("https://*.example.org:8443", "https://a.example.org:8443", true)]
     #[case("https://app.example.org", "null", false)]
-    fn who_may_call(#[case] pattern: &str, #[case] origin: &'static str, #[case] may: bool) {
-        let mut answer = HeaderMap::new();
-        cors(json!({"allowOrigins": [pattern]})).grant(&headers(&[("origin", origin)])).write(&mut answer);
-        assert_eq!(answer.get("access-control-allow-origin").map(|v| v.to_str().unwrap()), may.then_some(origin));
-        assert_eq!(answer["vary"], "Origin", "whoever it is");
+    fn allowed_origins(#[case] pattern: &str, #[case] origin: &'static str, #[case] may: bool) {
+        let mut response = HeaderMap::new();
+        cors(json!({"allowOrigins": [pattern]})).grant(&headers(&[("origin", origin)])).write(&mut response);
+        assert_eq!(response.get("access-control-allow-origin").map(|v| v.to_str().unwrap()), may.then_some(origin));
+        assert_eq!(response["vary"], "Origin", "for any origin");
     }
 
     #[test]
-    fn the_function_s_own_word_is_replaced() {
+    fn cors_headers_of_the_function_are_replaced() {
         let own = [
             ("access-control-allow-origin", "*"),
             ("access-control-allow-credentials", "true"),
@@ -240,11 +240,11 @@ mod tests {
             ("x-total", "5"),
         ];
         let cors = cors(json!({"allowOrigins": ["https://a.example"], "exposeHeaders": ["x-total", "etag"]}));
-        let mut answer = headers(&own);
-        cors.grant(&headers(&[("origin", "https://a.example")])).write(&mut answer);
+        let mut response = headers(&own);
+        cors.grant(&headers(&[("origin", "https://a.example")])).write(&mut response);
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
-            shown(&answer),
+            shown(&response),
             [
                 pair("access-control-allow-origin", "https://a.example"),
                 pair("access-control-expose-headers", "x-total, etag"),
@@ -254,41 +254,41 @@ mod tests {
             ]
         );
         for origin in [&[("origin", "https://b.example")][..], &[]] {
-            let mut answer = headers(&own);
-            cors.grant(&headers(origin)).write(&mut answer);
-            assert_eq!(answer.len(), 3, "{answer:?}");
+            let mut response = headers(&own);
+            cors.grant(&headers(origin)).write(&mut response);
+            assert_eq!(response.len(), 3, "{response:?}");
         }
         let mut twice = HeaderMap::new();
         twice.append("origin", HeaderValue::from_static("https://a.example"));
         twice.append("origin", HeaderValue::from_static("https://b.example"));
-        let mut answer = HeaderMap::new();
-        cors.grant(&twice).write(&mut answer);
-        assert!(!answer.contains_key("access-control-allow-origin"));
+        let mut response = HeaderMap::new();
+        cors.grant(&twice).write(&mut response);
+        assert!(!response.contains_key("access-control-allow-origin"));
         let mut varied = headers(&[("vary", "accept, ORIGIN")]);
         cors.grant(&headers(&[])).write(&mut varied);
         assert_eq!(varied.get_all("vary").iter().count(), 1);
     }
 
     #[test]
-    fn what_is_open_to_all_is_the_same_for_all() {
-        let mut answer = HeaderMap::new();
-        cors(json!({"allowOrigins": ["*"]})).grant(&HeaderMap::new()).write(&mut answer);
-        assert_eq!((answer.len(), &answer["access-control-allow-origin"]), (1, &HeaderValue::from_static("*")));
+    fn any_origin_gets_the_same_response() {
+        let mut response = HeaderMap::new();
+        cors(json!({"allowOrigins": ["*"]})).grant(&HeaderMap::new()).write(&mut response);
+        assert_eq!((response.len(), &response["access-control-allow-origin"]), (1, &HeaderValue::from_static("*")));
     }
 
     #[test]
-    fn a_preflight_is_told_what_may_be_sent() {
+    fn a_preflight_response_lists_methods_and_headers() {
         let asked = headers(&[
             ("origin", "https://a.example"),
             ("access-control-request-method", "PUT"),
             ("access-control-request-headers", "x-one,x-two"),
         ]);
-        let answer = cors(json!({"allowOrigins": ["https://a.example"], "allowCredentials": true, "maxAge": "1h"}))
+        let response = cors(json!({"allowOrigins": ["https://a.example"], "allowCredentials": true, "maxAge": "1h"}))
             .grant(&asked)
             .preflight(&asked);
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
-            shown(&answer),
+            shown(&response),
             [
                 pair("access-control-allow-credentials", "true"),
                 pair("access-control-allow-headers", "x-one,x-two"),
@@ -299,14 +299,14 @@ mod tests {
             ]
         );
         let named = json!({"allowOrigins": ["*"], "allowHeaders": ["x-only"], "allowMethods": ["PUT"]});
-        let answer = cors(named).grant(&asked).preflight(&asked);
+        let response = cors(named).grant(&asked).preflight(&asked);
         assert_eq!(
-            (&answer["access-control-allow-headers"], &answer["access-control-allow-methods"]),
+            (&response["access-control-allow-headers"], &response["access-control-allow-methods"]),
             (&HeaderValue::from_static("x-only"), &HeaderValue::from_static("PUT"))
         );
-        assert_eq!(answer["access-control-max-age"], "600");
-        let answer = cors(json!({"allowOrigins": ["https://b.example"]})).grant(&asked).preflight(&asked);
-        assert_eq!(answer.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["vary"]);
+        assert_eq!(response["access-control-max-age"], "600");
+        let response = cors(json!({"allowOrigins": ["https://b.example"]})).grant(&asked).preflight(&asked);
+        assert_eq!(response.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["vary"]);
     }
 
     #[rstest]
@@ -314,7 +314,7 @@ mod tests {
     #[case("OPTIONS", &["origin"], false)]
     #[case("OPTIONS", &["access-control-request-method"], false)]
     #[case("GET", &["origin", "access-control-request-method"], false)]
-    fn what_a_preflight_is(#[case] method: &str, #[case] names: &[&str], #[case] is: bool) {
+    fn preflights_are_recognised(#[case] method: &str, #[case] names: &[&str], #[case] is: bool) {
         let request = names.iter().fold(Request::builder().method(method), |request, name| request.header(*name, "x"));
         assert_eq!(Cors::is_preflight(&request.body(()).unwrap().into_parts().0), is);
     }

@@ -1,7 +1,7 @@
-//! What is known of Functions and their pods, and what follows from it for the table and the gates.
+//! Directory of Functions and their pods; updates the routing table and the breakers from watch events.
 //!
-//! One task owns this and feeds it the events of both watches, so nothing in here is locked. A pod that is seen before its
-//! Function, or the other way round, is remembered and joined when the other comes.
+//! One task owns it and applies the events of both watches, so it has no locks. A pod that is seen before its Function,
+//! or the other way round, is kept and joined when the other one appears.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,56 +14,53 @@ use rouse_crds::{
     pod::{FunctionPod, PodFailure},
 };
 
-use super::{Route, Rules, Side, Table, claims::Claims};
+use super::{Route, RouteRules, Side, Table, claims::Claims};
 use crate::{
-    admit::{FunctionId, Gate, Namespace, Policy},
-    context::Context,
+    admit::{Breaker, Context, Namespace, Policy},
     endpoints::PodFacts,
+    function_id::{FunctionId, FunctionKey},
     metrics::Metrics,
 };
 
-/// Namespace and name.
-type Key = (Box<str>, Box<str>);
-
-/// What is known of Functions and their pods.
+/// Functions and their pods, as the watches report them.
 #[derive(Debug)]
 pub struct Directory {
     context: Arc<Context>,
     table: Arc<Table>,
-    functions: HashMap<Key, Known>,
-    /// Pods by the Function that they name, whether or not it is known.
-    pods: HashMap<Key, HashMap<Box<str>, KnownPod>>,
-    /// Who claims the public hosts.
+    functions: HashMap<FunctionKey, FunctionEntry>,
+    /// Pods by the Function that their labels name, whether or not it is entry.
+    pods: HashMap<FunctionKey, HashMap<Box<str>, PodEntry>>,
+    /// Claims to public hosts.
     public: Claims,
-    /// Who claims the names in the cluster.
+    /// Claims to names inside the cluster.
     cluster: Claims,
-    /// Those that have a Function.
+    /// Namespaces that have a Function.
     namespaces: HashMap<Box<str>, Weak<Namespace>>,
-    /// What a list has shown so far, while one is under way.
-    listed_functions: HashSet<Key>,
-    listed_pods: HashSet<(Key, Box<str>)>,
+    /// Objects that the current relist has returned so far.
+    listed_functions: HashSet<FunctionKey>,
+    listed_pods: HashSet<(FunctionKey, Box<str>)>,
 }
 
 #[derive(Debug)]
-struct Known {
-    gate: Arc<Gate>,
-    /// What it claims of the public hosts and of the names in the cluster.
+struct FunctionEntry {
+    breaker: Arc<Breaker>,
+    /// Its claims to public hosts and to names inside the cluster.
     public: Arc<[Arc<Claim>]>,
     cluster: Arc<[Arc<Claim>]>,
-    /// What each of its routes says.
-    rules: Box<[Option<Arc<Rules>>]>,
-    /// Its tags and the revisions that they name.
+    /// The rules of each of its routes.
+    rules: Box<[Option<Arc<RouteRules>>]>,
+    /// Its tags and the revisions that they point to.
     tags: Box<[(Box<str>, Arc<str>)]>,
 }
 
 #[derive(Debug)]
-struct KnownPod {
+struct PodEntry {
     uid: Box<str>,
     facts: PodFacts,
 }
 
 impl Directory {
-    /// A directory that keeps `table` by these rules.
+    /// Creates a directory that updates `table` by these ownership rules.
     #[must_use]
     pub fn new(context: Arc<Context>, table: Arc<Table>, rules: ownership::Rules) -> Self {
         Self {
@@ -79,109 +76,111 @@ impl Directory {
         }
     }
 
-    /// Where defects are counted.
+    /// Returns the metrics.
     pub(super) fn metrics(&self) -> Arc<Metrics> {
         self.context.metrics.clone()
     }
 
-    /// A Function is there, or has changed.
-    pub fn function_seen(&mut self, function: &Function) {
+    /// Handles a Function that was created or has changed.
+    pub fn function_updated(&mut self, function: &Function) {
         let key = key_of(&function.metadata);
         self.listed_functions.insert(key.clone());
         let uid = function.metadata.uid.as_deref().unwrap_or_default();
-        if self.functions.get(&key).is_some_and(|known| *known.gate.id().uid != *uid) {
-            // Deleted and made again, and the deletion was not seen.
-            self.function_gone(&key.0, &key.1);
+        if self.functions.get(&key).is_some_and(|entry| *entry.breaker.id().uid != *uid) {
+            // It was recreated, and the watch missed the deletion.
+            self.function_deleted(&key.namespace, &key.name);
         }
         let policy = Policy::from(&function.spec);
-        let gate = match self.functions.get(&key) {
-            Some(known) => {
-                known.gate.set_policy(policy);
-                known.gate.clone()
+        let breaker = match self.functions.get(&key) {
+            Some(entry) => {
+                entry.breaker.set_policy(policy);
+                entry.breaker.clone()
             }
             None => self.open(&key, uid, policy),
         };
         if let Some(status) = &function.status {
-            gate.set_traffic(&status.traffic);
+            breaker.set_traffic(&status.traffic);
             let refused = status.conditions.iter().find(|c| {
                 c.type_ == conditions::ACTIVE && c.status == "False" && c.reason == conditions::POD_CREATION_FAILED
             });
-            gate.pods_refused(refused.map(|c| PodFailure { reason: c.reason.clone(), message: c.message.clone() }));
+            breaker.set_pod_creation_failure(
+                refused.map(|c| PodFailure { reason: c.reason.clone(), message: c.message.clone() }),
+            );
         }
-        // Then, so that a tag leads to a revision that is known.
+        // After the traffic, so that a tag points to a entry revision.
         self.set_routes(&key, function);
     }
 
-    /// An object that is not a Function as this process knows it. What was known of it stands.
+    /// Handles an object that does not deserialize as a Function. Its previous state stays.
     pub fn function_unreadable(&mut self, namespace: &str, name: &str) {
-        self.listed_functions.insert((namespace.into(), name.into()));
+        self.listed_functions.insert(FunctionKey::new(namespace, name));
     }
 
-    /// A Function is gone.
-    pub fn function_gone(&mut self, namespace: &str, name: &str) {
-        let key = (namespace.into(), name.into());
-        let Some(known) = self.functions.remove(&key) else { return };
-        self.claim(&known, &[], &[]);
-        known.gate.close();
+    /// Handles a Function that was deleted.
+    pub fn function_deleted(&mut self, namespace: &str, name: &str) {
+        let key = FunctionKey::new(namespace, name);
+        let Some(entry) = self.functions.remove(&key) else { return };
+        self.claim(&entry, &[], &[]);
+        entry.breaker.close();
         self.namespaces.retain(|_, namespace| namespace.strong_count() > 0);
     }
 
-    /// A pod is there, or has changed.
-    pub fn pod_seen(&mut self, pod: &FunctionPod) {
+    /// Handles a pod that was created or has changed.
+    pub fn pod_updated(&mut self, pod: &FunctionPod) {
         let (Some(function), Some(uid), Some(revision)) = (pod.function(), pod.function_uid(), pod.revision()) else {
             return;
         };
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let name: Box<str> = pod.metadata.name.as_deref().unwrap_or_default().into();
-        let key: Key = (namespace.into(), function.into());
+        let key = FunctionKey::new(namespace, function);
         self.listed_pods.insert((key.clone(), name.clone()));
         let facts = PodFacts::of(pod, revision);
-        if let Some(known) = self.functions.get(&key).filter(|known| *known.gate.id().uid == *uid) {
-            known.gate.pod_seen(&facts);
+        if let Some(entry) = self.functions.get(&key).filter(|entry| *entry.breaker.id().uid == *uid) {
+            entry.breaker.pod_updated(&facts);
         }
-        let former =
-            self.pods.entry(key.clone()).or_default().insert(name, KnownPod { uid: uid.into(), facts: facts.clone() });
-        if let Some(former) = former.filter(|former| former.facts.id != facts.id) {
-            self.part(&key, &former);
+        let previous =
+            self.pods.entry(key.clone()).or_default().insert(name, PodEntry { uid: uid.into(), facts: facts.clone() });
+        if let Some(previous) = previous.filter(|previous| previous.facts.id != facts.id) {
+            self.detach_pod(&key, &previous);
         }
     }
 
-    /// A pod is gone.
-    pub fn pod_gone(&mut self, pod: &FunctionPod) {
+    /// Handles a pod that was deleted.
+    pub fn pod_deleted(&mut self, pod: &FunctionPod) {
         let Some(function) = pod.function() else { return };
-        let key: Key = (pod.metadata.namespace.as_deref().unwrap_or_default().into(), function.into());
+        let key = FunctionKey::new(pod.metadata.namespace.as_deref().unwrap_or_default(), function);
         self.remove_pod(&key, pod.metadata.name.as_deref().unwrap_or_default());
     }
 
-    /// A list of all Functions begins.
-    pub fn functions_listing(&mut self) {
+    /// Handles the start of a relist of all Functions.
+    pub fn functions_relist_started(&mut self) {
         self.listed_functions.clear();
         if self.functions.is_empty() {
-            // Nothing is led anywhere yet, so it may as well be at the end.
+            // There are no routes yet, so they may as well be added at the end.
             self.public.defer();
             self.cluster.defer();
         }
     }
 
-    /// A list of all Functions has ended: the others are gone.
-    pub fn functions_listed(&mut self) {
+    /// Handles the end of a relist: Functions that it did not return are deleted.
+    pub fn functions_relist_finished(&mut self) {
         let listed = std::mem::take(&mut self.listed_functions);
         let gone: Vec<_> = self.functions.keys().filter(|key| !listed.contains(*key)).cloned().collect();
-        for (namespace, name) in gone {
-            self.function_gone(&namespace, &name);
+        for key in gone {
+            self.function_deleted(&key.namespace, &key.name);
         }
         let Self { functions, table, .. } = self;
         self.public.settle_pending(table, |claim| route_of(functions, claim));
         self.cluster.settle_pending(table, |claim| route_of(functions, claim));
     }
 
-    /// A list of all pods begins.
-    pub fn pods_listing(&mut self) {
+    /// Handles the start of a relist of all pods.
+    pub fn pods_relist_started(&mut self) {
         self.listed_pods.clear();
     }
 
-    /// A list of all pods has ended: the others are gone.
-    pub fn pods_listed(&mut self) {
+    /// Handles the end of a relist: pods that it did not return are deleted.
+    pub fn pods_relist_finished(&mut self) {
         let listed = std::mem::take(&mut self.listed_pods);
         let all = self.pods.iter().flat_map(|(key, pods)| pods.keys().map(move |name| (key.clone(), name.clone())));
         let gone: Vec<_> = all.filter(|pod| !listed.contains(pod)).collect();
@@ -190,92 +189,91 @@ impl Directory {
         }
     }
 
-    fn open(&mut self, key: &Key, uid: &str, policy: Policy) -> Arc<Gate> {
-        let namespace = self.namespaces.get(&key.0).and_then(Weak::upgrade).unwrap_or_else(|| {
+    fn open(&mut self, key: &FunctionKey, uid: &str, policy: Policy) -> Arc<Breaker> {
+        let namespace = self.namespaces.get(&key.namespace).and_then(Weak::upgrade).unwrap_or_else(|| {
             let bounds = &self.context.bounds;
             let namespace = Namespace::new(bounds.namespace, bounds.namespace_wakes);
-            self.namespaces.insert(key.0.clone(), Arc::downgrade(&namespace));
+            self.namespaces.insert(key.namespace.clone(), Arc::downgrade(&namespace));
             namespace
         });
-        let id = FunctionId { namespace: key.0.clone(), name: key.1.clone(), uid: uid.into() };
-        let gate = Gate::new(id, policy, namespace, self.context.clone());
-        self.functions.insert(key.clone(), Known::new(gate.clone()));
+        let id = FunctionId { key: key.clone(), uid: uid.into() };
+        let breaker = Breaker::new(id, policy, namespace, self.context.clone());
+        self.functions.insert(key.clone(), FunctionEntry::new(breaker.clone()));
         for pod in self.pods.get(key).into_iter().flat_map(HashMap::values).filter(|pod| *pod.uid == *uid) {
-            gate.pod_seen(&pod.facts);
+            breaker.pod_updated(&pod.facts);
         }
-        gate
+        breaker
     }
 
-    /// Puts what a Function says of hosts, paths and tags into the table, if it says something new.
-    fn set_routes(&mut self, key: &Key, function: &Function) {
+    /// Updates hosts, paths and tags of a Function in the routing table, if they have changed.
+    fn set_routes(&mut self, key: &FunctionKey, function: &Function) {
         let (public, cluster) = (self.public.of(function), self.cluster.of(function));
-        let Some(known) = self.functions.get_mut(key) else { return };
-        let rules: Box<[_]> = function.spec.routes.iter().flatten().map(|r| Rules::new(r).map(Arc::new)).collect();
+        let Some(entry) = self.functions.get_mut(key) else { return };
+        let rules: Box<[_]> = function.spec.routes.iter().flatten().map(|r| RouteRules::new(r).map(Arc::new)).collect();
         let status = function.status.iter().flat_map(|status| &status.traffic);
         let tags: Box<[_]> =
             status.filter_map(|t| Some((t.tag.as_deref()?.into(), t.revision.as_str().into()))).collect();
-        if *known.public == *public && *known.cluster == *cluster && known.rules == rules && known.tags == tags {
+        if *entry.public == *public && *entry.cluster == *cluster && entry.rules == rules && entry.tags == tags {
             return;
         }
-        let former = Known {
-            gate: known.gate.clone(),
-            public: std::mem::replace(&mut known.public, public.into()),
-            cluster: std::mem::replace(&mut known.cluster, cluster.into()),
-            rules: std::mem::replace(&mut known.rules, rules),
-            tags: std::mem::replace(&mut known.tags, tags),
+        let previous = FunctionEntry {
+            breaker: entry.breaker.clone(),
+            public: std::mem::replace(&mut entry.public, public.into()),
+            cluster: std::mem::replace(&mut entry.cluster, cluster.into()),
+            rules: std::mem::replace(&mut entry.rules, rules),
+            tags: std::mem::replace(&mut entry.tags, tags),
         };
-        let (public, cluster) = (known.public.clone(), known.cluster.clone());
-        self.claim(&former, &public, &cluster);
+        let (public, cluster) = (entry.public.clone(), entry.cluster.clone());
+        self.claim(&previous, &public, &cluster);
     }
 
-    /// Puts claims in place of those that a Function had.
-    fn claim(&mut self, former: &Known, public: &[Arc<Claim>], cluster: &[Arc<Claim>]) {
+    /// Replaces the claims of a Function.
+    fn claim(&mut self, previous: &FunctionEntry, public: &[Arc<Claim>], cluster: &[Arc<Claim>]) {
         let Self { functions, table, .. } = self;
-        self.public.change(table, &former.public, public, |claim| route_of(functions, claim));
-        self.cluster.change(table, &former.cluster, cluster, |claim| route_of(functions, claim));
+        self.public.change(table, &previous.public, public, |claim| route_of(functions, claim));
+        self.cluster.change(table, &previous.cluster, cluster, |claim| route_of(functions, claim));
     }
 
-    fn remove_pod(&mut self, key: &Key, name: &str) {
+    fn remove_pod(&mut self, key: &FunctionKey, name: &str) {
         let Some(pods) = self.pods.get_mut(key) else { return };
         let Some(pod) = pods.remove(name) else { return };
         if pods.is_empty() {
             self.pods.remove(key);
         }
-        self.part(key, &pod);
+        self.detach_pod(key, &pod);
     }
 
-    /// Takes a pod from its gate.
-    fn part(&self, key: &Key, pod: &KnownPod) {
-        if let Some(known) = self.functions.get(key).filter(|known| *known.gate.id().uid == *pod.uid) {
-            known.gate.pod_gone(&pod.facts.revision, &pod.facts.id);
+    /// Removes a pod from its breaker.
+    fn detach_pod(&self, key: &FunctionKey, pod: &PodEntry) {
+        if let Some(entry) = self.functions.get(key).filter(|entry| *entry.breaker.id().uid == *pod.uid) {
+            entry.breaker.pod_deleted(&pod.facts.revision, &pod.facts.id);
         }
     }
 }
 
-impl Known {
-    /// A Function of which no more is known.
-    fn new(gate: Arc<Gate>) -> Self {
-        Self { gate, public: [].into(), cluster: [].into(), rules: [].into(), tags: [].into() }
+impl FunctionEntry {
+    /// Creates an entry without hosts and routes.
+    fn new(breaker: Arc<Breaker>) -> Self {
+        Self { breaker, public: [].into(), cluster: [].into(), rules: [].into(), tags: [].into() }
     }
 
-    /// Where a claim of it leads; nowhere if it is of a tag that no revision has yet.
+    /// Returns where a claim leads; nowhere if it is for a tag that has no revision yet.
     fn route(&self, claim: &Claim) -> Option<Route> {
         let revision = match &claim.tag {
-            Some(tag) => Some(self.tags.iter().find(|(known, _)| known == tag)?.1.clone()),
+            Some(tag) => Some(self.tags.iter().find(|(name, _)| name == tag)?.1.clone()),
             None => None,
         };
         let rules = claim.route.and_then(|index| self.rules.get(index)?.clone());
-        Some(Route { gate: self.gate.clone(), revision, rules })
+        Some(Route { breaker: self.breaker.clone(), revision, rules })
     }
 }
 
-fn route_of(functions: &HashMap<Key, Known>, claim: &Claim) -> Option<Route> {
-    let claimant = &claim.claimant;
-    functions.get(&(claimant.namespace.clone(), claimant.name.clone()))?.route(claim)
+fn route_of(functions: &HashMap<FunctionKey, FunctionEntry>, claim: &Claim) -> Option<Route> {
+    functions.get(&FunctionKey::from(&claim.claimant))?.route(claim)
 }
 
-fn key_of(metadata: &kube::core::ObjectMeta) -> Key {
-    (metadata.namespace.as_deref().unwrap_or_default().into(), metadata.name.as_deref().unwrap_or_default().into())
+fn key_of(metadata: &kube::core::ObjectMeta) -> FunctionKey {
+    FunctionKey::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,27 +1,27 @@
-//! The normal form of a host, and the way that a path leads, against naive readings of the same rules: for fuzz targets, and
-//! for the test that replays what they began with and what they have found.
-#![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "a broken promise is told by panicking")]
+//! Harness for fuzz targets: the canonical form of a host and the choice of a path, compared with naive
+//! implementations; also for the test that replays seeds and findings.
+#![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "a violated invariant panics")]
 
 use super::{
     Host,
-    path::{Ambiguous, ROOT, lead},
+    path::{Ambiguous, ROOT, find_longest},
 };
 
-/// Paths of a host, beside everything.
+/// Paths of a host, in addition to the root.
 const PATHS: [&str; 3] = ["/api", "/api/v1", "/x"];
 
-/// Checks that whoever reads a path comes to the route that it was let through by: as it is, decoded or not, merged or not,
-/// resolved or not, each carried out step by step on its own.
+/// Checks that every server comes to the same route for a path that was accepted: with or without decoding, merging and
+/// resolving, each implemented step by step on its own.
 ///
 /// # Panics
 ///
-/// If somebody does not.
+/// If one does not.
 pub fn check_path(path: &str) {
     if !path.starts_with('/') {
         return;
     }
     let look = |prefix: &str| PATHS.iter().copied().chain([ROOT]).find(|known| *known == prefix);
-    let found = lead(path, look, |one, other| one == other);
+    let found = find_longest(path, look, |one, other| one == other);
     let mut ends: Vec<_> = (0..8).map(|n| naive_end(path, n)).collect();
     ends.dedup();
     match found {
@@ -29,13 +29,13 @@ pub fn check_path(path: &str) {
         Ok(None) => panic!("{path:?} leads nowhere"),
         Err(Ambiguous) => assert!(ends.len() > 1, "{path:?}: all come to {ends:?}"),
     }
-    // What has nothing in it that is read in two ways is let through.
+    // A path without ambiguous parts is accepted.
     if path.split('/').skip(1).all(|s| !s.starts_with('.') && !s.contains(['%', '\\'])) && !path.contains("//") {
         assert!(found.is_ok(), "{path:?}");
     }
 }
 
-/// Where somebody comes who decodes, merges and resolves as the bits of `reader` say.
+/// Returns the route of a server that decodes, merges and resolves as the bits of `reader` say.
 fn naive_end(path: &str, reader: u8) -> &'static str {
     let mut text = path.to_owned();
     if reader & 1 != 0 {
@@ -68,11 +68,11 @@ fn naive_end(path: &str, reader: u8) -> &'static str {
     PATHS.iter().copied().filter(|path| leads(path)).max_by_key(|path| path.len()).unwrap_or(ROOT)
 }
 
-/// Checks every promise about the normal form of `text`.
+/// Checks every invariant of the canonical form of `text`.
 ///
 /// # Panics
 ///
-/// If one is broken.
+/// If one does not hold.
 pub fn check(text: &str) {
     let host = Host::normalise(text).ok().map(|host| host.as_str().to_owned());
     assert_eq!(host, naive(text), "{text:?}");
@@ -84,7 +84,7 @@ pub fn check(text: &str) {
     }
 }
 
-/// `name [":" port]`, the name being labels with dots between and at most one after them, or an address in brackets.
+/// `name [":" port]`: the name is labels separated by dots, with an optional trailing dot, or an address in brackets.
 fn naive(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     let after_brackets = text.rfind(']').map_or(0, |at| at + 1);
@@ -109,7 +109,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_seeds_keep_every_promise() {
+    fn the_seeds_uphold_every_invariant() {
         for (target, check) in [("host", check as fn(&str)), ("path", check_path)] {
             let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
             let mut read = 0;
@@ -123,7 +123,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_looks_like_a_host_has_one_form(text in "[a-zA-F0-9.:_\\[\\]@ -]{0,20}") {
+        fn every_host_has_one_canonical_form(text in "[a-zA-F0-9.:_\\[\\]@ -]{0,20}") {
             check(&text);
         }
     }

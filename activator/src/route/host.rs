@@ -1,14 +1,14 @@
-//! The host that a request is for, in the one form in which hosts are compared.
+//! Host of a request, in the canonical form in which hosts are compared.
 
 use std::{borrow::Cow, net::Ipv6Addr};
 
 use http::{header, request::Parts, uri::Authority};
 
-/// A host as a request names it: lower case, without port and trailing dot.
+/// A canonical host: lower case, without port and trailing dot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host<'a>(Cow<'a, str>);
 
-/// What is wrong with the host of a request.
+/// Why the host of a request is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadHost {
     /// There is none.
@@ -22,12 +22,12 @@ pub enum BadHost {
     Malformed,
 }
 
-/// A name in the DNS has at most this many bytes, and so has an address.
+/// Maximum length of a DNS name; an address is shorter.
 const LONGEST: usize = 253;
 
 impl<'a> Host<'a> {
-    /// The host of a request: that of its target where it has one (absolute-form, `:authority`), else of its Host header.
-    /// Both must agree where both are there.
+    /// Returns the host of a request: that of its target if it has one (absolute-form, `:authority`), otherwise its
+    /// Host header. If both are there, they must agree.
     ///
     /// # Errors
     ///
@@ -51,18 +51,18 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// The host in its one form, which is its own. An IPv6 address keeps its brackets.
+    /// Returns the canonical form of a host. An IPv6 address keeps its brackets.
     ///
     /// # Errors
     ///
-    /// If it is empty, too long, has user information, or has empty labels or characters that no host has.
+    /// If it is empty, too long, has user information, empty labels or characters that no host has.
     pub fn normalise(text: &'a str) -> Result<Self, BadHost> {
         let name = match text.strip_prefix('[') {
-            // An IPv6 address: nothing is routed by it, but it is well-formed.
+            // An IPv6 address: no route has one, but it is well-formed.
             Some(rest) => {
                 let (inside, after) = rest.split_once(']').ok_or(BadHost::Malformed)?;
                 port(after)?;
-                // Nothing less than an address: `[a.b]` must not be taken for the name `a.b`, so the brackets stay, too.
+                // Only an address: `[a.b]` must not be taken for the name `a.b`, so the brackets stay, too.
                 inside.parse::<Ipv6Addr>().map_err(|_| BadHost::Malformed)?;
                 &text[..inside.len() + 2]
             }
@@ -73,7 +73,7 @@ impl<'a> Host<'a> {
                 let in_a_label = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
                 let mut dot = true;
                 for b in name.bytes() {
-                    // Without empty labels a name that has lost its dot at the end has no other one there.
+                    // Empty labels are rejected, so a name without its trailing dot has no other one at the end.
                     if !in_a_label(b) && (b != b'.' || dot) {
                         return Err(BadHost::Malformed);
                     }
@@ -92,14 +92,14 @@ impl<'a> Host<'a> {
         Ok(Self(if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) }))
     }
 
-    /// The host.
+    /// Returns the host as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Checks what comes after a name: nothing, or a colon and a port that may be empty.
+/// Checks what follows a name: nothing, or a colon and a port that may be empty.
 fn port(text: &str) -> Result<(), BadHost> {
     let Some(digits) = text.strip_prefix(':') else {
         return if text.is_empty() { Ok(()) } else { Err(BadHost::Malformed) };
@@ -121,7 +121,7 @@ mod tests {
     #[case("hello.default.example.com.:80", "hello.default.example.com")]
     #[case("hello:", "hello")]
     #[case("[FD00::1]:80", "[fd00::1]")]
-    fn one_form(#[case] text: &str, #[case] host: &str) {
+    fn hosts_have_one_canonical_form(#[case] text: &str, #[case] host: &str) {
         assert_eq!(Host::normalise(text).unwrap().as_str(), host);
         assert_eq!(Host::normalise(host).unwrap().as_str(), host);
     }
@@ -146,7 +146,7 @@ mod tests {
     #[case("a..b")]
     #[case(".a")]
     #[case("ä.example.com")]
-    fn refused(#[case] text: &str) {
+    fn invalid_hosts_are_rejected(#[case] text: &str) {
         assert!(Host::normalise(text).is_err());
         assert!(Host::normalise(&"a".repeat(254)).is_err());
     }
@@ -160,7 +160,7 @@ mod tests {
     #[case("/", &["a.example", "a.example"], Err(BadHost::Several))]
     #[case("/", &[], Err(BadHost::Missing))]
     #[case("/", &["a@b"], Err(BadHost::Malformed))]
-    fn of_a_request(#[case] uri: &str, #[case] hosts: &[&str], #[case] expected: Result<&str, BadHost>) {
+    fn the_host_of_a_request(#[case] uri: &str, #[case] hosts: &[&str], #[case] expected: Result<&str, BadHost>) {
         let mut request = Request::get(uri);
         for host in hosts {
             request = request.header("host", *host);

@@ -1,4 +1,4 @@
-//! Routing: from a host and a path to the gate of a function, and the watches that keep it true.
+//! Routing: from host and path to the breaker of a Function, and the watches that update the table.
 
 mod claims;
 pub mod cors;
@@ -16,7 +16,7 @@ mod watch;
 pub use directory::Directory;
 pub use host::{BadHost, Host};
 pub use path::Ambiguous;
-pub use redirect::{said_tls, to_https};
-pub use rules::{Rules, Verdict};
-pub use table::{Route, Side, Table, Unrouted};
+pub use redirect::{came_by_tls, to_https};
+pub use rules::{RouteRules, RuleDecision};
+pub use table::{Route, RouteError, Side, Table};
 pub use watch::{Synced, follow};

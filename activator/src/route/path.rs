@@ -1,40 +1,38 @@
-//! Which of the paths of a host a request is for.
+//! Path matching: which path of a host a request is for.
 //!
-//! A path leads a request by whole segments: `/api` leads `/api` and `/api/x` and not `/apix`. A function is called with the
-//! path as it was sent, and may read it in another way than the one that was compared here: it may decode percent signs, merge
-//! slashes, resolve dot segments, in any combination. A request whose path could lead elsewhere in one of these readings is
-//! refused: either answer could be one that a route was made to keep from it.
+//! A path matches whole segments: `/api` matches `/api` and `/api/x` and not `/apix`. A function gets the path as it
+//! was sent, and may normalise it in another way than it was compared here: decode percent signs, merge slashes,
+//! resolve dot segments, in any combination. A request is rejected if any of these normalisations matches another
+//! route: a route may exist to keep just that request away.
 
-/// The path is read in different ways by different servers, and not all of them lead to the same route.
+/// The path is normalised in different ways by different servers, and not all of them match the same route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the path may be read in ways that lead to different routes of this host: it has dot segments, empty segments or percent signs"
+    "the path is ambiguous: it has dot segments, empty segments or percent signs, and different normalisations match different routes"
 )]
 pub struct Ambiguous;
 
-/// What a reader does with a path before it compares it.
+/// What a server does with a path before it compares it.
 #[derive(Clone, Copy, Debug)]
-struct Reading {
-    /// Percent signs are decoded, once, and a backslash is a slash.
+struct Normalisation {
+    /// Percent signs are decoded once, and a backslash is a slash.
     decodes: bool,
-    /// Empty segments are left out.
+    /// Empty segments are removed.
     merges: bool,
-    /// `.` and `..` are carried out.
+    /// `.` and `..` are resolved.
     resolves: bool,
 }
 
-/// What stands for the path that everything is below.
+/// The path that matches every request.
 pub(super) const ROOT: &str = "/";
 
-/// What `look` finds for the longest path that leads `path`, from long to short down to [`ROOT`], as long as every reading of
-/// `path` comes to the same, told by `same`.
-///
-/// `key` is empty or what every path is looked up with before it, and is left as it was.
+/// Looks up the longest path that matches `path`, from long to short down to [`ROOT`]. Every normalisation of `path`
+/// must find the same, compared by `same`.
 ///
 /// # Errors
 ///
-/// If readings come to different ends.
-pub(super) fn lead<T>(
+/// If normalisations find different ones.
+pub(super) fn find_longest<T>(
     path: &str,
     look: impl Fn(&str) -> Option<T>,
     same: impl Fn(&T, &T) -> bool,
@@ -43,8 +41,8 @@ pub(super) fn lead<T>(
     if is_plain(path) {
         return Ok(found);
     }
-    for reading in readings() {
-        let other = longest(&reading.of(path), &look);
+    for normalisation in normalisations() {
+        let other = longest(&normalisation.of(path), &look);
         let agrees = match (&found, &other) {
             (None, None) => true,
             (Some(one), Some(other)) => same(one, other),
@@ -57,10 +55,10 @@ pub(super) fn lead<T>(
     Ok(found)
 }
 
-/// Every path is one that has at most this many bytes, so nothing longer is looked up.
+/// Maximum length of a path of a route, in bytes; nothing longer is looked up.
 const LONGEST: usize = 256;
 
-/// What is found for the longest path that leads this one by whole segments.
+/// Looks up the longest path that matches this one by whole segments.
 fn longest<T>(path: &str, look: impl Fn(&str) -> Option<T>) -> Option<T> {
     let mut prefix = path;
     loop {
@@ -72,24 +70,24 @@ fn longest<T>(path: &str, look: impl Fn(&str) -> Option<T>) -> Option<T> {
         }
         match prefix.rfind('/') {
             Some(at) if at > 0 => prefix = &prefix[..at],
-            // What is no path, such as the `*` of OPTIONS, is led by what leads everything.
+            // A target that is no path, such as the `*` of OPTIONS, matches the root only.
             _ => return look(ROOT),
         }
     }
 }
 
-/// Whether all read this path in the same way.
+/// Whether all normalisations leave the path as it is.
 fn is_plain(path: &str) -> bool {
     let bytes = path.as_bytes();
     !bytes.iter().any(|b| matches!(b, b'%' | b'\\')) && !bytes.windows(2).any(|two| matches!(two, b"//" | b"/."))
 }
 
-/// All but the one that does nothing.
-fn readings() -> impl Iterator<Item = Reading> {
-    (1_u8..8).map(|n| Reading { decodes: n & 1 != 0, merges: n & 2 != 0, resolves: n & 4 != 0 })
+/// Returns all combinations except the one that does nothing.
+fn normalisations() -> impl Iterator<Item = Normalisation> {
+    (1_u8..8).map(|n| Normalisation { decodes: n & 1 != 0, merges: n & 2 != 0, resolves: n & 4 != 0 })
 }
 
-impl Reading {
+impl Normalisation {
     fn of(self, path: &str) -> String {
         let decoded = if self.decodes { decode(path) } else { path.to_owned() };
         let Some(inside) = decoded.strip_prefix('/') else { return decoded };
@@ -106,24 +104,10 @@ impl Reading {
     }
 }
 
-/// The path with percent signs decoded once. What then is no text is nothing that a path of a route has.
+/// Decodes percent signs once, and turns backslashes into slashes. A result that is not UTF-8 matches no path of a route.
 fn decode(path: &str) -> String {
-    let (mut bytes, mut rest) = (Vec::with_capacity(path.len()), path.as_bytes());
-    while let [first, after @ ..] = rest {
-        rest = after;
-        let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let byte = match (first, after) {
-            (b'%', [high, low, ..]) => digit(high).zip(digit(low)).map(|(high, low)| high << 4 | low),
-            _ => None,
-        };
-        if byte.is_some() {
-            rest = &after[2..];
-        }
-        bytes.push(match byte.unwrap_or(*first) {
-            b'\\' => b'/',
-            byte => byte,
-        });
-    }
+    let slash = |byte| if byte == b'\\' { b'/' } else { byte };
+    let bytes: Vec<u8> = percent_encoding::percent_decode_str(path).map(slash).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -135,7 +119,7 @@ mod tests {
     use super::*;
 
     fn of(paths: &[&'static str], path: &str) -> Result<Option<&'static str>, Ambiguous> {
-        lead(path, |prefix| paths.iter().copied().find(|p| *p == prefix), |a, b| a == b)
+        find_longest(path, |prefix| paths.iter().copied().find(|p| *p == prefix), |a, b| a == b)
     }
 
     #[rstest]
@@ -155,7 +139,7 @@ mod tests {
     #[case("/api/x/../y", Some("/api"))]
     #[case("/x//y", Some("/"))]
     #[case("/x/%zz", Some("/"))]
-    fn the_longest_that_leads(#[case] path: &str, #[case] found: Option<&'static str>) {
+    fn the_longest_matching_path(#[case] path: &str, #[case] found: Option<&'static str>) {
         assert_eq!(of(&["/", "/api", "/api/v1"], path), Ok(found));
         let without = found.filter(|f| *f != "/");
         assert_eq!(of(&["/api", "/api/v1"], path), Ok(without));
@@ -177,16 +161,16 @@ mod tests {
     #[case("/%2e/api")]
     #[case("/%2fapi")]
     #[case("/api/x/../../y")]
-    // No two of merging and resolving come to the same.
+    // Merging and resolving in different order have different results.
     #[case("/api//../y")]
-    fn two_readings_are_none(#[case] path: &str) {
+    fn ambiguous_paths_are_rejected(#[case] path: &str) {
         assert_eq!(of(&["/", "/api"], path), Err(Ambiguous));
         assert_eq!(of(&["/api"], path), Err(Ambiguous));
         assert_eq!(of(&["/"], path), Ok(Some("/")), "there is nothing to confuse");
     }
 
     #[test]
-    fn what_is_longer_than_every_path_is_not_looked_up() {
+    fn longer_paths_than_any_route_are_not_looked_up() {
         let long = format!("/api{}", "/x".repeat(8000));
         assert_eq!(of(&["/api"], &long), Ok(Some("/api")));
         let asked = std::cell::Cell::new(0);
@@ -198,9 +182,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever reads the path of a request that was let through comes to the route that it was let through by.
+        /// Every server comes to the route by which the path of a request was accepted.
         #[test]
-        fn every_reader_comes_to_the_same(path in "/(api|v1|\\.|\\.\\.|%2e|%2F|%61pi|/|\\\\|x|%){0,6}(/[a-z.%2e]{0,4}){0,3}") {
+        fn every_normalisation_matches_the_same_route(path in "/(api|v1|\\.|\\.\\.|%2e|%2F|%61pi|/|\\\\|x|%){0,6}(/[a-z.%2e]{0,4}){0,3}") {
             super::super::fuzzing::check_path(&path);
         }
     }

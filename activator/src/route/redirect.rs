@@ -1,14 +1,14 @@
-//! The way from a plain call to the same by TLS.
+//! Redirect to HTTPS.
 
 use http::{HeaderMap, HeaderValue, request::Parts};
 
 use super::Host;
 
-/// Where a public call that came without TLS is to be made instead; `None` if it came by TLS to the ingress, which says so in
-/// `X-Forwarded-Proto`, or names no host. The port is the one of `https`, whichever it came to.
+/// Returns the `https://` location of a public request without TLS; `None` if the client used TLS to the ingress, as
+/// `X-Forwarded-Proto` reports, or the request names no host. The port is the default one.
 #[must_use]
 pub fn to_https(parts: &Parts) -> Option<HeaderValue> {
-    if said_tls(&parts.headers) {
+    if came_by_tls(&parts.headers) {
         return None;
     }
     let host = Host::of(parts).ok()?;
@@ -17,10 +17,10 @@ pub fn to_https(parts: &Parts) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("https://{}{}", host.as_str(), target.unwrap_or("/"))).ok()
 }
 
-/// Whether `X-Forwarded-Proto` says that the client called by TLS. A proxy behind another may add itself to it; the first of
-/// them spoke with the client.
+/// Whether `X-Forwarded-Proto` reports that the client used TLS. Several proxies append to it; the first one spoke with
+/// the client.
 #[must_use]
-pub fn said_tls(headers: &HeaderMap) -> bool {
+pub fn came_by_tls(headers: &HeaderMap) -> bool {
     let first = headers.get("x-forwarded-proto").and_then(|proto| proto.as_bytes().split(|byte| *byte == b',').next());
     first.is_some_and(|proto| proto.trim_ascii().eq_ignore_ascii_case(b"https"))
 }
@@ -40,7 +40,7 @@ mod tests {
     #[case("/x", "a.example", Some("HTTPS , http"), None)]
     #[case("/x", "a.example", Some("http, https"), Some("https://a.example/x"))]
     #[case("/x", "a b", None, None)]
-    fn the_same_by_tls(
+    fn the_redirect_location(
         #[case] target: &str,
         #[case] host: &str,
         #[case] proto: Option<&str>,

@@ -1,4 +1,4 @@
-//! Following Functions and pods by the Kubernetes API.
+//! Watches of Functions and pods.
 
 use futures::StreamExt;
 use kube::{
@@ -17,9 +17,9 @@ use rouse_crds::{
 use tokio::sync::watch;
 
 use super::Directory;
-use crate::unbroken;
+use crate::supervise;
 
-/// Whether both caches have been filled once.
+/// Whether the caches have been filled once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Synced {
     /// Functions.
@@ -29,15 +29,15 @@ pub struct Synced {
 }
 
 impl Synced {
-    /// Both.
+    /// Whether both have been filled.
     #[must_use]
     pub fn all(self) -> bool {
         self.functions && self.pods
     }
 }
 
-/// Follows both until the process ends. A watch that breaks is taken up again with a growing, jittered delay; what is known
-/// stands meanwhile.
+/// Runs both watches until the process ends. A watch that fails is restarted with backoff; the previous state stays
+/// meanwhile.
 pub async fn follow(client: Client, mut directory: Directory, synced: watch::Sender<Synced>) {
     let metrics = directory.metrics();
     let functions = Api::<DeserializeGuard<Function>>::all(client.clone());
@@ -51,12 +51,12 @@ pub async fn follow(client: Client, mut directory: Directory, synced: watch::Sen
     let mut pods = std::pin::pin!(watcher(pods, only_ours).default_backoff().filter_map(healthy::<_, FunctionPod>));
     loop {
         tokio::select! {
-            // An object that a defect here cannot cope with must not blind this process to all others.
+            // An object that triggers a panic must not stop the watch of all others.
             Some(event) = functions.next() => {
-                unbroken::attempt("functions", &metrics, || on_function(&mut directory, event, &synced));
+                supervise::catch_panic("functions", &metrics, || on_function(&mut directory, event, &synced));
             }
             Some(event) = pods.next() => {
-                unbroken::attempt("pods", &metrics, || on_pod(&mut directory, event, &synced));
+                supervise::catch_panic("pods", &metrics, || on_pod(&mut directory, event, &synced));
             }
             else => return,
         }
@@ -67,7 +67,7 @@ async fn healthy<T, K: kube::Resource<DynamicType = ()>>(event: Result<Event<T>,
     match event {
         Ok(event) => Some(event),
         Err(error) => {
-            tracing::warn!(kind = %K::kind(&()), %error, "A watch broke and is taken up again");
+            tracing::warn!(kind = %K::kind(&()), %error, "Watch failed; will restart it");
             None
         }
     }
@@ -75,20 +75,27 @@ async fn healthy<T, K: kube::Resource<DynamicType = ()>>(event: Result<Event<T>,
 
 fn on_function(directory: &mut Directory, event: Event<DeserializeGuard<Function>>, synced: &watch::Sender<Synced>) {
     match event {
-        Event::Init => directory.functions_listing(),
+        Event::Init => directory.functions_relist_started(),
         Event::InitApply(object) | Event::Apply(object) => {
             let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
             match object.0 {
-                Ok(function) => directory.function_seen(&function),
+                Ok(function) => directory.function_updated(&function),
                 Err(error) => {
-                    tracing::warn!(namespace, function = name, error = error.error, "A Function cannot be read");
+                    tracing::warn!(
+                        namespace,
+                        function = name,
+                        error = error.error,
+                        "Failed to deserialize a Function; keeping its previous state"
+                    );
                     directory.function_unreadable(&namespace, &name);
                 }
             }
         }
-        Event::Delete(object) => directory.function_gone(&object.namespace().unwrap_or_default(), &object.name_any()),
+        Event::Delete(object) => {
+            directory.function_deleted(&object.namespace().unwrap_or_default(), &object.name_any());
+        }
         Event::InitDone => {
-            directory.functions_listed();
+            directory.functions_relist_finished();
             synced.send_if_modified(|s| !std::mem::replace(&mut s.functions, true));
         }
     }
@@ -96,21 +103,21 @@ fn on_function(directory: &mut Directory, event: Event<DeserializeGuard<Function
 
 fn on_pod(directory: &mut Directory, event: Event<DeserializeGuard<FunctionPod>>, synced: &watch::Sender<Synced>) {
     match event {
-        Event::Init => directory.pods_listing(),
+        Event::Init => directory.pods_relist_started(),
         Event::InitApply(object) | Event::Apply(object) => match object.0 {
             Ok(mut pod) => {
                 pod::prune(&mut pod);
-                directory.pod_seen(&pod);
+                directory.pod_updated(&pod);
             }
-            Err(error) => tracing::warn!(error = error.error, "A pod cannot be read"),
+            Err(error) => tracing::warn!(error = error.error, "Failed to deserialize a pod; ignoring it"),
         },
         Event::Delete(object) => {
             if let Ok(pod) = object.0 {
-                directory.pod_gone(&pod);
+                directory.pod_deleted(&pod);
             }
         }
         Event::InitDone => {
-            directory.pods_listed();
+            directory.pods_relist_finished();
             synced.send_if_modified(|s| !std::mem::replace(&mut s.pods, true));
         }
     }

@@ -1,4 +1,4 @@
-//! The admin endpoints: health, metrics, demand.
+//! Admin endpoints: health, metrics and the demand stream.
 
 use std::{
     convert::Infallible,
@@ -25,22 +25,22 @@ use crate::{
     route::Synced,
 };
 
-/// What the admin endpoints speak of.
+/// State of the admin endpoints.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Counts.
+    /// Prometheus metrics.
     pub metrics: Arc<Metrics>,
-    /// Demand.
+    /// Source of the demand stream.
     pub ledger: Arc<Ledger>,
-    /// Whether the caches are filled.
+    /// Whether the caches are synced.
     pub synced: watch::Receiver<Synced>,
-    /// Set when this process is going.
-    pub going: Arc<AtomicBool>,
-    /// Its identity in the demand stream.
+    /// Set while this process is shutting down.
+    pub terminating: Arc<AtomicBool>,
+    /// Identity of this process in the demand stream.
     pub process: Arc<str>,
 }
 
-/// The admin endpoints. None of them changes anything.
+/// Creates the admin endpoints. All of them are read-only.
 pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/livez", get(async || "ok\n"))
@@ -52,13 +52,13 @@ pub fn router(admin: Admin) -> Router {
 
 async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
     let synced = *admin.synced.borrow();
-    if admin.going.load(Ordering::Relaxed) {
+    if admin.terminating.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".to_owned())
     } else if synced.all() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
         let Synced { functions, pods } = synced;
-        (StatusCode::SERVICE_UNAVAILABLE, format!("not all is known yet: functions {functions}, pods {pods}\n"))
+        (StatusCode::SERVICE_UNAVAILABLE, format!("caches not synced: functions {functions}, pods {pods}\n"))
     }
 }
 
@@ -69,7 +69,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
         Err(error) => {
-            tracing::error!(%error, "Metrics cannot be written");
+            tracing::error!(%error, "Failed to encode metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
@@ -77,12 +77,12 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 
 async fn demand(State(admin): State<Admin>) -> Response {
     let frames = Frames::new(admin.ledger, admin.process);
-    // Pulled by the connection: a frame is made when the last one is on its way.
+    // Pulled by the connection: a frame is made when the previous one has been sent.
     let lines = stream::unfold(frames, |mut frames| async {
         match frames.next().await {
             Ok(line) => Some((Ok::<_, Infallible>(line), frames)),
             Err(error) => {
-                tracing::error!(%error, "A demand frame cannot be written");
+                tracing::error!(%error, "Failed to encode a demand frame");
                 None
             }
         }

@@ -1,8 +1,8 @@
-//! The certificate that TLS connections are served with, and its renewal.
+//! TLS certificate and its reload.
 //!
-//! It comes from two files, as a mounted Secret has them. The kubelet swaps them by a symbolic link when the Secret changes,
-//! which no watch of a file sees in all systems, so they are read again every few seconds. What cannot be used is told and
-//! counted, and what was in use stays: a certificate that is late is better than none.
+//! The certificate is in two files, as a mounted Secret has them. The kubelet swaps them by a symbolic link when the
+//! Secret changes, which a file watch does not see on all systems, so the files are read every few seconds. An unusable
+//! certificate is logged and counted, and the previous one stays in use: an expired certificate is better than none.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -39,74 +39,74 @@ pub struct Certificates {
 #[derive(Debug, Default)]
 struct State {
     hasher: RandomState,
-    /// What was in the files at the last look.
+    /// Hash of the files at the last read.
     seen: Option<u64>,
-    /// What is in use or known to be of no use.
-    judged: Option<u64>,
-    /// When the one in use ends, in seconds of Unix time, until that has been told.
-    ends: Option<i64>,
+    /// Hash of the files that are in use, or known to be unusable.
+    evaluated: Option<u64>,
+    /// Expiry of the certificate in use, as Unix time in seconds; cleared once it has been logged.
+    not_after: Option<i64>,
 }
 
-/// What two files hold.
+/// Contents of the two files.
 struct Pem {
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
-/// Why files are of no use.
+/// Why the files are unusable.
 #[derive(Debug, thiserror::Error)]
-enum Unusable {
-    #[error("no file can be read: {0}")]
+enum CertificateError {
+    #[error("failed to read a file: {0}")]
     Unread(#[from] io::Error),
-    #[error("there is no certificate in PEM in the certificate's file: {0}")]
+    #[error("invalid PEM in the certificate file: {0}")]
     Certificate(rustls::pki_types::pem::Error),
-    #[error("there is no private key in PEM in the key's file: {0}")]
+    #[error("no PEM private key in the key file: {0}")]
     Key(rustls::pki_types::pem::Error),
-    #[error("the certificate's file is empty")]
+    #[error("no certificate in the certificate file")]
     Empty,
-    #[error("certificate and key do not belong together, or are of a kind that is not known: {0}")]
+    #[error("certificate and key do not match, or have an unsupported type: {0}")]
     Pair(rustls::Error),
-    #[error("the certificate cannot be read: {0}")]
+    #[error("failed to parse the certificate: {0}")]
     Malformed(String),
 }
 
 /// How often the files are read.
-const LOOK: Duration = Duration::from_secs(2);
-/// More of a file is not read. A long chain has some kilobytes.
-const LARGEST: u64 = 1 << 20;
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+/// Maximum size that is read. A long chain has some kilobytes.
+const MAX_FILE_SIZE: u64 = 1 << 20;
 
 impl Certificates {
-    /// The certificate in these files. If they hold none that can be used, connections are refused until they do.
+    /// Opens the certificate in these files. If it is unusable, TLS connections are refused until it is replaced.
     pub async fn open(certificate: PathBuf, key: PathBuf, metrics: Arc<Metrics>) -> Arc<Self> {
         let state = Mutex::default();
         let this = Arc::new(Self { certificate, key, current: ArcSwapOption::empty(), state, metrics });
         let read = this.read().await;
-        // What is bad now is told at once: nothing else can be used.
-        this.judge(read, unix_now(), true);
+        // Reported at once: there is no other certificate.
+        this.apply(read, unix_now(), true);
         this
     }
 
-    /// How TLS is spoken. HTTP/2 is offered before HTTP/1.1.
+    /// Returns the TLS configuration. HTTP/2 is offered before HTTP/1.1.
     ///
     /// # Errors
     ///
-    /// If the system gives no random numbers.
+    /// If the system provides no random numbers.
     pub fn config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, rustls::Error> {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let mut config = builder.with_no_client_auth().with_cert_resolver(self.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // A client that comes again needs no whole handshake, and nothing is kept here for it.
+        // Session tickets: a returning client needs no full handshake, and no state is kept here for it.
         config.ticketer = ring::Ticketer::new()?;
         Ok(Arc::new(config))
     }
 
-    /// Looks at the files for ever.
+    /// Reads the files in an endless loop.
     pub async fn follow(&self) {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(RELOAD_INTERVAL).await;
             let read = self.read().await;
-            self.judge(read, unix_now(), false);
+            self.apply(read, unix_now(), false);
         }
     }
 
@@ -114,38 +114,38 @@ impl Certificates {
         Ok(Pem { certificate: content(&self.certificate).await?, key: content(&self.key).await? })
     }
 
-    /// Takes what the files hold into use if it is new. Files that are swapped while they are read may not belong together, so
-    /// what is of no use is believed when it has been seen twice, or if `believed`.
-    fn judge(&self, read: io::Result<Pem>, now: i64, believed: bool) {
+    /// Takes new contents of the files into use. Files that are swapped while they are read may not match each other,
+    /// so a failure counts only if it is seen twice, or if `settled_at_once`.
+    fn apply(&self, read: io::Result<Pem>, now: i64, settled_at_once: bool) {
         let mut state = self.state.lock();
         let print =
             state.hasher.hash_one(read.as_ref().map(|pem| (&pem.certificate, &pem.key)).map_err(io::Error::kind));
-        let settled = believed || state.seen == Some(print);
+        let settled = settled_at_once || state.seen == Some(print);
         state.seen = Some(print);
-        if state.judged != Some(print) {
-            match read.map_err(Unusable::from).and_then(|pem| usable(&pem)) {
-                Ok((key, ends)) => {
+        if state.evaluated != Some(print) {
+            match read.map_err(CertificateError::from).and_then(|pem| usable(&pem)) {
+                Ok((key, not_after)) => {
                     self.current.store(Some(key));
-                    self.metrics.tls.expires(ends);
-                    (state.judged, state.ends) = (Some(print), Some(ends));
-                    tracing::info!(file = %self.certificate.display(), seconds_left = ends - now, "A TLS certificate is in use");
+                    self.metrics.tls.expires(not_after);
+                    (state.evaluated, state.not_after) = (Some(print), Some(not_after));
+                    tracing::info!(file = %self.certificate.display(), seconds_left = not_after - now, "Loaded TLS certificate");
                 }
                 Err(error) if settled => {
-                    state.judged = Some(print);
+                    state.evaluated = Some(print);
                     self.metrics.tls.failed_reloads.inc();
                     let file = self.certificate.display();
                     if self.current.load().is_some() {
-                        tracing::warn!(%file, %error, "A new TLS certificate cannot be used; the former is kept");
+                        tracing::warn!(%file, %error, "Failed to load the new TLS certificate; keeping the previous one");
                     } else {
-                        tracing::error!(%file, %error, "There is no TLS certificate; TLS connections are refused until there is");
+                        tracing::error!(%file, %error, "No usable TLS certificate; refusing TLS connections until there is one");
                     }
                 }
                 Err(_) => {}
             }
         }
-        if state.ends.is_some_and(|ends| ends <= now) {
-            state.ends = None;
-            tracing::warn!(file = %self.certificate.display(), "The TLS certificate has expired and is still served, for there is no other");
+        if state.not_after.is_some_and(|not_after| not_after <= now) {
+            state.not_after = None;
+            tracing::warn!(file = %self.certificate.display(), "TLS certificate has expired; still serving it");
         }
     }
 }
@@ -158,23 +158,23 @@ impl ResolvesServerCert for Certificates {
 
 async fn content(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = vec![];
-    tokio::fs::File::open(path).await?.take(LARGEST).read_to_end(&mut content).await?;
+    tokio::fs::File::open(path).await?.take(MAX_FILE_SIZE).read_to_end(&mut content).await?;
     Ok(content)
 }
 
-/// A certificate with its key, and when it ends in seconds of Unix time.
-fn usable(pem: &Pem) -> Result<(Arc<CertifiedKey>, i64), Unusable> {
+/// Parses a certificate with its key, and returns it with its expiry as Unix time in seconds.
+fn usable(pem: &Pem) -> Result<(Arc<CertifiedKey>, i64), CertificateError> {
     let chain = CertificateDer::pem_slice_iter(&pem.certificate).collect::<Result<Vec<_>, _>>();
-    let chain = chain.map_err(Unusable::Certificate)?;
-    let (_, first) = X509Certificate::from_der(chain.first().ok_or(Unusable::Empty)?)
-        .map_err(|error| Unusable::Malformed(error.to_string()))?;
-    let ends = first.validity().not_after.timestamp();
-    let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(Unusable::Key)?;
-    let key = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(Unusable::Pair)?;
-    Ok((Arc::new(key), ends))
+    let chain = chain.map_err(CertificateError::Certificate)?;
+    let (_, first) = X509Certificate::from_der(chain.first().ok_or(CertificateError::Empty)?)
+        .map_err(|error| CertificateError::Malformed(error.to_string()))?;
+    let not_after = first.validity().not_after.timestamp();
+    let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(CertificateError::Key)?;
+    let key = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(CertificateError::Pair)?;
+    Ok((Arc::new(key), not_after))
 }
 
-/// Certificates end by the clock of the wall.
+/// Certificates expire by the wall clock.
 fn unix_now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use crate::demand::Ledger;
 
-    /// A certificate that signs itself.
+    /// Creates a self-signed certificate.
     fn made() -> Pem {
         let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
         Pem { certificate: made.cert.pem().into(), key: made.signing_key.serialize_pem().into() }
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_used_leaves_the_former_in_use() {
+    async fn an_unusable_certificate_leaves_the_previous_one_in_use() {
         let folder = tempfile::tempdir().unwrap();
         let (first, second) = (made(), made());
         let certificates = opened(folder.path(), Some(&first)).await;
@@ -216,46 +216,46 @@ mod tests {
             Pem { certificate: vec![], key: first.key.clone() },
             Pem { certificate: b"nothing".to_vec(), key: first.key.clone() },
             Pem { certificate: first.certificate.clone(), key: b"nothing".to_vec() },
-            // As while both are swapped.
+            // As while both are being swapped.
             Pem { certificate: second.certificate.clone(), key: first.key.clone() },
         ];
         for (n, pem) in bad.into_iter().enumerate() {
             let again = || Ok(Pem { certificate: pem.certificate.clone(), key: pem.key.clone() });
-            certificates.judge(again(), 0, false);
+            certificates.apply(again(), 0, false);
             assert_eq!(failures(&certificates), n as u64, "once may be by chance");
-            certificates.judge(again(), 0, false);
-            certificates.judge(again(), 0, false);
-            assert_eq!((in_use(), failures(&certificates)), (before.clone(), n as u64 + 1), "told once");
+            certificates.apply(again(), 0, false);
+            certificates.apply(again(), 0, false);
+            assert_eq!((in_use(), failures(&certificates)), (before.clone(), n as u64 + 1), "counted once");
         }
-        certificates.judge(Err(io::ErrorKind::NotFound.into()), 0, false);
-        certificates.judge(Err(io::ErrorKind::NotFound.into()), 0, false);
+        certificates.apply(Err(io::ErrorKind::NotFound.into()), 0, false);
+        certificates.apply(Err(io::ErrorKind::NotFound.into()), 0, false);
         assert_eq!((in_use(), failures(&certificates)), (before.clone(), 5));
-        certificates.judge(Ok(second), 0, false);
+        certificates.apply(Ok(second), 0, false);
         assert_ne!(in_use(), before);
     }
 
     #[tokio::test]
-    async fn an_end_is_told_once_and_changes_nothing() {
+    async fn an_expired_certificate_is_logged_once_and_stays_in_use() {
         let folder = tempfile::tempdir().unwrap();
         let certificates = opened(folder.path(), Some(&made())).await;
-        let ends = certificates.state.lock().ends.unwrap();
-        let line = format!("rouse_tls_certificate_expiry_seconds {ends}\n");
+        let not_after = certificates.state.lock().not_after.unwrap();
+        let line = format!("rouse_tls_certificate_expiration_timestamp_seconds {not_after}\n");
         assert!(certificates.metrics.encode().unwrap().contains(&line));
-        for now in [ends, ends + 1] {
+        for now in [not_after, not_after + 1] {
             let read = certificates.read().await;
-            certificates.judge(read, now, false);
-            assert_eq!(certificates.state.lock().ends, None);
+            certificates.apply(read, now, false);
+            assert_eq!(certificates.state.lock().not_after, None);
             assert!(certificates.current.load().is_some());
         }
     }
 
     #[tokio::test]
-    async fn without_files_there_is_no_certificate_until_they_come() {
+    async fn there_is_no_certificate_until_the_files_appear() {
         let folder = tempfile::tempdir().unwrap();
         let certificates = opened(folder.path(), None).await;
         assert!(certificates.current.load().is_none());
         assert!(!certificates.metrics.encode().unwrap().contains("certificate_expiry"));
-        certificates.judge(Ok(made()), 0, false);
+        certificates.apply(Ok(made()), 0, false);
         assert!(certificates.current.load().is_some());
     }
 }

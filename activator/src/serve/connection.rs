@@ -1,4 +1,4 @@
-//! One connection, from its first byte on.
+//! One client connection, from its first byte to its end.
 
 use std::{
     net::SocketAddr,
@@ -20,18 +20,18 @@ use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    departure::Departure,
-    fault::HeadVerdict,
+    disconnect::DisconnectWatcher,
     limits::Limits,
-    socket::{Socket, Version, Written},
+    socket::{Socket, Version, WriteProgress},
     tls::{self, Secured},
 };
 use crate::{
-    proxy::{Body, Gone, Peer, Proxy},
+    downstream::{ConnectionState, Peer, STREAM_WINDOW},
+    proxy::{Body, ClientGone, Proxy},
     route::Side,
 };
 
-/// How connections are served: what is the same for all of a listener.
+/// HTTP servers and limits that all connections of a listener share.
 #[derive(Debug)]
 pub(super) struct Server {
     http1: http1::Builder,
@@ -40,42 +40,39 @@ pub(super) struct Server {
     side: Side,
     tls: Option<Arc<ServerConfig>>,
     proxy: Arc<Proxy>,
-    /// No more connections are accepted, and those that are silent end.
+    /// Cancelled at shutdown: no new connections are accepted, and idle ones are closed.
     stop: CancellationToken,
 }
 
-/// What happens beside the requests of a connection.
-enum Aside {
-    /// The listener stops.
-    Stop,
-    /// The client has left.
-    Left,
+/// An event beside the requests of a connection.
+enum ConnectionEvent {
+    /// The listener shuts down.
+    Shutdown,
+    /// The client disconnected.
+    ClientGone,
 }
 
-/// The library's buffer has to take a whole head and may not be smaller than this.
+/// The library's buffer has to hold a whole head, and may not be smaller than this.
 const SMALLEST_BUFFER: usize = 8 << 10;
-/// Headers for which the library needs no allocation.
+/// Number of headers that the library parses without an allocation.
 const USUAL_HEADERS: usize = 100;
-/// What a client may send of a body that nobody reads yet, by HTTP/2. It is what such a request counts for in the caps on what
-/// waits.
-pub(crate) const STREAM_WINDOW: u32 = 16 << 10;
-/// What HTTP/2 begins with, and the most that it allows.
+/// Initial HTTP/2 window, and its maximum.
 const SMALLEST_WINDOW: u32 = (1 << 16) - 1;
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
-/// What is kept of an answer for a client that does not read it.
+/// HTTP/2: bytes of a response that are buffered for a client that does not read.
 const SEND_BUFFER: usize = 64 << 10;
-/// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to say so.
+/// Interval and timeout of HTTP/2 pings to an idle client.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_LIMIT: Duration = Duration::from_secs(20);
 
-/// The HTTP servers that connections have with these limits.
+/// Builds the HTTP servers with these limits.
 pub(crate) fn builders(limits: &Limits) -> (http1::Builder, http2::Builder<TokioExecutor>) {
     let mut http1 = http1::Builder::new();
     http1
         .max_buf_size((limits.head_bytes + 1).max(SMALLEST_BUFFER))
-        // The socket knows how long to wait, and for what.
+        // The socket enforces this timeout, and the one of an idle connection.
         .header_read_timeout(None)
-        // Who leaves is noticed elsewhere, and told from those who only have no more to say.
+        // The disconnect watcher tells a client that is gone from one that half-closed.
         .half_close(true);
     if limits.headers > USUAL_HEADERS {
         http1.max_headers(limits.headers);
@@ -95,8 +92,8 @@ pub(crate) fn builders(limits: &Limits) -> (http1::Builder, http2::Builder<Tokio
     (http1, http2)
 }
 
-/// So much that all streams may fill their windows: bodies that wait for a pod must not use up what those need that are read,
-/// for the ones that wait may be waiting for just these.
+/// Returns a window that all streams can fill: bodies of queued requests must not use up the window of those that are
+/// being read, since the queued ones may be waiting for just these.
 fn connection_window(streams: u32) -> u32 {
     streams.saturating_mul(STREAM_WINDOW).clamp(SMALLEST_WINDOW, LARGEST_WINDOW)
 }
@@ -107,14 +104,14 @@ impl Server {
         Self { http1, http2, limits, side, tls: None, proxy, stop }
     }
 
-    /// The same, by TLS.
+    /// Serves connections with TLS.
     pub(super) fn with_tls(mut self, tls: Option<Arc<ServerConfig>>) -> Self {
         self.tls = tls;
         self
     }
 
     /// Serves a connection until its end.
-    pub(super) async fn serve(&self, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
+    pub(super) async fn serve(&self, stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
         let (proxy, side) = (self.proxy.clone(), self.side);
         let stream = Arc::new(stream);
         let tls = match &self.tls {
@@ -123,95 +120,96 @@ impl Server {
                 Ok(tls) => Some(tls),
                 Err(error) => {
                     self.proxy.metrics().tls.failed_handshakes.inc();
-                    return tracing::debug!(%error, "A TLS handshake failed");
+                    return tracing::debug!(%error, "TLS handshake failed");
                 }
             },
         };
-        let answer = move |request, peer| proxy.clone().serve(side, peer, request);
-        self.serve_by((stream, tls), address, place, answer).await;
+        let handler = move |request, peer| proxy.clone().serve(side, peer, request);
+        self.serve_with((stream, tls), address, permit, handler).await;
     }
 
-    async fn serve_by<A, F>(
+    async fn serve_with<A, F>(
         &self,
         (stream, tls): (Arc<TcpStream>, Option<Secured>),
         address: SocketAddr,
-        place: OwnedSemaphorePermit,
-        answer: A,
+        permit: OwnedSemaphorePermit,
+        handler: A,
     ) where
         A: Fn(Request<Incoming>, Arc<Peer>) -> F,
-        F: Future<Output = Result<Response<Body>, Gone>> + Send + 'static,
+        F: Future<Output = Result<Response<Body>, ClientGone>> + Send + 'static,
     {
-        let (heads, written, secure) = (Arc::<HeadVerdict>::default(), Arc::<Written>::default(), tls.is_some());
-        let mut socket = Socket::new((stream.clone(), tls), heads.clone(), written.clone(), self.limits, place);
+        let (heads, written, secure) =
+            (Arc::<ConnectionState>::default(), Arc::<WriteProgress>::default(), tls.is_some());
+        let mut socket = Socket::new((stream.clone(), tls), heads.clone(), written.clone(), self.limits, permit);
         let version = match self.version(&mut socket).await {
             Ok(Some(version)) => version,
             Ok(None) => return,
-            Err(error) => return tracing::debug!(%error, "A connection ended before it began"),
+            Err(error) => return tracing::debug!(%error, "Connection ended before its first request"),
         };
-        let peer = Arc::new(Peer::new(address, heads.clone(), self.limits.headers).by_tls(secure));
-        let service = service_fn(|request| answer(request, peer.clone()));
+        let peer = Arc::new(Peer::new(address, heads.clone(), self.limits.headers).with_tls(secure));
+        let service = service_fn(|request| handler(request, peer.clone()));
         let io = TokioIo::new(socket);
-        let departure = Departure { stream, shared: heads, written, secure };
+        let watcher = DisconnectWatcher { stream, shared: heads, written, secure };
         let ended = match version {
             Version::Http1 => {
                 let connection = pin!(self.http1.serve_connection(io, service).with_upgrades());
-                self.run(connection, http1::UpgradeableConnection::graceful_shutdown, &departure).await
+                self.run(connection, http1::UpgradeableConnection::graceful_shutdown, &watcher).await
             }
             Version::Http2 => {
-                // In a box, so that the other connections, of which there are many more, are not larger for it.
+                // Boxed, so that the other connections, of which there are many more, are not larger for it.
                 let mut connection = Box::pin(self.http2.serve_connection(io, service));
-                self.run(connection.as_mut(), http2::Connection::graceful_shutdown, &departure).await
+                self.run(connection.as_mut(), http2::Connection::graceful_shutdown, &watcher).await
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "A connection ended");
+            tracing::debug!(%error, "Connection ended with an error");
         }
     }
 
-    /// Runs a connection to its end, or to that of its client.
+    /// Runs a connection until it ends or its client disconnects.
     async fn run<C: Future<Output = hyper::Result<()>>>(
         &self,
         mut connection: Pin<&mut C>,
         shut_down: fn(Pin<&mut C>),
-        departure: &Departure,
+        watcher: &DisconnectWatcher,
     ) -> hyper::Result<()> {
-        let mut asides = self.asides(departure);
+        let mut events = self.events(watcher);
         loop {
             tokio::select! {
                 biased;
                 ended = connection.as_mut() => return ended,
-                Some(aside) = asides.next() => match aside {
-                    Aside::Stop => shut_down(connection.as_mut()),
-                    // Dropping the connection drops what is done for it.
-                    Aside::Left => return Ok(()),
+                Some(event) = events.next() => match event {
+                    ConnectionEvent::Shutdown => shut_down(connection.as_mut()),
+                    // Dropping the connection aborts its requests.
+                    ConnectionEvent::ClientGone => return Ok(()),
                 },
             }
         }
     }
 
-    /// What may happen beside the requests of a connection. Each is only polled when something happened, so that a request
-    /// does not pay for them.
-    fn asides<'a>(&'a self, departure: &'a Departure) -> FuturesUnordered<BoxFuture<'a, Aside>> {
+    /// Returns the events of a connection. Each is polled only when it may have happened, so that a request does not
+    /// pay for them.
+    fn events<'a>(&'a self, watcher: &'a DisconnectWatcher) -> FuturesUnordered<BoxFuture<'a, ConnectionEvent>> {
         let stop = async {
             self.stop.cancelled().await;
-            Aside::Stop
+            ConnectionEvent::Shutdown
         };
         let left = async {
-            departure.noticed().await;
-            Aside::Left
+            watcher.disconnected().await;
+            ConnectionEvent::ClientGone
         };
-        let both: [BoxFuture<'a, Aside>; 2] = [Box::pin(stop), Box::pin(left)];
+        let both: [BoxFuture<'a, ConnectionEvent>; 2] = [Box::pin(stop), Box::pin(left)];
         both.into_iter().collect()
     }
 
-    /// What the client speaks; `None` if there is nothing to be said.
+    /// Detects the client's protocol; `None` if the connection ends before that.
     async fn version(&self, socket: &mut Socket) -> std::io::Result<Option<Version>> {
         tokio::select! {
             biased;
             version = socket.version() => return version,
             () = self.stop.cancelled() => {}
         }
-        // What has begun to come before the end is still answered.
+        // A request that arrived in part before the shutdown is still served.
         if socket.is_silent() { Ok(None) } else { socket.version().await }
     }
 }
@@ -242,15 +240,17 @@ mod tests {
         let server = Arc::new(Server::new(limits, Side::Public, proxy, CancellationToken::new()));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let places = Arc::new(Semaphore::new(limits.connections));
+        let permits = Arc::new(Semaphore::new(limits.connections));
         tokio::spawn(async move {
             while let Ok((stream, address)) = listener.accept().await {
-                let (server, place) = (server.clone(), places.clone().acquire_owned().await.unwrap());
-                let answer = |request: Request<Incoming>, _| async move {
-                    assert_ne!(request.uri().path(), "/panic", "as it is told to");
+                let (server, permit) = (server.clone(), permits.clone().acquire_owned().await.unwrap());
+                let handler = |request: Request<Incoming>, _| async move {
+                    assert_ne!(request.uri().path(), "/panic", "on purpose");
                     Ok(Response::new(Body::full("fine".into())))
                 };
-                tokio::spawn(async move { server.serve_by((Arc::new(stream), None), address, place, answer).await });
+                tokio::spawn(
+                    async move { server.serve_with((Arc::new(stream), None), address, permit, handler).await },
+                );
             }
         });
         address
@@ -260,9 +260,9 @@ mod tests {
         Request::get(format!("http://a.example{path}")).header("host", "a.example").body(Empty::new()).unwrap()
     }
 
-    async fn is_fine(answer: hyper::Result<Response<Incoming>>) -> bool {
-        match answer {
-            Ok(answer) => answer.into_body().collect().await.is_ok_and(|body| body.to_bytes() == "fine"),
+    async fn is_fine(response: hyper::Result<Response<Incoming>>) -> bool {
+        match response {
+            Ok(response) => response.into_body().collect().await.is_ok_and(|body| body.to_bytes() == "fine"),
             Err(_) => false,
         }
     }

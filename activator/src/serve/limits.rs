@@ -1,25 +1,25 @@
-//! What one listener allows.
+//! Limits of a listener.
 
 use std::time::Duration;
 
-/// What one listener allows.
+/// Limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once, tunnels among them. The next ones wait to be accepted.
+    /// Maximum number of concurrent connections, including tunnels. Further ones wait to be accepted.
     pub connections: usize,
-    /// Bytes of a request's head, and of the trailers after its body.
+    /// Maximum size of a request head, and of its trailers, in bytes.
     pub head_bytes: usize,
-    /// Headers of a request, and trailers.
+    /// Maximum number of headers, and of trailers.
     pub headers: usize,
-    /// Bytes of a request line.
+    /// Maximum length of a request line in bytes.
     pub request_line: usize,
-    /// How long a head may take from its first byte to its last.
+    /// Timeout of a head, from its first byte to its last.
     pub head_time: Duration,
-    /// How long an HTTP/1 connection may be without a request.
+    /// Idle timeout of an HTTP/1 connection between requests.
     pub idle: Duration,
-    /// Requests at once on one HTTP/2 connection.
+    /// Maximum number of concurrent requests on one HTTP/2 connection.
     pub streams: u32,
-    /// Requests that an HTTP/2 client may have begun and reset before anybody looked at them, and those that were reset
-    /// because the client broke the protocol. One more ends the connection.
+    /// Maximum number of HTTP/2 streams that a client may reset before they are accepted, and of streams that were
+    /// reset after a protocol error. One more ends the connection.
     pub resets: usize,
 }

@@ -21,11 +21,11 @@ pub struct Listener {
     tls: Option<Arc<ServerConfig>>,
 }
 
-/// After a failure to accept, which is a lack of file descriptors or memory.
+/// Delay after a failed accept, which is caused by a lack of file descriptors or memory.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 impl Listener {
-    /// Binds at once, so that a wrong address is found before anything else is done.
+    /// Binds the address at once, so that a wrong one is reported before anything else is done.
     ///
     /// # Errors
     ///
@@ -34,50 +34,50 @@ impl Listener {
         Ok(Self { socket: TcpListener::bind(address).await?, side, limits, tls: None })
     }
 
-    /// The same, by TLS. A handshake has its connection's place, and as long as a head may take.
+    /// Serves connections with TLS. A handshake counts as a connection, and has the timeout of a head.
     #[must_use]
     pub fn with_tls(mut self, tls: Arc<ServerConfig>) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// Where it listens.
+    /// Returns the local address.
     ///
     /// # Errors
     ///
-    /// If the system does not tell.
+    /// If the system does not report it.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Accepts until `stop` is cancelled, then ends every connection after the answers that are due on it, and returns when
-    /// all have ended.
+    /// Accepts connections until `stop` is cancelled. Then every connection is closed after its pending responses, and
+    /// this returns when all have ended.
     pub async fn serve(self, proxy: Arc<Proxy>, stop: CancellationToken) {
         let connections = TaskTracker::new();
         let server = Arc::new(Server::new(self.limits, self.side, proxy, stop.clone()).with_tls(self.tls.clone()));
-        let places = Arc::new(Semaphore::new(self.limits.connections));
-        while let Some((stream, address, place)) = stop.run_until_cancelled(self.accept(&places)).await {
+        let permits = Arc::new(Semaphore::new(self.limits.connections));
+        while let Some((stream, address, permit)) = stop.run_until_cancelled(self.accept(&permits)).await {
             if let Err(error) = stream.set_nodelay(true).and_then(|()| keep_alive(&stream)) {
-                tracing::debug!(%error, "A connection ended before it began");
+                tracing::debug!(%error, "Connection ended before its first request");
                 continue;
             }
             let server = server.clone();
             // A task of its own: a panic ends this connection and no other.
-            connections.spawn(async move { server.serve(stream, address, place).await });
+            connections.spawn(async move { server.serve(stream, address, permit).await });
         }
         drop(self.socket);
         connections.close();
         connections.wait().await;
     }
 
-    /// The next connection and its place among those that are allowed.
-    async fn accept(&self, places: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    /// Accepts the next connection within the limit.
+    async fn accept(&self, permits: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return std::future::pending().await };
+            let Ok(permit) = permits.clone().acquire_owned().await else { return std::future::pending().await };
             match self.socket.accept().await {
-                Ok((stream, address)) => return (stream, address, place),
+                Ok((stream, address)) => return (stream, address, permit),
                 Err(error) => {
-                    tracing::warn!(%error, "A connection could not be accepted");
+                    tracing::warn!(%error, "Failed to accept a connection");
                     tokio::time::sleep(ACCEPT_AGAIN).await;
                 }
             }

@@ -1,7 +1,7 @@
-//! A client's connection as the HTTP server reads and writes it.
+//! A client connection, as the HTTP server reads and writes it.
 //!
-//! What the guard has not judged is kept here and not shown to the server: it sees whole heads, or none. The socket is shared
-//! with the task that watches for the client's leaving, so it is read and written through a shared reference.
+//! Bytes that the head guard has not passed are kept here and not shown to the server: it sees complete heads, or none.
+//! The socket is shared with the disconnect watcher, so it is read and written through a shared reference.
 
 use std::{
     io,
@@ -23,73 +23,75 @@ use tokio::{
 };
 
 use super::{
-    fault::HeadVerdict,
-    heads::{HeadReader, Refused, Verdict},
+    head_guard::{HeadGuard, Inspected, Rejected},
     limits::Limits,
     tls::{self, Secured},
 };
-use crate::tcp;
+use crate::{
+    downstream::{ConnectionState, Fault},
+    tcp,
+};
 
-/// What a connection speaks, as its first bytes tell.
+/// Protocol of a connection, detected by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     Http1,
     Http2,
 }
 
-/// What has been written to a client.
+/// Progress of writes to a client.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(super) struct WriteProgress {
     bytes: AtomicU64,
     blocked: AtomicBool,
 }
 
-/// A client's connection.
+/// A client connection.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Arc<TcpStream>,
-    /// What reads and writes it, if the client speaks TLS.
+    /// The TLS stream, if the connection uses TLS.
     tls: Option<Secured>,
-    shared: Arc<HeadVerdict>,
-    written: Arc<Written>,
+    shared: Arc<ConnectionState>,
+    written: Arc<WriteProgress>,
     limits: Limits,
-    heads: HeadReader,
-    /// Read and not yet judged: at most a head and what came behind it in one read.
-    kept: Vec<u8>,
-    /// Judged, and on its way to the server from `given` on.
+    heads: HeadGuard,
+    /// Bytes that the guard has not passed: at most a head and what followed it in one read.
+    pending: Vec<u8>,
+    /// Bytes that the guard has passed; those from `copied` on have not been read by the server.
     ready: Vec<u8>,
-    given: usize,
-    /// Nothing more is read.
-    refused: Option<Refused>,
-    /// The client has said all that it will.
+    copied: usize,
+    /// Set after a fault; nothing more is read.
+    rejected: Option<Rejected>,
+    /// The client has closed its side.
     ended: bool,
-    /// When the waiting for a request, or for the rest of its head, began.
+    /// When the wait for a request, or for the rest of its head, began.
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Until when a client by TLS may take to read what comes before the last word.
-    farewell: Option<Instant>,
-    /// Until when an ended connection is listened to.
+    /// Until when a TLS client may take to read the data before close_notify.
+    close_notify_deadline: Option<Instant>,
+    /// Until when a closed connection is still read.
     linger: Option<Instant>,
-    /// Given back when the connection ends, as whatever it ends.
-    _place: OwnedSemaphorePermit,
+    /// Releases the listener's connection slot on drop.
+    _connection_permit: OwnedSemaphorePermit,
 }
 
-/// With less room than this the bytes are read into a buffer of one's own, or a head would take many reads.
+/// With less space than this in the server's buffer a separate one is used, or a head would take many reads.
 const SMALL: usize = 512;
-/// What is read at once into that.
+/// Size of a read into that.
 const PIECE: usize = 4 << 10;
 
-/// How long a client that is still sending is listened to after its connection has been answered and closed. Closing at once
-/// would reset the connection, and the client might never see the answer.
+/// How long a client that is still sending is read after its connection has been closed. Closing at once would reset
+/// the connection, and the client might never see the response.
 const LINGER: Duration = Duration::from_secs(5);
 
-impl Written {
-    /// All bytes since the connection began.
+impl WriteProgress {
+    /// Returns the bytes written since the connection began.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether the server has something to write that the socket does not take.
+    /// Whether the server has data that the socket does not take.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Relaxed)
     }
@@ -109,10 +111,10 @@ impl Written {
 impl Socket {
     pub(super) fn new(
         (stream, tls): (Arc<TcpStream>, Option<Secured>),
-        shared: Arc<HeadVerdict>,
-        written: Arc<Written>,
+        shared: Arc<ConnectionState>,
+        written: Arc<WriteProgress>,
         limits: Limits,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> Self {
         Self {
             stream,
@@ -120,28 +122,29 @@ impl Socket {
             shared,
             written,
             limits,
-            heads: HeadReader::new(limits),
-            kept: Vec::new(),
+            heads: HeadGuard::new(limits),
+            pending: Vec::new(),
             ready: Vec::new(),
-            given: 0,
-            refused: None,
+            copied: 0,
+            rejected: None,
             ended: false,
             since: None,
             timer: None,
-            farewell: None,
+            close_notify_deadline: None,
             linger: None,
-            _place: place,
+            _connection_permit: permit,
         }
     }
 
-    /// Reads until it is known what the client speaks; `None` if it says nothing and leaves, or for too long. Cancel-safe.
+    /// Reads until the protocol is known; `None` if the client closes or times out before it sends anything.
+    /// Cancel-safe.
     pub(super) async fn version(&mut self) -> io::Result<Option<Version>> {
         std::future::poll_fn(|cx| {
             while self.ready.is_empty() {
                 if self.ended {
                     return Poll::Ready(Ok(None));
                 }
-                ready!(self.poll_kept(cx))?;
+                ready!(self.poll_pending(cx))?;
             }
             let http2 = self.shared.is_http2();
             Poll::Ready(Ok(Some(if http2 { Version::Http2 } else { Version::Http1 })))
@@ -149,72 +152,72 @@ impl Socket {
         .await
     }
 
-    /// Whether nothing of a request has come.
+    /// Whether no byte of a request has arrived.
     pub(super) fn is_silent(&self) -> bool {
-        self.kept.is_empty() && self.ready.is_empty()
+        self.pending.is_empty() && self.ready.is_empty()
     }
 
-    /// Waits for bytes behind those that are kept, and judges them.
-    fn poll_kept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, tls, kept, .. } = self;
+    /// Reads more bytes after the pending ones, and inspects them.
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, tls, pending, .. } = self;
         let read = match tls {
             None => poll_stream(stream, cx, || {
-                // Not before there is something: a silent connection has no buffer.
-                kept.reserve(PIECE);
-                stream.try_read_buf(kept)
+                // Reserved only once there is something to read: an idle connection has no buffer.
+                pending.reserve(PIECE);
+                stream.try_read_buf(pending)
             }),
-            Some(tls) => tls::poll_piece::<PIECE>(tls, cx, kept),
+            Some(tls) => tls::poll_piece::<PIECE>(tls, cx, pending),
         };
         let count = match read {
             Poll::Ready(count) => count?,
-            Poll::Pending => return self.poll_patience(cx).map(Ok),
+            Poll::Pending => return self.poll_read_timeout(cx).map(Ok),
         };
         if count == 0 {
             self.ended = true;
             return Poll::Ready(Ok(()));
         }
-        if !self.heads.begun(&self.kept[..self.kept.len() - count]) {
-            // The clock of a head runs from its first byte.
+        if !self.heads.begun(&self.pending[..self.pending.len() - count]) {
+            // The timeout of a head starts at its first byte.
             self.since = None;
         }
-        let verdict = self.heads.read(&self.kept, &self.shared);
-        self.take(&verdict);
+        let inspected = self.heads.read(&self.pending, &self.shared);
+        self.apply(&inspected);
         Poll::Ready(Ok(()))
     }
 
-    /// Makes of what is kept what the guard has said.
-    fn take(&mut self, verdict: &Verdict) {
-        if verdict.pass == self.kept.len() {
-            self.ready = std::mem::take(&mut self.kept);
-        } else if verdict.pass > 0 {
-            let rest = self.kept.split_off(verdict.pass);
-            self.ready = std::mem::replace(&mut self.kept, rest);
+    /// Applies the result of the guard to the pending bytes.
+    fn apply(&mut self, inspected: &Inspected) {
+        if inspected.pass == self.pending.len() {
+            self.ready = std::mem::take(&mut self.pending);
+        } else if inspected.pass > 0 {
+            let rest = self.pending.split_off(inspected.pass);
+            self.ready = std::mem::replace(&mut self.pending, rest);
         }
-        self.given = 0;
-        if let Some(refused) = verdict.refused {
-            self.refuse(refused);
-        }
-    }
-
-    fn refuse(&mut self, refused: Refused) {
-        self.kept = Vec::new();
-        self.refused = Some(refused);
-        if matches!(refused, Refused::Head(_)) {
-            self.ready.extend_from_slice(self.heads.stand_in());
+        self.copied = 0;
+        if let Some(rejected) = inspected.rejected {
+            self.reject(rejected);
         }
     }
 
-    /// Is over when a client has said nothing for longer than is waited: the connection then ends, or the head that it began
-    /// is refused.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn reject(&mut self, rejected: Rejected) {
+        self.pending = Vec::new();
+        self.rejected = Some(rejected);
+        if matches!(rejected, Rejected::Head(_)) {
+            self.ready.extend_from_slice(self.heads.placeholder());
+        }
+    }
+
+    /// Completes when the read timeout has passed: the connection then ends, or the head that has begun is rejected.
+    fn poll_read_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.heads.in_head() {
             return Poll::Pending;
         }
-        let begun = self.heads.begun(&self.kept);
+        let begun = self.heads.begun(&self.pending);
         let limit = if begun { self.limits.head_time } else { self.limits.idle };
         let until = *self.since.get_or_insert_with(Instant::now) + limit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        // It is mostly set for long ago's end, and only set anew when that comes: a request costs no timer.
+        // The timer is usually set for an earlier deadline, and is reset only when that passes: a request costs no
+        // timer.
         if timer.deadline() > until {
             timer.as_mut().reset(until);
         }
@@ -222,7 +225,7 @@ impl Socket {
             if until <= Instant::now() {
                 if begun {
                     self.heads.too_slow(&self.shared);
-                    self.refuse(Refused::Head(super::fault::Fault::Slow));
+                    self.reject(Rejected::Head(Fault::Slow));
                 } else {
                     self.ended = true;
                 }
@@ -233,18 +236,18 @@ impl Socket {
         Poll::Pending
     }
 
-    /// What is judged, as far as there is room for it.
-    fn give(&mut self, buffer: &mut ReadBuf<'_>) {
-        let count = (self.ready.len() - self.given).min(buffer.remaining());
-        buffer.put_slice(&self.ready[self.given..self.given + count]);
-        self.given += count;
-        if self.given == self.ready.len() {
+    /// Copies passed bytes into the server's buffer, as far as there is space.
+    fn copy_ready(&mut self, buffer: &mut ReadBuf<'_>) {
+        let count = (self.ready.len() - self.copied).min(buffer.remaining());
+        buffer.put_slice(&self.ready[self.copied..self.copied + count]);
+        self.copied += count;
+        if self.copied == self.ready.len() {
             // An idle connection keeps no buffer.
-            (self.ready, self.given) = (Vec::new(), 0);
+            (self.ready, self.copied) = (Vec::new(), 0);
         }
     }
 
-    /// Reads straight into the server's buffer, which is what nearly always happens.
+    /// Reads straight into the server's buffer, which is the usual case.
     fn poll_into(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = match &mut self.tls {
@@ -253,18 +256,18 @@ impl Socket {
         };
         match read {
             Poll::Ready(read) => read?,
-            Poll::Pending => return self.poll_patience(cx).map(Ok),
+            Poll::Pending => return self.poll_read_timeout(cx).map(Ok),
         }
         self.ended = buffer.filled().len() == before;
         self.since = None;
-        let verdict = self.heads.read(&buffer.filled()[before..], &self.shared);
-        let passed = before + verdict.pass;
+        let inspected = self.heads.read(&buffer.filled()[before..], &self.shared);
+        let passed = before + inspected.pass;
         if passed < buffer.filled().len() {
-            self.kept.extend_from_slice(&buffer.filled()[passed..]);
+            self.pending.extend_from_slice(&buffer.filled()[passed..]);
             buffer.set_filled(passed);
         }
-        if let Some(refused) = verdict.refused {
-            self.refuse(refused);
+        if let Some(rejected) = inspected.rejected {
+            self.reject(rejected);
         }
         Poll::Ready(Ok(()))
     }
@@ -274,35 +277,35 @@ impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.ready.is_empty() {
-            // The server has read all of the last request, and reads on when it has answered it.
-            this.heads.answered(this.shared.is_tunnel());
+            // The server has read the whole last request, and reads on once it has responded.
+            this.heads.finish_upgrade(this.shared.is_tunnel());
         }
         let before = buffer.filled().len();
         while buffer.filled().len() == before {
             if !this.ready.is_empty() {
-                this.give(buffer);
+                this.copy_ready(buffer);
                 break;
             }
-            match this.refused {
-                // The answer to what stands in for it ends the connection.
-                Some(Refused::Head(_)) => return Poll::Pending,
-                Some(Refused::Body(fault)) => {
+            match this.rejected {
+                // The response to the placeholder ends the connection.
+                Some(Rejected::Head(_)) => return Poll::Pending,
+                Some(Rejected::Body(fault)) => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault.detail())));
                 }
                 None if this.ended => break,
                 None => {}
             }
-            if !this.kept.is_empty() {
-                // What was kept for an answer to come, or the beginning of a head.
-                let verdict = this.heads.read(&this.kept, &this.shared);
-                if verdict.pass > 0 || verdict.refused.is_some() {
-                    this.take(&verdict);
+            if !this.pending.is_empty() {
+                // Bytes after an upgrade request, or the beginning of a head.
+                let inspected = this.heads.read(&this.pending, &this.shared);
+                if inspected.pass > 0 || inspected.rejected.is_some() {
+                    this.apply(&inspected);
                     continue;
                 }
             }
             let small = this.heads.in_head() && buffer.remaining() < SMALL;
-            if small || !this.kept.is_empty() {
-                ready!(this.poll_kept(cx))?;
+            if small || !this.pending.is_empty() {
+                ready!(this.poll_pending(cx))?;
             } else {
                 ready!(this.poll_into(cx, buffer))?;
             }
@@ -354,9 +357,9 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.linger.is_none() {
-            ready!(this.poll_farewell(cx))?;
+            ready!(this.poll_close_notify(cx))?;
             match SockRef::from(&*this.stream).shutdown(std::net::Shutdown::Write) {
-                // The client was quicker.
+                // The client has closed already.
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return Poll::Ready(Ok(())),
                 result => result?,
             }
@@ -372,30 +375,30 @@ impl AsyncWrite for Socket {
 }
 
 impl Socket {
-    /// Says by TLS that nothing more comes. A client that does not read does not hear it.
-    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Sends close_notify. A client that does not read does not receive it.
+    fn poll_close_notify(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(())) };
         if let Poll::Ready(said) = Pin::new(tls).poll_shutdown(cx) {
             return Poll::Ready(said);
         }
-        let timer = match (self.farewell, &mut self.timer) {
+        let timer = match (self.close_notify_deadline, &mut self.timer) {
             (Some(_), Some(timer)) => timer,
             (_, timer) => {
                 let until = Instant::now() + LINGER;
-                self.farewell = Some(until);
+                self.close_notify_deadline = Some(until);
                 timer.insert(Box::pin(sleep_until(until)))
             }
         };
         timer.as_mut().poll(cx).map(Ok)
     }
 
-    /// Hears out a client that is still sending, for a while.
+    /// Reads and drops what a client is still sending, for a limited time.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut nowhere = [0; PIECE];
         let (stream, over) = (&self.stream, self.linger.is_some_and(|until| until <= Instant::now()));
         loop {
             match poll_stream(stream, cx, || stream.try_read(&mut nowhere)) {
-                // It has ended, or left.
+                // The client has closed, or is gone.
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) if over => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => {}
@@ -405,7 +408,7 @@ impl Socket {
     }
 }
 
-/// One read that does not block.
+/// Reads once without blocking.
 fn poll_stream(
     stream: &TcpStream,
     cx: &mut Context<'_>,

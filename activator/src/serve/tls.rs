@@ -1,7 +1,6 @@
-//! A client's connection by TLS.
+//! TLS on client connections.
 //!
-//! The guard of the heads reads what was deciphered; the TCP connection below stays shared with the task that watches for the
-//! client's leaving.
+//! The head guard reads the decrypted bytes; the TCP connection below stays shared with the disconnect watcher.
 
 use std::{
     io,
@@ -21,25 +20,25 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::tcp;
 
-/// What is read and written by TLS.
+/// The TLS stream of a connection.
 pub(super) type Secured = Box<TlsStream<Ciphered>>;
 
 /// The TCP connection below.
 #[derive(Debug)]
 pub(super) struct Ciphered(Arc<TcpStream>);
 
-/// Comes to terms with a client, within this time.
+/// Performs the handshake within this time.
 ///
 /// # Errors
 ///
-/// If the client speaks something else, agrees to nothing, leaves, or takes too long.
+/// If the client does not speak TLS, accepts no common parameters, disconnects, or times out.
 pub(super) async fn accept(config: Arc<ServerConfig>, stream: Arc<TcpStream>, within: Duration) -> io::Result<Secured> {
-    // In a box, since a connection that has begun has no more use for it.
+    // Boxed, since an established connection has no use for it.
     let handshake = Box::pin(TlsAcceptor::from(config).accept(Ciphered(stream)));
     timeout(within, handshake).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(Box::new)
 }
 
-/// Reads what is there behind what is `kept`; 0 at the end.
+/// Reads decrypted bytes and appends them to `kept`. Returns 0 at the end.
 pub(super) fn poll_piece<const PIECE: usize>(
     tls: &mut Secured,
     cx: &mut Context<'_>,
@@ -79,7 +78,7 @@ impl AsyncWrite for Ciphered {
         Poll::Ready(Ok(()))
     }
 
-    /// The socket closes it when TLS has said its last.
+    /// The socket closes the connection after close_notify.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

@@ -7,12 +7,12 @@ use http::{Request, header};
 use kube::Client;
 use rouse_crds::names::ACTIVATOR_FIELD_MANAGER;
 
-/// How long the API server may take to answer. The patch is conditional, so sending it again does no harm.
+/// Timeout of the API server. The patch is conditional, so sending it again does no harm.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Sets a revision's count from zero.
+/// Scales revisions from zero.
 pub trait Scaler: fmt::Debug + Send + Sync {
-    /// Asks for `replicas` pods of the Deployment of this name, if it has none.
+    /// Requests `replicas` pods of the Deployment of this name, if it is at zero.
     fn wake<'a>(&'a self, namespace: &'a str, revision: &'a str, replicas: u32)
     -> BoxFuture<'a, Result<(), WakeError>>;
 }
@@ -20,31 +20,44 @@ pub trait Scaler: fmt::Debug + Send + Sync {
 /// Why a revision was not woken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WakeError {
-    /// Its count is not zero: somebody was there first.
-    #[error("its count is not zero")]
+    /// The replica count is not zero: another client was first.
+    #[error("its replica count is not zero")]
     Awake,
-    /// There is no such Deployment, or not yet.
-    #[error("there is no such Deployment")]
+    /// The Deployment does not exist, or not yet.
+    #[error("the Deployment does not exist")]
     Missing,
-    /// It is not allowed, and asking again soon does not help.
+    /// The patch is not allowed, and a retry soon does not help.
     #[error("{reason}: {message}")]
     Denied {
-        /// A word in PascalCase.
+        /// Reason in CamelCase.
         reason: String,
-        /// A sentence.
+        /// Message for people.
         message: String,
     },
-    /// The API server is busy, cannot be reached, or had a conflict.
+    /// The API server is overloaded or unreachable, or reported a conflict.
     #[error("{message}")]
     Busy {
-        /// When it wants to be asked again, if it said so.
+        /// The `Retry-After` of the API server, if it sent one.
         after: Option<Duration>,
-        /// A sentence.
+        /// Message for people.
         message: String,
     },
 }
 
-/// Patches the scale by the Kubernetes API.
+impl WakeError {
+    /// Returns the value of the metric label `result`.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Awake => "awake",
+            Self::Missing => "missing",
+            Self::Denied { .. } => "denied",
+            Self::Busy { .. } => "busy",
+        }
+    }
+}
+
+/// Patches the scale subresource by the Kubernetes API.
 #[derive(Clone)]
 pub struct ApiScaler {
     client: Client,
@@ -57,7 +70,7 @@ impl fmt::Debug for ApiScaler {
 }
 
 impl ApiScaler {
-    /// By this client.
+    /// Creates a scaler that uses this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client }
@@ -76,15 +89,15 @@ impl Scaler for ApiScaler {
             let patch = request(namespace, revision, replicas).map_err(|error| busy(error.to_string()))?;
             match tokio::time::timeout(LIMIT, self.client.request_text(patch)).await {
                 Ok(Ok(_)) => Ok(()),
-                Ok(Err(kube::Error::Api(status))) => Err(refused(&status)),
+                Ok(Err(kube::Error::Api(status))) => Err(wake_error(&status)),
                 Ok(Err(error)) => Err(busy(error.to_string())),
-                Err(_) => Err(busy(format!("no answer of the API server within {LIMIT:?}"))),
+                Err(_) => Err(busy(format!("no response from the API server within {LIMIT:?}"))),
             }
         })
     }
 }
 
-/// At zero the spec of a Scale object is empty, so the test holds at zero and at nothing else.
+/// Builds the patch. At zero the spec of a Scale object is empty, so the test holds at zero only.
 fn request(namespace: &str, revision: &str, replicas: u32) -> Result<Request<Vec<u8>>, http::Error> {
     let body = format!(
         r#"[{{"op":"test","path":"/spec","value":{{}}}},{{"op":"add","path":"/spec/replicas","value":{replicas}}}]"#
@@ -96,11 +109,11 @@ fn request(namespace: &str, revision: &str, replicas: u32) -> Result<Request<Vec
     .body(body.into_bytes())
 }
 
-fn refused(status: &kube::core::Status) -> WakeError {
+fn wake_error(status: &kube::core::Status) -> WakeError {
     let denied = || WakeError::Denied { reason: "WakeDenied".to_owned(), message: status.message.clone() };
     match status.code {
         404 => WakeError::Missing,
-        // A policy may deny with 422 too, and says that it did.
+        // A policy may deny with 422 too; its message contains the word.
         422 if status.message.contains("denied") => denied(),
         422 => WakeError::Awake,
         409 | 429 | 500.. => WakeError::Busy {
@@ -141,8 +154,8 @@ mod tests {
     #[case(422, "ValidatingAdmissionPolicy 'x' denied request: no", WakeError::Denied { reason: "WakeDenied".into(), message: "ValidatingAdmissionPolicy 'x' denied request: no".into() })]
     #[case(409, "try again", WakeError::Busy { after: None, message: "try again".into() })]
     #[case(503, "down", WakeError::Busy { after: None, message: "down".into() })]
-    fn answers_mean(#[case] code: u16, #[case] message: &str, #[case] expected: WakeError) {
+    fn api_server_responses_are_classified(#[case] code: u16, #[case] message: &str, #[case] expected: WakeError) {
         let status = kube::core::Status { code, message: message.to_owned(), ..kube::core::Status::default() };
-        assert_eq!(refused(&status), expected);
+        assert_eq!(wake_error(&status), expected);
     }
 }

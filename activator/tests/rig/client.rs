@@ -1,4 +1,4 @@
-//! Clients: one that speaks HTTP, and one that speaks bytes.
+//! Clients: one that sends HTTP, and one that sends bytes.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ use super::GENEROUS;
 
 pub(crate) type Sent = BoxBody<Bytes, std::convert::Infallible>;
 
-/// A connection that speaks HTTP/1.1.
+/// An HTTP/1.1 connection.
 pub(crate) struct Client {
     pub(crate) sender: http1::SendRequest<Sent>,
 }
@@ -53,15 +53,15 @@ impl Client {
     }
 
     pub(crate) async fn begin(&mut self, request: Request<Sent>) -> Response<Incoming> {
-        // The task of the connection may not have seen the end of the former answer yet.
+        // The connection's task may not have seen the end of the previous response yet.
         timeout(GENEROUS, self.sender.ready()).await.expect("the connection stays busy").unwrap();
-        timeout(GENEROUS, self.sender.send_request(request)).await.expect("no answer").unwrap()
+        timeout(GENEROUS, self.sender.send_request(request)).await.expect("no response").unwrap()
     }
 
     pub(crate) async fn send(&mut self, request: Request<Sent>) -> Answer {
         let response = self.begin(request).await;
         let (parts, body) = response.into_parts();
-        let body = timeout(GENEROUS, body.collect()).await.expect("no end of the answer").unwrap();
+        let body = timeout(GENEROUS, body.collect()).await.expect("no end of the response").unwrap();
         let trailers = body.trailers().cloned();
         Answer { status: parts.status, headers: parts.headers, body: body.to_bytes(), trailers }
     }

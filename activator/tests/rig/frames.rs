@@ -1,4 +1,4 @@
-//! A client of HTTP/2 that says what it is told to, frame by frame, however wrong.
+//! An HTTP/2 client that sends what a test tells it, frame by frame, however wrong.
 
 use std::net::SocketAddr;
 
@@ -88,7 +88,7 @@ impl Frames {
 }
 
 impl Frame {
-    /// The status in the head of an answer, if it is one of those that are a byte.
+    /// The status of a response head, if it is one of the indexed ones.
     pub(crate) fn status(&self) -> Option<u16> {
         match self.payload.first() {
             Some(0x88) => Some(200),

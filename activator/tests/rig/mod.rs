@@ -1,5 +1,5 @@
-//! A whole activator on loopback addresses: real sockets on both sides, and in place of a cluster a test that says what
-//! Functions and pods there are. Nothing here knows Kubernetes.
+//! A whole activator on loopback addresses: real sockets on both sides, and in place of a cluster a test that applies
+//! Functions and pods. Nothing here uses Kubernetes.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 #![allow(clippy::needless_pass_by_value, reason = "a test hands over a `json!` where it stands")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
@@ -44,11 +44,11 @@ pub(crate) const GENEROUS: Duration = Duration::from_secs(20);
 
 /// A whole activator.
 pub(crate) struct Rig {
-    /// Where it listens for the ingress, the cluster, admin.
+    /// Addresses of the public, cluster and admin listeners.
     pub(crate) public: SocketAddr,
     pub(crate) cluster: SocketAddr,
     pub(crate) admin: SocketAddr,
-    /// Where it listens for TLS, if a flag says so.
+    /// Address of the TLS listener, if a flag enables it.
     pub(crate) tls: Option<SocketAddr>,
     pub(crate) directory: Mutex<Directory>,
     pub(crate) wakes: tokio::sync::Mutex<mpsc::UnboundedReceiver<Wake>>,
@@ -58,7 +58,7 @@ pub(crate) struct Rig {
     serial: AtomicUsize,
 }
 
-/// A wake that was asked for.
+/// A requested wake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wake {
     pub(crate) namespace: String,
@@ -66,20 +66,20 @@ pub(crate) struct Wake {
     pub(crate) replicas: u32,
 }
 
-/// Notes wakes, and answers as it is told to; with nothing told, every wake is taken.
+/// Records wakes, and returns what it is given; by default every wake succeeds.
 #[derive(Debug)]
 pub(crate) struct FakeScaler {
     asked: mpsc::UnboundedSender<Wake>,
     pub(crate) count: AtomicUsize,
-    answers: Mutex<Vec<Result<(), WakeError>>>,
-    /// So many of the next wakes panic.
+    responses: Mutex<Vec<Result<(), WakeError>>>,
+    /// Number of next wakes that panic.
     pub(crate) defects: AtomicUsize,
 }
 
 impl FakeScaler {
-    /// What the next wakes get, the last one first.
-    pub(crate) fn answer(&self, answers: impl Into<Vec<Result<(), WakeError>>>) {
-        *self.answers.lock() = answers.into();
+    /// Sets the results of the next wakes, the last one first.
+    pub(crate) fn answer(&self, responses: impl Into<Vec<Result<(), WakeError>>>) {
+        *self.answers.lock() = responses.into();
     }
 }
 
@@ -94,8 +94,8 @@ impl Scaler for FakeScaler {
         assert!(defect.is_err(), "a defect");
         self.count.fetch_add(1, Ordering::SeqCst);
         self.asked.send(Wake { namespace: namespace.into(), revision: revision.into(), replicas }).ok();
-        let answer = self.answers.lock().pop().unwrap_or(Ok(()));
-        Box::pin(async move { answer })
+        let response = self.answers.lock().pop().unwrap_or(Ok(()));
+        Box::pin(async move { response })
     }
 }
 
@@ -123,7 +123,7 @@ impl Rig {
         let scaler = Arc::new(FakeScaler {
             asked,
             count: AtomicUsize::new(0),
-            answers: Mutex::default(),
+            responses: Mutex::default(),
             defects: AtomicUsize::new(0),
         });
         let activator = Activator::bind(args, scaler.clone()).await.unwrap();
@@ -161,14 +161,14 @@ impl Rig {
 
     pub(crate) fn apply(&self, function: Value) {
         let function: Function = serde_json::from_value(function).unwrap();
-        self.directory.lock().function_seen(&function);
+        self.directory.lock().function_updated(&function);
     }
 
     pub(crate) fn delete(&self, name: &str) {
-        self.directory.lock().function_gone("default", name);
+        self.directory.lock().function_deleted("default", name);
     }
 
-    /// Shows a pod of `{name}-00001` with the given status; returns its name.
+    /// Applies a pod of `{name}-00001` with the given status; returns its name.
     pub(crate) fn show(&self, name: &str, status: Value) -> String {
         let pod = format!("{name}-00001-{}", self.serial.fetch_add(1, Ordering::SeqCst));
         self.show_as(&pod, name, status, 0);
@@ -181,28 +181,28 @@ impl Rig {
 
     pub(crate) fn show_pod(&self, pod: Value) {
         let pod: FunctionPod = serde_json::from_value(pod).unwrap();
-        self.directory.lock().pod_seen(&pod);
+        self.directory.lock().pod_updated(&pod);
     }
 
-    pub(crate) fn pod_gone(&self, pod: Value) {
+    pub(crate) fn pod_deleted(&self, pod: Value) {
         let pod: FunctionPod = serde_json::from_value(pod).unwrap();
-        self.directory.lock().pod_gone(&pod);
+        self.directory.lock().pod_deleted(&pod);
     }
 
-    /// Shows a pod that has its address; the probe is what admits it. Returns its name.
+    /// Applies a pod with an address; the probe makes it ready. Returns its name.
     pub(crate) fn start_pod(&self, name: &str, pod: &FakePod) -> String {
         let pod_name = format!("{name}-00001-{}", self.serial.fetch_add(1, Ordering::SeqCst));
         self.show_as(&pod_name, name, running(), pod.address.port());
         pod_name
     }
 
-    /// The next wake that is asked for.
+    /// Waits for the next wake.
     pub(crate) async fn wake(&self) -> Wake {
         let mut wakes = self.wakes.lock().await;
         timeout(GENEROUS, wakes.recv()).await.expect("no wake was asked for").unwrap()
     }
 
-    /// Waits until this many requests wait for a function, as the metrics tell.
+    /// Waits until the metrics report this many queued requests of a function.
     pub(crate) async fn queued(&self, name: &str, count: u64) {
         self.metric(&format!(r#"rouse_activator_queued{{namespace="default",function="{name}""#), count).await;
     }
@@ -231,18 +231,18 @@ impl Rig {
         assert!(reached.await.is_ok(), "{prefix} is {seen} and not {count}");
     }
 
-    /// Begins the shutdown.
+    /// Starts the shutdown.
     pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
 }
 
-/// Status of a pod that has a node, an address, and a container that runs.
+/// Status of a scheduled pod with an address and a running container.
 pub(crate) fn running() -> Value {
     json!({"phase": "Running", "podIP": "127.0.0.1", "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]})
 }
 
-/// Status of a pod whose image cannot be had.
+/// Status of a pod whose image cannot be pulled.
 pub(crate) fn no_image() -> Value {
     json!({"phase": "Pending", "containerStatuses": [{"name": "function", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]})
 }

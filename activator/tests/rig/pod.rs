@@ -31,10 +31,10 @@ pub(crate) type Handler = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Re
 
 pub(crate) struct FakePod {
     pub(crate) address: SocketAddr,
-    /// Requests that are in it now, and the most that ever were.
+    /// Requests in flight, and their maximum so far.
     pub(crate) now: Arc<AtomicUsize>,
     pub(crate) most: Arc<AtomicUsize>,
-    /// Requests that came, ever.
+    /// Requests so far.
     pub(crate) requests: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
 }
@@ -48,7 +48,7 @@ impl Drop for Inside {
 }
 
 impl FakePod {
-    /// Answers every request by `handler`.
+    /// Responds to every request by `handler`.
     pub(crate) async fn start<F, R>(handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
@@ -94,7 +94,7 @@ impl FakePod {
         Self { address, now, most, requests, accepting }
     }
 
-    /// Answers everything with a word.
+    /// Responds to everything with a word.
     pub(crate) async fn saying(word: &'static str) -> Self {
         Self::start(move |_| async move { ok(word) }).await
     }
@@ -117,9 +117,9 @@ pub(crate) fn by_hand() -> (mpsc::Sender<Frame<Bytes>>, BoxBody<Bytes, Infallibl
     (sender, BodyExt::boxed(StreamBody::new(Box::pin(frames))))
 }
 
-/// A pod that speaks bytes: `answer` is given each head that comes, and the connection to write to. A probe, which sends
-/// nothing, is not an occasion.
-pub(crate) async fn raw_pod<F, R>(answer: F) -> u16
+/// A pod that sends bytes: `response` gets each request head, and the connection to write to. A probe, which sends
+/// nothing, does not call it.
+pub(crate) async fn raw_pod<F, R>(response: F) -> u16
 where
     F: Fn(String, TcpStream) -> R + Send + Sync + Clone + 'static,
     R: Future<Output = Option<TcpStream>> + Send + 'static,
@@ -128,7 +128,7 @@ where
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let answer = answer.clone();
+            let response = response.clone();
             tokio::spawn(async move {
                 loop {
                     let mut head = vec![];

@@ -3,7 +3,7 @@
 {{- .Values.fullnameOverride | default .Release.Name | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* The helpers below that speak of one workload take (dict "root" $ "component" "operator"|"activator"). */}}
+{{/* The helpers below that are about one workload take (dict "root" $ "component" "operator"|"activator"). */}}
 {{- define "rouse.componentName" -}}
 {{- printf "%s-%s" (include "rouse.fullname" .root) .component -}}
 {{- end -}}
@@ -112,7 +112,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* Its listeners by which functions are called, with commas between; nothing is all of them. Of a Gateway that the chart makes
+{{/* The listeners that serve functions, separated by commas. Empty: all of them. Of a Gateway that the chart makes
 they are named only where a redirect keeps functions off the listener for http. */}}
 {{- define "rouse.gatewaySections" -}}
 {{- $tls := .Values.ingress.tls -}}
@@ -126,7 +126,7 @@ they are named only where a redirect keeps functions off the listener for http. 
 {{- end -}}
 {{- end -}}
 
-{{/* By what the ingress answers for default hosts. */}}
+{{/* Scheme of the default hosts. */}}
 {{- define "rouse.scheme" -}}
 {{- $tls := .Values.ingress.tls -}}
 {{- if .Values.ingress.scheme -}}
@@ -134,7 +134,7 @@ they are named only where a redirect keeps functions off the listener for http. 
 {{- else if eq .Values.ingress.mode "none" -}}
 {{- ternary "https" "http" (or .Values.activator.tls.redirect (not (empty .Values.activator.tls.secretName))) -}}
 {{- else if and (eq .Values.ingress.mode "gateway") (not .Values.ingress.gateway.create) -}}
-{{- /* The Gateway's own listeners have the certificates; who sends callers of http to https has some. */ -}}
+{{- /* The Gateway's own listeners have the certificates; a redirect of HTTP to HTTPS implies them. */ -}}
 {{- ternary "https" "http" $tls.redirect -}}
 {{- else -}}
 {{- ternary "https" "http" (not (empty (or $tls.secretName $tls.secretNameTemplate))) -}}

@@ -97,7 +97,7 @@ topologySpreadConstraints:
     labelSelector:
       matchLabels:
         {{- include "rouse.selectorLabels" . | nindent 8 }}
-    {{- /* During a roll-out the new pods are spread among themselves. */}}
+    {{- /* During a rollout the new pods are spread among themselves. */}}
     matchLabelKeys: [pod-template-hash]
   {{- end }}
 {{- end -}}

@@ -1,10 +1,10 @@
-//! The one container of a function pod.
+//! Container settings of a function pod.
 
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// What a container speaks on its port.
+/// Protocol of the container port: `http1` (HTTP/1.1) or `h2c` (HTTP/2 without TLS, as gRPC needs). Default `http1`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Protocol {
@@ -15,23 +15,23 @@ pub enum Protocol {
     H2c,
 }
 
-/// How to tell that a pod can take requests.
+/// Readiness check of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReadinessSpec {
-    /// Path of a GET that answers 2xx or 3xx once the pod can take requests. Without it a TCP connection is proof.
+    /// Path of an HTTP GET that returns 2xx or 3xx when the pod is ready. Default: no HTTP check, a TCP connection is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
-    #[x_kube(validation = Rule::new("self.startsWith('/')").message("spec.readiness.path must begin with /"))]
+    #[x_kube(validation = Rule::new("self.startsWith('/')").message("spec.readiness.path must start with /, such as /healthz"))]
     pub path: Option<String>,
 }
 
-/// Anything that is an object: a partial PodTemplateSpec cannot be described more closely without making its fields
-/// required. The operator checks the merged result and reports what does not fit in a condition.
+/// Schema of `podTemplate`: any object. A stricter schema of a partial PodTemplateSpec would make its fields required. The
+/// operator validates the merged template and reports errors in the condition `RevisionReady`.
 pub(super) fn pod_template_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true,
-        "description": "Labels, annotations and a partial PodSpec (metadata, spec), merged over what Rouse builds.",
+        "description": "Partial PodTemplateSpec (metadata.labels, metadata.annotations, spec) that is merged into the pod template. Maps merge by key, containers by name; the function's container is named `function`.",
     })
 }

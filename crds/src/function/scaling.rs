@@ -1,4 +1,4 @@
-//! How many pods, how long, and how much may wait.
+//! Autoscaling, timeouts and queue limits.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -6,139 +6,139 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Duration, quantity::Bytes};
 
-/// What the target counts.
+/// Metric of `target`: `concurrency` (requests in flight) or `rps` (requests per second). Default `concurrency`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Metric {
-    /// Requests at once.
+    /// Requests in flight.
     #[default]
     Concurrency,
-    /// Requests a second.
+    /// Requests per second.
     Rps,
 }
 
-/// How many pods, and when.
+/// Autoscaling bounds, target and windows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("(has(self.min) ? self.min : 0) <= (has(self.max) ? self.max : 100)").message("spec.scaling.min must not be more than spec.scaling.max (100 where it is not set)"),
-    validation = Rule::new("(has(self.initial) ? self.initial : 1) <= (has(self.max) ? self.max : 100)").message("spec.scaling.initial must not be more than spec.scaling.max (100 where it is not set)"),
-    validation = Rule::new("!has(self.target) || !has(self.concurrencyLimit) || self.concurrencyLimit == 0 || (has(self.metric) && self.metric == 'rps') || self.target <= self.concurrencyLimit").message("spec.scaling.target must not be more than spec.scaling.concurrencyLimit"),
+    validation = Rule::new("(has(self.min) ? self.min : 0) <= (has(self.max) ? self.max : 100)").message("spec.scaling.min must not be more than spec.scaling.max (default 100); lower min or raise max"),
+    validation = Rule::new("(has(self.initial) ? self.initial : 1) <= (has(self.max) ? self.max : 100)").message("spec.scaling.initial must not be more than spec.scaling.max (default 100); lower initial or raise max"),
+    validation = Rule::new("!has(self.target) || !has(self.concurrencyLimit) || self.concurrencyLimit == 0 || (has(self.metric) && self.metric == 'rps') || self.target <= self.concurrencyLimit").message("spec.scaling.target must not be more than spec.scaling.concurrencyLimit; lower target or raise concurrencyLimit"),
 )]
 pub struct ScalingSpec {
-    /// Never fewer pods. Default 0.
+    /// Minimum number of pods for each revision with traffic. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10000))]
     pub min: Option<i32>,
-    /// Never more pods. Default 100.
+    /// Maximum number of pods for each revision. Default 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
     pub max: Option<i32>,
-    /// How many pods a new revision starts with, to prove that it runs. 0 starts nothing until the first call. Default 1.
+    /// Number of pods that a new revision starts with, to verify that it becomes ready. 0 starts no pod before the first request.
+    /// Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10000))]
     pub initial: Option<i32>,
-    /// What `target` counts. Default `concurrency`.
+    /// Metric of `target`: `concurrency` (requests in flight) or `rps` (requests per second). Default `concurrency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<Metric>,
-    /// Wanted per pod. Default: 70 % of `concurrencyLimit`, or 70 where there is none.
+    /// Target value of `metric` for each pod. Default: 70 % of `concurrencyLimit`, or 70 without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000000))]
     pub target: Option<i32>,
-    /// Most requests in one pod at once, cold or warm. 0 is no limit. Default 0.
+    /// Maximum number of requests in flight in one pod, enforced by each activator. 0 means no limit. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000000))]
     pub concurrency_limit: Option<i32>,
-    /// How long without any request until the last pod goes. Default 30s.
+    /// Time without requests after which the last pod is deleted. Default 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('1s'))").message("spec.scaling.idleTimeout must be at least 1s"))]
     pub idle_timeout: Option<Duration>,
-    /// The time over which demand is averaged to size a steady load. Default 60s.
+    /// Stable window: time over which demand is averaged in normal operation. Default 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('6s') && duration(self) <= duration('1h'))").message("spec.scaling.stableWindow must be between 6s and 1h"))]
     pub stable_window: Option<Duration>,
-    /// The time over which demand is averaged to see a sudden rise. Default 6s.
+    /// Panic window: time over which demand is averaged to detect a burst. Default 6s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('1s') && duration(self) <= duration('10m'))").message("spec.scaling.panicWindow must be between 1s and 10m"))]
     pub panic_window: Option<Duration>,
-    /// How long a lower count has to be wanted before pods go. Default 0s.
+    /// Time for which the autoscaler must want fewer pods before it scales down. Default 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) <= duration('1h'))").message("spec.scaling.scaleDownDelay must be at most 1h"))]
     pub scale_down_delay: Option<Duration>,
-    /// Times in which more pods are kept.
+    /// Schedules that raise the minimum number of pods. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub schedules: Option<Vec<Schedule>>,
-    /// Whether pods are started, or kept, when a call is likely soon, going by when it was called before. Default `Off`.
+    /// Predictive scaling from an idle-time histogram: `Auto` starts or keeps pods when a request is likely soon. Default `Off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prewarm: Option<Prewarm>,
-    /// Whether the count of pods is left alone, whatever it is: for somebody who scales by hand. A call still wakes a
-    /// function that has none. Default false.
+    /// Pauses autoscaling, for manual scaling. A request still scales a Function from zero. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
 }
 
-/// Whether pods are started, or kept, when a call is likely soon.
+/// Predictive scaling from an idle-time histogram: `Auto` starts or keeps pods when a request is likely soon. Default `Off`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Prewarm {
-    /// Nothing is learned.
+    /// No idle times are recorded.
     #[default]
     Off,
-    /// Idle times are learned, and pods are there when the next call is likely and that pays.
+    /// Idle times are recorded. Pods start or stay when the next request is likely and the prediction pays off.
     Auto,
 }
 
-/// A time in which at least `min` pods are kept.
+/// A recurring time window with at least `min` pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Schedule {
-    /// When it begins: minute, hour, day of month, month, day of week.
+    /// Start of the window as a cron expression with five fields: minute, hour, day of month, month, day of week. Required.
     #[schemars(length(min = 9, max = 100))]
     #[x_kube(validation = Rule::new("self.matches('^([^ ]+ ){4}[^ ]+$')").message("spec.scaling.schedules[].cron must have five fields (minute hour day month weekday), such as `0 8 * * 1-5`"))]
     pub cron: String,
-    /// IANA time zone. Default UTC.
+    /// IANA time zone of `cron`, such as `Europe/Berlin`. Default UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub time_zone: Option<String>,
-    /// How long it lasts.
+    /// Length of the window, such as `8h`. Required.
     pub duration: Duration,
-    /// Never fewer pods in this time.
+    /// Minimum number of pods during the window. Required.
     #[schemars(range(min = 1, max = 10000))]
     pub min: i32,
 }
 
 impl ScalingSpec {
-    /// Never fewer pods.
+    /// Minimum number of pods.
     #[must_use]
     pub fn min(&self) -> u32 {
         count(self.min, 0)
     }
 
-    /// Never more pods.
+    /// Maximum number of pods.
     #[must_use]
     pub fn max(&self) -> u32 {
         count(self.max, 100)
     }
 
-    /// How many pods a new revision starts with, at least `min`.
+    /// Number of pods that a new revision starts with, at least `min`.
     #[must_use]
     pub fn initial(&self) -> u32 {
         count(self.initial, 1).max(self.min())
     }
 
-    /// What the target counts.
+    /// Metric of `target`: `concurrency` (requests in flight) or `rps` (requests per second). Default `concurrency`.
     #[must_use]
     pub fn metric(&self) -> Metric {
         self.metric.unwrap_or_default()
     }
 
-    /// Most requests in one pod at once; `None` is no limit.
+    /// Maximum number of requests in flight in one pod; `None` means no limit.
     #[must_use]
     pub fn concurrency_limit(&self) -> Option<u32> {
         Some(count(self.concurrency_limit, 0)).filter(|n| *n > 0)
     }
 
-    /// Wanted per pod.
+    /// Target value of the metric for each pod.
     #[must_use]
     pub fn target(&self) -> f64 {
         match (self.target, self.concurrency_limit()) {
@@ -148,108 +148,108 @@ impl ScalingSpec {
         }
     }
 
-    /// How long without any request until the last pod goes.
+    /// Time without requests after which the last pod is deleted.
     #[must_use]
     pub fn idle_timeout(&self) -> std::time::Duration {
         self.idle_timeout.unwrap_or(Duration::from_secs(30)).get()
     }
 
-    /// The time over which demand is averaged to size a steady load.
+    /// Stable window.
     #[must_use]
     pub fn stable_window(&self) -> std::time::Duration {
         self.stable_window.unwrap_or(Duration::from_secs(60)).get()
     }
 
-    /// The time over which demand is averaged to see a sudden rise.
+    /// Panic window.
     #[must_use]
     pub fn panic_window(&self) -> std::time::Duration {
         self.panic_window.unwrap_or(Duration::from_secs(6)).get()
     }
 
-    /// Whether idle times are learned.
+    /// Predictive scaling.
     #[must_use]
     pub fn prewarm(&self) -> Prewarm {
         self.prewarm.unwrap_or_default()
     }
 
-    /// Whether the count of pods is left alone.
+    /// Whether autoscaling is paused.
     #[must_use]
     pub fn paused(&self) -> bool {
         self.paused.unwrap_or(false)
     }
 
-    /// How long a lower count has to be wanted before pods go.
+    /// Time for which the autoscaler must want fewer pods before it scales down.
     #[must_use]
     pub fn scale_down_delay(&self) -> std::time::Duration {
         self.scale_down_delay.unwrap_or(Duration::from_secs(0)).get()
     }
 }
 
-/// How long things may take.
+/// Timeouts of requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TimeoutsSpec {
-    /// How long a request waits for a pod. Default 60s.
+    /// Time that a request may wait in the queue for a pod. A pod that is not ready within it counts as failed. Default 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))").message("spec.timeouts.coldStart must be between 1s and 1h"))]
     pub cold_start: Option<Duration>,
-    /// How long a pod may take to the first byte of its answer. Default 300s.
+    /// Time from sending a request to a pod until the response headers. Default 300s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('1s') && duration(self) <= duration('24h'))").message("spec.timeouts.response must be between 1s and 24h"))]
     pub response: Option<Duration>,
-    /// How long neither side may send a byte. 0s is no limit. Default 0s.
+    /// Idle timeout of a request: time without a byte in either direction. 0s means no limit. Default 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<Duration>,
 }
 
 impl TimeoutsSpec {
-    /// How long a request waits for a pod.
+    /// Time that a request may wait for a pod.
     #[must_use]
     pub fn cold_start(&self) -> std::time::Duration {
         self.cold_start.unwrap_or(Duration::from_secs(60)).get()
     }
 
-    /// How long a pod may take to the first byte of its answer.
+    /// Time from sending a request to a pod until the response headers.
     #[must_use]
     pub fn response(&self) -> std::time::Duration {
         self.response.unwrap_or(Duration::from_secs(300)).get()
     }
 
-    /// How long neither side may send a byte; `None` is no limit.
+    /// Time without a byte in either direction; `None` means no limit.
     #[must_use]
     pub fn idle(&self) -> Option<std::time::Duration> {
         self.idle.map(Duration::get).filter(|d| !d.is_zero())
     }
 }
 
-/// What may wait for a pod, in each activator.
+/// Limits on requests that are queued for a pod, for each activator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueSpec {
-    /// Most requests that wait. Default 1000.
+    /// Maximum number of queued requests. Further requests receive status 429. Default 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000000))]
     pub max_requests: Option<i32>,
-    /// Most bytes of requests that wait. Default 16Mi.
+    /// Maximum size of all queued requests, in bytes. Default 16Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<Bytes>,
 }
 
 impl QueueSpec {
-    /// Most requests that wait.
+    /// Maximum number of queued requests.
     #[must_use]
     pub fn max_requests(&self) -> u32 {
         count(self.max_requests, 1000)
     }
 
-    /// Most bytes of requests that wait.
+    /// Maximum size of all queued requests, in bytes.
     #[must_use]
     pub fn max_bytes(&self) -> u64 {
         self.max_bytes.unwrap_or(Bytes::from_mebibytes(16)).get()
     }
 }
 
-/// The schema keeps counts from being negative; an object stored before a rule existed is read as 0.
+/// Reads a count that the schema keeps from being negative. An older object with a negative count is read as 0.
 fn count(value: Option<i32>, default: u32) -> u32 {
     value.map_or(default, |n| u32::try_from(n).unwrap_or(0))
 }
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_target_follows_the_limit() {
+    fn target_defaults_to_a_fraction_of_the_concurrency_limit() {
         let target =
             |target, concurrency_limit| ScalingSpec { target, concurrency_limit, ..ScalingSpec::default() }.target();
         assert!((target(None, None) - 70.0).abs() < 1e-9);

@@ -1,136 +1,136 @@
-//! What the operator says of a Function.
+//! Status of a Function.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the operator says of a Function.
+/// Observed state of a Function. Written by the operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FunctionStatus {
-    /// The generation of the spec that the rest speaks of.
+    /// `metadata.generation` that this status was computed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Where the ingress answers for it; nothing for a `Cluster` function.
+    /// URL of the default host on the ingress. Absent if `visibility` is `Cluster`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Where pods of the cluster call it.
+    /// Address of the Function inside the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
-    /// Pods, over all revisions.
+    /// Number of pods of all revisions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<ReplicaStatus>,
-    /// Name of the newest revision.
+    /// Name of the latest revision. It may not be ready yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest_revision: Option<String>,
-    /// Which revisions get which share of the calls now. The activator wakes the Deployment of the same name.
+    /// Current traffic split. Activators route by it and scale the Deployment with the name of the revision from zero.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub traffic: Vec<TrafficStatus>,
-    /// The revisions that there are, the newest first.
+    /// Existing revisions, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<RevisionStatus>,
-    /// The roll-out that is under way, or the one that was ended before its time.
+    /// Rollout that is in progress or was aborted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
-    /// What was learned of its idle times, while `scaling.prewarm` is `Auto`. Written by the autoscaler.
+    /// Idle-time histogram of the autoscaler, encoded. Set while `scaling.prewarm` is `Auto`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub habits: Option<String>,
-    /// `Ready`, `Routable`, `RevisionReady`, `Active`.
+    /// Conditions: `Ready`, `Routable`, `RevisionReady` and `Active`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// Where pods of the cluster call a function.
+/// Address of a Function inside the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Address {
-    /// `http://{name}.{namespace}.svc.{cluster domain}`.
+    /// URL of the Function's Service: `http://{name}.{namespace}.svc.{cluster domain}`.
     pub url: String,
 }
 
-/// Pods, over all revisions.
+/// Number of pods of all revisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaStatus {
-    /// Wanted.
+    /// Number of pods that are requested.
     pub desired: i32,
-    /// Ready, as kubelet sees it.
+    /// Number of pods that the kubelet reports ready.
     pub ready: i32,
 }
 
-/// A share of the calls, resolved.
+/// Traffic percentage of one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficStatus {
     /// Name of the revision and of its Deployment.
     pub revision: String,
-    /// Share of the calls.
+    /// Percentage of the requests.
     pub percent: i32,
-    /// The spec said `latest`, or said nothing.
+    /// Whether the entry comes from `latest: true`, or from a spec without `traffic`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub latest: bool,
-    /// A name under which this revision can be called directly.
+    /// Tag of `spec.traffic`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
-    /// Where the ingress answers for the tag.
+    /// URL of the tag on the ingress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
 }
 
-/// A revision that there is.
+/// An existing revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RevisionStatus {
-    /// Its name and that of its ControllerRevision and Deployment.
+    /// Name of the revision, its ControllerRevision and its Deployment.
     pub name: String,
-    /// The container image.
+    /// Container image.
     pub image: String,
-    /// When it was made.
+    /// Creation time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Time>,
-    /// Pods of it that are ready.
+    /// Number of ready pods.
     #[serde(default)]
     pub ready: i32,
-    /// Share of the calls that it gets now.
+    /// Percentage of the requests that it receives.
     #[serde(default)]
     pub percent: i32,
 }
 
-/// How far a roll-out is.
+/// Progress of a rollout.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStatus {
-    /// The revision that is to take over.
+    /// Revision that is rolled out.
     pub revision: String,
-    /// The revision that has the other calls.
+    /// Previous revision, which receives the remaining traffic.
     pub from: String,
-    /// Share of the calls to the latest that the new revision gets now.
+    /// Percentage of the latest revision's traffic that the new revision receives.
     pub percent: i32,
-    /// Since when it gets that share. With a share of 0: since when it has proven itself.
+    /// Start time of the current step. At 0 percent: time since which the revision is verified ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
-    /// Pods that the new revision is to have before it gets its next share; nothing while a share lasts.
+    /// Number of ready pods that the new revision needs for its next step. Absent while a step lasts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<i32>,
-    /// Whether it goes on.
+    /// Phase of the rollout: `Progressing` or `Aborted`.
     pub phase: RolloutPhase,
-    /// Why it does not.
+    /// Reason for the abort.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// A hash of `spec.rollout`'s steps, interval and abortOn as they were when it was ended. With others it is begun anew.
+    /// Hash of `steps`, `interval` and `abortOn` of `spec.rollout` at the time of the abort. A change restarts the rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<String>,
 }
 
-/// Whether a roll-out goes on.
+/// Phase of a rollout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RolloutPhase {
-    /// It does.
+    /// The rollout is in progress.
     #[default]
     Progressing,
-    /// It was ended, and the calls went back. It stays so until there is another revision, or steps, interval or abortOn
-    /// are others.
+    /// The rollout was aborted and all traffic returned to the previous revision. A new revision, or a change of `steps`,
+    /// `interval` or `abortOn`, starts a new rollout.
     Aborted,
 }

@@ -7,7 +7,7 @@ fn the_generated_definition_is_current() {
 }
 
 #[test]
-fn four_lines_are_enough() {
+fn a_minimal_function_has_defaults() {
     let function: Function = serde_saphyr::from_str(
         "apiVersion: rouse.dev/v1alpha1
 kind: Function
@@ -22,12 +22,12 @@ spec:
     assert_eq!((spec.scaling().min(), spec.scaling().max(), spec.scaling().initial()), (0, 100, 1));
     assert_eq!(spec.timeouts().cold_start().as_secs(), 60);
     assert_eq!((spec.queue().max_requests(), spec.queue().max_bytes()), (1000, 16 << 20));
-    // What was not said is not stored.
+    // Defaults are not stored.
     assert_eq!(serde_json::to_string(spec).unwrap(), r#"{"image":"ghcr.io/acme/hello:1.0"}"#);
 }
 
 #[test]
-fn every_example_is_a_function() {
+fn every_example_parses() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let mut found = 0;
     let mut folders = vec![folder];

@@ -1,62 +1,62 @@
-//! Which namespaces may claim which custom hosts: the chart's `hosts.allowed`.
+//! Rules for which namespaces may claim which custom hosts: the chart value `hosts.allowed`.
 
 use std::{fmt, str::FromStr};
 
 use serde::Deserialize;
 
-/// Rules about custom hosts. Without any, every namespace may claim every host that nobody else has.
+/// Rules for custom hosts. Without rules, every namespace may claim every host that no other Function owns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedHosts(Vec<Rule>);
 
-/// Domains that some namespaces may claim hosts of.
+/// A rule: namespaces that may claim hosts of some domains.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rule {
-    /// `shop.example.org` for this host alone, `*.shop.example.org` for every host below it, or `*` for all.
+    /// `shop.example.org` for this host, `*.shop.example.org` for its subdomains, or `*` for all.
     domains: Vec<String>,
-    /// Names, in which one `*` stands for any number of letters.
+    /// Names of namespaces; one `*` in a name matches any text.
     namespaces: Vec<String>,
 }
 
-/// What is wrong with a list of rules.
+/// Error in a list of rules.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAllowedHosts {
-    /// It has another shape.
+    /// The text is not such a JSON list.
     #[error(
         "not a JSON list of objects like {{\"domains\": [\"*.shop.example.org\"], \"namespaces\": [\"shop-*\"]}}: {0}"
     )]
     Shape(String),
-    /// A rule says nothing.
+    /// A rule without domains or namespaces.
     #[error("rule {0} needs at least one domain and one namespace")]
     Empty(usize),
-    /// A domain is none.
-    #[error("rule {0}: `{1}` is no lower-case domain such as shop.example.org, *.shop.example.org, or * for all")]
+    /// An invalid domain.
+    #[error("rule {0}: `{1}` is not a lower-case domain such as shop.example.org, *.shop.example.org, or * for all")]
     Domain(usize, String),
-    /// A namespace is none.
-    #[error("rule {0}: `{1}` is no name of a namespace with at most one * in it")]
+    /// An invalid namespace.
+    #[error("rule {0}: `{1}` is not a namespace name with at most one *")]
     Namespace(usize, String),
 }
 
 /// Why a namespace may not claim a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotAllowed {
-    /// The rules give the host to others.
+    /// A rule reserves the host for other namespaces.
     Others {
-        /// Which rule, from 1.
+        /// Number of the rule, from 1.
         rule: usize,
-        /// Its domain that the host is of.
+        /// Domain of the rule that matches the host.
         domain: String,
-        /// Its namespaces.
+        /// Namespaces of the rule.
         namespaces: String,
     },
-    /// No rule has it.
+    /// No rule matches the host.
     Nobody,
 }
 
 impl FromStr for AllowedHosts {
     type Err = BadAllowedHosts;
 
-    /// Reads a JSON list. Nothing at all is a list without rules.
+    /// Parses a JSON list. An empty text is an empty list.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.trim().is_empty() {
             return Ok(Self::default());
@@ -79,11 +79,11 @@ impl FromStr for AllowedHosts {
 }
 
 impl AllowedHosts {
-    /// Whether a namespace may claim a host, which is in lower case and without a dot at its end.
+    /// Checks whether a namespace may claim a host. The host is in lower case and has no trailing dot.
     ///
     /// # Errors
     ///
-    /// If not: whom the rules give it to.
+    /// If the namespace may not: the namespaces for which the host is reserved.
     pub fn check(&self, host: &str, namespace: &str) -> Result<(), NotAllowed> {
         if self.0.is_empty() {
             return Ok(());
@@ -110,9 +110,12 @@ impl fmt::Display for NotAllowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Others { rule, domain, namespaces } => {
-                write!(f, "rule {rule} of Rouse's value hosts.allowed gives {domain} to the namespaces {namespaces}")
+                write!(
+                    f,
+                    "rule {rule} of the chart value hosts.allowed reserves {domain} for the namespaces {namespaces}"
+                )
             }
-            Self::Nobody => f.write_str("no rule of Rouse's value hosts.allowed has it"),
+            Self::Nobody => f.write_str("no rule of the chart value hosts.allowed matches the host"),
         }
     }
 }
@@ -120,7 +123,7 @@ impl fmt::Display for NotAllowed {
 fn covers(domain: &str, host: &str) -> bool {
     match domain.strip_prefix('*') {
         Some("") => true,
-        // With its dot, so that `*.example.org` has neither `example.org` nor `badexample.org`.
+        // Including the dot, so `*.example.org` matches neither `example.org` nor `badexample.org`.
         Some(below) => host.len() > below.len() && host.ends_with(below),
         None => domain == host,
     }
@@ -174,21 +177,21 @@ mod tests {
     #[case("a.shop.example.org", "eu", false)]
     #[case("badshop.example.org", "shop", false)]
     #[case("anything.example.com", "platform", true)]
-    fn who_may(#[case] host: &str, #[case] namespace: &str, #[case] allowed: bool) {
+    fn namespaces_that_may_claim_a_host(#[case] host: &str, #[case] namespace: &str, #[case] allowed: bool) {
         let rules: AllowedHosts = SHOP.parse().unwrap();
         assert_eq!(rules.check(host, namespace).is_ok(), allowed);
         assert_eq!(AllowedHosts::default().check(host, namespace), Ok(()));
     }
 
     #[test]
-    fn a_refusal_names_the_rule() {
-        let said = |rules: &str, host, namespace| {
+    fn refusal_names_the_rule() {
+        let refusal = |rules: &str, host, namespace| {
             rules.parse::<AllowedHosts>().unwrap().check(host, namespace).unwrap_err().to_string()
         };
-        let others = said(SHOP, "a.shop.example.org", "zoo");
-        assert!(others.contains("rule 1 ") && others.contains("*.shop.example.org to the namespaces shop, shop-*"));
+        let others = refusal(SHOP, "a.shop.example.org", "zoo");
+        assert!(others.contains("rule 1 ") && others.contains("*.shop.example.org for the namespaces shop, shop-*"));
         let rule = r#"[{"domains": ["a.example.org"], "namespaces": ["a"]}]"#;
-        assert!(said(rule, "b.example.org", "a").starts_with("no rule"));
+        assert!(refusal(rule, "b.example.org", "a").starts_with("no rule"));
     }
 
     #[rstest]
@@ -204,7 +207,7 @@ mod tests {
     #[case(r#"[{"domains": ["a.*.b"], "namespaces": ["c"]}]"#, Some("`a.*.b`"))]
     #[case(r#"[{"domains": ["*a.b"], "namespaces": ["c"]}]"#, Some("`*a.b`"))]
     #[case(r#"[{"domains": ["a.b"], "namespaces": ["*c*"]}]"#, Some("`*c*`"))]
-    fn what_is_no_list(#[case] text: &str, #[case] wrong: Option<&str>) {
+    fn rejects_invalid_rules(#[case] text: &str, #[case] wrong: Option<&str>) {
         match (text.parse::<AllowedHosts>(), wrong) {
             (Ok(rules), None) => assert_eq!(rules, AllowedHosts::default()),
             (Err(error), Some(wrong)) => assert!(error.to_string().contains(wrong), "{error}"),

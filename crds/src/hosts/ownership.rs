@@ -1,10 +1,12 @@
-//! Who has a public host, and each path of it, when several Functions claim it. Pure; what one host comes to depends on the
-//! claims to that host alone, so a reader of changes settles only the hosts that a change touches.
+//! Ownership of public hosts and their paths when several Functions claim them. Pure. The owner of a host depends on
+//! the claims to that host alone, so a change requires settling only the hosts that it touches.
 //!
-//! - A default host is its Function's, and a host that has the form of one is claimed by nobody else.
-//! - A custom host is the namespace's of the oldest Function that claims it by any path: or else another namespace could take
-//!   `/login` of somebody's host. In that namespace each path is the oldest Function's that claims it.
-//! - A namespace claims only what the platform's rules let it claim.
+//! - A default host belongs to its Function. No other Function can claim a host that matches the template of default
+//!   hosts.
+//! - A custom host belongs to the namespace of the oldest Function that claims any path of it. Otherwise another
+//!   namespace could claim `/login` of a foreign host. Within the namespace, each path belongs to the oldest Function
+//!   that claims it.
+//! - A namespace may claim only the hosts that the rules of the platform allow.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,82 +17,82 @@ use super::{AllowedHosts, DefaultHost, HostTemplate, NotAllowed};
 use crate::{Function, function::Visibility};
 use kube::ResourceExt;
 
-/// Who claims a host, in the order in which claimants win: the oldest first, and by namespace and name where two are of the
-/// same second, so that every reader comes to the same answer.
+/// The Function that claims a host. Claimants sort by precedence: the oldest first, then by namespace and name, so that
+/// every reader computes the same owner.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Claimant {
-    /// When the Function was created, in seconds of Unix time; `i64::MAX` if that is not known.
+    /// Creation time of the Function, in seconds of Unix time; `i64::MAX` if unknown.
     pub created: i64,
-    /// Its namespace.
+    /// Namespace of the Function.
     pub namespace: Box<str>,
-    /// Its name.
+    /// Name of the Function.
     pub name: Box<str>,
 }
 
-/// What a host is to the Function that claims it, in the order in which claims win.
+/// Kind of a claimed host, in order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Form {
-    /// Its default host.
+    /// Default host of the Function.
     Default,
-    /// The host of one of its tags.
+    /// Host of a tag.
     Tag,
-    /// A host that `spec.hosts` or `spec.routes` names.
+    /// Host of `spec.hosts` or `spec.routes`.
     Custom,
 }
 
-/// A Function's claim to the calls of a host below a path. The claims of one host sort as they win.
+/// A Function's claim to the requests of a host below a path. Claims to one host sort by precedence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Claim {
-    /// The host, in lower case and without a dot at its end.
+    /// Host in lower case, without a trailing dot.
     pub host: Box<str>,
-    /// What it is to the claimant.
+    /// Kind of the host.
     pub form: Form,
-    /// Who claims.
+    /// The Function that claims the host.
     pub claimant: Claimant,
-    /// `/`, or segments without a slash at the end.
+    /// `/`, or segments without a trailing slash.
     pub path: Box<str>,
-    /// The tag, if the host is of one.
+    /// Tag, if the host is that of a tag.
     pub tag: Option<Box<str>>,
-    /// Which of `spec.routes` the claim is of; `None` if no route is about the host, and so all of it is claimed.
+    /// Index in `spec.routes`; `None` if no route names the host, and the whole host is claimed.
     pub route: Option<usize>,
 }
 
-/// What decides beside the claims.
+/// Platform settings that decide about claims.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// How default hosts are made.
+    /// Template of default hosts.
     pub template: HostTemplate,
     /// Which namespaces may claim which custom hosts.
     pub allowed: AllowedHosts,
 }
 
-/// What the claims to one host come to.
+/// Settled claims to one host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settled<'a> {
-    /// The claim that has each path.
+    /// The winning claim of each path.
     pub paths: BTreeMap<&'a str, &'a Claim>,
-    /// The others, and why.
+    /// Lost claims, with the reason.
     pub lost: Vec<(&'a Claim, Loss)>,
 }
 
-/// Why a claim leads to nothing.
+/// Reason why a claim is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// The host or the path is another Function's.
+    /// Another Function owns the host or the path.
     Taken {
-        /// Namespace and name of the Function that has it.
+        /// Namespace and name of the owner.
         owner: (Box<str>, Box<str>),
-        /// Whether it has all of the host, so that another path would be no help.
+        /// Whether the whole host is lost, so another path would not help.
         whole_host: bool,
     },
-    /// It has the form of a default host, and which Function's cannot be told.
+    /// The host matches the template of default hosts ambiguously, so no Function may claim it.
     Reserved,
-    /// The namespace may not claim it.
+    /// The namespace may not claim the host.
     NotAllowed(NotAllowed),
 }
 
 impl Claimant {
-    /// The claimant that a Function is.
+    /// Returns the claimant for a Function.
     #[must_use]
     pub fn of(function: &Function) -> Self {
         Self {
@@ -105,8 +107,9 @@ impl Claimant {
     }
 }
 
-/// Everything that a Function claims: its default host, those of its tags, and the custom ones, each by the paths of the
-/// routes that are about it, or whole if none is. A `Cluster` Function claims nothing. Each host and path is there once.
+/// Returns all claims of a Function: its default host, the hosts of its tags and its custom hosts, each with the paths
+/// of the routes that apply to it, or with `/` if none does. A `Cluster` Function claims nothing. Each pair of host and
+/// path occurs once.
 #[must_use]
 pub fn claims(function: &Function, template: &HostTemplate) -> BTreeSet<Claim> {
     if function.spec.visibility() != Visibility::Public {
@@ -137,12 +140,12 @@ pub fn claims(function: &Function, template: &HostTemplate) -> BTreeSet<Claim> {
     };
     let mut done: BTreeSet<&str> = BTreeSet::new();
     for (index, (host, form, tag)) in hosts.iter().enumerate() {
-        // What names a host that is the function's already, a default one say, adds nothing to what that is.
+        // A custom host that is already a default host or a tag of the Function keeps that form.
         if !done.insert(host) {
             continue;
         }
         let (mut about, all) = (false, index < anywhere);
-        // A route that names the host comes before one that is about every host.
+        // A route that names the host has precedence over a route for every host.
         let by_name = routes().filter(|(_, route)| route.host.as_deref().is_some_and(|named| normal(named) == *host));
         for (index, route) in by_name.chain(routes().filter(|(_, route)| all && route.host.is_none())) {
             about = true;
@@ -155,19 +158,19 @@ pub fn claims(function: &Function, template: &HostTemplate) -> BTreeSet<Claim> {
     seen.into_values().collect()
 }
 
-/// A host as the schema wants it, for a Function may be older than the schema's rules.
+/// Normalizes a host. A stored Function may be older than the schema's rules.
 fn normal(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
 impl Rules {
-    /// Whether a claim may be made at all, whoever else makes it.
-    fn admit(&self, claim: &Claim) -> Result<(), Loss> {
+    /// Checks whether a claim is allowed, regardless of other claims.
+    fn check(&self, claim: &Claim) -> Result<(), Loss> {
         if claim.form != Form::Custom {
             return Ok(());
         }
         match self.template.read(&claim.host) {
-            // Even before that Function exists: or else whoever claims its host first would get its calls.
+            // Even before that Function exists. Otherwise the first claimant of its host would receive its requests.
             DefaultHost::Of(name, namespace) => {
                 return Err(Loss::Taken { owner: (namespace.into(), name.into()), whole_host: true });
             }
@@ -177,12 +180,12 @@ impl Rules {
         self.allowed.check(&claim.host, &claim.claimant.namespace).map_err(Loss::NotAllowed)
     }
 
-    /// Settles the claims to one host, in whatever order they come.
+    /// Settles the claims to one host. The order of `claims` does not matter.
     pub fn settle<'a>(&self, claims: impl IntoIterator<Item = &'a Claim>) -> Settled<'a> {
         let mut settled = Settled::default();
         let mut admitted: Vec<&Claim> = Vec::new();
         for claim in claims {
-            match self.admit(claim) {
+            match self.check(claim) {
                 Ok(()) => admitted.push(claim),
                 Err(loss) => settled.lost.push((claim, loss)),
             }
@@ -190,7 +193,7 @@ impl Rules {
         admitted.sort_unstable();
         let Some(first) = admitted.first().copied() else { return settled };
         for claim in admitted {
-            // A host that is made from a Function's name is that Function's with every path, claimed or not.
+            // A default host or tag belongs to its Function with every path, claimed or not.
             let within = if first.form == Form::Custom {
                 claim.claimant.namespace == first.claimant.namespace
             } else {
@@ -209,7 +212,7 @@ impl Rules {
     }
 }
 
-/// What a lost claim is about, for people: the host, and the path where that is what is lost.
+/// Formats the host, and the path unless it is `/`.
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = if &*self.path == "/" { "" } else { &*self.path };

@@ -1,34 +1,33 @@
-//! What is wrong with a pod that does not start.
+//! Failure of a pod: why it cannot serve requests.
 
 use super::{ContainerState, ContainerStatus, FunctionPod, Terminated};
 use crate::names::CONTAINER;
 
-/// Why a pod will not serve, in the kubelet's or the scheduler's own word.
+/// Why a pod cannot serve, with the reason of the kubelet or the scheduler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodFailure {
-    /// A word in PascalCase such as `ErrImagePull` or `CrashLoopBackOff`.
+    /// Reason in CamelCase, such as `ErrImagePull` or `CrashLoopBackOff`.
     pub reason: String,
-    /// A sentence for people.
+    /// Details for people.
     pub message: String,
 }
 
-/// Whether a container of a pod has ended that was not meant to.
+/// Whether a container of a pod terminated unexpectedly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ended {
-    /// None has.
+    /// No container did.
     #[default]
     Never,
-    /// One has, and runs again or is held back.
+    /// A container did, and is running again or in backoff.
     Before,
-    /// One has, and was not started again yet.
+    /// A container did, and was not restarted yet.
     Now,
 }
 
-/// Reason of a [`PodFailure`]: the scheduler finds no node.
+/// Reason of a [`PodFailure`]: no node has sufficient capacity.
 pub const UNSCHEDULABLE: &str = "Unschedulable";
 
-/// Reasons of a waiting container that will not pass by themselves soon. `ContainerCreating` and `PodInitializing` are
-/// not among them.
+/// Waiting reasons of a container that count as a failure. `ContainerCreating` and `PodInitializing` do not.
 const FATAL_WAITING: [&str; 9] = [
     "ErrImagePull",
     "ImagePullBackOff",
@@ -42,8 +41,8 @@ const FATAL_WAITING: [&str; 9] = [
 ];
 
 impl FunctionPod {
-    /// Why it will not serve, if that is known: its image cannot be had, its container cannot be made or has exited, the
-    /// scheduler finds no node, or it was evicted.
+    /// Returns why the pod cannot serve, if known: its image cannot be pulled, its container cannot be created or
+    /// exited, no node has capacity, or it was evicted.
     #[must_use]
     pub fn failure(&self) -> Option<PodFailure> {
         let status = &self.status;
@@ -63,7 +62,7 @@ impl FunctionPod {
         })
     }
 
-    /// Whether a container has ended that was not meant to.
+    /// Returns whether a container terminated unexpectedly.
     #[must_use]
     pub fn container_ended(&self) -> Ended {
         let containers = self.status.init_container_statuses.iter().chain(&self.status.container_statuses);
@@ -84,20 +83,19 @@ impl ContainerStatus {
                 message: self.sentence(waiting.message.as_deref().unwrap_or_default()),
             });
         }
-        let terminated = self.state.terminated.as_ref().filter(|end| self.unmeant(end))?;
+        let terminated = self.state.terminated.as_ref().filter(|end| self.is_unexpected(end))?;
         let reason = terminated.reason.clone().unwrap_or_else(|| "Error".to_owned());
         Some(PodFailure { reason, message: self.sentence(&terminated.sentence()) })
     }
 
-    /// An init container that is done, or a sidecar-like container that ended well, is not a failure; the function's own
-    /// container is not meant to end at all.
-    fn unmeant(&self, end: &Terminated) -> bool {
+    /// A completed init container or sidecar is no failure. The function's container must not terminate at all.
+    fn is_unexpected(&self, end: &Terminated) -> bool {
         end.exit_code != 0 || self.name == CONTAINER
     }
 
     fn ended(&self) -> Ended {
-        let unmeant = |state: &ContainerState| state.terminated.as_ref().is_some_and(|end| self.unmeant(end));
-        match (unmeant(&self.state), unmeant(&self.last_state)) {
+        let unexpected = |state: &ContainerState| state.terminated.as_ref().is_some_and(|end| self.is_unexpected(end));
+        match (unexpected(&self.state), unexpected(&self.last_state)) {
             (true, _) => Ended::Now,
             (false, true) => Ended::Before,
             (false, false) => Ended::Never,
@@ -140,7 +138,7 @@ mod tests {
     #[case::killed(json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}), Some(("OOMKilled", "container function: exited with status 137 (OOMKilled)")))]
     #[case::done(json!({"terminated": {"exitCode": 0, "reason": "Completed"}}), Some(("Completed", "container function: exited with status 0 (Completed)")))]
     #[case::running(json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}), None)]
-    fn of_a_container(#[case] state: serde_json::Value, #[case] expected: Option<(&str, &str)>) {
+    fn failure_of_a_container(#[case] state: serde_json::Value, #[case] expected: Option<(&str, &str)>) {
         let pod = pod(
             &json!({"phase": "Pending", "containerStatuses": [{"name": "function", "restartCount": 0, "state": state}]}),
         );
@@ -148,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_loop_says_how_it_ended() {
+    fn crash_loop_reports_the_exit_status() {
         let pod = pod(&json!({"phase": "Running", "containerStatuses": [{
             "name": "function", "restartCount": 2,
             "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 20s"}},
@@ -162,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unschedulable_pod_says_why() {
+    fn unschedulable_pod_reports_the_message_of_the_scheduler() {
         let pod = pod(
             &json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}),
         );
@@ -170,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_is_to_get_a_node_is_waited_for() {
+    fn nominated_pod_is_no_failure() {
         let pod = pod(
             &json!({"phase": "Pending", "nominatedNodeName": "node-7", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}),
         );
@@ -183,7 +181,7 @@ mod tests {
     #[case::ended_again(json!({"state": {"terminated": {"exitCode": 1}}, "lastState": {"terminated": {"exitCode": 1}}}), Ended::Now)]
     #[case::held_back(json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1}}}), Ended::Before)]
     #[case::runs_again(json!({"state": {"running": {}}, "lastState": {"terminated": {"exitCode": 0}}}), Ended::Before)]
-    fn whether_a_container_has_ended(#[case] status: serde_json::Value, #[case] expected: Ended) {
+    fn unexpected_termination(#[case] status: serde_json::Value, #[case] expected: Ended) {
         let mut function = json!({"name": "function", "restartCount": 1});
         function.as_object_mut().unwrap().extend(status.as_object().unwrap().clone());
         let done = json!({"name": "migrate", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});

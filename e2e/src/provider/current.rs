@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result};
 
 use super::Node;
 use crate::gomod::CLUSTER;
+use crate::host::find_program;
 use crate::places::Places;
 use crate::process::{command, run};
 use crate::progress::Progress;
-use crate::requirements::find_program;
 
 /// The user's kubectl, or one that is built.
 pub async fn kubectl(places: &Places, progress: &Progress) -> Result<PathBuf> {
@@ -30,7 +30,7 @@ pub async fn find(places: &Places, name: &str, kubectl: &std::path::Path) -> Res
     let kubeconfig = folder.join("kubeconfig");
     write_private(&kubeconfig, &config)?;
     let version = crate::cluster::kubectl(kubectl, &kubeconfig, ["get", "--raw", "/version", "--request-timeout=10s"]);
-    run(version).await.context("The cluster of the current context does not answer")?;
+    run(version).await.context("The cluster of the current context does not respond")?;
     Ok(Node { kubeconfig, ingress: ingress()?, address: None })
 }
 
@@ -43,8 +43,8 @@ fn write_private(path: &std::path::Path, text: &str) -> Result<()> {
 
 fn ingress() -> Result<SocketAddr> {
     let text = std::env::var("ROUSE_E2E_INGRESS").context("ROUSE_E2E_INGRESS is not set")?;
-    let resolved = text.to_socket_addrs().with_context(|| format!("ROUSE_E2E_INGRESS={text} is no host:port"))?.next();
-    resolved.with_context(|| format!("ROUSE_E2E_INGRESS={text} has no address"))
+    let resolved = text.to_socket_addrs().with_context(|| format!("ROUSE_E2E_INGRESS={text} is not host:port"))?.next();
+    resolved.with_context(|| format!("ROUSE_E2E_INGRESS={text} does not resolve to an address"))
 }
 
 /// The registry part of Rouse's image references.

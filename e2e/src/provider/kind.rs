@@ -13,11 +13,12 @@ use tokio::io::AsyncWriteExt as _;
 use super::Node;
 use crate::cluster::kubectl;
 use crate::gomod::{CLUSTER, KIND};
+use crate::host::find_program;
 use crate::images::Archive;
 use crate::places::Places;
+use crate::plan::title;
 use crate::process::{command, run, tail};
 use crate::progress::Progress;
-use crate::requirements::find_program;
 use crate::state::State;
 
 /// The programs that this provider needs on the host.
@@ -74,7 +75,7 @@ pub async fn start(
     programs: &Programs,
     progress: &Progress,
 ) -> Result<Node> {
-    let step = progress.step("Starting Kubernetes in Docker");
+    let step = progress.step(title::START_KIND);
     let folder = places.cluster(name);
     // Free now; should somebody take it before Docker does, kind says so and the next `up` chooses another.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
@@ -105,14 +106,14 @@ pub async fn start(
     let output = child.wait_with_output().await?;
     ensure!(
         output.status.success(),
-        "kind could not make the cluster:\n{}",
+        "kind could not create the cluster:\n{}",
         tail(&String::from_utf8_lossy(&output.stderr))
     );
     // `--wait` ends well even if the node did not get ready.
     let ready = ["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=120s"];
     run(kubectl(&programs.kubectl, &node.kubeconfig, ready))
         .await
-        .context("The node of the kind cluster did not get ready")?;
+        .context("The node of the kind cluster did not become ready")?;
     state.complete = true;
     state.write(&folder)?;
     step.done();
@@ -129,13 +130,17 @@ pub async fn load(name: &str, programs: &Programs, archives: &[Archive]) -> Resu
     Ok(())
 }
 
-/// Deletes the cluster, if it is there. Gives whether there was anything.
+/// Deletes the cluster and its folder. Returns whether there was anything.
+///
+/// # Errors
+///
+/// If kind or Docker does not respond; the folder stays then.
 pub async fn sweep(places: &Places, name: &str, programs: &Programs) -> Result<bool> {
     let (cluster, folder) = (cluster_name(name), places.cluster(name));
     let exists = programs.exists(&cluster).await?;
     if exists {
         let mut delete = command(&programs.kind, ["delete", "cluster", "--name", &cluster]);
-        // Else kind would edit the user's own.
+        // Without it, kind edits the user's own kubeconfig.
         delete.arg("--kubeconfig").arg(folder.join("kubeconfig"));
         run(delete).await?;
     }
@@ -144,4 +149,41 @@ pub async fn sweep(places: &Places, name: &str, programs: &Programs) -> Result<b
         std::fs::remove_dir_all(&folder).with_context(|| format!("Cannot remove {}", folder.display()))?;
     }
     Ok(exists || had_folder)
+}
+
+/// What deletes the cluster's node by hand.
+pub fn delete_command(name: &str) -> String {
+    format!("docker rm --force --volumes {}-control-plane", cluster_name(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::Provider;
+
+    /// A kind that prints `stdout` and exits with `code`, whatever it is asked for.
+    fn programs(folder: &Path, stdout: &str, code: u8) -> Programs {
+        use std::os::unix::fs::PermissionsExt as _;
+        let kind = folder.join("kind");
+        std::fs::write(&kind, format!("#!/bin/sh\necho '{stdout}'\nexit {code}\n")).unwrap();
+        std::fs::set_permissions(&kind, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Programs { kind, kubectl: "/kubectl".into() }
+    }
+
+    fn places(folder: &Path) -> Places {
+        Places { repo: "/".into(), cache: "/".into(), target: "/".into(), state: folder.into() }
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_fails_keeps_the_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = places(folder.path());
+        State::new(Provider::Kind).write(&places.cluster("a")).unwrap();
+        let failing = programs(folder.path(), "", 1);
+        assert!(sweep(&places, "a", &failing).await.is_err());
+        assert!(places.cluster("a").exists());
+        let empty = programs(folder.path(), "rouse-other", 0);
+        assert!(sweep(&places, "a", &empty).await.unwrap());
+        assert!(!places.cluster("a").exists());
+    }
 }

@@ -21,12 +21,13 @@ pub use self::sweep::sweep;
 use super::{Node, Provider};
 use crate::cluster::kubectl;
 use crate::gomod::{CLUSTER, CONTAINERD, RUNC};
+use crate::host::{cni_folder, find_program};
 use crate::images::{self, Archive};
 use crate::lock::FileLock;
 use crate::places::Places;
+use crate::plan::title;
 use crate::process::{Process, command, run, succeeds, wait_for};
 use crate::progress::Progress;
-use crate::requirements::{cni_folder, find_program};
 use crate::state::State;
 
 /// How long the control plane may take to answer on a machine that is busy compiling.
@@ -119,7 +120,7 @@ pub async fn start(
     archives: &[Archive],
     progress: &Progress,
 ) -> Result<Node> {
-    let step = progress.step("Starting Kubernetes");
+    let step = progress.step(title::START_LOCAL);
     let names = Names::new(places, name);
     std::fs::create_dir_all(names.folder.join("logs"))?;
     let addresses = {
@@ -252,7 +253,7 @@ impl Daemons<'_> {
 
 /// The folders that programs of the node find iptables and the like in.
 fn search_path(extra: &[&Path]) -> Result<String> {
-    let iptables = find_program("iptables").context("iptables is gone")?;
+    let iptables = find_program("iptables").context("iptables is not installed")?;
     let mut folders: Vec<PathBuf> = extra.iter().map(|folder| (*folder).to_owned()).collect();
     folders.extend(iptables.parent().map(Path::to_owned));
     folders.extend(["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from));
@@ -261,7 +262,7 @@ fn search_path(extra: &[&Path]) -> Result<String> {
 
 /// The folder of the CNI plugins.
 fn plugins() -> Result<&'static Path> {
-    cni_folder().context("The CNI plugins are gone")
+    cni_folder().context("The CNI plugins are not installed")
 }
 
 /// A new state for this provider.

@@ -92,7 +92,7 @@ async fn a_container_that_never_listens() -> Result<()> {
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT, "{}", answer.text());
     assert!(answer.took >= Duration::from_secs(5) && answer.took < Duration::from_secs(20), "{:?}", answer.took);
     let (reason, _) = scene.condition("deaf", "RevisionReady", "False").await?;
-    assert_eq!(reason, "NeverListened");
+    assert_eq!(reason, "ReadinessTimeout");
     scene.zero("deaf").await?;
     scene.done().await
 }

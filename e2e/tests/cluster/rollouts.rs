@@ -121,7 +121,7 @@ async fn an_image_that_is_never_ready_never_gets_a_call() -> Result<()> {
     let load = Load::begin(&scene.world, "hello", RATE, "/");
     scene.apply("hello", spec("two", &json!([{"name": "HELLO_NEVER_LISTEN", "value": "1"}]), short)).await?;
     let (reason, _) = scene.condition("hello", "RevisionReady", "False").await?;
-    ensure!(reason == "NeverListened", "{reason}");
+    ensure!(reason == "ReadinessTimeout", "{reason}");
     load.end_well().await?;
     all_at(&scene, "hello-00001").await?;
     scene.done().await

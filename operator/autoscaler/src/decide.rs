@@ -40,6 +40,9 @@ pub fn decide(now: Duration, demand: &Demand, observed: &Observed, policy: &Poli
     state.history.record(at, demand, policy.stable_window, policy.panic_window);
     state.starts.note(at, observed);
     state.service.note(at, demand, policy.stable_window);
+    if demand.queued > 0 {
+        state.queued_at = Some(at);
+    }
     let loads = Loads::of(demand, observed, policy, state);
     if loads.serving == 0 && demand.queued > 0 {
         state.waiting_since.get_or_insert(at);

@@ -28,6 +28,9 @@ pub(crate) struct ServiceTime {
     /// Completions, weighted by age, and their in-pod microseconds by the same weights.
     completions: f64,
     served_us: f64,
+    /// What `busy_us` is ahead of `served_us` by, beside the requests in pods. What is served by a pod that then cannot be
+    /// connected to is in the one alone, and what began before anybody looked is in the other with more than is in the one.
+    offset_us: i64,
     /// The highest mean age of requests in pods since one has ended, in seconds: as others join them the mean falls, and what
     /// was seen stays true.
     oldest: f64,
@@ -36,6 +39,11 @@ pub(crate) struct ServiceTime {
 impl ServiceTime {
     /// Takes in the counters as of `now`; `window` is the stable window.
     pub(crate) fn note(&mut self, now: Duration, demand: &Demand, window: Duration) {
+        let ahead = ahead(demand);
+        // While nothing is in a pod the offset is seen; and at no time is what is in pods less than nothing.
+        if demand.in_flight == 0 || ahead < self.offset_us {
+            self.offset_us = ahead;
+        }
         let seen = (now, demand.completions, demand.served_us);
         let Some((at, completions, served_us)) = self.noted.replace(seen) else { return };
         let (ended, took) =
@@ -43,7 +51,7 @@ impl ServiceTime {
         if ended == 0 {
             // Nothing new is known, so the old counts as before; its age is taken off with the next completion.
             self.noted = Some((at, completions, served_us));
-            self.oldest = self.oldest.max(age(demand).unwrap_or(0.0));
+            self.oldest = self.oldest.max(self.age(demand).unwrap_or(0.0));
             return;
         }
         self.oldest = 0.0;
@@ -60,6 +68,15 @@ impl ServiceTime {
         }
     }
 
+    /// Nobody calls. The estimate stays, but counts no more than a few requests that end from now on: after a pause a function
+    /// may be another, as its data are, or what it calls.
+    pub(crate) fn rest(&mut self) {
+        if self.completions > FEW {
+            self.served_us *= FEW / self.completions;
+            self.completions = FEW;
+        }
+    }
+
     /// The estimate from requests that ended, in seconds.
     pub(crate) fn mean(&self) -> Option<f64> {
         (self.completions > 0.0).then(|| self.served_us / self.completions / 1e6)
@@ -71,7 +88,7 @@ impl ServiceTime {
         if self.completions >= TRUSTED {
             return mean;
         }
-        match (mean, age(demand).map(|age| age.max(self.oldest))) {
+        match (mean, self.age(demand).map(|age| age.max(self.oldest))) {
             (Some(mean), Some(age)) => Some(mean.max(age)),
             (mean, age) => mean.or(age),
         }
@@ -79,15 +96,20 @@ impl ServiceTime {
 
     /// Whether enough requests have ended and those in pods now are such as these were.
     pub(crate) fn explains(&self, demand: &Demand) -> bool {
-        let usual = |mean: f64| age(demand).is_none_or(|age| age <= USUAL * mean);
+        let usual = |mean: f64| self.age(demand).is_none_or(|age| age <= USUAL * mean);
         self.completions >= FEW && self.mean().is_some_and(usual)
+    }
+
+    /// Mean age of the requests that are in pods now, in seconds: what the integral holds beyond the requests that ended.
+    fn age(&self, demand: &Demand) -> Option<f64> {
+        let running = ahead(demand).saturating_sub(self.offset_us).max(0) as f64;
+        (demand.in_flight > 0).then(|| running / demand.in_flight as f64 / 1e6)
     }
 }
 
-/// Mean age of the requests that are in pods now, in seconds: what the integral holds beyond the requests that ended.
-fn age(demand: &Demand) -> Option<f64> {
-    let running = demand.busy_us.saturating_sub(demand.served_us) as f64;
-    (demand.in_flight > 0).then(|| running / demand.in_flight as f64 / 1e6)
+/// By how much the integral of requests in pods is ahead of those that ended, in request-microseconds.
+fn ahead(demand: &Demand) -> i64 {
+    i64::try_from(i128::from(demand.busy_us) - i128::from(demand.served_us)).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -141,6 +163,25 @@ mod tests {
         let mut later = service;
         later.note(Duration::from_secs(86_400), &fast, WINDOW);
         assert_eq!(millis(&later, &fast), Some(seen), "a day without a request says nothing of how long one takes");
+    }
+
+    #[test]
+    fn what_was_in_a_pod_and_never_ended_there_ages_no_other() {
+        // A minute of requests that were given to pods that could not be connected to; then one that takes a second.
+        let (gone, one) = (demand(0, 2, 62_000, 2000), demand(1, 2, 62_500, 2000));
+        let service = noted(&[(0, Demand::default()), (60, gone), (61, one)]);
+        assert_eq!((millis(&service, &one), service.age(&one)), (Some(1000), Some(0.5)));
+    }
+
+    #[test]
+    fn what_began_before_the_first_look_makes_no_other_younger() {
+        // Ten that ran for a minute before, which is not in the integral, and end; then one that has run for four seconds.
+        let (ended, one) = (demand(0, 10, 10_000, 610_000), demand(1, 10, 14_000, 610_000));
+        let service = noted(&[(0, Demand::default()), (1, ended), (5, one)]);
+        assert_eq!(service.age(&one), Some(4.0));
+        // Never is there a moment without one: the age is too little, but it counts again.
+        let (busy, later) = (demand(1, 10, 10_000, 610_000), demand(1, 10, 14_000, 610_000));
+        assert_eq!(noted(&[(0, Demand::default()), (1, busy), (5, later)]).age(&later), Some(4.0));
     }
 
     #[test]

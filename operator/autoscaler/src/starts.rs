@@ -1,14 +1,15 @@
 //! Pods on their way: how many were asked for and are not ready, since when, and how long a pod takes to start.
 //!
 //! All that is known of pods is how many there are to be and how many are ready, so pods that become ready are taken to be
-//! those that were asked for first.
+//! those that were asked for first, but for those that are late: one pod that never starts would else give its age to each
+//! that starts after it.
 
 use std::time::Duration;
 
 use crate::Observed;
 
 /// Groups of pods that were asked for at different times. What is asked for while so many are under way counts as asked for
-/// with the newest.
+/// with the newest, and these as asked for with it: were they late already, it would be late as soon as it is asked for.
 const GROUPS: usize = 8;
 
 /// A start that takes less than the estimate lowers it by this part of the difference; one that takes more is taken at once.
@@ -25,10 +26,21 @@ const LATE_LEAST: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Starts {
     seen: Option<Observed>,
-    /// When how many pods were asked for that are not ready, oldest first. At most [`GROUPS`].
-    coming: Vec<(Duration, u32)>,
+    /// Pods that were asked for and are not ready, oldest first. At most [`GROUPS`].
+    coming: Vec<Group>,
+    /// Pods that were late when others, which were asked for after them, became ready: something is wrong with them alone.
+    stuck: u32,
     /// How long a pod takes to start.
     time: Option<Duration>,
+}
+
+/// Pods that were asked for at one time.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    asked: Duration,
+    count: u32,
+    /// Whether they are new. Of one that was ready before and failed, the time until it is ready again is no start time.
+    new: bool,
 }
 
 impl Starts {
@@ -43,7 +55,9 @@ impl Starts {
         // What is not ready now is on its way, whatever was counted: pods are taken away, fail, or are ready unasked.
         let (coming, counted) = (observed.desired.saturating_sub(observed.ready), self.count());
         if coming > counted {
-            self.ask(now, coming - counted);
+            let failed = before.ready.saturating_sub(observed.ready).min(coming - counted);
+            self.ask(now, failed, false);
+            self.ask(now, coming - counted - failed, true);
         } else {
             self.forget_newest(counted - coming);
         }
@@ -51,48 +65,66 @@ impl Starts {
 
     fn arrive(&mut self, now: Duration, mut started: u32) {
         while started > 0 {
-            let Some((asked, count)) = self.coming.first_mut() else { return };
-            let (took, some) = (now.saturating_sub(*asked), started.min(*count));
-            self.time = Some(match self.time {
-                Some(time) if took < time => time - (time - took) / EASE,
-                _ => took,
-            });
+            // One that is late is likely to stay so, if there are others. What late is has to be known from a start.
+            let timely = |group: &Group| self.time.is_none() || !self.is_late(group, now);
+            let timely = self.coming.iter().position(timely).unwrap_or(0);
+            let Some(group) = self.coming.get_mut(timely) else {
+                self.stuck = self.stuck.saturating_sub(started);
+                return;
+            };
+            let (took, some, new) = (now.saturating_sub(group.asked), started.min(group.count), group.new);
             started -= some;
-            *count -= some;
-            if *count == 0 {
-                self.coming.remove(0);
+            group.count -= some;
+            if new {
+                self.time = Some(match self.time {
+                    Some(time) if took < time => time - (time - took) / EASE,
+                    _ => took,
+                });
+                self.stuck += self.coming.drain(..timely).map(|group| group.count).sum::<u32>();
             }
+            self.coming.retain(|group| group.count > 0);
         }
     }
 
-    fn ask(&mut self, now: Duration, count: u32) {
+    fn ask(&mut self, now: Duration, count: u32, new: bool) {
+        if count == 0 {
+            return;
+        }
         let full = self.coming.len() == GROUPS;
         match self.coming.last_mut() {
-            Some((asked, newest)) if *asked == now || full => *newest += count,
-            _ => self.coming.push((now, count)),
+            Some(newest) if full || (newest.asked == now && newest.new == new) => {
+                newest.count += count;
+                newest.asked = now;
+            }
+            _ => self.coming.push(Group { asked: now, count, new }),
         }
     }
 
     fn forget_newest(&mut self, mut many: u32) {
-        while many > 0
-            && let Some((_, count)) = self.coming.last_mut()
-        {
-            let some = many.min(*count);
+        while let Some(newest) = self.coming.last_mut().filter(|_| many > 0) {
+            let some = many.min(newest.count);
             many -= some;
-            *count -= some;
-            if *count == 0 {
+            newest.count -= some;
+            if newest.count == 0 {
                 self.coming.pop();
             }
         }
+        self.stuck = self.stuck.saturating_sub(many);
     }
 
     fn count(&self) -> u32 {
-        self.coming.iter().map(|(_, count)| *count).sum()
+        self.coming.iter().map(|group| group.count).sum::<u32>() + self.stuck
     }
 
     /// How long a pod takes to start, if one has.
     pub(crate) fn time(&self) -> Option<Duration> {
         self.time
+    }
+
+    /// The same, or, before one has become ready, for how long the first has been on its way: a pod may serve before it is
+    /// called ready. `None` if none is.
+    pub(crate) fn at_least(&self, now: Duration) -> Option<Duration> {
+        self.time.or_else(|| self.coming.first().map(|group| now.saturating_sub(group.asked)))
     }
 
     /// Takes this for the start time, unless one is known.
@@ -107,12 +139,16 @@ impl Starts {
 
     /// Whether the pod that was asked for first should be ready by now.
     pub(crate) fn late(&self, now: Duration) -> bool {
-        self.coming.first().is_some_and(|(asked, _)| now.saturating_sub(*asked) > self.bound())
+        self.coming.first().is_some_and(|group| self.is_late(group, now))
     }
 
     /// Whether the pods that were asked for last should be, too.
     pub(crate) fn all_late(&self, now: Duration) -> bool {
-        self.coming.last().is_some_and(|(asked, _)| now.saturating_sub(*asked) > self.bound())
+        self.coming.last().is_some_and(|group| self.is_late(group, now))
+    }
+
+    fn is_late(&self, group: &Group, now: Duration) -> bool {
+        now.saturating_sub(group.asked) > self.bound()
     }
 
     fn bound(&self) -> Duration {
@@ -170,6 +206,42 @@ mod tests {
             many.note(at(second), &Observed { desired: second as u32, ready: 0 });
         }
         assert_eq!((many.count(), many.coming.len()), (99, GROUPS));
+    }
+
+    #[test]
+    fn before_a_pod_is_ready_a_start_takes_as_long_as_it_has_taken() {
+        assert_eq!(noted(&[(0, 0, 0)]).at_least(at(9)), None);
+        assert_eq!(noted(&[(0, 1, 0), (5, 2, 0)]).at_least(at(20)), Some(at(20)));
+        assert_eq!(noted(&[(0, 1, 0), (3, 1, 1), (5, 2, 1)]).at_least(at(60)), Some(at(3)));
+    }
+
+    #[test]
+    fn a_pod_that_never_starts_says_nothing_of_those_that_do() {
+        // Of two, one is ready after two seconds and the other never. Two more are asked for after a minute.
+        let starts = noted(&[(0, 2, 0), (2, 2, 1), (60, 4, 1), (62, 4, 3)]);
+        assert_eq!((starts.time(), starts.count(), starts.any()), (Some(at(2)), 1, false));
+        assert!(!starts.late(at(999)), "others were ready after it: there is capacity");
+        let starts = noted(&[(0, 2, 0), (2, 2, 1), (60, 4, 1), (62, 4, 3), (99, 4, 4), (100, 5, 4)]);
+        assert_eq!((starts.time(), starts.count(), starts.any()), (Some(at(2)), 1, true));
+        assert_eq!(noted(&[(0, 2, 0), (2, 2, 1), (60, 4, 1), (62, 4, 3), (70, 3, 3)]).count(), 0, "taken away");
+        // If there is none but late ones, it was late.
+        assert_eq!(noted(&[(0, 2, 0), (2, 2, 1), (60, 2, 2)]).time(), Some(at(60)));
+    }
+
+    #[test]
+    fn a_pod_that_failed_and_is_back_is_no_start() {
+        let starts = noted(&[(0, 5, 0), (2, 5, 5), (60, 5, 3), (360, 5, 5)]);
+        assert_eq!((starts.time(), starts.any()), (Some(at(2)), false));
+        assert!(noted(&[(0, 5, 0), (2, 5, 5), (60, 5, 3)]).late(at(71)), "but it may be late");
+    }
+
+    #[test]
+    fn what_is_asked_for_beyond_the_groups_has_its_time_to_start() {
+        let mut all = vec![(0, 1, 0), (1, 1, 1)];
+        all.extend((0..12).map(|pods| (10 + u64::from(pods) * 20, 2 + pods, 1)));
+        let starts = noted(&all);
+        assert_eq!((starts.count(), starts.coming.len()), (12, GROUPS));
+        assert_eq!([240, 241].map(|second| starts.all_late(at(second))), [false, true]);
     }
 
     #[test]

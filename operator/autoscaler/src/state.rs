@@ -43,6 +43,8 @@ pub struct State {
     pub(crate) arrivals: Option<u64>,
     /// Since when requests have been waiting at each decision while no pod served.
     pub(crate) waiting_since: Option<Duration>,
+    /// When requests were last queued.
+    pub(crate) queued_at: Option<Duration>,
     /// How long a request spends in a pod.
     pub(crate) service: ServiceTime,
     /// Pods that are on their way, and how long they take.
@@ -94,6 +96,7 @@ impl State {
             active_known: false,
             arrivals: None,
             waiting_since: None,
+            queued_at: None,
             service: ServiceTime::default(),
             starts: Starts::default(),
             throughput: Throughput::default(),
@@ -199,6 +202,7 @@ impl State {
         self.peaks.forget();
         self.bursts.forget();
         self.throughput = Throughput::default();
+        self.service.rest();
         self.lasting.forget();
         self.delayed.forget();
         self.history.keep_newest();

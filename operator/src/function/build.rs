@@ -1,4 +1,4 @@
-//! Step three: what is to be written. Pure.
+//! Step 3: builds the objects to write. Pure.
 
 pub mod deployment;
 #[cfg(test)]
@@ -17,65 +17,71 @@ use k8s_openapi::{
 use kube::ResourceExt as _;
 use rouse_crds::names::{FUNCTION_LABEL, FUNCTION_UID_LABEL, MANAGED_BY, MANAGED_BY_LABEL, REVISION_LABEL};
 
-use super::rollout;
 use super::{
-    Names,
-    config::{self, Config, Verdict},
-    dereference::{Found, Kind, Removal},
-    validate::{Invalid, ValidatedFunction},
+    dereference::{
+        Dereferenced, Kind, Removal,
+        config::{self, Config, ConfigChange},
+    },
+    rollout,
+    validate::ValidatedFunction,
 };
-use revision::{Known, known};
+use crate::{hosts::Names, spec::invalid::Invalid};
+use revision::{KnownRevision, known_revisions};
 
-/// What is to be done to the objects of one Function. `S` is [`Prepared`] or [`super::apply::Applied`].
+/// Changes to the objects of one Function. `S` is [`Prepared`] or [`super::apply::Applied`].
 #[derive(Debug)]
 pub struct Resources<S> {
     /// Name of the newest revision.
     pub latest: String,
-    /// What a former Function of the same name has left: it has to be gone before its names can be used.
+    /// Objects of a deleted Function with the same name. They must be deleted before their names can be used.
     pub leftovers: Vec<Removal>,
-    /// A revision to be made.
+    /// Revision to create.
     pub revision: Option<ControllerRevision>,
-    /// Versions of the configuration to be noted down with the newest revision.
-    pub record: Option<Record>,
-    /// Deployments to be made.
+    /// Versions of ConfigMaps and Secrets to record with the newest revision.
+    pub record: Option<ConfigRecord>,
+    /// Deployments to create.
     pub create: Vec<Deployment>,
-    /// Deployments to be brought back to what they were.
+    /// Deployments to repair.
     pub repair: Vec<deployment::Repair>,
-    /// What is to be done about the Service.
+    /// Change to the Service.
     pub service: service::Plan,
-    /// Old revisions and their Deployments that are to go.
+    /// Old revisions and their Deployments to delete.
     pub remove: Vec<Removal>,
-    /// How far it is.
+    /// Progress of the writes.
     pub state: S,
 }
 
-/// Versions of ConfigMaps and Secrets that belong to a revision.
+/// Versions of ConfigMaps and Secrets to record with a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// The revision.
+pub struct ConfigRecord {
+    /// Name of the revision.
     pub name: String,
-    /// Its `uid`.
+    /// `uid` of the revision.
     pub uid: Option<String>,
-    /// The annotation's value.
+    /// Value of the annotation.
     pub versions: String,
 }
 
-/// Not written yet.
+/// State of [`Resources`] that are not written yet.
 #[derive(Debug)]
 pub struct Prepared;
 
-/// Builds from what the user wrote and what there is.
-pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> Result<Resources<Prepared>, Invalid> {
-    let known = known(&function.key.name, found);
+/// Builds the changes from the spec and the existing objects.
+pub fn build(
+    function: &ValidatedFunction<'_>,
+    found: &Dereferenced,
+    names: &Names,
+) -> Result<Resources<Prepared>, Invalid> {
+    let known = known_revisions(&function.key.name, found);
     let latest_known = known.last();
-    // A revision is made anew if its ControllerRevision was deleted, under the same name if its Deployment is still there.
+    // A deleted ControllerRevision is recreated, with the same name if its Deployment still exists.
     let mut record = None;
     let (number, make) = match latest_known {
-        Some(latest) if latest.hash.as_deref() == Some(&function.hash) => match configuration(latest, found) {
-            Verdict::Changed => (latest.number + 1, true),
-            Verdict::Same => (latest.number, latest.template.is_none()),
-            Verdict::Record(versions) => {
-                record = found.revisions.get(&latest.name).map(|revision| Record {
+        Some(latest) if latest.hash.as_deref() == Some(&function.hash) => match compare_config(latest, found) {
+            ConfigChange::Changed => (latest.number + 1, true),
+            ConfigChange::Same => (latest.number, latest.template.is_none()),
+            ConfigChange::Record(versions) => {
+                record = found.revisions.get(&latest.name).map(|revision| ConfigRecord {
                     name: latest.name.clone(),
                     uid: revision.uid(),
                     versions,
@@ -93,8 +99,8 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
     let mut repair = Vec::new();
     let revision = if make {
         let template = template::build(function, &latest)?;
-        if found.deployments.contains_key(&latest) {
-            // Compared when the new ControllerRevision has come back through the watch.
+        if found.workloads.deployments.contains_key(&latest) {
+            // Compared after the watch has delivered the new ControllerRevision.
         } else {
             create.push(deployment::build(function, &latest, &function.hash, &template, initial)?);
         }
@@ -102,15 +108,15 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
     } else {
         None
     };
-    for Known { name, hash, template, .. } in &known {
+    for KnownRevision { name, hash, template, .. } in &known {
         let Some(template) = template else { continue };
         let hash = hash.as_deref().unwrap_or_default();
-        let current = *name == latest || function.carrying.contains(name);
+        let current = *name == latest || function.in_use.contains(name);
         let initial = if *name == latest { initial } else { function.spec.scaling().initial() };
         let wanted = deployment::build(function, name, hash, template, initial)?;
-        match found.deployments.get(name) {
+        match found.workloads.deployments.get(name) {
             None if current => create.push(wanted),
-            // One that nothing is sent to and that has no Deployment was given up: it goes.
+            // A revision without traffic and without a Deployment is obsolete.
             None => {}
             Some(live) => repair.extend(deployment::Repair::needed(&wanted, template, live)),
         }
@@ -128,36 +134,42 @@ pub fn build(function: &ValidatedFunction<'_>, found: &Found, names: &Names) -> 
     })
 }
 
-/// How the configuration stands to the one that the newest revision was made with.
-fn configuration(latest: &Known, found: &Found) -> Verdict {
+/// Compares the versions of ConfigMaps and Secrets with those that the newest revision was created with.
+fn compare_config(latest: &KnownRevision, found: &Dereferenced) -> ConfigChange {
     match &found.config {
-        Config::Ignored | Config::NotWatched => Verdict::Same,
+        Config::Ignored | Config::NotWatched => ConfigChange::Same,
         Config::Watched(versions) => config::compare(latest.config.as_deref(), versions),
     }
 }
 
-/// Pods that a new revision begins with: as many as its first share of the calls needs now, or as prove it.
-fn initial(function: &ValidatedFunction<'_>, found: &Found, latest: &str) -> u32 {
+/// Number of pods that a new revision starts with: enough for its first rollout step, and for its verification.
+fn initial(function: &ValidatedFunction<'_>, found: &Dereferenced, latest: &str) -> u32 {
     let scaling = function.spec.scaling();
-    let called = super::traffic::gives_latest_calls(function.spec);
-    let stable = function.status.and_then(|s| rollout::stable(s, called, |name| found.deployments.contains_key(name)));
+    let routed = function.spec.routes_to_latest();
+    let stable =
+        function.status.and_then(|s| rollout::stable(s, routed, |name| found.workloads.deployments.contains_key(name)));
     let Some(stable) = stable.filter(|stable| stable != latest) else { return scaling.initial() };
-    let ready = found.deployments.get(&stable).map_or(0, |d| d.ready());
-    rollout::pods_to_begin(function.spec, &stable, ready).max(scaling.initial())
+    let ready = found.workloads.deployments.get(&stable).map_or(0, |d| d.ready());
+    rollout::initial_pods(function.spec, &stable, ready).max(scaling.initial())
 }
 
-/// Revisions beyond the last `spec.revisionHistoryLimit` of those that carry nothing, if they have no pods: first the
-/// Deployment, and when that is gone its ControllerRevision. Whichever of the two is without the other goes as well.
-fn obsolete(known: &[Known], latest: &str, function: &ValidatedFunction<'_>, found: &Found) -> Vec<Removal> {
-    let idle: Vec<_> = known.iter().filter(|k| k.name != latest && !function.carrying.contains(&k.name)).collect();
+/// Unused revisions beyond `spec.revisionHistoryLimit` that have no pods: first the Deployment, and after its deletion
+/// the ControllerRevision. A Deployment or ControllerRevision without its counterpart is obsolete as well.
+fn obsolete(
+    known: &[KnownRevision],
+    latest: &str,
+    function: &ValidatedFunction<'_>,
+    found: &Dereferenced,
+) -> Vec<Removal> {
+    let idle: Vec<_> = known.iter().filter(|k| k.name != latest && !function.in_use.contains(&k.name)).collect();
     let old = idle.len().saturating_sub(function.spec.revision_history_limit());
     let candidates = idle
         .into_iter()
         .enumerate()
-        .filter(|(i, k)| *i < old || k.template.is_none() || !found.deployments.contains_key(&k.name))
+        .filter(|(i, k)| *i < old || k.template.is_none() || !found.workloads.deployments.contains_key(&k.name))
         .map(|(_, k)| k);
     candidates
-        .filter_map(|known| match (found.deployments.get(&known.name), found.revisions.get(&known.name)) {
+        .filter_map(|known| match (found.workloads.deployments.get(&known.name), found.revisions.get(&known.name)) {
             (Some(deployment), _) => {
                 let empty = deployment.desired() == 0 && deployment.status.replicas == 0;
                 empty.then(|| Removal::of(Kind::Deployment, &**deployment))
@@ -168,7 +180,7 @@ fn obsolete(known: &[Known], latest: &str, function: &ValidatedFunction<'_>, fou
         .collect()
 }
 
-/// Labels of everything of a function.
+/// Labels of all objects of a Function.
 fn labels(function: &ValidatedFunction<'_>) -> BTreeMap<String, String> {
     BTreeMap::from([
         (FUNCTION_LABEL.to_owned(), function.key.name.clone()),
@@ -177,7 +189,7 @@ fn labels(function: &ValidatedFunction<'_>) -> BTreeMap<String, String> {
     ])
 }
 
-/// Labels of everything of a revision.
+/// Labels of all objects of a revision.
 fn revision_labels(function: &ValidatedFunction<'_>, revision: &str) -> BTreeMap<String, String> {
     let mut labels = labels(function);
     labels.insert(REVISION_LABEL.to_owned(), revision.to_owned());
@@ -194,7 +206,7 @@ fn metadata(function: &ValidatedFunction<'_>, name: &str, labels: BTreeMap<Strin
     }
 }
 
-/// Whether an object has lost a label that it was made with.
+/// Returns whether a live object lacks a label.
 fn labels_missing(wanted: &ObjectMeta, live: &impl kube::Resource) -> bool {
     wanted.labels.iter().flatten().any(|(name, value)| live.labels().get(name) != Some(value))
 }

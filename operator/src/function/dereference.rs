@@ -1,89 +1,84 @@
-//! Step one: everything that a Function refers to and owns, as the caches have it.
+//! Step 1: reads the objects that a Function owns and refers to from the caches.
+
+pub mod config;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use kube::{Resource, ResourceExt as _};
-use rouse_crds::{Function, function::OnConfigChange, pod::FunctionPod};
+use rouse_crds::{Function, function::OnConfigChange};
 
-use super::{
-    Context,
-    config::{self, Config},
-};
+use super::Context;
 use crate::{
-    cache::{Cache, Cached},
-    children::{DeploymentObject, RevisionObject, ServiceObject, controller, owned_by},
-    config::Reference,
+    cluster::{
+        children::{RevisionObject, ServiceObject, controller},
+        config_versions::Reference,
+        key::FunctionKey,
+    },
     hosts::LostHost,
-    key::FunctionKey,
+    workloads::{Workloads, owned},
 };
+use config::Config;
 
-/// What belongs to one Function.
+/// Objects and facts of one Function.
 #[derive(Debug, Default)]
-pub struct Found {
-    /// Its revisions, by name.
+pub struct Dereferenced {
+    /// ControllerRevisions, by name.
     pub revisions: BTreeMap<String, Arc<RevisionObject>>,
-    /// Their Deployments, by name.
-    pub deployments: BTreeMap<String, Arc<DeploymentObject>>,
-    /// Its Service.
+    /// Deployments and pods.
+    pub workloads: Workloads,
+    /// Service.
     pub service: Option<Arc<ServiceObject>>,
-    /// Its pods that are not being deleted.
-    pub pods: Vec<Arc<FunctionPod>>,
-    /// What a former Function of the same name has left behind.
+    /// Objects of a deleted Function with the same name.
     pub leftovers: Vec<Removal>,
-    /// Hosts that it claims and another has.
+    /// Claimed hosts that are not routed to the Function.
     pub lost_hosts: Vec<LostHost>,
-    /// ConfigMaps and Secrets that it takes something from.
+    /// ConfigMaps and Secrets that its pods use.
     pub config: Config,
 }
 
-/// Kinds of objects that are removed.
+/// Kinds of child objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A revision.
+    /// Revision.
     ControllerRevision,
-    /// The Deployment of one.
+    /// Deployment of a revision.
     Deployment,
-    /// The Service.
+    /// Service of the Function.
     Service,
 }
 
-/// An object that is to go, as it was seen: another one of the same name, or a changed one, stays.
+/// An object to delete. The preconditions `uid` and `resourceVersion` protect a recreated or changed object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
-    /// Its kind.
+    /// Kind.
     pub kind: Kind,
-    /// Its name; its namespace is the Function's.
+    /// Name. The namespace is that of the Function.
     pub name: String,
-    /// Its `uid`.
+    /// `uid`.
     pub uid: Option<String>,
-    /// Its `resourceVersion`.
+    /// `resourceVersion`.
     pub resource_version: Option<String>,
 }
 
 impl Removal {
-    /// The removal of `object` as it is in the cache.
+    /// Creates the removal of `object` in its cached version.
     pub fn of<K: Resource>(kind: Kind, object: &K) -> Self {
         Self { kind, name: object.name_any(), uid: object.uid(), resource_version: object.resource_version() }
     }
 }
 
-/// Reads from the caches alone, so it cannot fail.
-pub fn dereference(context: &Context, key: &FunctionKey, function: &Function) -> Found {
+/// Reads the objects of a Function. Cannot fail, because it reads from the caches only.
+pub fn dereference(context: &Context, key: &FunctionKey, function: &Function) -> Dereferenced {
     let uid = function.uid().unwrap_or_default();
     let caches = &context.caches;
     let mut leftovers = Vec::new();
-    let revisions = mine(&caches.revisions, key, &uid, Kind::ControllerRevision, &mut leftovers);
-    let deployments = mine(&caches.deployments, key, &uid, Kind::Deployment, &mut leftovers);
-    let mut services = mine(&caches.services, key, &uid, Kind::Service, &mut leftovers);
-    let pods = caches.pods.of(key);
-    Found {
+    let revisions = owned(&caches.revisions, key, &uid, leftover(Kind::ControllerRevision, key, &uid, &mut leftovers));
+    let workloads = Workloads::of(caches, key, &uid, leftover(Kind::Deployment, key, &uid, &mut leftovers));
+    let mut services = owned(&caches.services, key, &uid, leftover(Kind::Service, key, &uid, &mut leftovers));
+    Dereferenced {
         revisions,
-        deployments,
+        workloads,
         service: services.remove(&key.name),
-        pods: pods
-            .into_iter()
-            .filter(|pod| pod.function_uid() == Some(&uid) && pod.metadata.deletion_timestamp.is_none())
-            .collect(),
         leftovers,
         lost_hosts: context.claims.lost(key, function),
         config: config(context, key, function),
@@ -91,45 +86,35 @@ pub fn dereference(context: &Context, key: &FunctionKey, function: &Function) ->
 }
 
 fn config(context: &Context, key: &FunctionKey, function: &Function) -> Config {
-    let asks = function.spec.rollout().on_config_change() == OnConfigChange::NewRevision;
-    let references = if asks { config::references(&function.spec) } else { BTreeMap::new() };
+    let watches = function.spec.rollout().on_config_change() == OnConfigChange::NewRevision;
+    let references = if watches { config::references(&function.spec) } else { BTreeMap::new() };
     let Some(configs) = &context.caches.configs else {
-        return if asks { Config::NotWatched } else { Config::Ignored };
+        return if watches { Config::NotWatched } else { Config::Ignored };
     };
-    // First the note and then the look, so that a change between them is told.
-    configs.watch(key, references.keys().cloned());
-    if !asks {
+    // Subscribe before reading, so a change in between triggers a reconcile.
+    configs.subscribe(key, references.keys().cloned());
+    if !watches {
         return Config::Ignored;
     }
     let version = |of: &Reference| configs.version(&key.namespace, of);
     Config::Watched(references.into_iter().map(|(of, optional)| (of.clone(), (optional, version(&of)))).collect())
 }
 
-/// Sorts what is filed under a Function into its own and what a former one of the same name has left. What is being
-/// deleted counts as gone, and what has another kind of owner is not touched.
-fn mine<K: Cached>(
-    cache: &Cache<K>,
-    key: &FunctionKey,
-    uid: &str,
+/// Collects the objects that a former Function of the same name left behind. Objects of other owners are not touched.
+fn leftover<'a, K: Resource<DynamicType = ()>>(
     kind: Kind,
-    leftovers: &mut Vec<Removal>,
-) -> BTreeMap<String, Arc<K>> {
-    let mut mine = BTreeMap::new();
-    for object in cache.of(key) {
-        let metadata = object.meta();
-        if metadata.deletion_timestamp.is_some() {
-            continue;
-        }
-        if owned_by(metadata, uid) {
-            mine.insert(object.name_any(), object);
-        } else if is_leftover(controller(metadata), key, uid) {
-            leftovers.push(Removal::of(kind, &*object));
+    key: &'a FunctionKey,
+    uid: &'a str,
+    leftovers: &'a mut Vec<Removal>,
+) -> impl FnMut(&K) + 'a {
+    move |object| {
+        if is_leftover(controller(object.meta()), key, uid) {
+            leftovers.push(Removal::of(kind, object));
         }
     }
-    mine
 }
 
-/// Whether an owner is a former Function of the same name, which is gone since there is a newer one.
+/// Returns whether an owner is a deleted Function with the same name. It must be deleted, because a newer one exists.
 pub fn is_leftover(
     owner: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference>,
     key: &FunctionKey,

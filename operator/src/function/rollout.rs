@@ -1,9 +1,11 @@
-//! How a new revision takes over the calls that go to the latest, step by step. Pure.
+//! Rollout state machine: moves the traffic of the latest revision from the stable revision to a new one, step by step.
+//! Pure.
 //!
-//! All that is remembered stands in `status.rollout`, so that a successor goes on where a dead operator stopped. A roll-out
-//! goes from the last revision that had all of these calls to the newest one; those between are skipped.
+//! The state is stored in `status.rollout`, so another operator continues where the previous one stopped. A rollout
+//! goes from the last revision that received all of this traffic to the newest one and skips those in between.
 
-pub mod judge;
+pub mod analysis;
+pub mod baselines;
 pub mod pods;
 
 use std::time::Duration;
@@ -15,206 +17,212 @@ use rouse_crds::{
 };
 use serde_json::json;
 
-use super::{observe::RevisionState, validate::hash};
-use crate::outcomes::Figures;
+use crate::spec::canonical::hash;
+use crate::workloads::{observe::RevisionState, outcomes::RequestStats};
 
-/// How often a step is looked at that is judged.
-const JUDGE_EVERY: Duration = Duration::from_secs(1);
+/// Interval of the analysis during a step.
+const ANALYSIS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the next state is decided from.
+/// Inputs of [`next`].
 #[derive(Debug)]
 pub struct Inputs<'a> {
-    /// What the user wants.
+    /// Rollout settings.
     pub spec: &'a RolloutSpec,
-    /// What was said before.
+    /// Previous rollout status.
     pub former: Option<&'a RolloutStatus>,
-    /// The revision that had all calls to the latest last; see [`stable`].
+    /// Revision that last received all traffic of the latest revision; see [`stable`].
     pub stable: Option<&'a str>,
-    /// The newest revision.
+    /// Newest revision.
     pub latest: &'a str,
-    /// Whether the newest may have calls: a pod of it has been ready, or none is to be started for that.
-    pub proven: bool,
-    /// How the newest is.
+    /// Whether the newest revision may receive traffic: a pod became ready, or verification is skipped.
+    pub verified: bool,
+    /// State of the newest revision.
     pub state: &'a RevisionState,
-    /// Pods of `stable` that are ready and serve calls to the latest.
-    pub need: u32,
-    /// Pods that prove the newest: 0 if none is started for that.
-    pub proof: u32,
-    /// Never more pods.
+    /// Ready pods of `stable` that serve traffic of the latest revision.
+    pub stable_pods: u32,
+    /// Pods that are started for verification; 0 skips it.
+    pub verification_pods: u32,
+    /// Maximum number of pods.
     pub max: u32,
-    /// How long a pod may take to get ready.
+    /// Time in which a pod has to become ready.
     pub cold_start: Duration,
-    /// The newest one's calls since it got its share.
-    pub figures: &'a Figures,
-    /// The time.
+    /// Requests of the newest revision since the start of its step.
+    pub stats: &'a RequestStats,
+    /// Current time.
     pub now: Timestamp,
 }
 
-/// Who has the calls to the latest.
+/// Split of the latest revision's traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// Has what the other has not.
+    /// Revision that receives the rest.
     pub from: String,
-    /// The revision that is to take over, and its share in percent, from 1 to 99.
+    /// Revision that is rolled out, and its percentage from 1 to 99.
     pub to: Option<(String, u32)>,
 }
 
 impl Split {
-    /// All to one revision.
+    /// Sends all traffic to one revision.
     pub fn all(revision: &str) -> Self {
         Self { from: revision.to_owned(), to: None }
     }
 }
 
-/// What holds now.
+/// Result of [`next`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Next {
-    /// For the status.
+    /// `status.rollout`.
     pub rollout: Option<RolloutStatus>,
-    /// Who has the calls to the latest.
+    /// Split of the latest revision's traffic.
     pub split: Split,
-    /// After how long to look again though nothing changes.
-    pub look_again: Option<Duration>,
+    /// Time after which to reconcile again without an event.
+    pub requeue_after: Option<Duration>,
 }
 
-/// The revision that has, or had last, all calls to the latest. `None` for a Function without a former revision.
+/// Returns the revision that receives, or last received, all traffic of the latest revision. `None` for a Function
+/// without a previous revision.
 ///
-/// One that had no calls under that name, but perhaps a tag, is not it where calls are to go to the latest (`called`): else
-/// what was only looked at would get all of them at once when it is called.
-pub fn stable(former: &FunctionStatus, called: bool, exists: impl Fn(&str) -> bool) -> Option<String> {
+/// If traffic goes to the latest revision (`routed`), a revision that had no traffic as the latest, but perhaps a tag,
+/// does not qualify. Otherwise a revision that was only tested by its tag would receive all traffic at once.
+pub fn stable(former: &FunctionStatus, routed: bool, exists: impl Fn(&str) -> bool) -> Option<String> {
     if let Some(rollout) = former.rollout.as_ref().filter(|r| exists(&r.from)) {
         return Some(rollout.from.clone());
     }
     let alive = || former.traffic.iter().filter(|share| exists(&share.revision));
-    let most = alive().filter(|share| share.latest && (share.percent > 0 || !called)).max_by_key(|share| share.percent);
+    let most = alive().filter(|share| share.latest && (share.percent > 0 || !routed)).max_by_key(|share| share.percent);
     most.or_else(|| alive().max_by_key(|share| share.percent)).map(|share| share.revision.clone())
 }
 
-/// Pods that the first share of a new revision needs, when `ready` pods of `stable` have the calls now.
-pub fn pods_to_begin(spec: &FunctionSpec, stable: &str, ready: u32) -> u32 {
+/// Returns the number of pods that a new revision needs for its first step, while `ready` pods of `stable` serve the
+/// traffic.
+pub fn initial_pods(spec: &FunctionSpec, stable: &str, ready: u32) -> u32 {
     let wanted = spec.traffic.as_deref().unwrap_or_default();
-    let need = pods::need(wanted, stable, ready);
-    pods::before(0, following(&spec.rollout(), 0), need, 0).min(spec.scaling().max())
+    let stable_pods = pods::serving_latest(wanted, stable, ready);
+    pods::for_percent(0, next_percent(&spec.rollout(), 0), stable_pods, 0).min(spec.scaling().max())
 }
 
-/// The next state.
+/// Computes the next state of a rollout.
 pub fn next(inputs: &Inputs<'_>) -> Next {
     let latest = inputs.latest;
     let Some(stable) = inputs.stable.filter(|stable| *stable != latest) else {
-        return Next { rollout: None, split: Split::all(latest), look_again: None };
+        return Next { rollout: None, split: Split::all(latest), requeue_after: None };
     };
     let former = inputs.former.filter(|former| former.revision == latest && former.from == stable);
-    let terms = terms(inputs.spec);
+    let terms = terms_hash(inputs.spec);
     let mut status = match former {
         Some(former) if former.phase == RolloutPhase::Progressing => former.clone(),
         Some(ended) if ended.terms.as_ref() == Some(&terms) => {
-            return Next { rollout: Some(ended.clone()), split: Split::all(stable), look_again: None };
+            return Next { rollout: Some(ended.clone()), split: Split::all(stable), requeue_after: None };
         }
         _ => RolloutStatus { revision: latest.to_owned(), from: stable.to_owned(), ..RolloutStatus::default() },
     };
     let percent = u32::try_from(status.percent).unwrap_or(0).min(99);
     if percent == 0 {
-        return prove(inputs, status);
+        return verify(inputs, status);
     }
-    if let Some(why) = against(inputs) {
+    if let Some(violation) = violation(inputs) {
         status.percent = 0;
-        status.since = Some(second(inputs.now));
+        status.since = Some(whole_second(inputs.now));
         status.pods = None;
         status.phase = RolloutPhase::Aborted;
-        status.message = Some(format!("{latest} had {percent}% of the calls: {why}. They went back to {stable}."));
+        status.message = Some(format!(
+            "Aborted at {percent}% of the traffic for {latest}: {violation}. All traffic returned to {stable}."
+        ));
         status.terms = Some(terms);
-        return Next { rollout: Some(status), split: Split::all(stable), look_again: None };
+        return Next { rollout: Some(status), split: Split::all(stable), requeue_after: None };
     }
-    // Without steps (any more) there is nothing to wait for.
+    // Without steps, or after their removal, there is no interval to wait for.
     let interval = if inputs.spec.steps().is_empty() { Duration::ZERO } else { inputs.spec.interval() };
-    let Some(over) = passed(&status, inputs.now).checked_sub(interval) else {
-        let left = interval.saturating_sub(passed(&status, inputs.now));
-        return stay(inputs, status, Some(left));
+    let Some(over) = elapsed(&status, inputs.now).checked_sub(interval) else {
+        let left = interval.saturating_sub(elapsed(&status, inputs.now));
+        return hold(inputs, status, Some(left));
     };
     advance(inputs, status, over)
 }
 
-/// A revision without calls: it gets its first share when it has been ready, and there are pods enough for that share.
-fn prove(inputs: &Inputs<'_>, mut status: RolloutStatus) -> Next {
+/// Phase before the first step: waits until the revision is verified ready and has enough pods for the first step.
+fn verify(inputs: &Inputs<'_>, mut status: RolloutStatus) -> Next {
     let failing = inputs.state.failure.is_some() && inputs.state.ready == 0;
-    let proof = if inputs.proven { 0 } else { inputs.proof.min(1) };
-    let wanted = pods::before(0, following(inputs.spec, 0), inputs.need, 0).max(proof).min(inputs.max);
-    let before = status.pods.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-    status.pods = Some(count(wanted.max(before).min(inputs.max)));
-    if !inputs.proven || failing {
+    let verification_pods = if inputs.verified { 0 } else { inputs.verification_pods.min(1) };
+    let wanted = pods::for_percent(0, next_percent(inputs.spec, 0), inputs.stable_pods, 0)
+        .max(verification_pods)
+        .min(inputs.max);
+    let previous = status.pods.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    status.pods = Some(count(wanted.max(previous).min(inputs.max)));
+    if !inputs.verified || failing {
         status.since = None;
-        return stay(inputs, status, None);
+        return hold(inputs, status, None);
     }
-    status.since.get_or_insert_with(|| second(inputs.now));
-    let ready_for = passed(&status, inputs.now);
+    status.since.get_or_insert_with(|| whole_second(inputs.now));
+    let ready_for = elapsed(&status, inputs.now);
     advance(inputs, status, ready_for)
 }
 
-/// The next share is due for `over`: it is given as soon as there are pods enough for it, and after a cold start's time
-/// with those that there are.
-fn advance(inputs: &Inputs<'_>, mut status: RolloutStatus, over: Duration) -> Next {
+/// Takes the next step, which has been due for `overdue`, as soon as there are enough pods. After `cold_start` it
+/// proceeds with the existing pods.
+fn advance(inputs: &Inputs<'_>, mut status: RolloutStatus, overdue: Duration) -> Next {
     let percent = u32::try_from(status.percent).unwrap_or(0);
-    let following = following(inputs.spec, percent);
+    let following = next_percent(inputs.spec, percent);
     let ready = inputs.state.ready;
     let pods = match status.pods.and_then(|n| u32::try_from(n).ok()) {
-        // Counted once: the pods that are made for it would raise it.
+        // Computed once per step, because the pods that are created for it would raise the number.
         Some(pods) => pods,
-        None => pods::before(percent, following, inputs.need, ready).min(inputs.max),
+        None => pods::for_percent(percent, following, inputs.stable_pods, ready).min(inputs.max),
     };
-    if ready < pods && (over < inputs.cold_start || ready == 0) {
+    if ready < pods && (overdue < inputs.cold_start || ready == 0) {
         status.pods = Some(count(pods));
-        let left = inputs.cold_start.saturating_sub(over);
-        return stay(inputs, status, Some(left).filter(|left| !left.is_zero()));
+        let left = inputs.cold_start.saturating_sub(overdue);
+        return hold(inputs, status, Some(left).filter(|left| !left.is_zero()));
     }
     if following == 100 {
-        return Next { rollout: None, split: Split::all(inputs.latest), look_again: None };
+        return Next { rollout: None, split: Split::all(inputs.latest), requeue_after: None };
     }
     status.percent = count(following);
-    status.since = Some(second(inputs.now));
+    status.since = Some(whole_second(inputs.now));
     status.pods = None;
-    stay(inputs, status, Some(inputs.spec.interval()))
+    hold(inputs, status, Some(inputs.spec.interval()))
 }
 
-/// The share stays, or is the new one, and is looked at again after `left`, or sooner to be judged.
-fn stay(inputs: &Inputs<'_>, status: RolloutStatus, left: Option<Duration>) -> Next {
-    let share = u32::try_from(status.percent).unwrap_or(0);
-    let split =
-        Split { from: status.from.clone(), to: Some((status.revision.clone(), share)).filter(|(_, share)| *share > 0) };
-    let judged = (share > 0 && inputs.spec.abort_on.is_some()).then_some(JUDGE_EVERY);
-    let look_again = [left, judged].into_iter().flatten().min();
-    Next { rollout: Some(status), split, look_again }
+/// Holds the percentage in `status` and requeues after `left`, or earlier for analysis.
+fn hold(inputs: &Inputs<'_>, status: RolloutStatus, left: Option<Duration>) -> Next {
+    let percent = u32::try_from(status.percent).unwrap_or(0);
+    let to = Some((status.revision.clone(), percent)).filter(|(_, percent)| *percent > 0);
+    let split = Split { from: status.from.clone(), to };
+    let analysis = (percent > 0 && inputs.spec.abort_on.is_some()).then_some(ANALYSIS_INTERVAL);
+    let requeue_after = [left, analysis].into_iter().flatten().min();
+    Next { rollout: Some(status), split, requeue_after }
 }
 
-/// What speaks against a revision that has calls.
-fn against(inputs: &Inputs<'_>) -> Option<String> {
+/// Returns why a revision with traffic has to be rolled back.
+fn violation(inputs: &Inputs<'_>) -> Option<String> {
     let state = inputs.state;
-    // One without a pod for want of room is as good as it was; its calls wait as those of a cold start do.
-    let lasting = state.ready == 0 && state.passing.is_none();
-    if let Some(failure) = state.failure.as_ref().filter(|_| lasting) {
-        return Some(format!("none of its pods is ready ({}: {})", failure.reason, failure.message));
+    // Insufficient capacity is no fault of the revision: its requests are queued as in a cold start.
+    let permanent = state.ready == 0 && state.transient.is_none();
+    if let Some(failure) = state.failure.as_ref().filter(|_| permanent) {
+        return Some(format!("no pod is ready ({}: {})", failure.reason, failure.message));
     }
-    judge::judge(inputs.spec.abort_on.as_ref()?, inputs.figures)
+    analysis::find_violation(inputs.spec.abort_on.as_ref()?, inputs.stats)
 }
 
-/// The share after `percent`.
-fn following(spec: &RolloutSpec, percent: u32) -> u32 {
+/// Returns the percentage of the step after `percent`.
+fn next_percent(spec: &RolloutSpec, percent: u32) -> u32 {
     let steps = spec.steps().iter().filter_map(|step| u32::try_from(*step).ok());
     steps.filter(|step| *step > percent && *step < 100).min().unwrap_or(100)
 }
 
-/// A mark of everything by which a roll-out may be ended.
-fn terms(spec: &RolloutSpec) -> String {
+/// Hash of the settings that can abort a rollout. A change restarts an aborted rollout.
+fn terms_hash(spec: &RolloutSpec) -> String {
     hash(&json!({"steps": spec.steps, "interval": spec.interval, "abortOn": spec.abort_on}))
 }
 
-/// How long the state has lasted. Whoever wrote it may have had a clock that is ahead of ours.
-fn passed(status: &RolloutStatus, now: Timestamp) -> Duration {
+/// Time since the start of the step. Zero if the clock of the previous operator was ahead.
+fn elapsed(status: &RolloutStatus, now: Timestamp) -> Duration {
     let since = status.since.as_ref().map_or(now, |since| since.0);
     Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
-/// Times in a status are whole seconds.
-fn second(now: Timestamp) -> Time {
+/// Rounds to whole seconds, as times in a status are.
+fn whole_second(now: Timestamp) -> Time {
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }
 

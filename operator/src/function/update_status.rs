@@ -1,4 +1,4 @@
-//! Step five: what is, is said, if it is another than what was said before.
+//! Step 5: computes the status and writes it if it changed.
 
 use std::time::Duration;
 
@@ -16,52 +16,34 @@ use rouse_crds::{
 use serde_json::json;
 
 use super::{
-    Context, Names,
+    Context,
     apply::Applied,
-    build::{Resources, revision::known},
-    conditions::{self, Inputs},
-    config::Config,
-    dereference::{Found, Kind},
-    observe, shares,
-    tell::tell,
-    validate::Invalid,
+    build::{Resources, revision::known_revisions},
+    dereference::{Dereferenced, Kind, config::Config},
+    status::{
+        assignment,
+        conditions::{self, Inputs},
+        last_written::LastWritten,
+        transitions,
+    },
 };
-use crate::{key::FunctionKey, outcomes::Figures};
+use crate::{
+    cluster::key::FunctionKey,
+    hosts::Names,
+    spec::invalid::Invalid,
+    workloads::{observe, outcomes::RequestStats},
+};
 
-/// A status that was written and has not come back through the watch yet.
-#[derive(Clone, Debug)]
-pub struct LastWritten {
-    /// The `resourceVersion` that the cache had.
-    seen: Option<String>,
-    /// The one that the write made.
-    made: Option<String>,
-    status: FunctionStatus,
-}
+/// Retry interval for name conflicts and rejected objects.
+const RETRY_CONFLICT: Duration = Duration::from_secs(60);
 
-impl LastWritten {
-    /// Whether a Function of this `resourceVersion` is from before the write.
-    ///
-    /// The write of another may come in between, and through the watch before this one: then the status that it brings is the
-    /// old one. Versions of one resource are numbers that grow, which Kubernetes promises since 1.35 and has held to before;
-    /// where they are something else, only the version that was seen is known to be old.
-    fn is_ahead_of(&self, version: Option<&String>) -> bool {
-        let number = |version: Option<&String>| version?.parse::<u128>().ok();
-        match (number(self.made.as_ref()), number(version)) {
-            (Some(made), Some(version)) => version < made,
-            _ => self.seen.as_ref() == version,
-        }
-    }
-}
-
-/// How long until something that stands in the way is looked at again: a name that is taken, an object that was refused.
-const OBSTACLE: Duration = Duration::from_secs(60);
-
-/// Writes the status if it has changed, tells of transitions, and says after how long to look again.
+/// Writes the status if it changed, records Events for transitions, and returns the time after which to reconcile
+/// again.
 pub async fn update_status(
     context: &Context,
     key: &FunctionKey,
     function: &Function,
-    found: &Found,
+    found: &Dereferenced,
     applied: &Result<Resources<Applied>, Invalid>,
 ) -> Result<Option<Duration>, kube::Error> {
     let seen = function.resource_version();
@@ -70,21 +52,21 @@ pub async fn update_status(
         match written.get(key) {
             Some(last) if last.is_ahead_of(seen.as_ref()) => last.status.clone(),
             _ => {
-                // What was written has come back, so it need not be kept any more.
+                // The watch has delivered the written status.
                 written.remove(key);
                 function.status.clone().unwrap_or_default()
             }
         }
     };
-    // What the autoscaler has learned is another's part of the status.
+    // `status.habits` belongs to the field manager of the autoscaler.
     let former = FunctionStatus { habits: None, ..former };
-    let figures = context.baselines.figures(key, former.rollout.as_ref(), &context.outcomes);
-    let (status, look_again) = compute(function, &former, found, applied, &context.names, &figures, (context.clock)());
+    let stats = context.baselines.stats_of_step(key, former.rollout.as_ref(), &context.outcomes);
+    let (status, requeue_after) = compute(function, &former, found, applied, &context.names, &stats, (context.clock)());
     if status != former {
         let body = json!({
             "apiVersion": Function::api_version(&()),
             "kind": Function::kind(&()),
-            // With the uid, so that a Function that was made anew under this name is not given the status of its forerunner.
+            // The uid keeps a recreated Function from receiving the status of its predecessor.
             "metadata": {"name": key.name, "namespace": key.namespace, "uid": function.uid()},
             "status": status,
         });
@@ -92,32 +74,32 @@ pub async fn update_status(
         let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
         let made = match api.patch_status(&key.name, &params, &Patch::Apply(body)).await {
             Ok(written) => written.resource_version(),
-            // It was deleted, or deleted and made anew; the watch will say.
+            // The Function was deleted or recreated; the watch delivers that.
             Err(kube::Error::Api(refused)) if refused.is_not_found() || refused.is_conflict() => return Ok(None),
             Err(error) => return Err(error),
         };
         context.baselines.set(key, status.rollout.as_ref(), &context.outcomes);
-        tell(context, key, function, &former, &status).await;
+        transitions::record(context, key, function, &former, &status).await;
         context.written.lock().insert(key.clone(), LastWritten { seen, made, status });
     } else {
-        // After a restart in the middle of a step. Not before a write: one that fails must not lose what it was decided from.
+        // Restores the baseline after a restart during a step. Not before a write: a failed write must keep its inputs.
         context.baselines.set(key, status.rollout.as_ref(), &context.outcomes);
     }
-    let obstacle = match applied {
+    let conflict = match applied {
         Ok(resources) => !resources.state.conflicts.is_empty() || resources.state.rejected.is_some(),
         Err(_) => false,
     };
-    Ok([look_again, obstacle.then_some(OBSTACLE)].into_iter().flatten().min())
+    Ok([requeue_after, conflict.then_some(RETRY_CONFLICT)].into_iter().flatten().min())
 }
 
-/// The status as it should be, and after how long to look again. Pure.
+/// Computes the status and the time after which to reconcile again. Pure.
 fn compute(
     function: &Function,
     former: &FunctionStatus,
-    found: &Found,
+    found: &Dereferenced,
     applied: &Result<Resources<Applied>, Invalid>,
     names: &Names,
-    figures: &Figures,
+    stats: &RequestStats,
     now: Timestamp,
 ) -> (FunctionStatus, Option<Duration>) {
     let spec = &function.spec;
@@ -127,13 +109,13 @@ fn compute(
         Ok(resources) => (resources.latest.clone(), resources.state.rejected.as_ref()),
         Err(invalid) => (former.latest_revision.clone().unwrap_or_default(), Some(invalid)),
     };
-    let mut state = observe::revision(found, &latest, spec.timeouts().cold_start(), now);
+    let mut state = observe::revision(&found.workloads, &latest, spec.timeouts().cold_start(), now);
     let made = applied.iter().flat_map(|r| &r.create).find(|made| made.name_any() == latest);
-    if let Some(made) = made.filter(|_| !found.deployments.contains_key(&latest)) {
+    if let Some(made) = made.filter(|_| !found.workloads.deployments.contains_key(&latest)) {
         let desired = made.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
         state.desired = u32::try_from(desired).unwrap_or(0);
     }
-    let shares = shares::decide(&shares::Inputs {
+    let traffic = assignment::decide(&assignment::Inputs {
         function,
         former,
         found,
@@ -141,28 +123,30 @@ fn compute(
         latest: &latest,
         state: &state,
         names,
-        figures,
+        stats,
         now,
     });
-    let others = found.deployments.iter().filter(|(name, _)| **name != latest).map(|(_, d)| (d.desired(), d.ready()));
+    let others =
+        found.workloads.deployments.iter().filter(|(name, _)| **name != latest).map(|(_, d)| (d.desired(), d.ready()));
     let (desired, ready) = others.fold((state.desired, state.ready), |sum, next| (sum.0 + next.0, sum.1 + next.1));
 
-    let pods_refused = observe::pods_refused(found);
-    let aborted = shares.rollout.as_ref().filter(|r| r.phase == RolloutPhase::Aborted);
+    let pods_refused = observe::pods_refused(&found.workloads);
+    let aborted = traffic.rollout.as_ref().filter(|r| r.phase == RolloutPhase::Aborted);
     let mut conditions = former.conditions.clone();
     let wanted = conditions::decide(&Inputs {
         former,
         invalid,
         conflicts: applied.as_ref().map_or(&[], |r| &r.state.conflicts),
         lost_hosts: &found.lost_hosts,
-        missing: shares.missing.as_ref(),
+        missing: traffic.missing.as_ref(),
         latest: &latest,
         state: &state,
         aborted: aborted.and_then(|r| r.message.as_deref()),
-        rolling: aborted.is_none() && shares.rollout.is_some(),
+        rolling: aborted.is_none() && traffic.rollout.is_some(),
         notice: (found.config == Config::NotWatched).then_some(conditions::CONFIG_NOTICE),
-        unproven_is_fine: scaling.initial() == 0,
-        pods: desired.max(u32::try_from(found.pods.iter().filter(|p| !p.ended()).count()).unwrap_or(u32::MAX)),
+        skip_verification: scaling.initial() == 0,
+        pods: desired
+            .max(u32::try_from(found.workloads.pods.iter().filter(|p| !p.ended()).count()).unwrap_or(u32::MAX)),
         pods_refused: pods_refused.as_ref(),
     });
     let generation = function.metadata.generation.unwrap_or_default();
@@ -176,29 +160,29 @@ fn compute(
         address: Some(Address { url: format!("http://{name}.{namespace}.svc.{}", names.cluster_domain) }),
         replicas: Some(ReplicaStatus { desired: count(desired), ready: count(ready) }),
         latest_revision: Some(latest).filter(|l| !l.is_empty()),
-        revisions: revisions(&name, found, applied, &shares.traffic),
-        traffic: shares.traffic,
-        rollout: shares.rollout,
+        revisions: revisions(&name, found, applied, &traffic.traffic),
+        traffic: traffic.traffic,
+        rollout: traffic.rollout,
         conditions,
         habits: None,
     };
-    let look_again = [state.look_again, shares.look_again].into_iter().flatten().min();
-    (status, look_again)
+    let requeue_after = [state.requeue_after, traffic.requeue_after].into_iter().flatten().min();
+    (status, requeue_after)
 }
 
-/// What there is, the newest first.
+/// Existing revisions, newest first.
 fn revisions(
     function: &str,
-    found: &Found,
+    found: &Dereferenced,
     applied: &Result<Resources<Applied>, Invalid>,
     traffic: &[TrafficStatus],
 ) -> Vec<RevisionStatus> {
     let percent = |name: &str| traffic.iter().filter(|t| t.revision == name).map(|t| t.percent).sum();
-    let gone = |name: &str| {
-        let mut removed = applied.iter().flat_map(|r| &r.remove);
-        removed.any(|r| r.kind == Kind::ControllerRevision && r.name == name)
+    let removed = |name: &str| {
+        let mut removals = applied.iter().flat_map(|r| &r.remove);
+        removals.any(|r| r.kind == Kind::ControllerRevision && r.name == name)
     };
-    let known = known(function, found);
+    let known = known_revisions(function, found);
     let made = applied.iter().filter_map(|r| r.revision.as_ref().zip(r.state.made.as_ref()));
     let made = made.filter(|(revision, _)| !known.iter().any(|k| k.name == revision.name_any()));
     let made: Vec<_> = made
@@ -210,14 +194,14 @@ fn revisions(
             ready: 0,
         })
         .collect();
-    let there = known.into_iter().filter(|known| !gone(&known.name)).rev().map(|known| RevisionStatus {
+    let existing = known.into_iter().filter(|known| !removed(&known.name)).rev().map(|known| RevisionStatus {
         percent: percent(&known.name),
-        ready: count(found.deployments.get(&known.name).map_or(0, |d| d.ready())),
+        ready: count(found.workloads.deployments.get(&known.name).map_or(0, |d| d.ready())),
         name: known.name,
         image: known.image,
         created: known.created,
     });
-    made.into_iter().chain(there).collect()
+    made.into_iter().chain(existing).collect()
 }
 
 fn count(n: u32) -> i32 {

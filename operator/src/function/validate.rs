@@ -1,65 +1,49 @@
-//! Step two: what the schema of the custom resource cannot say. Pure.
+//! Step 2: validates what the schema of the custom resource cannot express. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 use rouse_crds::{
     Function, FunctionSpec,
     function::FunctionStatus,
-    names::{CONTAINER, GROUP, MANAGED_BY_LABEL, POD_DELETION_COST_ANNOTATION},
+    names::{CONTAINER, GROUP, MANAGED_BY_LABEL, POD_DELETION_COST_ANNOTATION, PRE_STOP_SECONDS},
 };
 use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
 
-use super::build::template::PRE_STOP_SECONDS;
-use crate::key::FunctionKey;
+use crate::{
+    cluster::key::FunctionKey,
+    spec::{canonical::hash, invalid::Invalid, schedules},
+};
 
-/// What is wrong with a Function: it cannot be built until it is changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}")]
-pub struct Invalid {
-    /// Path of the field.
-    pub field: String,
-    /// What is wrong and how to mend it.
-    pub message: String,
-}
-
-impl Invalid {
-    /// `field` is wrong as `message` says.
-    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
-    }
-}
-
-/// A Function that can be built.
+/// A valid Function.
 #[derive(Debug)]
 pub struct ValidatedFunction<'a> {
     /// Namespace and name.
     pub key: FunctionKey,
-    /// Its `uid`.
+    /// `uid`.
     pub uid: String,
-    /// For its children.
+    /// Owner reference for its children.
     pub owner: OwnerReference,
-    /// As the user wrote it.
+    /// Spec.
     pub spec: &'a FunctionSpec,
-    /// As it was said before.
+    /// Current status.
     pub status: Option<&'a FunctionStatus>,
-    /// Revisions that carry traffic, a tag or a roll-out, or are to: they are kept whatever their age.
-    pub carrying: Vec<String>,
-    /// What the user wrote about the container.
+    /// Revisions with traffic, a tag or a rollout in the spec or status. They are retained regardless of their age.
+    pub in_use: Vec<String>,
+    /// Container fields of the spec.
     pub container: Value,
     /// Hash of `container`.
     pub hash: String,
-    /// The partial pod template, its shape checked.
+    /// Partial pod template, structurally validated.
     pub overlay: Option<&'a Map<String, Value>>,
 }
 
-/// Checks a Function.
+/// Validates a Function.
 pub fn validate(function: &Function) -> Result<ValidatedFunction<'_>, Invalid> {
     let spec = &function.spec;
     let internal = |what: &str| Invalid::new("metadata", format!("the API server sent no {what}"));
     let key = FunctionKey::new(function.namespace().ok_or_else(|| internal("namespace"))?, function.name_any());
-    let overlay = spec.pod_template.as_ref().map(check_overlay).transpose()?;
-    crate::scaler::schedules::check(spec)?;
+    let overlay = spec.pod_template.as_ref().map(check_pod_template).transpose()?;
+    schedules::check(spec)?;
     let container = container(spec);
     let status = function.status.iter().flat_map(|s| &s.traffic).map(|t| t.revision.clone());
     let wanted = spec.traffic.iter().flatten().filter_map(|t| t.revision.clone());
@@ -71,15 +55,15 @@ pub fn validate(function: &Function) -> Result<ValidatedFunction<'_>, Invalid> {
         key,
         spec,
         status: function.status.as_ref(),
-        carrying: status.chain(wanted).chain(rollout).collect(),
+        in_use: status.chain(wanted).chain(rollout).collect(),
         hash: hash(&container),
         container,
         overlay,
     })
 }
 
-/// What the user wrote about the container, and nothing that was left out: a default that changes in a later Rouse must
-/// not make a new revision of every function.
+/// Returns the container fields that the user set. Defaults are left out, so a default that changes with a Rouse
+/// upgrade creates no new revision.
 fn container(spec: &FunctionSpec) -> Value {
     let whole = json!({
         "image": spec.image,
@@ -99,46 +83,7 @@ fn container(spec: &FunctionSpec) -> Value {
     }
 }
 
-/// The first 80 bits of SHA-256 over the value in canonical form (keys sorted), in hexadecimal.
-pub fn hash(value: &Value) -> String {
-    let mut text = String::new();
-    canonical(value, &mut text);
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// JSON with sorted keys, whatever order the map keeps them in.
-fn canonical(value: &Value, out: &mut String) {
-    match value {
-        Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_by_key(|(name, _)| *name);
-            out.push('{');
-            for (index, (name, value)) in entries.into_iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                out.push_str(&Value::from(name.as_str()).to_string());
-                out.push(':');
-                canonical(value, out);
-            }
-            out.push('}');
-        }
-        Value::Array(list) => {
-            out.push('[');
-            for (index, value) in list.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                canonical(value, out);
-            }
-            out.push(']');
-        }
-        scalar => out.push_str(&scalar.to_string()),
-    }
-}
-
-fn check_overlay(overlay: &Value) -> Result<&Map<String, Value>, Invalid> {
+fn check_pod_template(overlay: &Value) -> Result<&Map<String, Value>, Invalid> {
     const ROOT: &str = "spec.podTemplate";
     let map = object(overlay, ROOT)?;
     only(map, ROOT, &["metadata", "spec"])?;
@@ -148,13 +93,14 @@ fn check_overlay(overlay: &Value) -> Result<&Map<String, Value>, Invalid> {
         only(metadata, &path, &["labels", "annotations"])?;
         for name in keys(metadata.get("labels"), &format!("{path}.labels"))? {
             if name.starts_with(&format!("{GROUP}/")) || name == MANAGED_BY_LABEL {
-                let message = format!("the label {name} belongs to Rouse; remove it");
+                let message = format!("label {name} is reserved for Rouse; remove it");
                 return Err(Invalid::new(format!("{path}.labels"), message));
             }
         }
         for name in keys(metadata.get("annotations"), &format!("{path}.annotations"))? {
             if name == POD_DELETION_COST_ANNOTATION {
-                let message = format!("Rouse sets {name} to choose which pods go; remove it");
+                let message =
+                    format!("annotation {name} is reserved for Rouse, which selects victims with it; remove it");
                 return Err(Invalid::new(format!("{path}.annotations"), message));
             }
         }
@@ -163,11 +109,11 @@ fn check_overlay(overlay: &Value) -> Result<&Map<String, Value>, Invalid> {
         let path = format!("{ROOT}.spec");
         let spec = object(spec, &path)?;
         if spec.get("restartPolicy").is_some_and(|p| p != "Always") {
-            return Err(Invalid::new(format!("{path}.restartPolicy"), "has to be Always; remove it"));
+            return Err(Invalid::new(format!("{path}.restartPolicy"), "must be Always; remove it"));
         }
         if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|s| s <= PRE_STOP_SECONDS) {
             let message = format!(
-                "has to be at least {}: for {PRE_STOP_SECONDS}s after the decision a pod still gets calls",
+                "must be at least {}, because a pod still receives requests for {PRE_STOP_SECONDS}s after its deletion",
                 PRE_STOP_SECONDS + 1
             );
             return Err(Invalid::new(format!("{path}.terminationGracePeriodSeconds"), message));
@@ -180,20 +126,23 @@ fn check_overlay(overlay: &Value) -> Result<&Map<String, Value>, Invalid> {
     Ok(map)
 }
 
-/// What `podTemplate` may not say, because the spec has a field for it.
-const OWN_FIELD: [(&str, &str); 4] =
+/// Fields that `podTemplate` must not set, and the field of the spec to use instead.
+const SPEC_FIELDS: [(&str, &str); 4] =
     [("ports", "spec.port"), ("image", "spec.image"), ("command", "spec.command"), ("args", "spec.args")];
 
 fn check_container(container: &Value, path: &str) -> Result<(), Invalid> {
     let container = object(container, path)?;
     let Some(name) = container.get("name").and_then(Value::as_str) else {
-        return Err(Invalid::new(path, format!("each container needs a name; the function's own is `{CONTAINER}`")));
+        return Err(Invalid::new(
+            path,
+            format!("each container needs a name; the function's container is named `{CONTAINER}`"),
+        ));
     };
     if name != CONTAINER {
         return Ok(());
     }
     let path = format!("{path}[{CONTAINER}]");
-    for (field, instead) in OWN_FIELD {
+    for (field, instead) in SPEC_FIELDS {
         if container.contains_key(field) {
             return Err(Invalid::new(format!("{path}.{field}"), format!("set {instead} instead")));
         }
@@ -207,14 +156,14 @@ fn check_container(container: &Value, path: &str) -> Result<(), Invalid> {
 }
 
 fn object<'a>(value: &'a Value, path: &str) -> Result<&'a Map<String, Value>, Invalid> {
-    value.as_object().ok_or_else(|| Invalid::new(path, "has to be an object"))
+    value.as_object().ok_or_else(|| Invalid::new(path, "must be an object"))
 }
 
 fn list<'a>(value: Option<&'a Value>, path: &str) -> Result<&'a [Value], Invalid> {
     match value {
         None | Some(Value::Null) => Ok(&[]),
         Some(Value::Array(list)) => Ok(list),
-        Some(_) => Err(Invalid::new(path, "has to be a list")),
+        Some(_) => Err(Invalid::new(path, "must be a list")),
     }
 }
 
@@ -227,7 +176,7 @@ fn only(map: &Map<String, Value>, path: &str, allowed: &[&str]) -> Result<(), In
     match map.keys().find(|name| !allowed.contains(&name.as_str())) {
         None => Ok(()),
         Some(name) => {
-            let message = format!("is not known here; {path} may hold {}", allowed.join(" and "));
+            let message = format!("unknown field; {path} may contain {}", allowed.join(" and "));
             Err(Invalid::new(format!("{path}.{name}"), message))
         }
     }

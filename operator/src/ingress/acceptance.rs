@@ -1,7 +1,7 @@
-//! Whether somebody serves what is written: the class of the Ingresses exists, the Gateway has taken the HTTPRoutes.
+//! Acceptance check: whether the IngressClass exists, or the Gateway accepted the HTTPRoutes.
 //!
-//! A name that is wrong there is not refused by anybody: the objects are written, and nothing happens. So it is found out
-//! and said, to the people of the platform and in the condition `Routable` of every public Function.
+//! The API server accepts an Ingress or HTTPRoute with an unknown class or Gateway, and no controller serves it. So the
+//! operator checks it, and reports problems with an Event and in the condition `Routable` of every public Function.
 
 use std::time::Duration;
 
@@ -11,110 +11,110 @@ use rouse_crds::conditions::{GATEWAY_NOT_READY, INGRESS_CLASS_MISSING};
 use tokio::time::Instant;
 
 use super::{
-    Gateway, Keeper, REVIEW,
-    gateway::{Family, Verdict},
+    Gateway, IngressReconciler, RESYNC,
+    gateway::{Family, RouteAcceptance},
 };
 use crate::hosts::LostHost;
 
-/// How long a controller may take to say something of a route, and the API server to have listed them.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Time in which a controller must report a status for a route, and the cache of routes must be synced.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Between two looks while something is amiss or not known.
-const LOOK: Duration = Duration::from_secs(5);
+/// Interval of checks while a problem exists or a result is pending.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What has been found out.
+/// State of the acceptance check.
 #[derive(Debug, Default)]
 pub(super) struct Acceptance {
-    /// Since when an answer is missing.
-    open_since: Option<Instant>,
-    /// When the API server was last asked for the class or the Gateway, and whether that exists. `None` if it cannot be told.
-    asked: Option<(Instant, Option<bool>)>,
-    /// Whether something was amiss at the last look.
-    amiss: bool,
+    /// Time since which a result is pending.
+    pending_since: Option<Instant>,
+    /// Time of the last lookup of the IngressClass or Gateway, and whether it exists; `None` if the lookup failed.
+    lookup: Option<(Instant, Option<bool>)>,
+    /// Whether the last check found a problem.
+    has_problem: bool,
 }
 
 impl Acceptance {
-    /// How long to wait for the next look.
-    pub(super) fn again(&self) -> Duration {
-        if self.amiss || self.is_open() { LOOK } else { REVIEW }
+    /// Returns the interval until the next check.
+    pub(super) fn interval(&self) -> Duration {
+        if self.has_problem || self.is_pending() { CHECK_INTERVAL } else { RESYNC }
     }
 
-    /// Whether an answer is missing.
-    pub(super) fn is_open(&self) -> bool {
-        self.open_since.is_some()
+    /// Returns whether a result is pending.
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending_since.is_some()
     }
 
-    /// Whether an answer has been missing for too long, as of now.
-    fn overdue(&mut self, open: bool, now: Instant) -> bool {
-        if !open {
-            self.open_since = None;
+    /// Updates whether a result is `pending`, and returns whether it has been for too long.
+    fn overdue(&mut self, pending: bool, now: Instant) -> bool {
+        if !pending {
+            self.pending_since = None;
             return false;
         }
-        now.duration_since(*self.open_since.get_or_insert(now)) >= PATIENCE
+        now.duration_since(*self.pending_since.get_or_insert(now)) >= TIMEOUT
     }
 
-    /// Whether it is time to ask the API server.
-    fn due(&self, now: Instant) -> bool {
-        self.asked.is_none_or(|(at, _)| now.duration_since(at) >= self.again())
+    /// Returns whether the next lookup is due.
+    fn lookup_due(&self, now: Instant) -> bool {
+        self.lookup.is_none_or(|(at, _)| now.duration_since(at) >= self.interval())
     }
 }
 
-impl Keeper {
-    /// What is amiss with the class of the Ingresses. One that is not named is the cluster's default, and not looked for.
-    pub(super) async fn class_trouble(&self, class: Option<&str>, known: &mut Acceptance) -> Option<LostHost> {
+impl IngressReconciler {
+    /// Checks the class of the Ingresses. An empty class is the default of the cluster and is not checked.
+    pub(super) async fn ingress_class_problem(&self, class: Option<&str>, state: &mut Acceptance) -> Option<LostHost> {
         let class = class?;
-        if known.due(Instant::now()) {
+        if state.lookup_due(Instant::now()) {
             let api: Api<IngressClass> = Api::all(self.client.clone());
-            known.asked = Some((Instant::now(), exists("IngressClass", class, api.get_metadata_opt(class).await)));
+            state.lookup = Some((Instant::now(), exists("IngressClass", class, api.get_metadata_opt(class).await)));
         }
-        known.amiss = matches!(known.asked, Some((_, Some(false))));
-        known.amiss.then(|| LostHost {
+        state.has_problem = matches!(state.lookup, Some((_, Some(false))));
+        state.has_problem.then(|| LostHost {
             host: None,
             reason: INGRESS_CLASS_MISSING,
             message: format!(
-                "the IngressClass {class} of Rouse's value ingress.className does not exist, so its hosts are not served by an ingress; calls inside the cluster are"
+                "IngressClass {class} (chart value ingress.className) does not exist, so the ingress serves no public host; create it or change the value. Requests inside the cluster are served"
             ),
         })
     }
 
-    /// What is amiss with the Gateway, on which `routes` of ours are to hang.
-    pub(super) async fn gateway_trouble(
+    /// Checks the Gateway that `routes` HTTPRoutes attach to.
+    pub(super) async fn gateway_problem(
         &self,
         gateway: &Gateway,
         routes: usize,
-        known: &mut Acceptance,
+        state: &mut Acceptance,
     ) -> Option<LostHost> {
-        let message = self.gateway_message(gateway, routes, known).await;
-        known.amiss = message.is_some();
+        let message = self.gateway_message(gateway, routes, state).await;
+        state.has_problem = message.is_some();
         message.map(|message| LostHost {
             host: None,
             reason: GATEWAY_NOT_READY,
-            message: format!("{message}; calls inside the cluster are served"),
+            message: format!("{message}. Requests inside the cluster are served"),
         })
     }
 
-    async fn gateway_message(&self, gateway: &Gateway, routes: usize, known: &mut Acceptance) -> Option<String> {
+    async fn gateway_message(&self, gateway: &Gateway, routes: usize, state: &mut Acceptance) -> Option<String> {
         let cache = &self.caches.httproutes;
         if !cache.is_synced() {
-            let message = "HTTPRoutes cannot be read, so no host is served: are the resources of the Gateway API (gateway.networking.k8s.io/v1) installed?";
-            return known.overdue(true, Instant::now()).then(|| message.to_owned());
+            let message = "Failed to read HTTPRoutes, so no public host is served; check that the CustomResourceDefinitions of the Gateway API (gateway.networking.k8s.io/v1) are installed";
+            return state.overdue(true, Instant::now()).then(|| message.to_owned());
         }
         let mut ours = cache.all();
         ours.retain(|route| route.metadata.name.as_deref().and_then(Family::of).is_some());
-        // One that was written just now has not come back through the watch yet.
-        let mut unheard = ours.len() < routes;
+        // The watch may not have delivered the last write yet.
+        let mut pending = ours.len() < routes;
         for route in ours {
-            match gateway.verdict(&route) {
-                Verdict::Accepted => {}
-                Verdict::Unheard => unheard = true,
-                Verdict::Refused(message) => {
-                    known.open_since = None;
+            match gateway.acceptance(&route) {
+                RouteAcceptance::Accepted => {}
+                RouteAcceptance::Pending => pending = true,
+                RouteAcceptance::Rejected(message) => {
+                    state.pending_since = None;
                     return Some(message);
                 }
             }
         }
-        let overdue = known.overdue(unheard, Instant::now());
-        if known.due(Instant::now()) {
+        let overdue = state.overdue(pending, Instant::now());
+        if state.lookup_due(Instant::now()) {
             let resource = ApiResource {
                 group: "gateway.networking.k8s.io".to_owned(),
                 version: "v1".to_owned(),
@@ -124,27 +124,30 @@ impl Keeper {
             };
             let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &gateway.namespace, &resource);
             let found = api.get_metadata_opt(&gateway.name).await;
-            known.asked = Some((Instant::now(), exists("Gateway", &gateway.to_string(), found)));
+            state.lookup = Some((Instant::now(), exists("Gateway", &gateway.to_string(), found)));
         }
-        let missing = matches!(known.asked, Some((_, Some(false))));
-        // Helm makes a Gateway in the same moment as the operator; one that has gone later has routes that were accepted.
-        if missing && (overdue || !unheard) {
-            return Some(format!("the Gateway {gateway} does not exist, so no host is served"));
+        let missing = matches!(state.lookup, Some((_, Some(false))));
+        // Helm may create the Gateway together with the operator. The routes of a Gateway that was deleted later were
+        // accepted.
+        if missing && (overdue || !pending) {
+            return Some(format!(
+                "Gateway {gateway} does not exist, so no public host is served; create it or change the chart value ingress.gateway"
+            ));
         }
         overdue.then(|| {
             format!(
-                "nobody has said anything of the HTTPRoutes for the Gateway {gateway}: does its GatewayClass exist, and does its controller run?"
+                "No controller reported a status for the HTTPRoutes of Gateway {gateway}; check that its GatewayClass exists and that its controller is running"
             )
         })
     }
 }
 
-/// Whether something exists, or `None` if the API server does not say so.
+/// Returns whether an object exists; `None` if the request failed.
 fn exists<T>(kind: &str, name: &str, found: kube::Result<Option<T>>) -> Option<bool> {
     match found {
         Ok(found) => Some(found.is_some()),
         Err(error) => {
-            tracing::warn!(kind, name, %error, "Cannot look for what serves the functions' hosts");
+            tracing::warn!(kind, name, %error, "Failed to look up object; will retry");
             None
         }
     }
@@ -155,26 +158,26 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_may_take_a_while_and_not_longer() {
-        let mut known = Acceptance::default();
-        assert!(!known.overdue(true, Instant::now()));
-        assert_eq!((known.is_open(), known.again()), (true, LOOK));
-        tokio::time::advance(PATIENCE - Duration::from_millis(1)).await;
-        assert!(!known.overdue(true, Instant::now()));
+    async fn a_pending_result_becomes_overdue() {
+        let mut state = Acceptance::default();
+        assert!(!state.overdue(true, Instant::now()));
+        assert_eq!((state.is_pending(), state.interval()), (true, CHECK_INTERVAL));
+        tokio::time::advance(TIMEOUT - Duration::from_millis(1)).await;
+        assert!(!state.overdue(true, Instant::now()));
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(known.overdue(true, Instant::now()));
-        assert!(!known.overdue(false, Instant::now()));
-        assert!(!known.overdue(true, Instant::now()), "it counts from anew");
+        assert!(state.overdue(true, Instant::now()));
+        assert!(!state.overdue(false, Instant::now()));
+        assert!(!state.overdue(true, Instant::now()), "the time restarts");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_api_server_is_asked_now_and_then() {
-        let mut known = Acceptance::default();
-        assert!(known.due(Instant::now()));
-        known.asked = Some((Instant::now(), Some(true)));
-        tokio::time::advance(LOOK).await;
-        assert!(!known.due(Instant::now()));
-        known.amiss = true;
-        assert!(known.due(Instant::now()), "more often while something is amiss");
+    async fn lookups_are_more_frequent_during_a_problem() {
+        let mut state = Acceptance::default();
+        assert!(state.lookup_due(Instant::now()));
+        state.lookup = Some((Instant::now(), Some(true)));
+        tokio::time::advance(CHECK_INTERVAL).await;
+        assert!(!state.lookup_due(Instant::now()));
+        state.has_problem = true;
+        assert!(state.lookup_due(Instant::now()), "more often during a problem");
     }
 }

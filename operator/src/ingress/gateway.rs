@@ -1,52 +1,50 @@
-//! The shared HTTPRoutes, and what their Gateway says of them. Pure.
+//! Specs of the shared HTTPRoutes, and their acceptance by the Gateway. Pure.
 //!
-//! There are three families of them: those of hosts that are led by HTTP/1.1, those of hosts that are led by HTTP/2, and those
-//! that send callers of http to https.
+//! There are three families of routes: for hosts with HTTP/1.1, for hosts with h2c, and for redirects from http to
+//! https.
 
 use std::collections::BTreeSet;
 
-use super::{
-    httproute::{
-        BackendRef, Filter, HTTPRoute, HttpRouteSpec, ParentRef, PathMatch, Redirect, RouteMatch, RouteRule, Timeouts,
-    },
-    shards::Shard,
+use super::shards::Shard;
+use crate::cluster::httproute::{
+    BackendRef, Filter, HTTPRoute, HttpRouteSpec, ParentRef, PathMatch, Redirect, RouteMatch, RouteRule, Timeouts,
 };
 
-/// The Gateway that the routes hang on.
+/// Gateway that the routes attach to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gateway {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its namespace.
+    /// Namespace.
     pub namespace: String,
-    /// Names of the listeners that functions are called by; every one if none is named.
+    /// Names of the listeners that serve Functions; all listeners if empty.
     pub sections: Vec<String>,
-    /// Name of the listener whose callers are sent to https.
+    /// Name of the listener that redirects clients to https.
     pub redirect_section: Option<String>,
 }
 
-/// What a family of routes is for.
+/// Family of routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
-    /// To the activators by HTTP/1.1.
+    /// To the activators with HTTP/1.1.
     Http1,
-    /// To the activators by HTTP/2.
+    /// To the activators with h2c.
     H2c,
-    /// Back to the caller, who is to come by https.
+    /// Redirect to https.
     Redirect,
 }
 
-/// All of them.
+/// All families.
 pub const FAMILIES: [Family; 3] = [Family::Http1, Family::H2c, Family::Redirect];
 
-/// Port of the activators' Services that takes calls from outside: a Gateway knows ports by their numbers alone.
+/// Public port of the activators' Services. A Gateway references ports by number.
 pub const PUBLIC_PORT: u16 = 8080;
 
-/// Matches in one rule, few enough for every version of the Gateway API.
+/// Maximum number of matches in one rule, within the limit of every version of the Gateway API.
 const MATCHES: usize = 8;
 
 impl Family {
-    /// Name of its route of a number.
+    /// Returns the name of route `number` of the family.
     pub fn route(self, number: usize) -> String {
         format!("{}{number}", self.stem())
     }
@@ -59,18 +57,18 @@ impl Family {
         }
     }
 
-    /// Family and number of a route of this name; `None` if it is none of ours.
+    /// Returns the family and number of a route with this name; `None` if it is not a route of Rouse.
     pub fn of(name: &str) -> Option<(Self, usize)> {
         FAMILIES.into_iter().find_map(|family| {
             let number: usize = name.strip_prefix(family.stem())?.parse().ok()?;
-            // `rouse-01` and `rouse-+1` are numbers, too, but not by us.
+            // `rouse-01` and `rouse-+1` parse as well, but are not names of Rouse.
             (family.route(number) == name).then_some((family, number))
         })
     }
 }
 
 impl Gateway {
-    /// What a route is to be. `service` is where its calls go, if they do not go back.
+    /// Builds the spec of a route. `service` is its backend, unless it redirects.
     pub fn spec(&self, family: Family, shard: &Shard, service: &str) -> HttpRouteSpec {
         let sections: Vec<Option<String>> = match (family, &self.redirect_section) {
             (Family::Redirect, section) => vec![section.clone()],
@@ -90,7 +88,7 @@ impl Gateway {
             RouteRule {
                 matches,
                 backend_refs: vec![BackendRef { name: service.to_owned(), port: PUBLIC_PORT }],
-                // The activator ends calls that take too long by what their Function says; streams have no end.
+                // No timeout here: activators enforce the timeouts of the Function, and streams may be unbounded.
                 timeouts: Some(Timeouts { request: "0s".to_owned() }),
                 ..RouteRule::default()
             }
@@ -102,39 +100,40 @@ impl Gateway {
         }
     }
 
-    /// What the Gateway's controller has said of a route.
-    pub fn verdict(&self, route: &HTTPRoute) -> Verdict {
+    /// Returns whether the Gateway's controller accepted a route.
+    pub fn acceptance(&self, route: &HTTPRoute) -> RouteAcceptance {
         let own = route.metadata.namespace.as_deref();
-        let (mut heard, mut accepted, mut elsewhere) = (false, false, None);
+        let (mut reported, mut accepted, mut other_listener) = (false, false, None);
         for parent in route.status.iter().flat_map(|status| &status.parents) {
             let ParentRef { name, namespace, .. } = &parent.parent_ref;
             if *name != self.name || namespace.as_deref().or(own) != Some(&self.namespace) {
                 continue;
             }
-            heard |= parent.conditions.iter().any(|c| c.type_ == "Accepted");
+            reported |= parent.conditions.iter().any(|c| c.type_ == "Accepted");
             accepted |= parent.conditions.iter().any(|c| c.type_ == "Accepted" && c.status == "True");
             let bad = |c: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
                 matches!(c.type_.as_str(), "Accepted" | "ResolvedRefs") && c.status == "False"
             };
             if let Some(bad) = parent.conditions.iter().find(bad) {
-                let refused = Verdict::Refused(format!(
-                    "the Gateway {self} says of the HTTPRoute {}: {}=False, {}: {}",
+                let rejected = RouteAcceptance::Rejected(format!(
+                    "Gateway {self} did not accept HTTPRoute {}: {}=False, {}: {}",
                     route.metadata.name.as_deref().unwrap_or_default(),
                     bad.type_,
                     bad.reason,
                     bad.message
                 ));
-                // A listener that is for one host only has nothing to do with routes of others: another one serves those.
+                // A listener for a single host does not match the routes of other hosts. Another listener may serve
+                // those.
                 if bad.reason != "NoMatchingListenerHostname" {
-                    return refused;
+                    return rejected;
                 }
-                elsewhere.get_or_insert(refused);
+                other_listener.get_or_insert(rejected);
             }
         }
-        match elsewhere {
-            Some(refused) if !accepted => refused,
-            _ if heard => Verdict::Accepted,
-            _ => Verdict::Unheard,
+        match other_listener {
+            Some(rejected) if !accepted => rejected,
+            _ if reported => RouteAcceptance::Accepted,
+            _ => RouteAcceptance::Pending,
         }
     }
 }
@@ -145,19 +144,19 @@ impl std::fmt::Display for Gateway {
     }
 }
 
-/// What a Gateway's controller has said of a route.
+/// Acceptance of a route by a Gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It serves it.
+pub enum RouteAcceptance {
+    /// The controller accepted the route.
     Accepted,
-    /// It does not, or not all of it.
-    Refused(String),
-    /// Nothing.
-    Unheard,
+    /// The controller rejected the route or a part of it.
+    Rejected(String),
+    /// The controller has not reported a status.
+    Pending,
 }
 
-/// What a live route leads, by its own word.
-pub fn led(route: &HTTPRoute) -> Shard {
+/// Returns the hosts and paths of a live route.
+pub fn shard_of(route: &HTTPRoute) -> Shard {
     let matches = route.spec.rules.iter().flat_map(|rule| &rule.matches);
     let paths: BTreeSet<_> = matches.map(|m| m.path.value.clone()).collect();
     Shard { hosts: route.spec.hostnames.iter().cloned().collect(), paths: paths.into_iter().collect() }
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_server_gets() {
+    fn spec_of_a_route() {
         let spec = gateway(&[], None).spec(Family::H2c, &shard(), "rouse-activator-h2c");
         assert_eq!(
             serde_json::to_value(&spec).unwrap(),
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_of_http_are_sent_to_https_by_a_route_on_that_listener_alone() {
+    fn redirects_attach_to_their_listener_only() {
         let gateway = gateway(&["https", "https-0"], Some("http"));
         let sections = |family| -> Vec<_> {
             gateway.spec(family, &shard(), "s").parent_refs.into_iter().filter_map(|p| p.section_name).collect()
@@ -217,19 +216,19 @@ mod tests {
         let rule = serde_json::to_value(&gateway.spec(Family::Redirect, &shard(), "s").rules[0]).unwrap();
         let filter = json!([{"type": "RequestRedirect", "requestRedirect": {"scheme": "https", "statusCode": 301}}]);
         assert_eq!(rule["filters"], filter);
-        assert_eq!(rule["backendRefs"], Value::Null, "a redirect leads nowhere else");
+        assert_eq!(rule["backendRefs"], Value::Null, "a redirect has no backend");
     }
 
     #[test]
-    fn many_paths_are_several_rules() {
+    fn many_paths_are_split_into_rules() {
         let shard = Shard { paths: (0..20).map(|n| format!("/{n:02}")).collect(), ..shard() };
         let spec = gateway(&[], None).spec(Family::Http1, &shard, "s");
         assert_eq!(spec.rules.iter().map(|r| r.matches.len()).collect::<Vec<_>>(), [8, 8, 4]);
-        assert_eq!(led(&HTTPRoute::new("rouse-0", spec)), shard);
+        assert_eq!(shard_of(&HTTPRoute::new("rouse-0", spec)), shard);
     }
 
     #[test]
-    fn names_say_the_family_and_the_number() {
+    fn names_encode_family_and_number() {
         for family in FAMILIES {
             assert_eq!(Family::of(&family.route(12)), Some((family, 12)));
         }
@@ -239,25 +238,30 @@ mod tests {
     }
 
     #[test]
-    fn what_the_controller_says() {
+    fn acceptance_by_the_controller() {
         let gateway = gateway(&[], None);
         let parent = |gateway: &str, conditions: Value| json!([{"parentRef": {"name": gateway, "namespace": "infra"}, "controllerName": "x/y", "conditions": conditions}]);
         let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": "Why", "message": "what", "lastTransitionTime": "2026-01-01T00:00:00Z"});
         let good = json!([condition("Accepted", "True"), condition("ResolvedRefs", "True")]);
-        assert_eq!(gateway.verdict(&route(&parent("edge", good.clone()))), Verdict::Accepted);
-        assert_eq!(gateway.verdict(&route(&parent("other", good))), Verdict::Unheard);
-        assert_eq!(gateway.verdict(&route(&json!([]))), Verdict::Unheard);
+        assert_eq!(gateway.acceptance(&route(&parent("edge", good.clone()))), RouteAcceptance::Accepted);
+        assert_eq!(gateway.acceptance(&route(&parent("other", good))), RouteAcceptance::Pending);
+        assert_eq!(gateway.acceptance(&route(&json!([]))), RouteAcceptance::Pending);
         let listener = |conditions: Value| parent("edge", conditions)[0].clone();
         let mut no_host = condition("Accepted", "False");
         no_host["reason"] = json!("NoMatchingListenerHostname");
         let two = json!([listener(json!([no_host])), listener(json!([condition("Accepted", "True")]))]);
-        assert_eq!(gateway.verdict(&route(&two)), Verdict::Accepted, "another listener serves it");
-        assert!(matches!(gateway.verdict(&route(&json!([listener(json!([no_host]))]))), Verdict::Refused(_)));
+        assert_eq!(gateway.acceptance(&route(&two)), RouteAcceptance::Accepted, "another listener serves it");
+        assert!(matches!(
+            gateway.acceptance(&route(&json!([listener(json!([no_host]))]))),
+            RouteAcceptance::Rejected(_)
+        ));
         for bad in [
             json!([condition("Accepted", "False")]),
             json!([condition("Accepted", "True"), condition("ResolvedRefs", "False")]),
         ] {
-            let Verdict::Refused(message) = gateway.verdict(&route(&parent("edge", bad))) else { panic!("accepted") };
+            let RouteAcceptance::Rejected(message) = gateway.acceptance(&route(&parent("edge", bad))) else {
+                panic!("accepted")
+            };
             assert!(message.contains("infra/edge") && message.contains("rouse-0") && message.contains("Why: what"));
         }
     }

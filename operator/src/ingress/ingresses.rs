@@ -1,4 +1,4 @@
-//! Keeps the two shared Ingresses.
+//! Reconciliation of the two shared Ingresses.
 
 use std::collections::BTreeMap;
 
@@ -6,41 +6,41 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::ResourceExt as _;
 use rouse_crds::names::OPERATOR_FIELD_MANAGER;
 
-use super::{Keeper, Tls, rules, ways::Ways};
-use crate::key::FunctionKey;
+use super::{IngressReconciler, Tls, public_hosts::PublicHosts, rules};
+use crate::cluster::key::FunctionKey;
 
-/// Name of the Ingress.
+/// Name of the Ingress for HTTP/1.1.
 pub const NAME: &str = "rouse";
 
-/// Name of the Ingress of the hosts whose functions speak h2c.
+/// Name of the Ingress for h2c.
 pub const H2C_NAME: &str = "rouse-h2c";
 
-impl Keeper {
-    /// Makes both what is wanted, or takes away what has no host.
-    pub(super) async fn keep_ingresses(
+impl IngressReconciler {
+    /// Writes both Ingresses, and deletes those without hosts.
+    pub(super) async fn apply_ingresses(
         &self,
-        ways: &Ways,
+        public: &PublicHosts,
         class: Option<&String>,
         [annotations, h2c_annotations]: [&BTreeMap<String, String>; 2],
         tls: &Tls,
     ) -> kube::Result<()> {
         let wanted = [
-            (NAME, &ways.http1, self.names.activator_service.clone(), annotations),
-            (H2C_NAME, &ways.h2c, self.names.h2c_service(), h2c_annotations),
+            (NAME, &public.http1, self.names.activator_service.clone(), annotations),
+            (H2C_NAME, &public.h2c, self.names.h2c_service(), h2c_annotations),
         ];
         for (name, hosts, service, annotations) in wanted {
             let live = self.caches.ingresses.get(&FunctionKey::new(&self.names.namespace, name), name);
             match (rules::build(hosts, &service, class.cloned(), tls, &self.names.hosts), live) {
                 (None, None) => {}
-                (None, Some(live)) => self.remove::<Ingress>(&*live).await?,
+                (None, Some(live)) => self.delete::<Ingress>(&*live).await?,
                 (Some(spec), live) => {
                     let mut wanted = Ingress { metadata: self.metadata(name), spec: Some(spec), ..Ingress::default() };
                     if !annotations.is_empty() {
                         wanted.annotations_mut().clone_from(annotations);
                     }
                     let same = live.as_deref().filter(|live| !has_surplus(&wanted, live));
-                    if self.keep(&wanted, same).await? {
-                        tracing::info!(name, hosts = hosts.len(), "Wrote a shared Ingress");
+                    if self.apply_if_changed(&wanted, same).await? {
+                        tracing::info!(name, hosts = hosts.len(), "Applied shared Ingress");
                     }
                 }
             }
@@ -49,8 +49,8 @@ impl Keeper {
     }
 }
 
-/// Whether a live Ingress still has certificates, or annotations of ours, that are no longer wanted. Writing what is wanted
-/// takes them back.
+/// Returns whether a live Ingress has TLS settings, or annotations of the operator, that are no longer wanted.
+/// Server-side apply removes them.
 fn has_surplus(wanted: &Ingress, live: &Ingress) -> bool {
     let tls = |ingress: &Ingress| ingress.spec.as_ref().and_then(|s| s.tls.as_ref()).is_some_and(|tls| !tls.is_empty());
     let ours = live.managed_fields().iter().filter(|entry| entry.manager.as_deref() == Some(OPERATOR_FIELD_MANAGER));
@@ -67,7 +67,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_is_no_longer_wanted_is_seen() {
+    fn detects_surplus_fields() {
         let ingress = |value| -> Ingress { serde_json::from_value(value).unwrap() };
         let managed = json!([
             {"manager": OPERATOR_FIELD_MANAGER, "fieldsV1": {"f:metadata": {"f:annotations": {".": {}, "f:a/b": {}}}}},

@@ -1,4 +1,4 @@
-//! Writing and removing the shared objects, of whatever kind.
+//! Writing and deleting shared objects of any kind.
 
 use std::{collections::BTreeMap, fmt::Debug};
 
@@ -12,10 +12,10 @@ use rouse_crds::names::{MANAGED_BY, MANAGED_BY_LABEL, OPERATOR_FIELD_MANAGER};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{H2C_NAME, Keeper, Mode, NAME, gateway::Family, httproute::HTTPRoute};
-use crate::drift;
+use super::{H2C_NAME, IngressReconciler, Mode, NAME, gateway::Family};
+use crate::cluster::{drift, httproute::HTTPRoute};
 
-/// What a shared object can be.
+/// Kind of a shared object.
 pub(super) trait Shared:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
 {
@@ -24,8 +24,8 @@ pub(super) trait Shared:
 impl Shared for Ingress {}
 impl Shared for HTTPRoute {}
 
-impl Keeper {
-    /// Name, namespace, label and owner of a shared object.
+impl IngressReconciler {
+    /// Returns the metadata of a shared object.
     pub(super) fn metadata(&self, name: &str) -> ObjectMeta {
         ObjectMeta {
             name: Some(name.to_owned()),
@@ -36,9 +36,9 @@ impl Keeper {
         }
     }
 
-    /// Makes an object what is wanted. Writes nothing if it is so; tells whether it wrote.
-    pub(super) async fn keep<K: Shared>(&self, wanted: &K, live: Option<&K>) -> kube::Result<bool> {
-        if live.is_some_and(|live| holds(wanted, live)) {
+    /// Applies an object if it differs from the live one. Returns whether it was written.
+    pub(super) async fn apply_if_changed<K: Shared>(&self, wanted: &K, live: Option<&K>) -> kube::Result<bool> {
+        if live.is_some_and(|live| contains(wanted, live)) {
             return Ok(false);
         }
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.names.namespace);
@@ -47,14 +47,14 @@ impl Keeper {
         Ok(true)
     }
 
-    /// Takes an object away, as it was seen: one that has changed since is looked at again.
-    pub(super) async fn remove<K: Shared>(&self, live: &impl Resource<DynamicType = ()>) -> kube::Result<()> {
+    /// Deletes an object in its cached version. An object that changed since stays until the next reconcile.
+    pub(super) async fn delete<K: Shared>(&self, live: &impl Resource<DynamicType = ()>) -> kube::Result<()> {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.names.namespace);
         let (name, kind) = (live.name_any(), K::kind(&()));
         let preconditions = Preconditions { uid: live.uid(), resource_version: live.resource_version() };
         match api.delete(&name, &DeleteParams::background().preconditions(preconditions)).await {
             Ok(_) => {
-                tracing::info!(name, %kind, "Removed what no public function is left for");
+                tracing::info!(name, %kind, "Deleted shared object without hosts");
                 Ok(())
             }
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
@@ -62,26 +62,26 @@ impl Keeper {
         }
     }
 
-    /// Removes what was written in another mode.
-    pub(super) async fn sweep(&self) -> kube::Result<()> {
+    /// Deletes the objects of other ingress modes.
+    pub(super) async fn clean_up(&self) -> kube::Result<()> {
         if !matches!(self.mode, Mode::Ingress { .. }) {
-            self.sweep_kind::<Ingress>(|name| [NAME, H2C_NAME].contains(&name)).await?;
+            self.clean_up_kind::<Ingress>(|name| [NAME, H2C_NAME].contains(&name)).await?;
         }
         if !matches!(self.mode, Mode::Gateway(_)) {
-            self.sweep_kind::<HTTPRoute>(|name| Family::of(name).is_some()).await?;
+            self.clean_up_kind::<HTTPRoute>(|name| Family::of(name).is_some()).await?;
         }
         Ok(())
     }
 
-    async fn sweep_kind<K: Shared>(&self, is_ours: impl Fn(&str) -> bool) -> kube::Result<()> {
+    async fn clean_up_kind<K: Shared>(&self, is_ours: impl Fn(&str) -> bool) -> kube::Result<()> {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.names.namespace);
         let ours = ListParams::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
         let found = match api.list_metadata(&ours).await {
             Ok(found) => found,
-            // A cluster without the Gateway API, or a role that was not made for it: then there is nothing of ours. That a
-            // kind is not known is said in plain text, without the reason that `is_not_found` looks for.
+            // Without the Gateway API, or without permission for it, no such objects exist. The response for an unknown
+            // kind is plain text without the reason that `is_not_found` checks.
             Err(kube::Error::Api(status)) if status.code == 404 || status.is_forbidden() => {
-                tracing::debug!(kind = %K::kind(&()), "Nothing to sweep");
+                tracing::debug!(kind = %K::kind(&()), "Nothing to delete");
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -90,7 +90,7 @@ impl Keeper {
             let api: Api<K> = Api::namespaced(self.client.clone(), &self.names.namespace);
             let (name, kind) = (object.name_any(), K::kind(&()));
             match api.delete(&name, &DeleteParams::background()).await {
-                Ok(_) => tracing::info!(name, %kind, "Removed what another ingress.mode has left"),
+                Ok(_) => tracing::info!(name, %kind, "Deleted resource of the previous ingress.mode"),
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 Err(error) => return Err(error),
             }
@@ -99,9 +99,9 @@ impl Keeper {
     }
 }
 
-/// Whether `live` is what is wanted, beside what the API server and others have added.
-fn holds(wanted: &impl Serialize, live: &impl Serialize) -> bool {
-    // What is made of structs of strings and numbers can always be written as JSON.
+/// Returns whether `live` contains every field of `wanted`.
+fn contains(wanted: &impl Serialize, live: &impl Serialize) -> bool {
+    // Structs of strings and numbers always serialize to JSON.
     fn json(object: &impl Serialize) -> Value {
         serde_json::to_value(object).unwrap_or(Value::Null)
     }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_add_is_no_difference() {
+    fn additional_fields_are_no_difference() {
         let wanted = ingress(
             json!({"metadata": {"name": "rouse", "annotations": {"a": "1"}}, "spec": {"rules": [{"host": "*.a.example.com"}]}}),
         );
@@ -127,8 +127,8 @@ mod tests {
             "spec": {"rules": [{"host": "*.a.example.com"}]},
             "status": {"loadBalancer": {}},
         });
-        assert!(holds(&wanted, &ingress(live.clone())));
+        assert!(contains(&wanted, &ingress(live.clone())));
         live["spec"]["rules"] = json!([{"host": "*.a.example.com"}, {"host": "b"}]);
-        assert!(!holds(&wanted, &ingress(live)));
+        assert!(!contains(&wanted, &ingress(live)));
     }
 }

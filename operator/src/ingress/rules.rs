@@ -1,4 +1,4 @@
-//! The rules and certificates of the shared Ingresses. Pure.
+//! Rules and TLS settings of the shared Ingresses. Pure.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,13 @@ use k8s_openapi::api::networking::v1::{
 };
 use rouse_crds::hosts::{DefaultHost, HostTemplate};
 
-use super::{Tls, ways::Hosts};
+use super::{Tls, public_hosts::Hosts};
 
-/// Name of the port that takes calls from the ingress, in both of the activators' Services that have it.
+/// Name of the public port in both of the activators' Services.
 const PUBLIC_PORT: &str = "public";
 
-/// What leads `hosts` to `service`; `None` without hosts, for an Ingress needs a rule. Sorted, so that the same hosts always
-/// give the same object.
+/// Builds the spec that routes `hosts` to `service`; `None` without hosts, because an Ingress needs a rule. Sorted, so
+/// that the same hosts always produce the same object.
 pub fn build(
     hosts: &Hosts,
     service: &str,
@@ -56,7 +56,7 @@ fn rule(host: &str, paths: &BTreeSet<String>, service: &str) -> IngressRule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingress::ways::tests::{function, ways};
+    use crate::ingress::public_hosts::tests::{function, public_hosts};
     use rouse_crds::hosts::DEFAULT_TEMPLATE;
     use serde_json::json;
 
@@ -66,9 +66,9 @@ mod tests {
             function("app", "a", json!({"hosts": ["a.example.org"]})),
             function("app", "b", json!({"protocol": "h2c", "routes": [{"host": "a.example.org", "path": "/rpc"}]})),
         ];
-        let ways = ways(&functions, DEFAULT_TEMPLATE, "example.com");
+        let public = public_hosts(&functions, DEFAULT_TEMPLATE, "example.com");
         let template = HostTemplate::new(DEFAULT_TEMPLATE, "example.com").unwrap();
-        build(&ways.http1, "rouse-activator", Some("contour".into()), &Tls::parse(tls).unwrap(), &template).unwrap()
+        build(&public.http1, "rouse-activator", Some("contour".into()), &Tls::parse(tls).unwrap(), &template).unwrap()
     }
 
     #[test]
@@ -77,11 +77,11 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_of_each_certificate() {
+    fn groups_hosts_by_tls_secret() {
         let tls = spec(r#"{"secretName": "w", "perHost": {"z.example.org": "z"}}"#).tls.unwrap();
-        let said: Vec<_> = tls.into_iter().map(|t| (t.secret_name.unwrap(), t.hosts.unwrap().join(" "))).collect();
+        let secrets: Vec<_> = tls.into_iter().map(|t| (t.secret_name.unwrap(), t.hosts.unwrap().join(" "))).collect();
         let expected = [("w", "*.app.example.com *.zoo.example.com a.example.org"), ("z", "z.example.org")];
-        assert_eq!(said, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+        assert_eq!(secrets, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
     }
 
     #[test]

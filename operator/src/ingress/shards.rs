@@ -1,35 +1,36 @@
-//! How hosts are spread over HTTPRoutes, of which each takes no more than 16. Pure.
+//! Assignment of hosts to HTTPRoutes, which are limited to 16 hosts each. Pure.
 //!
-//! A host stays in the route that it is in, so that one more host, or one less, is one write, however many there are.
+//! A host stays in its route, so that adding or removing a host is a single write.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ways::Hosts;
+use super::public_hosts::Hosts;
 
-/// Most hosts in one route, by the Gateway API.
-const HOSTS: usize = 16;
+/// Maximum number of hosts in a route, as the Gateway API defines.
+const MAX_HOSTS: usize = 16;
 
-/// Most paths in one route. Hosts of one route have the same paths.
-const PATHS: usize = 64;
+/// Maximum number of paths in a route. The hosts of a route have the same paths.
+const MAX_PATHS: usize = 64;
 
-/// What one route is to lead.
+/// Hosts and paths of one route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shard {
     /// Hosts, at most 16.
     pub hosts: BTreeSet<String>,
-    /// Paths of each of them, sorted.
+    /// Paths of each host, sorted.
     pub paths: Vec<String>,
 }
 
-/// Routes by their numbers.
+/// Routes by number.
 pub type Shards = BTreeMap<usize, Shard>;
 
-/// Where each of `hosts` is to be, given where they are. Routes that are in `former` and not in what this yields are to go.
+/// Assigns `hosts` to routes, given the previous assignment. Routes of `former` that the result does not contain are
+/// obsolete.
 pub fn place(hosts: &Hosts, former: &Shards) -> Shards {
     let mut left: BTreeMap<Vec<String>, BTreeSet<&str>> = BTreeMap::new();
     for (host, paths) in hosts {
         let paths: Vec<_> = paths.iter().cloned().collect();
-        for some in paths.chunks(PATHS) {
+        for some in paths.chunks(MAX_PATHS) {
             left.entry(some.to_vec()).or_default().insert(host);
         }
     }
@@ -37,7 +38,7 @@ pub fn place(hosts: &Hosts, former: &Shards) -> Shards {
     for (number, shard) in former {
         let Some(left) = left.get_mut(&shard.paths) else { continue };
         let stays: BTreeSet<_> =
-            shard.hosts.iter().filter(|host| left.contains(host.as_str())).take(HOSTS).cloned().collect();
+            shard.hosts.iter().filter(|host| left.contains(host.as_str())).take(MAX_HOSTS).cloned().collect();
         for host in &stays {
             left.remove(host.as_str());
         }
@@ -49,14 +50,14 @@ pub fn place(hosts: &Hosts, former: &Shards) -> Shards {
     for (paths, left) in left {
         let mut left = left.into_iter().map(str::to_owned).peekable();
         for shard in shards.values_mut().filter(|shard| shard.paths == paths) {
-            let room = HOSTS - shard.hosts.len();
-            shard.hosts.extend(left.by_ref().take(room));
+            let free = MAX_HOSTS - shard.hosts.len();
+            shard.hosts.extend(left.by_ref().take(free));
         }
         while left.peek().is_some() {
             while shards.contains_key(&free) {
                 free += 1;
             }
-            shards.insert(free, Shard { hosts: left.by_ref().take(HOSTS).collect(), paths: paths.clone() });
+            shards.insert(free, Shard { hosts: left.by_ref().take(MAX_HOSTS).collect(), paths: paths.clone() });
         }
     }
     shards
@@ -72,17 +73,17 @@ mod tests {
 
     fn check(wanted: &Hosts, former: &Shards) -> Shards {
         let shards = place(wanted, former);
-        let mut led = Hosts::new();
+        let mut assigned = Hosts::new();
         for shard in shards.values() {
-            assert!((1..=HOSTS).contains(&shard.hosts.len()) && shard.paths.len() <= PATHS, "{shard:?}");
+            assert!((1..=MAX_HOSTS).contains(&shard.hosts.len()) && shard.paths.len() <= MAX_PATHS, "{shard:?}");
             for host in &shard.hosts {
                 for path in &shard.paths {
-                    assert!(led.entry(host.clone()).or_default().insert(path.clone()), "{host}{path} twice");
+                    assert!(assigned.entry(host.clone()).or_default().insert(path.clone()), "{host}{path} twice");
                 }
             }
         }
-        assert_eq!(led, *wanted);
-        assert_eq!(place(wanted, &shards), shards, "what is placed stays");
+        assert_eq!(assigned, *wanted);
+        assert_eq!(place(wanted, &shards), shards, "the assignment is stable");
         shards
     }
 
@@ -91,20 +92,20 @@ mod tests {
     }
 
     #[test]
-    fn one_host_more_or_less_is_one_route() {
+    fn adding_or_removing_a_host_changes_one_route() {
         let before = check(&hosts(0..100), &Shards::new());
         assert_eq!(before.len(), 7);
         let more = check(&hosts(0..=100), &before);
         assert_eq!(differing(&before, &more), 1);
         let less = check(&hosts((0..=100).filter(|n| *n != 3)), &more);
         assert_eq!(differing(&more, &less), 1);
-        // The place of the one that went is taken before another route is made.
+        // The slot of the removed host is used before another route is created.
         let again = check(&hosts((0..=101).filter(|n| *n != 3)), &less);
         assert_eq!((differing(&less, &again), again.len()), (1, 7));
     }
 
     #[test]
-    fn what_has_no_host_goes_and_its_number_is_taken_again() {
+    fn numbers_of_deleted_routes_are_reused() {
         let before = check(&hosts(0..40), &Shards::new());
         let less = check(&hosts(16..40), &before);
         assert_eq!(less.keys().copied().collect::<Vec<_>>(), [1, 2]);
@@ -113,20 +114,20 @@ mod tests {
     }
 
     #[test]
-    fn hosts_with_other_paths_have_routes_of_their_own() {
+    fn hosts_with_different_paths_have_separate_routes() {
         let mut wanted = hosts(0..3);
         let many: BTreeSet<_> = (0..100).map(|n| format!("/p{n:03}")).collect();
         wanted.insert("cut.example.org".to_owned(), many);
         let shards = check(&wanted, &Shards::new());
         assert_eq!(shards.len(), 3);
-        // A host whose paths have become others goes elsewhere.
+        // A host whose paths changed moves to another route.
         let mut other = wanted.clone();
         other.insert("h000.example.org".to_owned(), BTreeSet::from(["/x".to_owned()]));
         check(&other, &shards);
     }
 
     #[test]
-    fn routes_that_somebody_has_filled_by_hand_are_put_right() {
+    fn overfull_and_duplicate_routes_are_repaired() {
         let overfull = Shard { hosts: hosts(0..30).into_keys().collect(), paths: vec!["/".to_owned()] };
         let twice = Shards::from([(0, overfull.clone()), (5, overfull)]);
         let shards = check(&hosts(0..30), &twice);

@@ -1,23 +1,23 @@
-//! What a candidate does about a Lease. Pure.
+//! Decision of a candidate about the Lease. Pure.
 
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use tokio::time::Instant;
 
-/// A Lease as this process sees it.
+/// A Lease as this process observed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Who has it; nobody if it was released.
+    /// Holder; `None` if the Lease was released.
     pub holder: Option<String>,
-    /// Its `resourceVersion`: another one means that somebody has written it.
+    /// `resourceVersion`, which changes with each write.
     pub version: Option<String>,
-    /// Since when it has been so, by the clock of this process.
+    /// Time of the last observed change, by the clock of this process.
     pub since: Instant,
 }
 
 impl Seen {
-    /// What is seen at `now`, after what was seen before.
+    /// Creates the observation at `now` from the previous one.
     pub fn of(lease: Option<&Lease>, before: Option<Self>, now: Instant) -> Option<Self> {
         let lease = lease?;
         let spec = lease.spec.as_ref();
@@ -28,21 +28,21 @@ impl Seen {
     }
 }
 
-/// What is to be done.
+/// Action of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// There is no Lease: make it.
+    /// Create the missing Lease.
     Create,
-    /// Nobody has it, or who had it has not renewed it: take it.
+    /// Acquire the released or expired Lease.
     Acquire,
-    /// It is ours: renew it.
+    /// Renew the own Lease.
     Renew,
-    /// Somebody has it.
+    /// Wait: another replica holds the Lease.
     Wait,
 }
 
-/// Decides for the candidate `me` at `now`. A Lease of another counts as expired when it has not changed for `lease`
-/// while this process watched, whatever the times in it say.
+/// Decides for the candidate `me` at `now`. The Lease of another replica is expired if this process observed no change
+/// for `lease`, regardless of the times in the Lease.
 pub fn decide(seen: Option<&Seen>, me: &str, now: Instant, lease: Duration) -> Action {
     match seen {
         None => Action::Create,
@@ -63,14 +63,14 @@ mod tests {
     fn lease(holder: Option<&str>, version: &str) -> Lease {
         serde_json::from_value(json!({
             "metadata": {"name": "l", "resourceVersion": version},
-            // A time far in the past, as of a machine whose clock is wrong: it must not matter.
+            // A time far in the past, as of a machine with a wrong clock, must not matter.
             "spec": {"holderIdentity": holder, "renewTime": "1990-01-01T00:00:00.000000Z", "leaseDurationSeconds": 1},
         }))
         .unwrap()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn takes_what_nobody_has() {
+    async fn acquires_a_free_lease() {
         let now = Instant::now();
         assert_eq!(decide(None, "me", now, LEASE), Action::Create);
         for released in [None, Some("")] {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn another_has_the_whole_lease_from_the_last_change_that_was_seen() {
+    async fn a_foreign_lease_expires_after_its_last_observed_change() {
         let start = Instant::now();
         let first = Seen::of(Some(&lease(Some("other"), "1")), None, start);
         let later = start + Duration::from_secs(14);

@@ -18,7 +18,7 @@ use std::{
 use rouse_autoscaler::Demand;
 use rouse_crds::demand::{Frame, HEARTBEAT, PodDemand, RevisionDemand};
 
-use crate::key::FunctionKey;
+use crate::cluster::key::FunctionKey;
 pub use sample::Word;
 use sample::{Counters, Sample};
 

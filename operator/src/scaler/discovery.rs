@@ -12,7 +12,7 @@ use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{Scaler, aggregate::Source, stream};
-use crate::key::FunctionKey;
+use crate::cluster::key::FunctionKey;
 
 /// Name of the activators' admin port.
 const PORT: &str = "admin";

@@ -9,7 +9,7 @@ use rouse_crds::Function;
 use serde_json::{Value, json};
 
 use super::{Scaler, drain, memory::Memory, policy};
-use crate::{children::DeploymentObject, key::FunctionKey};
+use crate::cluster::{children::DeploymentObject, key::FunctionKey};
 
 /// The scaler, while this replica leads; every clone has the same.
 #[derive(Clone, Default)]

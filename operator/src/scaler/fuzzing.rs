@@ -11,7 +11,7 @@ use super::{
     aggregate::{Aggregate, Source},
     stream::{Frames, Witness},
 };
-use crate::key::FunctionKey;
+use crate::cluster::key::FunctionKey;
 
 /// Checks every promise about what is read from a stream of these bytes.
 ///

@@ -19,7 +19,7 @@ use super::{
     Memories, Scaler,
     write::{Error, paced},
 };
-use crate::key::FunctionKey;
+use crate::cluster::key::FunctionKey;
 
 /// It is written no more often: a restart forgets what was learned in so long.
 const EVERY: Duration = Duration::from_secs(600);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rouse_autoscaler::{Decision, Learned, Reason, State};
 use tokio::time::Instant;
 
-use super::{drain::Drain, habits::Kept, journal::Journal, schedules::Timetable};
-use crate::children::DeploymentObject;
+use super::{drain::Drain, habits::Kept, journal::Journal};
+use crate::{cluster::children::DeploymentObject, spec::schedules::Timetable};
 
 /// After a write the cache has the new state within so long; else it is read as it is.
 pub(super) const CATCH_UP: Duration = Duration::from_secs(2);

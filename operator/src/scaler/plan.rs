@@ -16,9 +16,8 @@ use super::{
     policy,
 };
 use crate::{
-    children::{DeploymentObject, owned_by},
-    function::dereference::Found,
-    key::FunctionKey,
+    cluster::{children::DeploymentObject, key::FunctionKey},
+    workloads::Workloads,
 };
 
 /// A count that is to be written.
@@ -59,17 +58,9 @@ pub(super) fn sooner(a: Option<Instant>, b: Instant) -> Option<Instant> {
 }
 
 impl Scaler {
-    /// What there is of a Function: its Deployments and its pods, but for what is being deleted.
-    pub(super) fn found(&self, key: &FunctionKey, function: &Function) -> Found {
-        let uid = function.uid().unwrap_or_default();
-        let mine = |d: &Arc<DeploymentObject>| owned_by(&d.metadata, &uid) && d.metadata.deletion_timestamp.is_none();
-        let deployments = self.caches.deployments.of(key).into_iter().filter(mine);
-        let alive = |p: &Arc<FunctionPod>| p.function_uid() == Some(&uid) && p.metadata.deletion_timestamp.is_none();
-        Found {
-            deployments: deployments.map(|d| (d.name_any(), d)).collect(),
-            pods: self.caches.pods.of(key).into_iter().filter(alive).collect(),
-            ..Found::default()
-        }
+    /// Returns the workloads of a Function.
+    pub(super) fn found(&self, key: &FunctionKey, function: &Function) -> Workloads {
+        Workloads::of(&self.caches, key, &function.uid().unwrap_or_default(), |_| {})
     }
 
     /// Decides for every revision. Does no I/O, so the lock is never held across a wait.

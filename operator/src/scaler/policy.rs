@@ -11,7 +11,7 @@ use rouse_crds::{
     function::{self, Prewarm},
 };
 
-use crate::function::{dereference::Found, observe, rollout};
+use crate::workloads::{Workloads, observe, pods};
 
 /// How long after it was made a new revision that fails is tried.
 const TRY: Duration = Duration::from_secs(600);
@@ -36,7 +36,7 @@ pub struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// What is known at `now` of the revision `name`, whose pods may take `cold_start` to listen, while a schedule wants
     /// `scheduled` pods.
-    pub fn of(found: &Found, name: &'a str, cold_start: Duration, scheduled: u32, now: Timestamp) -> Self {
+    pub fn of(found: &Workloads, name: &'a str, cold_start: Duration, scheduled: u32, now: Timestamp) -> Self {
         let seen = observe::revision(found, name, cold_start, now);
         Self {
             name,
@@ -71,7 +71,7 @@ pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Opt
     // A revision that is about to take over needs the pods for its share before it has the share. One that fails may do
     // better by itself (a node comes, a registry is back), so for a while one pod goes on trying.
     let failed = facts.failing || said == Some("False");
-    let asked = rollout::pods::held(status, facts.name);
+    let asked = pods::requested_by_rollout(status, facts.name);
     let trying = facts.created.map_or(Duration::ZERO, |created| {
         TRY.saturating_sub(Duration::try_from(now.duration_since(created)).unwrap_or_default())
     });

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::aggregate::Source;
-use crate::backoff;
+use crate::runtime::backoff;
 
 /// An activator that says nothing for so long is as good as gone: three heartbeats.
 const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT.as_secs());

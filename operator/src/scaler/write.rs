@@ -15,7 +15,7 @@ use rouse_crds::{
 use serde_json::{Value, json};
 
 use super::{Change, Scaler};
-use crate::{children::DeploymentObject, key::FunctionKey};
+use crate::cluster::{children::DeploymentObject, key::FunctionKey};
 
 /// The client tries again by itself what the API server puts off, after the time that that names; what was decided is too
 /// old by then, and decided anew.

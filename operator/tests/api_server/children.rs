@@ -1,4 +1,4 @@
-//! A Function becomes objects, which are kept as they should be.
+//! Child objects of a Function: creation, repair and ownership.
 
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
@@ -18,7 +18,7 @@ fn hello() -> Value {
 }
 
 #[tokio::test]
-async fn everything_appears_and_is_not_written_again() {
+async fn creates_all_objects_once() {
     let rig = Rig::new("appear").await;
     let operator = rig.operator().await;
     rig.apply("hello", &hello()).await;
@@ -43,14 +43,14 @@ async fn everything_appears_and_is_not_written_again() {
 
     let before = rig.versions().await;
     let again = rig.operator().await;
-    eventually("the second operator has looked at the Function", async || {
+    eventually("the second operator has reconciled the Function", async || {
         again.metric(r#"rouse_operator_reconciles_total{result="success"}"#) >= 1.0
     })
     .await;
-    // A change that calls for nothing makes it look once more, so that whatever the first look set off is over.
+    // A change without effect triggers another reconcile, after which the work of the first one is done.
     let label = json!({"metadata": {"annotations": {"note": "x"}}});
     rig.functions().patch("hello", &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
-    eventually("it has looked again", async || {
+    eventually("it has reconciled again", async || {
         again.metric(r#"rouse_operator_reconciles_total{result="success"}"#) >= 2.0
     })
     .await;
@@ -62,7 +62,7 @@ async fn everything_appears_and_is_not_written_again() {
 }
 
 #[tokio::test]
-async fn what_is_deleted_comes_back() {
+async fn recreates_deleted_objects() {
     let rig = Rig::new("return").await;
     let operator = rig.operator().await;
     rig.apply("hello", &hello()).await;
@@ -71,25 +71,25 @@ async fn what_is_deleted_comes_back() {
     let revisions: Api<ControllerRevision> = rig.api();
     let old = rig.object("hello-00001", "exists", |_: &ControllerRevision| true).await.uid();
     revisions.delete("hello-00001", &DeleteParams::default()).await.unwrap();
-    rig.object("hello-00001", "is another", |r: &ControllerRevision| r.uid() != old).await;
+    rig.object("hello-00001", "is recreated", |r: &ControllerRevision| r.uid() != old).await;
 
     let old = rig.object("hello-00001", "exists", |_: &Deployment| true).await.uid();
     rig.deployments().delete("hello-00001", &DeleteParams::default()).await.unwrap();
-    rig.object("hello-00001", "is another", |d: &Deployment| d.uid() != old).await;
+    rig.object("hello-00001", "is recreated", |d: &Deployment| d.uid() != old).await;
 
     let services: Api<Service> = rig.api();
     let old = rig.object("hello", "exists", |_: &Service| true).await.uid();
     services.delete("hello", &DeleteParams::default()).await.unwrap();
-    rig.object("hello", "is another", |s: &Service| s.uid() != old).await;
+    rig.object("hello", "is recreated", |s: &Service| s.uid() != old).await;
 
     let old = wait_for(&rig.ingresses(), "rouse", "exists", |_: &Ingress| true).await.uid();
     rig.ingresses().delete("rouse", &DeleteParams::default()).await.unwrap();
-    wait_for(&rig.ingresses(), "rouse", "is another", |i: &Ingress| i.uid() != old).await;
+    wait_for(&rig.ingresses(), "rouse", "is recreated", |i: &Ingress| i.uid() != old).await;
     rig.end(Some(operator)).await;
 }
 
 #[tokio::test]
-async fn what_is_changed_is_brought_back_but_not_the_count() {
+async fn repairs_modified_objects_except_their_replicas() {
     let rig = Rig::new("repair").await;
     let operator = rig.operator().await;
     rig.apply("hello", &json!({"image": "example.org/hello:1", "scaling": {"min": 0, "initial": 0}})).await;
@@ -102,7 +102,7 @@ async fn what_is_changed_is_brought_back_but_not_the_count() {
     let image = |d: &Deployment| container(d).image;
     let repaired: Deployment =
         rig.object("hello-00001", "has its image", |d| image(d).as_deref() == Some("example.org/hello:1")).await;
-    assert_eq!(container(&repaired).env.unwrap().len(), 1, "also what was added to a list is gone");
+    assert_eq!(container(&repaired).env.unwrap().len(), 1, "an element that was added to a list is removed");
     assert_eq!(
         repaired.spec.unwrap().replicas,
         Some(2),
@@ -118,7 +118,7 @@ async fn what_is_changed_is_brought_back_but_not_the_count() {
             s.spec.as_ref().and_then(|s| s.external_name.as_ref()).is_some_and(|n| n.starts_with("rouse-activator."));
         named && s.labels().contains_key("rouse.dev/function")
     };
-    rig.object("hello", "leads to the activators and is labelled", back).await;
+    rig.object("hello", "is an alias of the activators' Service and has its labels", back).await;
 
     let edit = json!({"spec": {"rules": [{"host": "evil.example.org"}]}});
     rig.ingresses().patch("rouse", &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
@@ -129,7 +129,7 @@ async fn what_is_changed_is_brought_back_but_not_the_count() {
 }
 
 #[tokio::test]
-async fn what_is_another_s_is_never_taken() {
+async fn never_adopts_objects_of_other_owners() {
     let rig = Rig::new("foreign").await;
     let operator = rig.operator().await;
     let foreign: Deployment = serde_json::from_value(json!({
@@ -141,7 +141,8 @@ async fn what_is_another_s_is_never_taken() {
     .unwrap();
     let foreign = rig.deployments().create(&PostParams::default(), &foreign).await.unwrap();
     rig.apply("taken", &hello()).await;
-    let function = rig.function("taken", "says so", |f| condition(f, "RevisionReady").1 == "NameTaken").await;
+    let function =
+        rig.function("taken", "reports the conflict", |f| condition(f, "RevisionReady").1 == "NameConflict").await;
     assert!(message(&function, "Ready").contains("Deployment taken-00001"), "{}", message(&function, "Ready"));
     assert_eq!(rig.deployments().get("taken-00001").await.unwrap(), foreign);
 
@@ -152,20 +153,21 @@ async fn what_is_another_s_is_never_taken() {
     let api: Api<Service> = rig.api();
     let service = api.create(&PostParams::default(), &service).await.unwrap();
     rig.apply("served", &hello()).await;
-    let function = rig.function("served", "says so", |f| condition(f, "Routable").1 == "NameTaken").await;
+    let function =
+        rig.function("served", "reports the conflict", |f| condition(f, "Routable").1 == "NameConflict").await;
     assert!(message(&function, "Routable").contains("Service served"));
     assert_eq!(api.get("served").await.unwrap(), service);
-    rig.object("served-00001", "is made all the same", |_: &Deployment| true).await;
+    rig.object("served-00001", "is created nevertheless", |_: &Deployment| true).await;
     rig.end(Some(operator)).await;
 }
 
 #[tokio::test]
-async fn a_function_made_anew_gets_objects_of_its_own() {
-    let rig = Rig::new("anew").await;
+async fn a_recreated_function_gets_its_own_objects() {
+    let rig = Rig::new("recreated").await;
     let operator = rig.operator().await;
     let first = rig.apply("hello", &hello()).await;
     rig.function("hello", "has a first status", |f| f.status.is_some()).await;
-    // No garbage collector runs here, so all that the first one owned is still there.
+    // No garbage collector is running, so the objects of the first Function still exist.
     rig.functions().delete("hello", &DeleteParams::default()).await.unwrap();
     let second = rig.apply("hello", &json!({"image": "example.org/hello:2"})).await;
     assert_ne!(first.uid(), second.uid());
@@ -196,17 +198,18 @@ async fn the_ingress_follows_the_functions() {
     let both = [wildcard.clone(), "shop.example.org".to_owned()];
     wait_for(&rig.ingresses(), "rouse", "has a wildcard and a host", |i| hosts(i) == both).await;
 
-    // Another claims the host: the older one keeps it. Times of creation are whole seconds and then the name decides.
+    // Another Function claims the host: the older one keeps it. Creation times are whole seconds, and then the name
+    // decides.
     rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "hosts": ["shop.example.org"]})).await;
     let lost = rig.function("b", "has lost the host", |f| condition(f, "Routable").1 == "HostConflict").await;
     assert!(message(&lost, "Routable").contains(&format!("{}/a", rig.namespace)));
     let a = rig.function("a", "has a first status", |f| f.status.is_some()).await;
     assert_eq!(condition(&a, "Routable").0, "True", "{a:#?}");
     rig.functions().delete("a", &DeleteParams::default()).await.unwrap();
-    rig.function("b", "has got the host", |f| condition(f, "Routable").0 == "True").await;
+    rig.function("b", "owns the host", |f| condition(f, "Routable").0 == "True").await;
 
     rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "visibility": "Cluster"})).await;
-    eventually("an Ingress that leads nowhere is gone", async || {
+    eventually("an Ingress without hosts is deleted", async || {
         rig.ingresses().get_opt("rouse").await.unwrap().is_none()
     })
     .await;
@@ -214,8 +217,9 @@ async fn the_ingress_follows_the_functions() {
     rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "protocol": "h2c", "hosts": ["shop.example.org"]}))
         .await;
     let h2c = [own, "shop.example.org".to_owned()];
-    let led = wait_for(&rig.ingresses(), "rouse-h2c", "has the hosts of what speaks h2c", |i| hosts(i) == h2c).await;
-    let paths = led.spec.unwrap().rules.unwrap().remove(0).http.unwrap().paths;
+    let ingress =
+        wait_for(&rig.ingresses(), "rouse-h2c", "has the hosts of the h2c Function", |i| hosts(i) == h2c).await;
+    let paths = ingress.spec.unwrap().rules.unwrap().remove(0).http.unwrap().paths;
     assert_eq!(paths[0].backend.service.as_ref().unwrap().name, "rouse-activator-h2c");
     wait_for(&rig.ingresses(), "rouse", "has the wildcard alone", |i| hosts(i) == [wildcard.clone()]).await;
     rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "hosts": ["shop.example.org"]})).await;
@@ -223,7 +227,7 @@ async fn the_ingress_follows_the_functions() {
         hosts(i) == [wildcard.clone(), "shop.example.org".into()]
     })
     .await;
-    eventually("the Ingress of h2c is gone with its last function", async || {
+    eventually("the h2c Ingress is deleted with its last Function", async || {
         rig.ingresses().get_opt("rouse-h2c").await.unwrap().is_none()
     })
     .await;

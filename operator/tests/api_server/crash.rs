@@ -1,4 +1,4 @@
-//! The operator dies after its n-th write, for every n; its successor brings everything to the same end.
+//! Crash of the operator after its n-th write, for every n: its successor reaches the same result.
 
 use std::{
     sync::{
@@ -15,14 +15,15 @@ use kube::{
     Client,
     client::{Body, ClientBuilder},
 };
-use rouse_operator::{api::CountWrites, metrics::Metrics};
+use rouse_operator::{cluster::client::CountWrites, telemetry::metrics::Metrics};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tower::{Layer, Service};
 
 use crate::rig::{LIMIT, Rig, condition, config, eventually};
 
-/// Lets `left` writes through, tells of the last one when the API server has taken it, and lets nobody know its answer.
+/// Layer that forwards `left` writes. It notifies `dead` when the API server has processed the last one, whose response
+/// it drops.
 #[derive(Clone)]
 struct DieAfter {
     left: Arc<AtomicUsize>,
@@ -67,7 +68,7 @@ where
                 .unwrap_or(0)
         });
         if before == Some(0) {
-            // Dead already: nothing leaves it any more.
+            // Already crashed: no more requests.
             return Box::pin(std::future::pending());
         }
         let (answer, dead) = (self.inner.call(request), self.plan.dead.clone());
@@ -82,8 +83,8 @@ where
     }
 }
 
-/// What happens to the Function, in steps that each end in a state that does not change any more.
-async fn story(rig: &Rig, dies: Option<(&DieAfter, Client)>) -> Value {
+/// Scenario of a Function, in steps that each end in a stable state.
+async fn scenario(rig: &Rig, dies: Option<(&DieAfter, Client)>) -> Value {
     let mut operator = match &dies {
         Some((_, client)) => rig.operator_with("first", client.clone(), Metrics::default()),
         None => rig.operator().await,
@@ -94,27 +95,30 @@ async fn story(rig: &Rig, dies: Option<(&DieAfter, Client)>) -> Value {
         rig.pods_ready("hello-00001", 1).await;
         rig.function("hello", "is ready", |f| condition(f, "Ready").0 == "True").await;
         rig.apply("hello", &json!({"image": "i:2", "hosts": ["shop.example.org"]})).await;
-        rig.function("hello", "has a second", |f| {
+        rig.function("hello", "has a second revision", |f| {
             f.status.as_ref().unwrap().latest_revision.as_deref() == Some("hello-00002")
         })
         .await;
         rig.pods_ready("hello-00002", 1).await;
-        rig.function("hello", "has moved", |f| f.status.as_ref().unwrap().traffic[0].revision == "hello-00002").await;
-        // In steps, of which the operator may die in any.
+        rig.function("hello", "has moved its traffic", |f| {
+            f.status.as_ref().unwrap().traffic[0].revision == "hello-00002"
+        })
+        .await;
+        // A rollout in steps; the operator may crash during any of them.
         let steps = json!({"steps": [50], "interval": "1s"});
         rig.apply("hello", &json!({"image": "i:3", "hosts": ["shop.example.org"], "rollout": steps})).await;
-        rig.function("hello", "has a third", |f| {
+        rig.function("hello", "has a third revision", |f| {
             f.status.as_ref().unwrap().latest_revision.as_deref() == Some("hello-00003")
         })
         .await;
-        // As many as all calls need at most, when each of two has half of them on one pod.
+        // The maximum number of pods for all traffic, when each of two revisions serves half of it with one pod.
         rig.pods_ready("hello-00003", 2).await;
         let all = |f: &rouse_crds::Function| {
             let status = f.status.as_ref().unwrap();
             status.rollout.is_none() && status.traffic.len() == 1 && status.traffic[0].revision == "hello-00003"
         };
-        rig.function("hello", "has moved in steps", all).await;
-        eventually("the Ingress is there", async || rig.ingresses().get_opt("rouse").await.unwrap().is_some()).await;
+        rig.function("hello", "has moved its traffic in steps", all).await;
+        eventually("the Ingress exists", async || rig.ingresses().get_opt("rouse").await.unwrap().is_some()).await;
     };
     match dies {
         None => play.await,
@@ -126,7 +130,7 @@ async fn story(rig: &Rig, dies: Option<(&DieAfter, Client)>) -> Value {
             };
             if died {
                 operator.kill().await;
-                // The Lease of the dead is not waited for: nobody else is there to take it meanwhile.
+                // The Lease of the crashed operator is deleted instead of waiting for its expiry.
                 let leases: kube::Api<k8s_openapi::api::coordination::v1::Lease> =
                     kube::Api::namespaced(rig.client.clone(), &rig.system);
                 leases.delete("rouse-operator", &kube::api::DeleteParams::default()).await.unwrap();
@@ -135,7 +139,7 @@ async fn story(rig: &Rig, dies: Option<(&DieAfter, Client)>) -> Value {
             }
         }
     }
-    // The last state is one that does not change any more.
+    // The last state is stable.
     let mut state = rig.state().await;
     let mut same = 0;
     while same < 3 {
@@ -149,27 +153,27 @@ async fn story(rig: &Rig, dies: Option<(&DieAfter, Client)>) -> Value {
 }
 
 #[tokio::test]
-async fn after_any_write() {
+async fn the_successor_reaches_the_same_result_after_a_crash_at_any_write() {
     let rig = Rig::new("whole").await;
-    let whole = story(&rig, None).await;
+    let whole = scenario(&rig, None).await;
     rig.end(None).await;
     assert_eq!(whole["deployments"].as_array().unwrap().len(), 3);
-    // With these and the Events there are some twenty-five writes in the story; more than it has is a run that does not die.
+    // The scenario has about 25 writes, including Events. With a higher number the operator does not crash.
     let mut undisturbed = false;
     for write in 1..=60 {
         let rig = Rig::new("crash").await;
         let plan = DieAfter { left: Arc::new(AtomicUsize::new(write)), dead: Arc::default() };
         let builder = ClientBuilder::try_from(config().await).unwrap();
         let client = builder.with_layer(&plan).with_layer(&CountWrites(Metrics::default())).build();
-        let state = story(&rig, Some((&plan, client))).await;
+        let state = scenario(&rig, Some((&plan, client))).await;
         let reached = plan.left.load(Ordering::SeqCst) == 0;
         rig.end(None).await;
         assert_eq!(state, whole, "after write {write}");
         if !reached {
-            assert!(write > 8, "the story has more than {write} writes");
+            assert!(write > 8, "the scenario has more than {write} writes");
             undisturbed = true;
             break;
         }
     }
-    assert!(undisturbed, "the story came to its end before the operator died");
+    assert!(undisturbed, "the scenario never ended before the crash");
 }

@@ -1,4 +1,4 @@
-//! One replica leads.
+//! Leader election between replicas.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
-use rouse_operator::{api::client_for, metrics::Metrics};
+use rouse_operator::{cluster::client::client_for, telemetry::metrics::Metrics};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
@@ -19,15 +19,15 @@ async fn replica(rig: &Rig, pod: &str) -> Running {
     rig.operator_with(pod, client, metrics)
 }
 
-fn leads(operator: &Running) -> bool {
+fn is_leader(operator: &Running) -> bool {
     operator.metric("rouse_operator_leader") > 0.5
 }
 
 #[tokio::test]
-async fn one_of_two_leads_and_the_other_takes_over_at_once() {
+async fn the_second_replica_takes_over_when_the_leader_stops() {
     let rig = Rig::new("leader").await;
     let first = replica(&rig, "first").await;
-    eventually("the first leads", async || leads(&first)).await;
+    eventually("the first replica is the leader", async || is_leader(&first)).await;
     let second = replica(&rig, "second").await;
     let leases: Api<Lease> = Api::namespaced(rig.client.clone(), &rig.system);
     let version = |l: &Lease| l.metadata.resource_version.clone();
@@ -35,22 +35,22 @@ async fn one_of_two_leads_and_the_other_takes_over_at_once() {
     wait_for(&leases, "rouse-operator", "is renewed", |l| version(l) != version(&before)).await;
     rig.apply("hello", &json!({"image": "i"})).await;
     rig.function("hello", "has a status", |f| f.status.is_some()).await;
-    assert!(!leads(&second) && second.writes().is_empty(), "the other writes nothing");
+    assert!(!is_leader(&second) && second.writes().is_empty(), "a replica that is not the leader writes nothing");
 
     let stopped = Instant::now();
     first.stop().await;
-    eventually("the second leads", async || leads(&second)).await;
-    assert!(stopped.elapsed() < Duration::from_secs(10), "a Lease that was released need not expire");
+    eventually("the second replica is the leader", async || is_leader(&second)).await;
+    assert!(stopped.elapsed() < Duration::from_secs(10), "a released Lease need not expire");
     rig.apply("other", &json!({"image": "i"})).await;
     rig.function("other", "has a status", |f| f.status.is_some()).await;
     rig.end(Some(second)).await;
 }
 
 #[tokio::test]
-async fn one_whose_lease_is_taken_ends() {
+async fn a_leader_that_loses_its_lease_exits() {
     let rig = Rig::new("taken").await;
     let first = replica(&rig, "first").await;
-    eventually("the first leads", async || leads(&first)).await;
+    eventually("the first replica is the leader", async || is_leader(&first)).await;
     let leases: Api<Lease> = Api::namespaced(rig.client.clone(), &rig.system);
     let thief = json!({"spec": {"holderIdentity": "thief"}});
     leases.patch("rouse-operator", &PatchParams::default(), &Patch::Merge(thief)).await.unwrap();

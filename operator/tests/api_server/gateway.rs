@@ -1,4 +1,4 @@
-//! HTTPRoutes in place of Ingresses. The test plays the Gateway's controller.
+//! Ingress mode `gateway`: HTTPRoutes instead of Ingresses. The test plays the Gateway's controller.
 
 use std::collections::BTreeSet;
 
@@ -12,17 +12,16 @@ use kube::{
     runtime::{conditions, wait::await_condition},
 };
 use rouse_operator::{
-    api::client_for,
     args::{Args, IngressMode},
-    ingress::httproute::HTTPRoute,
-    metrics::Metrics,
+    cluster::{client::client_for, httproute::HTTPRoute},
+    telemetry::metrics::Metrics,
 };
 use serde_json::json;
 use tokio::time::timeout;
 
 use crate::rig::{LIMIT, Rig, condition, config, eventually, message, wait_for};
 
-/// A resource of the Gateway API, with as much of its schema as limits what is written.
+/// Installs a CustomResourceDefinition of the Gateway API, with the limits of its schema.
 async fn install(rig: &Rig, kind: &str, plural: &str) {
     let limited = json!({"type": "array", "maxItems": 16, "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
     let hostnames = json!({"type": "array", "maxItems": 16, "items": {"type": "string", "maxLength": 253}});
@@ -33,7 +32,7 @@ async fn install(rig: &Rig, kind: &str, plural: &str) {
     let name = format!("{plural}.gateway.networking.k8s.io");
     let crd = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        // The group is protected: its resources say which proposal they come from.
+        // The API group is protected: its CustomResourceDefinitions need this annotation.
         "metadata": {"name": name, "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/2997"}},
         "spec": {
             "group": "gateway.networking.k8s.io", "scope": "Namespaced",
@@ -71,8 +70,8 @@ async fn names(rig: &Rig) -> BTreeSet<String> {
     routes(rig).list(&ListParams::default()).await.unwrap().iter().map(kube::ResourceExt::name_any).collect()
 }
 
-/// What the Gateway's controller says of every route.
-async fn say(rig: &Rig, status: &str, reason: &str) {
+/// Sets the status of every route, as the Gateway's controller.
+async fn set_status(rig: &Rig, status: &str, reason: &str) {
     let condition = json!({"type": "Accepted", "status": status, "reason": reason, "message": "so it is", "lastTransitionTime": "2026-01-01T00:00:00Z"});
     let parent = json!({"parentRef": {"name": "edge", "namespace": rig.system}, "controllerName": "a/b", "conditions": [condition]});
     for name in names(rig).await {
@@ -82,13 +81,13 @@ async fn say(rig: &Rig, status: &str, reason: &str) {
 }
 
 #[tokio::test]
-async fn routes_follow_the_functions_and_what_their_gateway_says_is_told() {
+async fn routes_follow_the_functions_and_their_acceptance_is_reported() {
     let rig = Rig::new("gateway").await;
     let crds: Api<CustomResourceDefinition> = Api::all(rig.client.clone());
     for plural in ["httproutes", "gateways"] {
         drop(crds.delete(&format!("{plural}.gateway.networking.k8s.io"), &DeleteParams::default()).await);
     }
-    // What another mode has left.
+    // An Ingress of the previous mode.
     let labels = json!({"app.kubernetes.io/managed-by": "rouse"});
     let left: Ingress = serde_json::from_value(json!({
         "metadata": {"name": "rouse", "labels": labels}, "spec": {"rules": [{"host": "a.example.org"}]},
@@ -102,10 +101,10 @@ async fn routes_follow_the_functions_and_what_their_gateway_says_is_told() {
     let operator = rig.operator_of(args, client, metrics);
     let spec = |hosts: &[String]| json!({"image": "i", "scaling": {"initial": 0}, "hosts": hosts});
     rig.apply("a", &spec(&["shop.example.org".into()])).await;
-    // A cluster without the Gateway API: that is said, and everything else goes on.
+    // A cluster without the Gateway API: the problem is reported, and everything else works.
     rig.function("a", "has its revision", |f| f.status.as_ref().is_some_and(|s| s.latest_revision.is_some())).await;
-    let told = |f: &rouse_crds::Function| condition(f, "Routable") == ("False".into(), "GatewayNotReady".into());
-    let a = rig.function("a", "is told that there is no Gateway API", told).await;
+    let not_ready = |f: &rouse_crds::Function| condition(f, "Routable") == ("False".into(), "GatewayNotReady".into());
+    let a = rig.function("a", "reports the missing Gateway API", not_ready).await;
     assert!(message(&a, "Routable").contains("installed"), "{}", message(&a, "Routable"));
 
     install(&rig, "HTTPRoute", "httproutes").await;
@@ -117,25 +116,28 @@ async fn routes_follow_the_functions_and_what_their_gateway_says_is_told() {
     .await;
     assert_eq!(first.spec.rules[0].backend_refs[0].name, "rouse-activator");
     let no_gateway = |f: &rouse_crds::Function| message(f, "Routable").contains("edge does not exist");
-    rig.function("a", "is told that there is no Gateway", no_gateway).await;
-    assert!(rig.ingresses().get_opt("rouse").await.unwrap().is_some(), "the old way goes before there is a new one");
+    rig.function("a", "reports the missing Gateway", no_gateway).await;
+    assert!(
+        rig.ingresses().get_opt("rouse").await.unwrap().is_some(),
+        "the Ingress is deleted before the routes are accepted"
+    );
 
     let edge: DynamicObject = serde_json::from_value(json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "edge"}, "spec": {},
     }))
     .unwrap();
     gateways(&rig).create(&PostParams::default(), &edge).await.unwrap();
-    say(&rig, "False", "NotAllowedByListeners").await;
+    set_status(&rig, "False", "NotAllowedByListeners").await;
     let refused = |f: &rouse_crds::Function| message(f, "Routable").contains("NotAllowedByListeners: so it is");
-    rig.function("a", "is told what the Gateway says", refused).await;
-    say(&rig, "True", "Accepted").await;
+    rig.function("a", "reports the rejection", refused).await;
+    set_status(&rig, "True", "Accepted").await;
     rig.function("a", "is routed", |f| condition(f, "Routable").0 == "True").await;
-    eventually("what the other mode has left is gone", async || {
+    eventually("the Ingress of the previous mode is deleted", async || {
         rig.ingresses().get_opt("rouse").await.unwrap().is_none()
     })
     .await;
 
-    // More hosts than one route takes; those that were there stay where they are.
+    // More hosts than fit one route; the existing hosts stay in their route.
     let many: Vec<_> = (0..20).map(|n| format!("h{n:02}.example.org")).collect();
     rig.apply("b", &spec(&many)).await;
     eventually("a second route", async || names(&rig).await.len() == 2).await;
@@ -145,17 +147,17 @@ async fn routes_follow_the_functions_and_what_their_gateway_says_is_told() {
     };
     let both = ["rouse-0", "rouse-1"];
     assert_eq!(names(&rig).await, both.map(String::from).into());
-    say(&rig, "True", "Accepted").await;
+    set_status(&rig, "True", "Accepted").await;
     let first = routes(&rig).get("rouse-0").await.unwrap();
     assert_eq!(first.spec.hostnames.len(), 16);
     assert!(first.spec.hostnames.contains(&"shop.example.org".to_owned()));
-    // One host less in the second is a write of the second.
+    // Removing a host of the second route writes only the second route.
     let before = version("rouse-0").await;
     rig.apply("b", &spec(&many[..19])).await;
     wait_for(&routes(&rig), "rouse-1", "has one host less", |r: &HTTPRoute| r.spec.hostnames.len() == 5).await;
     assert_eq!(version("rouse-0").await, before);
 
-    // Nothing changes: nothing is written. A route that somebody has changed is put right.
+    // Without a change nothing is written. A modified route is repaired.
     let writes = operator.writes();
     rig.apply("b", &spec(&many[..19])).await;
     let broken = Patch::Merge(json!({"spec": {"hostnames": ["x.example.org"]}}));

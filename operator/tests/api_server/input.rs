@@ -1,11 +1,11 @@
-//! What `kubectl apply` refuses, and how.
+//! Validation of Functions by the API server and the operator.
 
 use serde_json::{Value, json};
 
 use crate::rig::Rig;
 
 #[tokio::test]
-async fn bad_input_is_refused_with_the_field_and_the_fix() {
+async fn invalid_input_is_rejected_with_the_field_and_the_fix() {
     let rig = Rig::new("input").await;
     let with = |field: &str, value: Value| {
         let mut spec = json!({"image": "i"});
@@ -17,7 +17,7 @@ async fn bad_input_is_refused_with_the_field_and_the_fix() {
     let cases: Vec<(&str, &str, Value, &[&str])> = vec![
         (
             "1digit",
-            "a name that begins with a digit",
+            "a name that starts with a digit",
             with("image", json!("i")),
             &["metadata.name", "starts with a letter"],
         ),
@@ -63,11 +63,11 @@ async fn bad_input_is_refused_with_the_field_and_the_fix() {
             assert!(error.contains(word), "{what}: `{word}` is not in: {error}");
         }
     }
-    // A second port cannot be seen by the schema: the operator says it.
+    // The schema cannot detect a second port, so the operator reports it.
     let operator = rig.operator().await;
     let ports = container(json!({"name": "function", "ports": [{"containerPort": 9000}]}));
     rig.apply("ports", &with("podTemplate", ports)).await;
-    let invalid = rig.function("ports", "says so", |f| crate::rig::condition(f, "Ready").1 == "Invalid").await;
+    let invalid = rig.function("ports", "is invalid", |f| crate::rig::condition(f, "Ready").1 == "Invalid").await;
     let message = crate::rig::message(&invalid, "Ready");
     assert!(message.contains("containers[function].ports") && message.contains("set spec.port instead"), "{message}");
     rig.end(Some(operator)).await;

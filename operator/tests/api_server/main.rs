@@ -1,7 +1,7 @@
-//! The operator against a real kube-apiserver and etcd, without kubelets and without controllers.
+//! Tests of the operator against a real kube-apiserver and etcd, without kubelets and controllers.
 //!
-//! `cargo e2e test --tier 2` starts them and sets `ROUSE_TEST_KUBECONFIG`. The operator follows the Functions of all
-//! namespaces, so the tests run one at a time; each has namespaces of its own and takes its Functions away at the end.
+//! `cargo e2e test --tier 2` starts them and sets `ROUSE_TEST_KUBECONFIG`. The operator watches the Functions of all
+//! namespaces, so the tests run one at a time. Each has its own namespaces and deletes its Functions at the end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod children;

@@ -1,4 +1,4 @@
-//! What every test here needs: a client, namespaces, an operator that can be started and stopped, and waiting.
+//! Test rig: a client, namespaces, an operator that can be started and stopped, and waits for conditions.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -20,7 +20,7 @@ use kube::{
 };
 use rand::Rng as _;
 use rouse_crds::Function;
-use rouse_operator::{api::client_for, args::Args, metrics::Metrics, operator};
+use rouse_operator::{args::Args, cluster::client::client_for, operator, telemetry::metrics::Metrics};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::{
@@ -30,16 +30,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// No wait of a test is longer.
+/// Timeout of every wait.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 pub(crate) struct Rig {
     pub(crate) client: Client,
-    /// Of the Functions.
+    /// Namespace of the Functions.
     pub(crate) namespace: String,
-    /// Of the release.
+    /// Namespace of the release.
     pub(crate) system: String,
     _turn: MutexGuard<'static, ()>,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Running {
 }
 
 pub(crate) async fn config() -> Config {
-    // Both by whichever test comes first. `RUST_LOG` shows what the operator says.
+    // The first test sets both. `RUST_LOG` enables the log of the operator.
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     drop(tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init());
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -73,7 +73,7 @@ impl Rig {
         crds.patch("functions.rouse.dev", &params, &Patch::Apply(&crd)).await.unwrap();
         let established = await_condition(crds, "functions.rouse.dev", conditions::is_crd_established());
         timeout(LIMIT, established).await.expect("the CRD is not established").unwrap();
-        // What a test that failed has left would be seen by this one's operator.
+        // The operator would see objects that a failed test left behind.
         let everywhere: Api<Function> = Api::all(client.clone());
         for left in everywhere.list(&ListParams::default()).await.unwrap() {
             let namespace = left.metadata.namespace.unwrap();
@@ -111,14 +111,14 @@ impl Rig {
         Args::try_parse_from(flags.iter().chain(&["--domain", "fn.test"])).unwrap()
     }
 
-    /// Starts an operator of its own.
+    /// Starts an operator.
     pub(crate) async fn operator(&self) -> Running {
         let metrics = Metrics::default();
         let client = client_for(config().await, &metrics).unwrap();
         self.operator_with("operator", client, metrics)
     }
 
-    /// Starts an operator whose flags `change` changes.
+    /// Starts an operator with flags modified by `change`.
     pub(crate) async fn operator_that(&self, change: impl FnOnce(&mut Args)) -> Running {
         let metrics = Metrics::default();
         let client = client_for(config().await, &metrics).unwrap();
@@ -140,7 +140,7 @@ impl Rig {
         Running { metrics, stop, task }
     }
 
-    /// What `kubectl apply` does.
+    /// Applies a Function, as `kubectl apply`.
     pub(crate) async fn apply(&self, name: &str, spec: &Value) -> Function {
         self.try_apply(name, spec).await.unwrap()
     }
@@ -153,12 +153,12 @@ impl Rig {
         self.functions().patch(name, &params, &Patch::Apply(function)).await
     }
 
-    /// Waits until the Function is as `is` says.
+    /// Waits until `is` returns true for the Function.
     pub(crate) async fn function(&self, name: &str, what: &str, is: impl Fn(&Function) -> bool) -> Function {
         self.object(name, what, is).await
     }
 
-    /// Waits until an object exists and is as `is` says.
+    /// Waits until an object exists and `is` returns true for it.
     pub(crate) async fn object<K>(&self, name: &str, what: &str, is: impl Fn(&K) -> bool) -> K
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
@@ -166,13 +166,13 @@ impl Rig {
         wait_for(&self.api(), name, what, is).await
     }
 
-    /// Says what the Deployment controller and a kubelet would: that so many pods are ready.
+    /// Sets the number of ready pods, as the Deployment controller and the kubelet.
     pub(crate) async fn pods_ready(&self, deployment: &str, ready: i32) {
         let status = json!({"status": {"replicas": ready, "readyReplicas": ready, "availableReplicas": ready, "updatedReplicas": ready}});
         self.deployments().patch_status(deployment, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     }
 
-    /// Everything the operator has made, as JSON without what differs from run to run.
+    /// Returns all objects of the operator as JSON, without the fields that differ between runs.
     pub(crate) async fn state(&self) -> Value {
         json!({
             "functions": dump(&self.functions()).await,
@@ -183,7 +183,7 @@ impl Rig {
         })
     }
 
-    /// The versions of everything the operator has made.
+    /// Returns the versions of all objects of the operator.
     pub(crate) async fn versions(&self) -> Vec<String> {
         let mut all = Vec::new();
         versions(&self.functions(), &mut all).await;
@@ -194,7 +194,7 @@ impl Rig {
         all
     }
 
-    /// Takes the Functions away, so that the operator of the next test does not see them.
+    /// Deletes the Functions, so that the operator of the next test does not see them.
     pub(crate) async fn end(self, operator: Option<Running>) {
         if let Some(operator) = operator {
             operator.stop().await;
@@ -204,26 +204,26 @@ impl Rig {
 }
 
 impl Running {
-    /// What SIGTERM does.
+    /// Stops the operator, as SIGTERM.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         timeout(LIMIT, self.task).await.expect("it does not end").unwrap().expect("it ends well");
     }
 
-    /// What SIGKILL does.
+    /// Kills the operator, as SIGKILL.
     pub(crate) async fn kill(self) {
         self.task.abort();
         assert!(self.task.await.is_err_and(|e| e.is_cancelled()));
     }
 
-    /// A number from its metrics; 0 if it is not there.
+    /// Returns the value of a metric; 0 if it does not exist.
     pub(crate) fn metric(&self, line: &str) -> f64 {
         let text = self.metrics.text().unwrap();
         let value = text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok());
         value.unwrap_or(0.0)
     }
 
-    /// Requests that changed something, beside Leases.
+    /// Returns the write requests, except those of Leases.
     pub(crate) fn writes(&self) -> Vec<String> {
         let text = self.metrics.text().unwrap();
         let writes =
@@ -247,7 +247,7 @@ where
     }
 }
 
-/// Waits until `is` holds.
+/// Waits until `is` returns true.
 pub(crate) async fn eventually(what: &str, is: impl AsyncFn() -> bool) {
     let begun = Instant::now();
     while !is().await {
@@ -256,7 +256,7 @@ pub(crate) async fn eventually(what: &str, is: impl AsyncFn() -> bool) {
     }
 }
 
-/// Status and reason of a condition.
+/// Returns status and reason of a condition.
 pub(crate) fn condition(function: &Function, type_: &str) -> (String, String) {
     let conditions = function.status.iter().flat_map(|s| &s.conditions);
     let found = conditions.filter(|c| c.type_ == type_).map(|c| (c.status.clone(), c.reason.clone())).next();
@@ -286,7 +286,7 @@ where
     }
 }
 
-/// Takes away what two runs to the same end differ in.
+/// Removes the fields that differ between two runs.
 fn scrub(value: Value) -> Value {
     const VARYING: [&str; 12] = [
         "created",

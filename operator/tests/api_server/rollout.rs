@@ -1,4 +1,4 @@
-//! Revisions, and where the calls go.
+//! Revisions, rollouts and the traffic split.
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use kube::{
@@ -23,7 +23,7 @@ fn observed(function: &Function) -> bool {
 }
 
 #[tokio::test]
-async fn calls_move_to_a_revision_that_has_been_ready() {
+async fn traffic_moves_to_a_ready_revision() {
     let rig = Rig::new("rollout").await;
     let operator = rig.operator().await;
     rig.apply("hello", &json!({"image": "i:1"})).await;
@@ -36,10 +36,10 @@ async fn calls_move_to_a_revision_that_has_been_ready() {
     assert_eq!(revision(&rolling), "hello-00001");
     assert_eq!(condition(&rolling, "RevisionReady"), ("Unknown".into(), "Starting".into()));
     rig.pods_ready("hello-00002", 1).await;
-    rig.function("hello", "has moved", |f| revision(f) == "hello-00002").await;
+    rig.function("hello", "has moved its traffic", |f| revision(f) == "hello-00002").await;
 
     rig.apply("hello", &json!({"image": "i:2", "scaling": {"max": 7}, "timeouts": {"response": "9s"}})).await;
-    rig.function("hello", "has seen the change of its bounds", observed).await;
+    rig.function("hello", "has observed the change of its bounds", observed).await;
     let revisions: Api<ControllerRevision> = rig.api();
     let names: Vec<_> =
         revisions.list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
@@ -48,7 +48,7 @@ async fn calls_move_to_a_revision_that_has_been_ready() {
 }
 
 #[tokio::test]
-async fn a_broken_image_never_takes_calls_and_says_why() {
+async fn a_broken_image_never_receives_traffic_and_reports_the_reason() {
     let rig = Rig::new("broken").await;
     let operator = rig.operator().await;
     rig.apply("hello", &json!({"image": "i:1"})).await;
@@ -58,7 +58,7 @@ async fn a_broken_image_never_takes_calls_and_says_why() {
     rig.apply("hello", &json!({"image": "i:broken"})).await;
     let deployment: Deployment = rig.object("hello-00002", "exists", |_| true).await;
 
-    // What the ReplicaSet controller and a kubelet would do.
+    // As the ReplicaSet controller and the kubelet.
     let template = deployment.spec.unwrap().template;
     let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json!({
         "metadata": {"name": "hello-00002-x", "labels": template.metadata.unwrap().labels},
@@ -72,49 +72,52 @@ async fn a_broken_image_never_takes_calls_and_says_why() {
         "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}},
     }]}});
     pods.patch_status("hello-00002-x", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
-    let failed = rig.function("hello", "says kubelet's reason", |f| condition(f, "Ready").1 == "ErrImagePull").await;
+    let failed =
+        rig.function("hello", "reports the reason of the kubelet", |f| condition(f, "Ready").1 == "ErrImagePull").await;
     assert_eq!(condition(&failed, "RevisionReady"), ("False".into(), "ErrImagePull".into()));
     assert!(message(&failed, "Ready").contains("not found"));
     assert_eq!(revision(&failed), "hello-00001");
 
     pods.delete("hello-00002-x", &kube::api::DeleteParams::default().grace_period(0)).await.unwrap();
     rig.apply("hello", &json!({"image": "i:broken", "timeouts": {"response": "9s"}})).await;
-    let after = rig.function("hello", "has seen the change", observed).await;
+    let after = rig.function("hello", "has observed the change", observed).await;
     assert_eq!(condition(&after, "RevisionReady"), ("False".into(), "ErrImagePull".into()), "it stays visible at zero");
     rig.end(Some(operator)).await;
 }
 
 #[tokio::test]
-async fn a_template_that_is_none_is_named_and_harms_nothing() {
+async fn an_invalid_template_is_reported_and_keeps_the_traffic_split() {
     let rig = Rig::new("invalid").await;
     let operator = rig.operator().await;
     rig.apply("hello", &json!({"image": "i:1"})).await;
     rig.function("hello", "has a first status", |f| f.status.is_some()).await;
     rig.apply("hello", &json!({"image": "i:1", "podTemplate": {"spec": {"nodeSelctor": {}}}})).await;
-    let invalid = rig.function("hello", "says so", |f| condition(f, "Ready").1 == "Invalid").await;
+    let invalid = rig.function("hello", "is invalid", |f| condition(f, "Ready").1 == "Invalid").await;
     assert!(message(&invalid, "Ready").contains("spec.podTemplate.spec.nodeSelctor"));
     assert_eq!(revision(&invalid), "hello-00001");
-    // What only the API server can tell.
+    // An error that only the API server detects.
     rig.apply("hello", &json!({"image": "i:1", "podTemplate": {"spec": {"nodeSelector": {"no key!": "x"}}}})).await;
-    let refused =
-        rig.function("hello", "says the API server's word", |f| message(f, "Ready").contains("nodeSelector")).await;
+    let refused = rig
+        .function("hello", "reports the message of the API server", |f| message(f, "Ready").contains("nodeSelector"))
+        .await;
     assert_eq!(condition(&refused, "Ready").1, "Invalid");
     rig.apply("hello", &json!({"image": "i:1"})).await;
-    rig.function("hello", "is mended", |f| condition(f, "Ready").1 == "Starting").await;
+    rig.function("hello", "is fixed", |f| condition(f, "Ready").1 == "Starting").await;
     rig.end(Some(operator)).await;
 }
 
 #[tokio::test]
-async fn named_revisions_share_the_calls() {
+async fn traffic_is_split_between_named_revisions() {
     let rig = Rig::new("split").await;
     let operator = rig.operator().await;
     for image in ["i:1", "i:2"] {
         rig.apply("hello", &json!({"image": image, "scaling": {"initial": 0}})).await;
-        rig.function("hello", "has seen the change", observed).await;
+        rig.function("hello", "has observed the change", observed).await;
     }
     let split = json!([{"revision": "hello-00001", "percent": 90}, {"latest": true, "percent": 10, "tag": "next"}]);
     rig.apply("hello", &json!({"image": "i:2", "scaling": {"initial": 0}, "traffic": split})).await;
-    let shared = rig.function("hello", "shares", |f| f.status.as_ref().is_some_and(|s| s.traffic.len() == 2)).await;
+    let shared =
+        rig.function("hello", "splits its traffic", |f| f.status.as_ref().is_some_and(|s| s.traffic.len() == 2)).await;
     let traffic = serde_json::to_value(&shared.status.unwrap().traffic).unwrap();
     assert_eq!(
         traffic,
@@ -125,13 +128,15 @@ async fn named_revisions_share_the_calls() {
     );
     let missing = json!([{"revision": "hello-00009", "percent": 100}]);
     rig.apply("hello", &json!({"image": "i:2", "scaling": {"initial": 0}, "traffic": missing})).await;
-    let bad = rig.function("hello", "misses it", |f| condition(f, "Routable").1 == "RevisionMissing").await;
+    let bad = rig
+        .function("hello", "reports the missing revision", |f| condition(f, "Routable").1 == "RevisionMissing")
+        .await;
     assert_eq!(serde_json::to_value(&bad.status.unwrap().traffic).unwrap(), traffic);
     rig.end(Some(operator)).await;
 }
 
 #[tokio::test]
-async fn only_ten_revisions_without_calls_are_kept() {
+async fn ten_revisions_without_traffic_are_retained() {
     let rig = Rig::new("history").await;
     let operator = rig.operator().await;
     for number in 1..=12 {
@@ -140,7 +145,7 @@ async fn only_ten_revisions_without_calls_are_kept() {
         rig.function("hello", "has the next revision", |f| latest(f) == Some(&name)).await;
     }
     let revisions: Api<ControllerRevision> = rig.api();
-    crate::rig::eventually("ten are left beside the latest", async || {
+    crate::rig::eventually("ten remain besides the latest", async || {
         let left: Vec<_> =
             revisions.list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
         let deployments = rig.deployments().list(&ListParams::default()).await.unwrap().items.len();
@@ -150,13 +155,13 @@ async fn only_ten_revisions_without_calls_are_kept() {
     rig.end(Some(operator)).await;
 }
 
-fn shares(function: &Function) -> Vec<(String, i32)> {
+fn split(function: &Function) -> Vec<(String, i32)> {
     let traffic = function.status.iter().flat_map(|s| &s.traffic);
     traffic.map(|share| (share.revision.clone(), share.percent)).collect()
 }
 
 #[tokio::test]
-async fn calls_move_in_steps_and_a_name_takes_them_back_at_once() {
+async fn traffic_moves_in_steps_and_a_named_revision_takes_it_back_at_once() {
     let rig = Rig::new("steps").await;
     let operator = rig.operator().await;
     let spec = |image: &str, more: serde_json::Value| {
@@ -173,28 +178,28 @@ async fn calls_move_in_steps_and_a_name_takes_them_back_at_once() {
     rig.function("hello", "has a second revision", |f| latest(f) == Some("hello-00002")).await;
     rig.pods_ready("hello-00002", 1).await;
     let of = |percent: i32| vec![("hello-00001".to_owned(), 100 - percent), ("hello-00002".to_owned(), percent)];
-    rig.function("hello", "is at ten percent", |f| shares(f) == of(10)).await;
-    rig.function("hello", "is at fifty percent", |f| shares(f) == of(50)).await;
+    rig.function("hello", "is at ten percent", |f| split(f) == of(10)).await;
+    rig.function("hello", "is at fifty percent", |f| split(f) == of(50)).await;
 
     let named = json!({"traffic": [{"revision": "hello-00001", "percent": 100}]});
     rig.apply("hello", &spec("i:2", named)).await;
-    let back = rig.function("hello", "is back", |f| shares(f) == [("hello-00001".to_owned(), 100)]).await;
+    let back = rig.function("hello", "is rolled back", |f| split(f) == [("hello-00001".to_owned(), 100)]).await;
     assert_eq!(back.status.unwrap().rollout, None);
 
     rig.apply("hello", &spec("i:2", json!({}))).await;
-    rig.function("hello", "begins anew", |f| shares(f) == of(10)).await;
+    rig.function("hello", "restarts", |f| split(f) == of(10)).await;
     rig.pods_ready("hello-00002", 2).await;
-    let done = rig.function("hello", "has moved", |f| shares(f) == [("hello-00002".to_owned(), 100)]).await;
+    let done = rig.function("hello", "has moved its traffic", |f| split(f) == [("hello-00002".to_owned(), 100)]).await;
     let status = done.status.unwrap();
     assert_eq!(status.rollout, None);
-    let told: Vec<_> = status.revisions.iter().map(|r| (r.name.as_str(), r.image.as_str(), r.percent)).collect();
-    assert_eq!(told, [("hello-00002", "i:2", 100), ("hello-00001", "i:1", 0)]);
+    let listed: Vec<_> = status.revisions.iter().map(|r| (r.name.as_str(), r.image.as_str(), r.percent)).collect();
+    assert_eq!(listed, [("hello-00002", "i:2", 100), ("hello-00001", "i:1", 0)]);
     assert!(status.revisions.iter().all(|r| r.created.is_some()));
     rig.end(Some(operator)).await;
 }
 
 #[tokio::test]
-async fn a_tag_gives_way_to_a_function_of_its_host() {
+async fn a_tag_loses_its_host_to_a_default_host() {
     let rig = Rig::new("tag").await;
     let operator = rig.operator().await;
     let traffic = json!([{"latest": true, "percent": 100, "tag": "next"}]);
@@ -205,7 +210,7 @@ async fn a_tag_gives_way_to_a_function_of_its_host() {
     rig.apply("next-hello", &json!({"image": "i", "scaling": {"initial": 0}})).await;
     let lost = rig.function("hello", "has lost it", |f| condition(f, "Routable").1 == "HostConflict").await;
     assert!(message(&lost, "Routable").contains(&format!("{}/next-hello", rig.namespace)));
-    assert_eq!((url(&lost), shares(&lost)), (None, vec![("hello-00001".to_owned(), 100)]), "its calls go on");
+    assert_eq!((url(&lost), split(&lost)), (None, vec![("hello-00001".to_owned(), 100)]), "its traffic split stays");
     rig.functions().delete("next-hello", &kube::api::DeleteParams::default()).await.unwrap();
     rig.function("hello", "has it again", |f| url(f) == Some(host.clone()) && condition(f, "Routable").0 == "True")
         .await;
@@ -213,7 +218,7 @@ async fn a_tag_gives_way_to_a_function_of_its_host() {
 }
 
 #[tokio::test]
-async fn a_change_of_configuration_makes_a_revision_where_it_is_watched() {
+async fn a_change_of_a_watched_config_map_creates_a_revision() {
     let rig = Rig::new("config").await;
     let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = rig.api();
     let write = async |value: &str| {
@@ -227,18 +232,17 @@ async fn a_change_of_configuration_makes_a_revision_where_it_is_watched() {
     });
     let ignorant = rig.operator().await;
     rig.apply("hello", &spec).await;
-    let told = rig.function("hello", "is ready", |f| condition(f, "Ready").0 == "True").await;
-    assert!(message(&told, "Ready").contains("operator.watchConfig"), "{}", message(&told, "Ready"));
+    let ready = rig.function("hello", "is ready", |f| condition(f, "Ready").0 == "True").await;
+    assert!(message(&ready, "Ready").contains("operator.watchConfig"), "{}", message(&ready, "Ready"));
     ignorant.stop().await;
 
     let watching = rig.operator_that(|args| args.watch_config = true).await;
-    // Switched on, it makes none; the versions are noted down.
+    // Enabling it creates no revision; the versions are recorded.
     rig.object("hello-00001", "has the versions", |r: &ControllerRevision| {
         r.annotations().get("rouse.dev/config").is_some_and(|text| text.contains("ConfigMap/c"))
     })
     .await;
-    rig.function("hello", "has nothing to complain of", |f| !message(f, "Ready").contains("operator.watchConfig"))
-        .await;
+    rig.function("hello", "has no notice", |f| !message(f, "Ready").contains("operator.watchConfig")).await;
     write("2").await;
     rig.function("hello", "has a second revision", |f| latest(f) == Some("hello-00002")).await;
     let revisions: Api<ControllerRevision> = rig.api();
@@ -246,9 +250,9 @@ async fn a_change_of_configuration_makes_a_revision_where_it_is_watched() {
     rig.end(Some(watching)).await;
 }
 
-/// Argo CD and Flux apply the same again and again, under names of their own.
+/// Argo CD and Flux apply the same object repeatedly, with their own field managers.
 #[tokio::test]
-async fn others_that_apply_the_same_again_cause_no_write() {
+async fn repeated_applies_of_other_managers_cause_no_writes() {
     let rig = Rig::new("reapply").await;
     let operator = rig.operator().await;
     let spec = json!({
@@ -260,7 +264,7 @@ async fn others_that_apply_the_same_again_cause_no_write() {
     rig.function("hello", "has a first status", |f| f.status.is_some()).await;
     rig.pods_ready("hello-00001", 1).await;
     let before = rig.function("hello", "is ready", |f| condition(f, "Ready").0 == "True").await;
-    crate::rig::eventually("the Ingress is there", async || rig.ingresses().get_opt("rouse").await.unwrap().is_some())
+    crate::rig::eventually("the Ingress exists", async || rig.ingresses().get_opt("rouse").await.unwrap().is_some())
         .await;
     let quiet = async || {
         let mut writes = operator.writes();
@@ -282,7 +286,7 @@ async fn others_that_apply_the_same_again_cause_no_write() {
             let params = PatchParams::apply(manager).force();
             rig.functions().patch("hello", &params, &Patch::Apply(&body)).await.unwrap();
         }
-        crate::rig::eventually("the operator has looked", async || reconciles() > seen).await;
+        crate::rig::eventually("the operator has reconciled", async || reconciles() > seen).await;
     }
     assert_eq!(quiet().await, writes);
     let after = rig.functions().get("hello").await.unwrap();
@@ -292,24 +296,26 @@ async fn others_that_apply_the_same_again_cause_no_write() {
 }
 
 #[tokio::test]
-async fn a_revision_that_is_deleted_while_it_has_calls_is_named_and_the_others_serve() {
+async fn a_deleted_revision_with_traffic_is_reported_and_the_others_serve() {
     let rig = Rig::new("deleted").await;
     let operator = rig.operator().await;
     for image in ["i:1", "i:2"] {
         rig.apply("hello", &json!({"image": image, "scaling": {"initial": 0}})).await;
-        rig.function("hello", "has seen the change", observed).await;
+        rig.function("hello", "has observed the change", observed).await;
     }
-    let split = json!([{"revision": "hello-00001", "percent": 30}, {"revision": "hello-00002", "percent": 70}]);
-    rig.apply("hello", &json!({"image": "i:2", "scaling": {"initial": 0}, "traffic": split})).await;
-    rig.function("hello", "shares", |f| shares(f).len() == 2).await;
+    let traffic = json!([{"revision": "hello-00001", "percent": 30}, {"revision": "hello-00002", "percent": 70}]);
+    rig.apply("hello", &json!({"image": "i:2", "scaling": {"initial": 0}, "traffic": traffic})).await;
+    rig.function("hello", "splits its traffic", |f| split(f).len() == 2).await;
     operator.stop().await;
-    // Deployment and revision at once: one alone would be made again from the other.
+    // Deletes both Deployment and ControllerRevision, because one of them would be recreated from the other.
     let revisions: Api<ControllerRevision> = rig.api();
     revisions.delete("hello-00001", &kube::api::DeleteParams::default()).await.unwrap();
     rig.deployments().delete("hello-00001", &kube::api::DeleteParams::default()).await.unwrap();
     let operator = rig.operator().await;
-    let named = rig.function("hello", "misses it", |f| condition(f, "Routable").1 == "RevisionMissing").await;
+    let named = rig
+        .function("hello", "reports the missing revision", |f| condition(f, "Routable").1 == "RevisionMissing")
+        .await;
     assert!(message(&named, "Routable").contains("hello-00001"));
-    assert_eq!(shares(&named), [("hello-00002".to_owned(), 100)]);
+    assert_eq!(split(&named), [("hello-00002".to_owned(), 100)]);
     rig.end(Some(operator)).await;
 }

@@ -10,15 +10,14 @@ use kube::{
 };
 use rouse_crds::demand::{Frame, PodDemand, RevisionDemand, VERSION};
 use rouse_operator::{
-    api::client_for,
-    caches::{Caches, Listener, Scope},
-    events::Events,
-    key::FunctionKey,
-    metrics::Metrics,
-    progress::Beat,
-    queue::WorkQueue,
+    cluster::{
+        caches::{Caches, Listener, Scope},
+        client::client_for,
+        key::FunctionKey,
+    },
+    runtime::{progress::Beat, queue::WorkQueue, worker},
     scaler::{Scaler, aggregate::Source},
-    worker,
+    telemetry::{events::Events, metrics::Metrics},
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;

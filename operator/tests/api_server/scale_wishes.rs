@@ -53,7 +53,7 @@ async fn a_count_set_by_hand_is_corrected_and_a_pause_leaves_it() {
     stage.says(&rig, 0, &[]);
     // It has to have been seen at 1 before somebody sets 4.
     rig.object(DEPLOYMENT, "is at one", |d| replicas(d) == 1).await;
-    let key = rouse_operator::key::FunctionKey::new(&rig.namespace, "hello");
+    let key = rouse_operator::cluster::key::FunctionKey::new(&rig.namespace, "hello");
     stage.scaler.clone().look(key).await;
     scale(&rig, 4).await;
     stage.says(&rig, 0, &[]);

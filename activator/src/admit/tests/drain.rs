@@ -1,4 +1,4 @@
-//! What is told of pods that are to go.
+//! Reports of draining pods.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -7,8 +7,8 @@ use rouse_crds::demand::{FRAME_INTERVAL, Frame, PodDemand};
 use super::*;
 use crate::demand::Frames;
 
-fn pods(gate: &Gate) -> Vec<PodDemand> {
-    gate.context().ledger.read(None).revisions.into_iter().flat_map(|revision| revision.pods).collect()
+fn pods(breaker: &Breaker) -> Vec<PodDemand> {
+    breaker.context().ledger.read(None).revisions.into_iter().flat_map(|revision| revision.pods).collect()
 }
 
 fn going(number: u16) -> PodFacts {
@@ -19,7 +19,7 @@ async fn next(frames: &mut Frames) -> Frame {
     serde_json::from_slice(&frames.next().await.unwrap()).unwrap()
 }
 
-/// Reads until something is told, which has to be within a frame's time.
+/// Reads until something is reported, within the time of a frame.
 async fn soon(frames: &mut Frames) -> Vec<PodDemand> {
     let began = Instant::now();
     let mut revisions = vec![];
@@ -31,57 +31,57 @@ async fn soon(frames: &mut Frames) -> Vec<PodDemand> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn that_a_pod_goes_is_told_though_nobody_calls() {
-    let gate = gate(None, 10);
-    gate.pod_seen(&PodFacts { ready: true, ..facts(1) });
-    let mut frames = Frames::new(gate.context().ledger.clone(), "p/1".into());
-    assert!(next(&mut frames).await.revisions.is_empty(), "never called, never told");
+async fn a_draining_pod_is_reported_without_requests() {
+    let breaker = breaker(None, 10);
+    breaker.pod_updated(&PodFacts { ready: true, ..facts(1) });
+    let mut frames = Frames::new(breaker.context().ledger.clone(), "p/1".into());
+    assert!(next(&mut frames).await.revisions.is_empty(), "never requested, never reported");
     tokio::time::advance(Duration::from_millis(700)).await;
-    gate.pod_seen(&going(1));
+    breaker.pod_updated(&going(1));
     let one = |in_flight, draining| [PodDemand { pod: "1".into(), in_flight, draining }];
     assert_eq!(soon(&mut frames).await, one(0, true));
-    gate.pod_seen(&PodFacts { ready: true, ..facts(1) });
+    breaker.pod_updated(&PodFacts { ready: true, ..facts(1) });
     assert_eq!(soon(&mut frames).await, [], "spared");
-    let Ok(Entered::Now(lease)) = gate.enter(&Target::ANY, || 1) else { panic!("it serves") };
+    let Ok(Admission::Granted(permit)) = breaker.admit(&Target::ANY, || 1) else { panic!("it serves") };
     assert_eq!(soon(&mut frames).await, one(1, false));
-    gate.pod_seen(&going(1));
+    breaker.pod_updated(&going(1));
     assert_eq!(soon(&mut frames).await, one(1, true));
-    drop(lease);
+    drop(permit);
     assert_eq!(soon(&mut frames).await, one(0, true), "it is empty");
-    gate.pod_gone(REVISION, "1");
+    breaker.pod_deleted(REVISION, "1");
     assert_eq!(soon(&mut frames).await, []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_call_of_an_idle_revision_is_told_at_once_whatever_its_pods_do() {
-    let gate = gate(None, 10);
-    let urgent = gate.context().ledger.urgent();
-    gate.pod_seen(&PodFacts { ready: true, ..facts(1) });
-    gate.pod_seen(&going(2));
-    assert_eq!(*urgent.borrow(), 0, "it is told with the next frame");
-    drop(gate.enter(&Target::ANY, || 1).unwrap());
+async fn the_first_request_of_an_idle_revision_is_urgent_regardless_of_pod_changes() {
+    let breaker = breaker(None, 10);
+    let urgent = breaker.context().ledger.urgent();
+    breaker.pod_updated(&PodFacts { ready: true, ..facts(1) });
+    breaker.pod_updated(&going(2));
+    assert_eq!(*urgent.borrow(), 0, "it is part of the next frame");
+    drop(breaker.admit(&Target::ANY, || 1).unwrap());
     assert_eq!(*urgent.borrow(), 1);
 }
 
-/// The operator deletes a pod once it reads this, so it has to be true in whatever order threads run.
+/// The operator deletes a pod once it reads this, so it has to hold in any order of threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_pod_that_is_told_to_be_empty_and_going_gets_no_request() {
-    let gate = gate(Some(4), 10_000);
-    gate.pod_seen(&PodFacts { ready: true, ..facts(1) });
-    gate.pod_seen(&PodFacts { ready: true, ..facts(2) });
-    // Odd from the moment at which it was told until it is spared.
+async fn a_pod_reported_empty_and_draining_gets_no_request() {
+    let breaker = breaker(Some(4), 10_000);
+    breaker.pod_updated(&PodFacts { ready: true, ..facts(1) });
+    breaker.pod_updated(&PodFacts { ready: true, ..facts(2) });
+    // Odd from the report until the pod is no longer being removed.
     let (told, over) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
     let callers: Vec<_> = (0..3)
         .map(|_| {
-            let (gate, told, over) = (gate.clone(), told.clone(), over.clone());
+            let (breaker, told, over) = (breaker.clone(), told.clone(), over.clone());
             tokio::task::spawn_blocking(move || {
                 let mut of_first = 0;
                 while !over.load(Ordering::SeqCst) {
                     let before = told.load(Ordering::SeqCst);
-                    let Ok(Entered::Now(lease)) = gate.enter(&Target::ANY, || 1) else { continue };
-                    let first = lease.endpoint().address.port() == 1;
+                    let Ok(Admission::Granted(permit)) = breaker.admit(&Target::ANY, || 1) else { continue };
+                    let first = permit.endpoint().address.port() == 1;
                     let told_all_along = before % 2 == 1 && told.load(Ordering::SeqCst) == before;
-                    assert!(!(first && told_all_along), "a pod that was told to be empty got a request");
+                    assert!(!(first && told_all_along), "a pod that was reported empty got a request");
                     of_first += u32::from(first);
                 }
                 of_first
@@ -89,19 +89,19 @@ async fn a_pod_that_is_told_to_be_empty_and_going_gets_no_request() {
         })
         .collect();
     for _ in 0..50 {
-        gate.pod_seen(&going(1));
-        while !pods(&gate).contains(&PodDemand { pod: "1".into(), in_flight: 0, draining: true }) {
+        breaker.pod_updated(&going(1));
+        while !pods(&breaker).contains(&PodDemand { pod: "1".into(), in_flight: 0, draining: true }) {
             std::thread::yield_now();
         }
         told.fetch_add(1, Ordering::SeqCst);
         for _ in 0..50 {
             std::thread::yield_now();
         }
-        assert_eq!(endpoint(&gate, 1).unwrap().in_flight(), 0);
+        assert_eq!(endpoint(&breaker, 1).unwrap().in_flight(), 0);
         told.fetch_add(1, Ordering::SeqCst);
-        gate.pod_seen(&PodFacts { ready: true, ..facts(1) });
-        // It has to get some before it goes again, or nothing is shown.
-        let first = endpoint(&gate, 1).unwrap();
+        breaker.pod_updated(&PodFacts { ready: true, ..facts(1) });
+        // It has to get some requests before it drains again, or the test shows nothing.
+        let first = endpoint(&breaker, 1).unwrap();
         while first.in_flight() == 0 && !callers.iter().any(tokio::task::JoinHandle::is_finished) {
             std::thread::yield_now();
         }

@@ -1,8 +1,8 @@
-//! Pods that do not start: who is told, when, and that nobody keeps them alive.
+//! Pods that do not start: which requests are rejected and when, and that requests do not keep such pods alive.
 
 use super::*;
 
-/// A pod whose container has ended, and is started again at once.
+/// A pod whose container has ended, and is restarted at once.
 fn exited(number: u16) -> PodFacts {
     PodFacts { failure: failing("Error"), ended: Ended::Now, ..facts(number) }
 }
@@ -16,116 +16,119 @@ fn held_back(number: u16) -> PodFacts {
     PodFacts { failure: failing("CrashLoopBackOff"), ended: Ended::Before, ..facts(number) }
 }
 
-fn waiting_now(gate: &Gate) -> u64 {
+fn waiting_now(breaker: &Breaker) -> u64 {
     let mut waiting = 0;
-    gate.context().ledger.each(|demand| waiting += demand.concurrency());
+    breaker.context().ledger.each(|demand| waiting += demand.concurrency());
     waiting
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_loop_is_not_kept_alive_by_calls() {
-    let gate = gate(None, 10);
+async fn requests_do_not_keep_a_crash_loop_alive() {
+    let breaker = breaker(None, 10);
     let mut callers = Callers::default();
-    callers.enter(gate.enter(&Target::ANY, || 1));
-    gate.woken(REVISION, Ok(()));
-    gate.pod_seen(&facts(1));
-    gate.pod_seen(&exited(1));
+    callers.enter(breaker.admit(&Target::ANY, || 1));
+    breaker.woken(REVISION, Ok(()));
+    breaker.pod_updated(&facts(1));
+    breaker.pod_updated(&exited(1));
     callers.collect();
     assert_eq!((callers.waiting.len(), callers.turned_away), (0, 1));
-    // Whatever the kubelet does with it, calls neither wait nor count until it answers.
+    // Whatever the kubelet does with it, requests are neither queued nor counted until a probe succeeds.
     for facts in [runs_again(1), exited(1), held_back(1), runs_again(1), held_back(1)] {
-        gate.pod_seen(&facts);
+        breaker.pod_updated(&facts);
         for _ in 0..5 {
-            assert!(["Error", "CrashLoopBackOff"].contains(&&*reason(gate.enter(&Target::ANY, || 1))));
-            assert_eq!(waiting_now(&gate), 0, "a demand that would keep it from going to zero");
-            assert_eq!(gate.step(), Step::Done);
+            assert!(["Error", "CrashLoopBackOff"].contains(&&*reason(breaker.admit(&Target::ANY, || 1))));
+            assert_eq!(waiting_now(&breaker), 0, "demand that would keep it from scaling to zero");
+            assert_eq!(breaker.step(), Step::Done);
             tokio::time::advance(Duration::from_secs(20)).await;
         }
     }
-    gate.pod_seen(&runs_again(1));
-    gate.admitted(&endpoint(&gate, 1).unwrap());
-    assert!(matches!(gate.enter(&Target::ANY, || 1), Ok(Entered::Now(_))), "it answers, whatever was said before");
+    breaker.pod_updated(&runs_again(1));
+    breaker.endpoint_ready(&endpoint(&breaker, 1).unwrap());
+    assert!(
+        matches!(breaker.admit(&Target::ANY, || 1), Ok(Admission::Granted(_))),
+        "a successful probe clears the failure"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_wake_that_fails_holds_back_the_next_for_longer() {
-    let gate = gate(None, 10);
+async fn each_failed_wake_extends_the_backoff() {
+    let breaker = breaker(None, 10);
     let mut last = Duration::ZERO;
     for number in 1..=8 {
         let began = Instant::now();
         let ticket = loop {
-            match gate.enter(&Target::ANY, || 1) {
-                Ok(Entered::Later(ticket)) => break ticket,
-                Err(Refusal::Failing { retry_after, .. }) => tokio::time::advance(retry_after).await,
+            match breaker.admit(&Target::ANY, || 1) {
+                Ok(Admission::Queued(ticket)) => break ticket,
+                Err(Rejection::Failing { retry_after, .. }) => tokio::time::advance(retry_after).await,
                 other => panic!("{other:?}"),
             }
         };
         let waited = began.elapsed();
         assert!(waited >= last / 4 && waited <= Duration::from_secs(60), "{waited:?} after {last:?}");
         last = waited;
-        assert!(matches!(gate.step(), Step::Wake { .. }));
-        gate.woken(REVISION, Ok(()));
-        gate.pod_seen(&PodFacts { ip: None, failure: failing("ErrImagePull"), ..facts(number) });
-        gate.pod_gone(REVISION, &number.to_string());
+        assert!(matches!(breaker.step(), Step::Wake { .. }));
+        breaker.woken(REVISION, Ok(()));
+        breaker.pod_updated(&PodFacts { ip: None, failure: failing("ErrImagePull"), ..facts(number) });
+        breaker.pod_deleted(REVISION, &number.to_string());
         drop(ticket);
     }
-    assert!(last >= Duration::from_secs(30), "the eighth try comes after {last:?} only");
+    assert!(last >= Duration::from_secs(30), "the eighth retry is after {last:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_dies_after_it_has_served_is_waited_for_once() {
-    let gate = gate(None, 10);
-    serve(&gate, 1);
+async fn a_container_that_ends_after_serving_is_waited_for_once() {
+    let breaker = breaker(None, 10);
+    serve(&breaker, 1);
     let mut callers = Callers::default();
-    gate.pod_seen(&exited(1));
-    callers.enter(gate.enter(&Target::ANY, || 1));
+    breaker.pod_updated(&exited(1));
+    callers.enter(breaker.admit(&Target::ANY, || 1));
     assert_eq!(callers.waiting.len(), 1, "its container is started again");
-    gate.pod_seen(&runs_again(1));
-    gate.admitted(&endpoint(&gate, 1).unwrap());
+    breaker.pod_updated(&runs_again(1));
+    breaker.endpoint_ready(&endpoint(&breaker, 1).unwrap());
     callers.collect();
     assert_eq!(callers.inside.len(), 1);
     callers.inside.clear();
-    // It dies twice without having answered between.
-    gate.pod_seen(&exited(1));
-    callers.enter(gate.enter(&Target::ANY, || 1));
-    gate.pod_seen(&held_back(1));
+    // It ends twice without serving in between.
+    breaker.pod_updated(&exited(1));
+    callers.enter(breaker.admit(&Target::ANY, || 1));
+    breaker.pod_updated(&held_back(1));
     callers.collect();
     assert_eq!((callers.waiting.len(), callers.turned_away), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_image_that_comes_at_last_lets_calls_wait_again() {
-    let gate = gate(None, 10);
-    let ticket = park(&gate);
-    gate.woken(REVISION, Ok(()));
-    gate.pod_seen(&PodFacts { ip: None, failure: failing("ImagePullBackOff"), ..facts(1) });
+async fn requests_are_queued_again_once_the_image_is_pulled() {
+    let breaker = breaker(None, 10);
+    let ticket = park(&breaker);
+    breaker.woken(REVISION, Ok(()));
+    breaker.pod_updated(&PodFacts { ip: None, failure: failing("ImagePullBackOff"), ..facts(1) });
     drop(ticket);
-    assert_eq!(reason(gate.enter(&Target::ANY, || 1)), "ImagePullBackOff");
-    gate.pod_seen(&PodFacts { ip: None, ..facts(1) });
-    drop(park(&gate));
+    assert_eq!(reason(breaker.admit(&Target::ANY, || 1)), "ImagePullBackOff");
+    breaker.pod_updated(&PodFacts { ip: None, ..facts(1) });
+    drop(park(&breaker));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_may_be_on_its_way_for_a_while() {
-    let gate = gate(None, 10);
+async fn an_unschedulable_pod_fails_after_the_grace_period() {
+    let breaker = breaker(None, 10);
     let mut callers = Callers::default();
-    callers.enter(gate.enter(&Target::ANY, || 1));
-    gate.woken(REVISION, Ok(()));
+    callers.enter(breaker.admit(&Target::ANY, || 1));
+    breaker.woken(REVISION, Ok(()));
     let pending = |message: &str| {
         let failure = Some(PodFailure { reason: "Unschedulable".into(), message: message.into() });
         PodFacts { ip: None, scheduled: false, failure, ..facts(1) }
     };
     let began = Instant::now();
-    gate.pod_seen(&pending("0/1 nodes are available"));
+    breaker.pod_updated(&pending("0/1 nodes are available"));
     callers.collect();
     assert_eq!(callers.waiting.len(), 1);
-    assert_eq!(callers.waiting[0].obstacle().unwrap().reason, "Unschedulable", "who gives up is told what was known");
-    // The scheduler's words change; that does not begin the time anew.
+    assert_eq!(callers.waiting[0].blocked_by().unwrap().reason, "Unschedulable", "a timeout reports the known failure");
+    // The scheduler's message changes, which does not restart the grace period.
     tokio::time::advance(Duration::from_secs(6)).await;
-    gate.pod_seen(&pending("0/2 nodes are available"));
-    callers.enter(gate.enter(&Target::ANY, || 1));
+    breaker.pod_updated(&pending("0/2 nodes are available"));
+    callers.enter(breaker.admit(&Target::ANY, || 1));
     loop {
-        match gate.step() {
+        match breaker.step() {
             Step::Done => break,
             Step::Wait(until) => tokio::time::sleep_until(until).await,
             wake @ Step::Wake { .. } => panic!("{wake:?}"),
@@ -133,58 +136,58 @@ async fn a_node_may_be_on_its_way_for_a_while() {
     }
     callers.collect();
     assert_eq!((callers.waiting.len(), callers.turned_away), (0, 2));
-    assert_eq!(began.elapsed(), gate.context().bounds.unschedulable_grace);
-    assert_eq!(reason(gate.enter(&Target::ANY, || 1)), "Unschedulable");
-    // A node comes.
-    gate.pod_seen(&PodFacts { ip: None, ..facts(1) });
-    callers.enter(gate.enter(&Target::ANY, || 1));
+    assert_eq!(began.elapsed(), breaker.context().bounds.unschedulable_grace);
+    assert_eq!(reason(breaker.admit(&Target::ANY, || 1)), "Unschedulable");
+    // A node is added.
+    breaker.pod_updated(&PodFacts { ip: None, ..facts(1) });
+    callers.enter(breaker.admit(&Target::ANY, || 1));
     assert_eq!(callers.waiting.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_comes_in_time_fails_nobody() {
-    let gate = gate(None, 10);
+async fn a_pod_scheduled_within_the_grace_period_rejects_nothing() {
+    let breaker = breaker(None, 10);
     let mut callers = Callers::default();
-    callers.enter(gate.enter(&Target::ANY, || 1));
-    gate.woken(REVISION, Ok(()));
-    gate.pod_seen(&PodFacts { ip: None, scheduled: false, failure: failing("Unschedulable"), ..facts(1) });
+    callers.enter(breaker.admit(&Target::ANY, || 1));
+    breaker.woken(REVISION, Ok(()));
+    breaker.pod_updated(&PodFacts { ip: None, scheduled: false, failure: failing("Unschedulable"), ..facts(1) });
     tokio::time::advance(Duration::from_secs(9)).await;
-    gate.pod_seen(&PodFacts { ip: None, ..facts(1) });
+    breaker.pod_updated(&PodFacts { ip: None, ..facts(1) });
     tokio::time::advance(Duration::from_secs(30)).await;
-    assert!(matches!(gate.step(), Step::Wait(_) | Step::Done));
-    serve(&gate, 1);
+    assert!(matches!(breaker.step(), Step::Wait(_) | Step::Done));
+    serve(&breaker, 1);
     callers.collect();
     assert_eq!(callers.inside.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_operator_says_of_pods_counts_only_while_it_can_be_meant() {
-    let gate = gate(None, 10);
+async fn a_pod_creation_failure_applies_only_to_a_woken_revision_without_pods() {
+    let breaker = breaker(None, 10);
     let refused = failing("PodCreationFailed");
     let mut callers = Callers::default();
-    callers.enter(gate.enter(&Target::ANY, || 1));
-    gate.pods_refused(refused.clone());
+    callers.enter(breaker.admit(&Target::ANY, || 1));
+    breaker.set_pod_creation_failure(refused.clone());
     callers.collect();
     assert_eq!(callers.waiting.len(), 1, "nothing was woken yet, so this is of another time");
-    gate.woken(REVISION, Ok(()));
+    breaker.woken(REVISION, Ok(()));
     callers.collect();
     assert_eq!(callers.waiting.len(), 1, "the count was zero, so this was of another time");
-    gate.pods_refused(refused.clone());
+    breaker.set_pod_creation_failure(refused.clone());
     callers.collect();
     assert_eq!((callers.waiting.len(), callers.turned_away), (0, 1));
-    assert_eq!(reason(gate.enter(&Target::ANY, || 1)), "PodCreationFailed");
-    // It is tried again. The count still stands and so does the word: the next callers hear it without a new one.
+    assert_eq!(reason(breaker.admit(&Target::ANY, || 1)), "PodCreationFailed");
+    // It is retried. Replica count and condition still stand: the next requests are rejected without another change.
     tokio::time::advance(Duration::from_secs(2)).await;
-    callers.enter(gate.enter(&Target::ANY, || 1));
+    callers.enter(breaker.admit(&Target::ANY, || 1));
     assert_eq!(callers.waiting.len(), 1);
-    gate.woken(REVISION, Err(WakeError::Awake));
+    breaker.woken(REVISION, Err(WakeError::Awake));
     callers.collect();
     assert_eq!((callers.waiting.len(), callers.turned_away), (0, 2));
-    // Nothing stands in the way any more.
+    // Nothing blocks it any more.
     tokio::time::advance(Duration::from_secs(5)).await;
-    gate.pods_refused(None);
-    callers.enter(gate.enter(&Target::ANY, || 1));
-    gate.woken(REVISION, Err(WakeError::Awake));
+    breaker.set_pod_creation_failure(None);
+    callers.enter(breaker.admit(&Target::ANY, || 1));
+    breaker.woken(REVISION, Err(WakeError::Awake));
     callers.collect();
     assert_eq!(callers.waiting.len(), 1);
 }

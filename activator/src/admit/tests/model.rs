@@ -1,11 +1,11 @@
-//! Whatever happens in whatever order, the gate keeps its promises.
+//! Invariants of the breaker under any sequence of events.
 
 use std::collections::HashMap;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::admit::revision::{Bound, Revision};
+use crate::admit::state::{Binding, Revision};
 
 const OTHER: &str = "f-00002";
 const BOTH: [&str; 2] = [REVISION, OTHER];
@@ -14,18 +14,18 @@ const LIMITS: [Option<u32>; 6] = [Some(1), Some(2), Some(3), Some(12), Some(200)
 #[derive(Clone, Debug)]
 enum Act {
     Come,
-    /// One that a value binds.
+    /// With an affinity value.
     ComeWith(u64),
-    /// By the tag of one of the two revisions.
+    /// To the tag of one of the two revisions.
     ComeByTag(usize),
-    /// A copy for one of the two revisions.
+    /// A mirrored request to one of the two revisions.
     Copy(usize),
     /// Of those, by kind, one leaves the queue or ends.
     Go(usize, usize),
     Leave(usize),
     End(usize),
     Unreachable(usize),
-    /// The watch tells of a pod that has no address, or has one, or is ready as kubelet says.
+    /// The watch reports a pod without an address, with one, or as ready.
     Seen(u16),
     Starts(u16),
     Ready(u16),
@@ -35,7 +35,7 @@ enum Act {
     Gone(u16),
     Fail(u16),
     Limit(usize),
-    /// Shares of the two revisions, and which of them can be called by a tag. Shares of nothing leave them as they were.
+    /// Percentages of the two revisions, and which of them have a tag. Percentages of zero change nothing.
     Traffic(Option<u32>, [bool; 2]),
     Ramp,
     Woken,
@@ -66,7 +66,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// The even pods are of one revision, the odd ones of the other.
+/// Even pods are of one revision, odd ones of the other.
 fn revision_of(pod: u16) -> &'static str {
     if pod.is_multiple_of(2) { REVISION } else { OTHER }
 }
@@ -75,44 +75,44 @@ fn pod(number: u16) -> PodFacts {
     PodFacts { revision: revision_of(number).into(), ..facts(number) }
 }
 
-fn endpoints(gate: &Gate) -> Vec<Arc<Endpoint>> {
-    gate.lock().revisions.iter().flat_map(|r| &r.slots).filter_map(|slot| slot.endpoint.clone()).collect()
+fn endpoints(breaker: &Breaker) -> Vec<Arc<Endpoint>> {
+    breaker.lock().revisions.iter().flat_map(|r| &r.trackers).filter_map(|tracker| tracker.endpoint.clone()).collect()
 }
 
 struct Model {
-    gate: Arc<Gate>,
-    /// Those who take what the shares give them.
+    breaker: Arc<Breaker>,
+    /// Requests by traffic percentage.
     callers: Callers,
-    /// Those who came by the tag of each revision, and those who are copies.
-    bound: [Callers; 2],
-    copies: Callers,
+    /// Requests to the tag of each revision, and mirrored ones.
+    tagged: [Callers; 2],
+    mirrored: Callers,
     limit: Option<u32>,
 }
 
 impl Model {
     fn new(limit: Option<u32>) -> Self {
         Self {
-            gate: gate(limit, 20),
+            breaker: breaker(limit, 20),
             callers: Callers::default(),
-            bound: Default::default(),
-            copies: Callers::default(),
+            tagged: Default::default(),
+            mirrored: Callers::default(),
             limit,
         }
     }
 
     fn act(&mut self, act: &Act) {
-        let Self { gate, callers, bound, copies, limit } = self;
+        let Self { breaker, callers, tagged, mirrored, limit } = self;
         match act {
-            Act::Come => callers.enter(gate.enter(&Target::ANY, || 1)),
+            Act::Come => callers.enter(breaker.admit(&Target::ANY, || 1)),
             Act::ComeWith(value) => {
-                callers.enter(gate.enter(&Target::Shares { affinity: Affinity::Value(*value) }, || 1));
+                callers.enter(breaker.admit(&Target::Traffic { affinity: Affinity::Value(*value) }, || 1));
             }
             Act::ComeByTag(which) => {
-                bound[*which].enter(gate.enter(&Target::Revision(BOTH[*which].into()), || 1));
+                tagged[*which].enter(breaker.admit(&Target::Revision(BOTH[*which].into()), || 1));
             }
-            Act::Copy(which) => copies.enter(gate.enter(&Target::Copy(BOTH[*which].into()), || 1)),
+            Act::Copy(which) => mirrored.enter(breaker.admit(&Target::Mirror(BOTH[*which].into()), || 1)),
             Act::Go(kind, n) => {
-                let of = if *kind < 2 { &mut bound[*kind] } else { &mut *copies };
+                let of = if *kind < 2 { &mut tagged[*kind] } else { &mut *mirrored };
                 if !of.waiting.is_empty() && n % 2 == 0 {
                     drop(of.waiting.remove(n % of.waiting.len()));
                 } else if !of.inside.is_empty() {
@@ -125,35 +125,35 @@ impl Model {
             }
             Act::End(n) if !callers.inside.is_empty() => {
                 let n = n % callers.inside.len();
-                let mut lease = callers.inside.swap_remove(n);
-                lease.answered();
-                drop(lease);
+                let mut permit = callers.inside.swap_remove(n);
+                permit.mark_responded();
+                drop(permit);
             }
             Act::Unreachable(n) if !callers.inside.is_empty() => {
                 let n = n % callers.inside.len();
-                let lease = callers.inside.swap_remove(n);
-                let (sequence, arrived) = (lease.sequence(), lease.arrived());
-                lease.unreachable();
+                let permit = callers.inside.swap_remove(n);
+                let (sequence, arrived) = (permit.sequence(), permit.arrived());
+                permit.connect_failed();
                 callers.collect();
-                callers.enter(gate.enter_again(&Target::ANY, || 1, sequence, arrived));
+                callers.enter(breaker.readmit(&Target::ANY, || 1, sequence, arrived));
             }
             Act::Leave(_) | Act::End(_) | Act::Unreachable(_) => {}
-            Act::Seen(number) => gate.pod_seen(&PodFacts { ip: None, ..pod(*number) }),
-            Act::Starts(number) => gate.pod_seen(&pod(*number)),
-            Act::Ready(number) => gate.pod_seen(&PodFacts { ready: true, ..pod(*number) }),
+            Act::Seen(number) => breaker.pod_updated(&PodFacts { ip: None, ..pod(*number) }),
+            Act::Starts(number) => breaker.pod_updated(&pod(*number)),
+            Act::Ready(number) => breaker.pod_updated(&PodFacts { ready: true, ..pod(*number) }),
             Act::Admitted(number) => {
-                gate.pod_seen(&pod(*number));
+                breaker.pod_updated(&pod(*number));
                 let port = |e: &Arc<Endpoint>| e.address.port() == *number;
-                if let Some(endpoint) = endpoints(gate).into_iter().find(port) {
-                    gate.admitted(&endpoint);
+                if let Some(endpoint) = endpoints(breaker).into_iter().find(port) {
+                    breaker.endpoint_ready(&endpoint);
                 }
             }
-            Act::Drain(number) => gate.pod_seen(&PodFacts { draining: true, ..pod(*number) }),
-            Act::Gone(number) => gate.pod_gone(revision_of(*number), &number.to_string()),
-            Act::Fail(number) => gate.pod_seen(&PodFacts { failure: failing("Error"), ..pod(*number) }),
+            Act::Drain(number) => breaker.pod_updated(&PodFacts { draining: true, ..pod(*number) }),
+            Act::Gone(number) => breaker.pod_deleted(revision_of(*number), &number.to_string()),
+            Act::Fail(number) => breaker.pod_updated(&PodFacts { failure: failing("Error"), ..pod(*number) }),
             Act::Limit(n) => {
                 *limit = LIMITS[*n];
-                gate.set_policy(policy(*limit, 20));
+                breaker.set_policy(policy(*limit, 20));
             }
             Act::Traffic(share, tags) => {
                 let mut traffic = shares(&share.map_or([0; 2], |share| [share, 100 - share]).map(|n| (REVISION, n)));
@@ -161,112 +161,112 @@ impl Model {
                     entry.revision = BOTH[which].into();
                     entry.tag = tags[which].then(|| format!("tag-{which}"));
                 }
-                gate.set_traffic(&traffic);
+                breaker.set_traffic(&traffic);
                 for which in 0..2 {
-                    let found = gate.tagged(&format!("tag-{which}"));
+                    let found = breaker.tagged(&format!("tag-{which}"));
                     assert_eq!(found.as_deref(), tags[which].then_some(BOTH[which]));
                 }
             }
-            Act::Ramp => gate.ramp(),
+            Act::Ramp => breaker.ramp(),
             Act::Woken => {
-                if let Step::Wake { revision, .. } = gate.step() {
-                    gate.woken(&revision, Ok(()));
+                if let Step::Wake { revision, .. } = breaker.step() {
+                    breaker.woken(&revision, Ok(()));
                 }
             }
         }
         callers.collect();
-        bound.iter_mut().for_each(Callers::collect);
-        copies.collect();
+        tagged.iter_mut().for_each(Callers::collect);
+        mirrored.collect();
     }
 
     fn all(&self) -> impl Iterator<Item = &Callers> {
-        self.bound.iter().chain([&self.callers, &self.copies])
+        self.tagged.iter().chain([&self.callers, &self.mirrored])
     }
 
-    fn inside(&self) -> impl Iterator<Item = &Lease> {
+    fn inside(&self) -> impl Iterator<Item = &Permit> {
         self.all().flat_map(|callers| &callers.inside)
     }
 
-    /// What holds after each act. `before` is what was in each pod before it.
+    /// Holds after each event. `before` is what was in flight in each pod before it.
     fn check(&self, before: &HashMap<*const Endpoint, u32>) -> Result<(), TestCaseError> {
-        let Self { gate, limit, .. } = self;
-        let mut held: HashMap<*const Endpoint, u32> = HashMap::new();
-        for lease in self.inside() {
-            let endpoint = lease.endpoint();
+        let Self { breaker, limit, .. } = self;
+        let mut reservation: HashMap<*const Endpoint, u32> = HashMap::new();
+        for permit in self.inside() {
+            let endpoint = permit.endpoint();
             let now = endpoint.in_flight();
-            let former = before.get(&Arc::as_ptr(endpoint)).copied().unwrap_or(0);
-            // A limit that was lowered takes nobody out of a pod, and lets nobody in.
-            prop_assert!(limit.is_none_or(|limit| now <= limit.max(former)), "{now} are in a pod, {former} were");
-            *held.entry(Arc::as_ptr(endpoint)).or_default() += 1;
+            let previous = before.get(&Arc::as_ptr(endpoint)).copied().unwrap_or(0);
+            // A lowered limit aborts no request, and grants none.
+            prop_assert!(limit.is_none_or(|limit| now <= limit.max(previous)), "{now} are in a pod, {previous} were");
+            *reservation.entry(Arc::as_ptr(endpoint)).or_default() += 1;
         }
-        for lease in self.inside() {
-            prop_assert_eq!(lease.endpoint().in_flight(), held[&Arc::as_ptr(lease.endpoint())]);
+        for permit in self.inside() {
+            prop_assert_eq!(permit.endpoint().in_flight(), reservation[&Arc::as_ptr(permit.endpoint())]);
         }
-        let inner = gate.lock();
+        let inner = breaker.lock();
         let waiting: usize = self.all().map(|callers| callers.waiting.len()).sum();
         prop_assert_eq!(inner.waiting.requests, waiting);
-        prop_assert_eq!(inner.waiting.copies, self.copies.waiting.len());
+        prop_assert_eq!(inner.waiting.mirrored, self.mirrored.waiting.len());
         prop_assert_eq!(inner.waiting.requests, inner.revisions.iter().map(|r| r.queue.len()).sum::<usize>());
-        let waiting = (waiting - self.copies.waiting.len()) as u64;
+        let waiting = (waiting - self.mirrored.waiting.len()) as u64;
         prop_assert_eq!(inner.waiting.bytes, waiting);
-        prop_assert_eq!(gate.context().budget.used(), Caps { requests: waiting, bytes: waiting });
+        prop_assert_eq!(breaker.context().budget.used(), Caps { requests: waiting, bytes: waiting });
         for revision in &inner.revisions {
-            for slot in &revision.slots {
+            for tracker in &revision.trackers {
                 prop_assert!(
-                    !slot.has_room(*limit, true) || revision.queue.is_empty(),
-                    "somebody waits while there is room"
+                    !tracker.has_capacity(*limit, true) || revision.queue.is_empty(),
+                    "requests are queued while there is capacity"
                 );
-                prop_assert!(slot.load().is_none() || !slot.draining, "a pod that goes is given requests");
+                prop_assert!(tracker.load().is_none() || !tracker.draining, "a pod that goes is sent_at requests");
             }
-            let free = revision.queue.values().filter(|waiter| waiter.bound != Bound::Here).count();
-            prop_assert!(revision.percent > 0 || free == 0, "somebody waits where no calls go");
+            let free = revision.queue.values().filter(|waiter| waiter.binding != Binding::Revision).count();
+            prop_assert!(revision.percent > 0 || free == 0, "requests are queued at a revision without traffic");
             let named = BOTH.iter().position(|name| *revision.name == **name);
-            let here = named.map_or(0, |which| self.bound[which].waiting.len());
-            let copies = revision.queue.values().filter(|waiter| waiter.held.is_nothing()).count();
-            prop_assert_eq!(revision.queue.len() - free - copies, here, "one that came by a tag waits elsewhere");
+            let here = named.map_or(0, |which| self.tagged[which].waiting.len());
+            let mirrored = revision.queue.values().filter(|waiter| waiter.reservation.is_none()).count();
+            prop_assert_eq!(revision.queue.len() - free - mirrored, here, "one that came by a tag waits elsewhere");
         }
-        for (which, bound) in self.bound.iter().enumerate() {
-            prop_assert!(bound.inside.iter().all(|lease| lease.revision() == BOTH[which]), "a tag led elsewhere");
+        for (which, tagged) in self.tagged.iter().enumerate() {
+            prop_assert!(tagged.inside.iter().all(|permit| permit.revision() == BOTH[which]), "a tag led elsewhere");
         }
-        prop_assert_eq!(gate.is_split(), inner.revisions.iter().filter(|r| r.percent > 0).count() > 1);
-        let draining = |r: &Revision| r.slots.iter().filter(|slot| slot.draining).count();
+        prop_assert_eq!(breaker.is_split(), inner.revisions.iter().filter(|r| r.percent > 0).count() > 1);
+        let draining = |r: &Revision| r.trackers.iter().filter(|tracker| tracker.draining).count();
         let going: usize = inner.revisions.iter().map(draining).sum();
-        let told = gate.context().ledger.read(None).revisions;
+        let told = breaker.context().ledger.read(None).revisions;
         for revision in &told {
             let in_pods: u64 = revision.pods.iter().map(|pod| pod.in_flight).sum();
-            prop_assert_eq!(in_pods, revision.in_flight, "what is in pods is not what is told of them");
+            prop_assert_eq!(in_pods, revision.in_flight, "requests in pods differ from the report");
         }
         let told = told.iter().flat_map(|r| &r.pods).filter(|pod| pod.draining).count();
-        prop_assert!(told >= going, "{told} of {going} pods are told to go");
-        prop_assert!(inner.waiting.requests == 0 || inner.keeper, "somebody waits, and nobody sees to it");
+        prop_assert!(told >= going, "{told} of {going} draining pods are reported");
+        prop_assert!(inner.waiting.requests == 0 || inner.wake_task_running, "requests are queued without a wake task");
         Ok(())
     }
 
-    /// Time passes: a pod that takes requests is not left idle for the sake of a crowd.
+    /// Time passes: a serving pod is not left idle because of the ramp.
     async fn settle(&mut self) -> Result<(), TestCaseError> {
         tokio::time::advance(Duration::from_secs(2)).await;
         for _ in 0..12 {
-            self.gate.ramp();
+            self.breaker.ramp();
         }
         self.callers.collect();
-        self.bound.iter_mut().for_each(Callers::collect);
-        self.copies.collect();
-        for revision in &self.gate.lock().revisions {
-            let room = revision.slots.iter().any(|slot| slot.has_room(self.limit, false));
-            prop_assert!(!room || revision.queue.is_empty(), "somebody waits for ever");
+        self.tagged.iter_mut().for_each(Callers::collect);
+        self.mirrored.collect();
+        for revision in &self.breaker.lock().revisions {
+            let room = revision.trackers.iter().any(|tracker| tracker.has_capacity(self.limit, false));
+            prop_assert!(!room || revision.queue.is_empty(), "requests are queued for ever");
         }
         Ok(())
     }
 
     /// Everything ends.
     fn end(self) -> Result<(), TestCaseError> {
-        let Self { gate, callers, bound, copies, .. } = self;
-        let endpoints = endpoints(&gate);
-        drop((callers, bound, copies));
-        prop_assert_eq!((gate.queued(), gate.context().budget.used()), (0, NOTHING));
+        let Self { breaker, callers, tagged, mirrored, .. } = self;
+        let endpoints = endpoints(&breaker);
+        drop((callers, tagged, mirrored));
+        prop_assert_eq!((breaker.queued(), breaker.context().budget.used()), (0, NOTHING));
         prop_assert!(endpoints.iter().all(|endpoint| endpoint.in_flight() == 0));
         let mut left = 0;
-        gate.context().ledger.each(|demand| left += demand.concurrency());
+        breaker.context().ledger.each(|demand| left += demand.concurrency());
         prop_assert_eq!(left, 0);
         Ok(())
     }
@@ -275,16 +275,16 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Never over the limit, first come first served, nobody waits while there is room, and nobody is lost.
+    /// The limit holds, grants are first in first out, nothing is queued while there is capacity, and nothing is lost.
     #[test]
-    fn the_gate_keeps_its_promises(limit in 0..LIMITS.len(), acts in prop::collection::vec(act(), 1..160)) {
+    fn breaker_invariants_hold(limit in 0..LIMITS.len(), acts in prop::collection::vec(act(), 1..160)) {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().start_paused(true).build().unwrap();
-        // Nothing is awaited between the acts, so probes and keepers do not run: the acts are all that happens.
+        // Nothing is awaited between the events, so probes and wake tasks do not run: the events are all that happens.
         runtime.block_on(async {
             let mut model = Model::new(LIMITS[limit]);
             for act in &acts {
-                let inside = model.inside().map(Lease::endpoint);
+                let inside = model.inside().map(Permit::endpoint);
                 let before = inside.map(|e| (Arc::as_ptr(e), e.in_flight())).collect();
                 model.act(act);
                 model.check(&before)?;

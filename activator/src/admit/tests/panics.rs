@@ -1,10 +1,10 @@
-//! A defect in a task of a gate does not stop the gate.
+//! A panic in a task of a breaker does not stop the breaker.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 
-/// Panics at the first wakes, half of the time before it is asked to wait at all, and then wakes.
+/// Panics at the first wakes, every other time before it returns a future, and then succeeds.
 #[derive(Debug)]
 struct Broken {
     defects: AtomicU32,
@@ -25,38 +25,38 @@ impl Scaler for Broken {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_keeper_that_panics_is_begun_anew() {
+async fn a_wake_task_is_restarted_after_a_panic() {
     let ledger = Ledger::new();
     let metrics = Metrics::new(ledger.clone());
     let (woken, mut is_woken) = tokio::sync::watch::channel(0);
     let scaler = Arc::new(Broken { defects: AtomicU32::new(4), woken });
     let context = Context::new(scaler, Bounds::generous(), Dialer::new(true), metrics, ledger);
     let namespace = Namespace::new(context.bounds.namespace, context.bounds.namespace_wakes);
-    let gate = gate_in(&context, &namespace, policy(None, 10));
-    let mut ticket = park(&gate);
+    let breaker = breaker_in(&context, &namespace, policy(None, 10));
+    let mut ticket = park(&breaker);
     is_woken.wait_for(|n| *n == 1).await.unwrap();
-    assert!(context.metrics.encode().unwrap().contains(r#"rouse_activator_panics_total{task="keeper"} 4"#));
-    serve(&gate, 1);
+    assert!(context.metrics.encode().unwrap().contains(r#"rouse_activator_panics_total{task="wake"} 4"#));
+    serve(&breaker, 1);
     drop(ticket.wait().await.unwrap());
-    // The next time it falls asleep it is woken as ever.
-    gate.pod_gone(REVISION, "1");
-    let mut ticket = park(&gate);
+    // The next wake from zero works as ever.
+    breaker.pod_deleted(REVISION, "1");
+    let mut ticket = park(&breaker);
     is_woken.wait_for(|n| *n >= 2).await.unwrap();
-    serve(&gate, 2);
+    serve(&breaker, 2);
     assert!(ticket.wait().await.is_ok());
 }
 
 #[tokio::test]
-async fn whoever_is_in_a_pod_when_its_task_panics_leaves_it() {
-    let gate = gate(Some(1), 10);
-    serve(&gate, 1);
+async fn a_panic_releases_the_permit() {
+    let breaker = breaker(Some(1), 10);
+    serve(&breaker, 1);
     let task = tokio::spawn({
-        let gate = gate.clone();
+        let breaker = breaker.clone();
         async move {
-            let _lease = gate.enter(&Target::ANY, || 1).unwrap();
+            let _permit = breaker.admit(&Target::ANY, || 1).unwrap();
             panic!("a defect");
         }
     });
     assert!(task.await.unwrap_err().is_panic());
-    assert!(matches!(gate.enter(&Target::ANY, || 1), Ok(Entered::Now(_))));
+    assert!(matches!(breaker.admit(&Target::ANY, || 1), Ok(Admission::Granted(_))));
 }

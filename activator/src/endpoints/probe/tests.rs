@@ -1,4 +1,4 @@
-//! The tries of a pod: in paused time over a network that is far and loses packets, and over loopback sockets.
+//! Probes: in paused time over a distant network that loses packets, and over loopback sockets.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -11,71 +11,72 @@ use tokio::{
 };
 
 use super::*;
+use crate::demand::Ledger;
 
 const MS: Duration = Duration::from_millis(1);
 
 #[tokio::test(start_paused = true)]
-async fn the_limit_follows_what_is_known() {
-    let mut course = Course::new(Instant::now());
+async fn the_timeout_follows_the_round_trip_time() {
+    let mut schedule = ProbeSchedule::new(Instant::now());
     let nothing = RoundTrip::default();
     let mut limits = vec![];
     for _ in 0..6 {
-        limits.push(course.limit(nothing).as_millis());
-        course.pause(&Tried::TimedOut);
+        limits.push(schedule.limit(nothing).as_millis());
+        schedule.pause(&ProbeResult::TimedOut);
     }
     assert_eq!(limits, [100, 200, 400, 800, 1600, 2000], "nothing is learnt from silence");
 
-    let mut course = Course::new(Instant::now());
+    let mut schedule = ProbeSchedule::new(Instant::now());
     let [mut near, mut far] = [nothing; 2];
     (0..20).for_each(|_| near.measured(MS));
     (0..20).for_each(|_| far.measured(300 * MS));
-    assert_eq!(course.limit(near), UNKNOWN, "this one may be farther than most");
-    assert!(course.limit(far) > 300 * MS);
-    course.round_trip.measured(MS);
-    assert_eq!(course.limit(far), 50 * MS, "this one is known to be near");
+    assert_eq!(schedule.limit(near), DEFAULT_TIMEOUT, "this one may be farther than most");
+    assert!(schedule.limit(far) > 300 * MS);
+    schedule.round_trip.measured(MS);
+    assert_eq!(schedule.limit(far), 50 * MS, "this one is known to be near");
 }
 
 #[tokio::test(start_paused = true)]
-async fn tries_become_rarer() {
-    let mut course = Course::new(Instant::now());
-    let nobody = Tried::NotYet { listens: false };
-    assert_eq!(course.pause(&nobody), FASTEST);
-    assert_eq!(course.pause(&Tried::NotYet { listens: true }), AFTER_AN_ANSWER);
+async fn the_probe_interval_grows() {
+    let mut schedule = ProbeSchedule::new(Instant::now());
+    let nobody = ProbeResult::NotYet { listens: false };
+    assert_eq!(schedule.pause(&nobody), MIN_INTERVAL);
+    assert_eq!(schedule.pause(&ProbeResult::NotYet { listens: true }), NOT_READY_INTERVAL);
     advance(300 * MS).await;
-    assert_eq!(course.pause(&nobody), FASTEST);
+    assert_eq!(schedule.pause(&nobody), MIN_INTERVAL);
     advance(900 * MS).await;
-    assert_eq!(course.pause(&nobody), 30 * MS);
+    assert_eq!(schedule.pause(&nobody), 30 * MS);
     advance(10_000 * MS).await;
-    assert_eq!((course.pause(&nobody), course.is_new()), (SLOWEST, false));
+    assert_eq!((schedule.pause(&nobody), schedule.is_new()), (MAX_INTERVAL, false));
     advance(60_000 * MS).await;
-    assert_eq!(course.pause(&nobody), PATIENT);
+    assert_eq!(schedule.pause(&nobody), SLOW_INTERVAL);
 }
 
-/// From the moment the pod listens to its admission, over a network with this round trip that loses this share of packets.
+/// Time from the pod's listen to the successful probe, over a network with this round-trip time and packet loss.
 async fn admission(round_trip: Duration, loss: f64, seed: u64) -> Duration {
     let mut network = StdRng::seed_from_u64(seed);
     let began = Instant::now();
     let listens = began + 200 * MS + network.random_range(0..200) * MS;
-    let (mut course, mut general) = (Course::new(began), RoundTrip::default());
+    let (mut schedule, mut general) = (ProbeSchedule::new(began), RoundTrip::default());
     loop {
-        let limit = course.limit(general);
+        let limit = schedule.limit(general);
         let lost = network.random_bool(loss) || network.random_bool(loss);
         let tried = if lost || round_trip > limit {
             sleep(limit).await;
-            Tried::TimedOut
+            ProbeResult::TimedOut
         } else {
-            // It is decided when the packet is there, half way.
+            // The result is decided when the packet arrives, after half a round trip.
             sleep(round_trip / 2).await;
             let listening = Instant::now() >= listens;
             sleep(round_trip / 2).await;
-            course.round_trip.measured(round_trip);
+            schedule.round_trip.measured(round_trip);
             general.measured(round_trip);
             if listening {
                 return Instant::now() - listens;
             }
-            Tried::NotYet { listens: false }
+            ProbeResult::NotYet { listens: false }
         };
-        sleep(course.pause(&tried)).await;
+        sleep(schedule.pause(&tried)).await;
     }
 }
 
@@ -85,7 +86,7 @@ async fn admission(round_trip: Duration, loss: f64, seed: u64) -> Duration {
 #[case::far_and_lossy(80 * MS, 0.02, 140, 900)]
 #[case::very_far(500 * MS, 0.02, 1100, 5000)]
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_listens_is_soon_known(
+async fn a_listening_pod_is_found_soon(
     #[case] round_trip: Duration,
     #[case] loss: f64,
     #[case] half: u32,
@@ -100,9 +101,14 @@ async fn a_pod_that_listens_is_soon_known(
     assert!(took[999] <= all * MS, "all of the pods within {:?}", took[999]);
 }
 
-async fn try_once(address: SocketAddr, protocol: Protocol, path: Option<&str>, course: &mut Course) -> Tried {
+async fn try_once(
+    address: SocketAddr,
+    protocol: Protocol,
+    path: Option<&str>,
+    schedule: &mut ProbeSchedule,
+) -> ProbeResult {
     let endpoint = Endpoint::new(address, protocol, path.map(Into::into));
-    attempt(&Dialer::new(true), &endpoint, course, &Probing::default()).await.unwrap()
+    Prober::new(Dialer::new(true), Metrics::new(Ledger::new())).probe_once(&endpoint, schedule).await.unwrap()
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {
@@ -112,35 +118,35 @@ async fn listener() -> (TcpListener, SocketAddr) {
 }
 
 #[tokio::test]
-async fn a_refusal_teaches_how_far_a_pod_is() {
+async fn a_refused_connect_measures_the_round_trip() {
     let (listener, address) = listener().await;
-    let mut course = Course::new(Instant::now());
-    assert!(matches!(try_once(address, Protocol::Http1, None, &mut course).await, Tried::Ready));
+    let mut schedule = ProbeSchedule::new(Instant::now());
+    assert!(matches!(try_once(address, Protocol::Http1, None, &mut schedule).await, ProbeResult::Ready));
     drop(listener);
-    let mut course = Course::new(Instant::now());
-    let refused = try_once(address, Protocol::Http1, None, &mut course).await;
-    assert!(matches!(refused, Tried::NotYet { listens: false }), "{refused:?}");
-    assert!(course.round_trip.limit().is_some());
+    let mut schedule = ProbeSchedule::new(Instant::now());
+    let refused = try_once(address, Protocol::Http1, None, &mut schedule).await;
+    assert!(matches!(refused, ProbeResult::NotYet { listens: false }), "{refused:?}");
+    assert!(schedule.round_trip.limit().is_some());
 }
 
 #[tokio::test]
-async fn a_network_that_says_nothing_is_tried_again_sooner_than_the_kernel_would() {
+async fn a_silent_network_is_probed_sooner_than_the_kernel_retransmits() {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-    // With room for one connection that nobody accepts; the kernel drops what asks for more.
+    // A backlog of one connection that nobody accepts; the kernel drops further SYNs.
     socket.listen(0).unwrap();
     socket.set_nonblocking(true).unwrap();
     let listener = TcpListener::from_std(socket.into()).unwrap();
     let address = listener.local_addr().unwrap();
     let first = tokio::net::TcpStream::connect(address).await.unwrap();
-    let mut course = Course::new(Instant::now());
+    let mut schedule = ProbeSchedule::new(Instant::now());
     let begun = Instant::now();
-    let tried = try_once(address, Protocol::Http1, None, &mut course).await;
-    assert!(matches!(tried, Tried::TimedOut), "{tried:?}");
-    assert!(begun.elapsed() >= UNKNOWN && course.round_trip.limit().is_none());
-    course.pause(&tried);
+    let tried = try_once(address, Protocol::Http1, None, &mut schedule).await;
+    assert!(matches!(tried, ProbeResult::TimedOut), "{tried:?}");
+    assert!(begun.elapsed() >= DEFAULT_TIMEOUT && schedule.round_trip.limit().is_none());
+    schedule.pause(&tried);
     drop((first, listener.accept().await.unwrap()));
-    assert!(matches!(try_once(address, Protocol::Http1, None, &mut course).await, Tried::Ready));
+    assert!(matches!(try_once(address, Protocol::Http1, None, &mut schedule).await, ProbeResult::Ready));
 }
 
 #[rstest]
@@ -149,7 +155,7 @@ async fn a_network_that_says_nothing_is_tried_again_sooner_than_the_kernel_would
 #[case("404 Not Found", false)]
 #[case("503 Service Unavailable", false)]
 #[tokio::test]
-async fn the_readiness_check_decides(#[case] status: &'static str, #[case] ready: bool) {
+async fn the_readiness_check_decides_whether_a_pod_is_ready(#[case] status: &'static str, #[case] ready: bool) {
     let (listener, address) = listener().await;
     let server = tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
@@ -158,17 +164,21 @@ async fn the_readiness_check_decides(#[case] status: &'static str, #[case] ready
         socket.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await.unwrap();
         String::from_utf8_lossy(&request[..length]).into_owned()
     });
-    let tried = try_once(address, Protocol::Http1, Some("/healthz"), &mut Course::new(Instant::now())).await;
-    assert!(if ready { matches!(tried, Tried::Ready) } else { matches!(tried, Tried::NotYet { listens: true }) });
+    let tried = try_once(address, Protocol::Http1, Some("/healthz"), &mut ProbeSchedule::new(Instant::now())).await;
+    assert!(if ready {
+        matches!(tried, ProbeResult::Ready)
+    } else {
+        matches!(tried, ProbeResult::NotYet { listens: true })
+    });
     assert!(server.await.unwrap().starts_with("GET /healthz HTTP/1.1\r\n"));
 }
 
 #[tokio::test]
-async fn one_that_listens_and_says_nothing_to_the_check_is_not_ready() {
+async fn a_pod_that_does_not_respond_to_the_check_is_not_ready() {
     let (listener, address) = listener().await;
     let begun = Instant::now();
-    let tried = try_once(address, Protocol::H2c, Some("/healthz"), &mut Course::new(Instant::now())).await;
-    assert!(matches!(tried, Tried::NotYet { listens: true }), "{tried:?}");
-    assert!(begun.elapsed() >= CHECK);
+    let tried = try_once(address, Protocol::H2c, Some("/healthz"), &mut ProbeSchedule::new(Instant::now())).await;
+    assert!(matches!(tried, ProbeResult::NotYet { listens: true }), "{tried:?}");
+    assert!(begun.elapsed() >= READINESS_TIMEOUT);
     drop(listener);
 }

@@ -8,12 +8,11 @@ use rouse_crds::hosts::HostTemplate;
 use serde_json::{Value, json};
 
 use crate::{
-    admit::{Entered, Target},
-    context::Bounds,
+    admit::{Admission, Bounds, Target},
     demand::Ledger,
     endpoints::Dialer,
     metrics::Metrics,
-    route::{Host, Unrouted},
+    route::{Host, RouteError},
     wake::{Scaler, WakeError},
 };
 
@@ -65,41 +64,47 @@ fn owner(directory: &Directory, side: Side, host: &str) -> Option<String> {
 }
 
 fn owner_of_path(directory: &Directory, side: Side, host: &str, path: &str) -> Option<String> {
-    Some(find(directory, side, host, path).ok()?.gate.id().to_string())
+    Some(find(directory, side, host, path).ok()?.breaker.id().to_string())
 }
 
-fn find(directory: &Directory, side: Side, host: &str, path: &str) -> Result<Route, Unrouted> {
+fn find(directory: &Directory, side: Side, host: &str, path: &str) -> Result<Route, RouteError> {
     let Ok(host) = Host::normalise(host) else { panic!("{host} is no host") };
     directory.table.find(side, &host, path)
 }
 
-fn gate(directory: &Directory, host: &str) -> Arc<Gate> {
-    find(directory, Side::Cluster, host, "/").unwrap().gate
+fn breaker(directory: &Directory, host: &str) -> Arc<Breaker> {
+    find(directory, Side::Cluster, host, "/").unwrap().breaker
 }
 
 #[tokio::test]
-async fn a_host_belongs_to_the_oldest_that_claims_it() {
+async fn the_oldest_claim_owns_a_host() {
     let mut directory = directory();
     let hosts = json!({"hosts": ["shop.example.org"]});
-    directory.function_seen(&function("b", "young", "1", 20, &hosts));
-    directory.function_seen(&function("a", "old", "2", 10, &hosts));
-    directory.function_seen(&function("c", "younger", "3", 30, &hosts));
+    directory.function_updated(&function("b", "young", "1", 20, &hosts));
+    directory.function_updated(&function("a", "old", "2", 10, &hosts));
+    directory.function_updated(&function("c", "younger", "3", 30, &hosts));
     assert_eq!(owner(&directory, Side::Public, "shop.example.org").unwrap(), "a/old");
-    directory.function_seen(&function("a", "old", "2", 10, &json!({})));
+    directory.function_updated(&function("a", "old", "2", 10, &json!({})));
     assert_eq!(owner(&directory, Side::Public, "shop.example.org").unwrap(), "b/young");
-    directory.function_gone("b", "young");
+    directory.function_deleted("b", "young");
     assert_eq!(owner(&directory, Side::Public, "shop.example.org").unwrap(), "c/younger");
-    directory.function_gone("c", "younger");
+    directory.function_deleted("c", "younger");
     assert_eq!(owner(&directory, Side::Public, "shop.example.org"), None);
     assert_eq!(directory.public.len(), 1, "only the one that is left with its own host");
     assert_eq!(owner(&directory, Side::Public, "old.a.example.com").unwrap(), "a/old");
 }
 
 #[tokio::test]
-async fn what_only_the_cluster_may_call_has_no_public_host() {
+async fn a_cluster_function_has_no_public_host() {
     let mut directory = directory();
-    directory.function_seen(&function("a", "f", "1", 0, &json!({"hosts": ["f.example.org"]})));
-    directory.function_seen(&function("a", "f", "1", 0, &json!({"hosts": ["f.example.org"], "visibility": "Cluster"})));
+    directory.function_updated(&function("a", "f", "1", 0, &json!({"hosts": ["f.example.org"]})));
+    directory.function_updated(&function(
+        "a",
+        "f",
+        "1",
+        0,
+        &json!({"hosts": ["f.example.org"], "visibility": "Cluster"}),
+    ));
     for host in ["f.example.org", "f.a.example.com"] {
         assert_eq!((owner(&directory, Side::Public, host), owner(&directory, Side::Cluster, host)), (None, None));
     }
@@ -112,45 +117,45 @@ async fn what_only_the_cluster_may_call_has_no_public_host() {
 }
 
 #[tokio::test]
-async fn pods_may_be_seen_before_their_function() {
+async fn pods_may_appear_before_their_function() {
     let mut directory = directory();
-    directory.pod_seen(&pod("f", "1"));
-    directory.function_seen(&function("a", "f", "1", 0, &json!({})));
-    assert!(matches!(gate(&directory, "f.a").enter(&Target::ANY, || 1), Ok(Entered::Now(_))));
-    directory.pod_gone(&pod("f", "1"));
-    assert!(matches!(gate(&directory, "f.a").enter(&Target::ANY, || 1), Ok(Entered::Later(_))));
+    directory.pod_updated(&pod("f", "1"));
+    directory.function_updated(&function("a", "f", "1", 0, &json!({})));
+    assert!(matches!(breaker(&directory, "f.a").admit(&Target::ANY, || 1), Ok(Admission::Granted(_))));
+    directory.pod_deleted(&pod("f", "1"));
+    assert!(matches!(breaker(&directory, "f.a").admit(&Target::ANY, || 1), Ok(Admission::Queued(_))));
     assert!(directory.pods.is_empty());
 }
 
 #[tokio::test]
-async fn a_function_made_again_starts_anew() {
+async fn a_recreated_function_starts_afresh() {
     let mut directory = directory();
-    directory.function_seen(&function("a", "f", "1", 0, &json!({})));
-    let Ok(Entered::Later(mut waiting)) = gate(&directory, "f.a").enter(&Target::ANY, || 1) else {
+    directory.function_updated(&function("a", "f", "1", 0, &json!({})));
+    let Ok(Admission::Queued(mut waiting)) = breaker(&directory, "f.a").admit(&Target::ANY, || 1) else {
         panic!("there is no pod")
     };
-    directory.function_seen(&function("a", "f", "2", 1, &json!({})));
+    directory.function_updated(&function("a", "f", "2", 1, &json!({})));
     assert!(tokio::time::timeout(Duration::from_secs(5), waiting.wait()).await.unwrap().is_err());
-    directory.pod_seen(&pod("f", "1"));
+    directory.pod_updated(&pod("f", "1"));
     assert!(
-        matches!(gate(&directory, "f.a").enter(&Target::ANY, || 1), Ok(Entered::Later(_))),
-        "that is a pod of the former"
+        matches!(breaker(&directory, "f.a").admit(&Target::ANY, || 1), Ok(Admission::Queued(_))),
+        "that is a pod of the previous"
     );
-    directory.pod_seen(&pod("f", "2"));
-    assert!(matches!(gate(&directory, "f.a").enter(&Target::ANY, || 1), Ok(Entered::Now(_))));
+    directory.pod_updated(&pod("f", "2"));
+    assert!(matches!(breaker(&directory, "f.a").admit(&Target::ANY, || 1), Ok(Admission::Granted(_))));
 }
 
 #[tokio::test]
-async fn a_list_takes_away_what_it_does_not_show() {
+async fn a_relist_removes_what_it_does_not_return() {
     let mut directory = directory();
     for name in ["kept", "unreadable", "gone"] {
-        directory.function_seen(&function("a", name, name, 0, &json!({})));
-        directory.pod_seen(&pod(name, name));
+        directory.function_updated(&function("a", name, name, 0, &json!({})));
+        directory.pod_updated(&pod(name, name));
     }
-    directory.functions_listing();
-    directory.function_seen(&function("a", "kept", "kept", 0, &json!({})));
+    directory.functions_relist_started();
+    directory.function_updated(&function("a", "kept", "kept", 0, &json!({})));
     directory.function_unreadable("a", "unreadable");
-    directory.functions_listed();
+    directory.functions_relist_finished();
     assert_eq!(owner(&directory, Side::Public, "kept.a.example.com").unwrap(), "a/kept");
     assert_eq!(
         owner(&directory, Side::Public, "unreadable.a.example.com").unwrap(),
@@ -158,21 +163,21 @@ async fn a_list_takes_away_what_it_does_not_show() {
         "what was known stands"
     );
     assert_eq!(owner(&directory, Side::Public, "gone.a.example.com"), None);
-    directory.pods_listing();
-    directory.pod_seen(&pod("kept", "kept"));
-    directory.pods_listed();
-    assert!(matches!(gate(&directory, "kept.a").enter(&Target::ANY, || 1), Ok(Entered::Now(_))));
-    assert!(matches!(gate(&directory, "unreadable.a").enter(&Target::ANY, || 1), Ok(Entered::Later(_))));
+    directory.pods_relist_started();
+    directory.pod_updated(&pod("kept", "kept"));
+    directory.pods_relist_finished();
+    assert!(matches!(breaker(&directory, "kept.a").admit(&Target::ANY, || 1), Ok(Admission::Granted(_))));
+    assert!(matches!(breaker(&directory, "unreadable.a").admit(&Target::ANY, || 1), Ok(Admission::Queued(_))));
 }
 
 #[tokio::test]
-async fn the_default_host_of_another_function_cannot_be_taken() {
+async fn the_default_host_of_another_function_cannot_be_claimed() {
     let mut directory = directory();
     let hosts = json!({"hosts": ["pay.shop.example.com", "fine.example.org"]});
-    directory.function_seen(&function("a", "thief", "1", 10, &hosts));
+    directory.function_updated(&function("a", "thief", "1", 10, &hosts));
     assert_eq!(owner(&directory, Side::Public, "pay.shop.example.com"), None, "before it exists");
     assert_eq!(owner(&directory, Side::Public, "fine.example.org").as_deref(), Some("a/thief"));
-    directory.function_seen(&function("shop", "pay", "2", 20, &json!({})));
+    directory.function_updated(&function("shop", "pay", "2", 20, &json!({})));
     assert_eq!(owner(&directory, Side::Public, "pay.shop.example.com").as_deref(), Some("shop/pay"));
 }
 
@@ -181,9 +186,9 @@ async fn functions_of_a_namespace_share_a_host_by_paths_and_nobody_else_does() {
     let mut directory = directory();
     let all = json!({"hosts": ["shop.example.org"]});
     let cart = json!({"routes": [{"host": "shop.example.org", "path": "/cart"}]});
-    directory.function_seen(&function("a", "web", "1", 10, &all));
-    directory.function_seen(&function("a", "cart", "2", 20, &cart));
-    directory.function_seen(&function(
+    directory.function_updated(&function("a", "web", "1", 10, &all));
+    directory.function_updated(&function("a", "cart", "2", 20, &cart));
+    directory.function_updated(&function(
         "b",
         "thief",
         "3",
@@ -196,76 +201,76 @@ async fn functions_of_a_namespace_share_a_host_by_paths_and_nobody_else_does() {
     assert_eq!(of(&directory, "/login").as_deref(), Some("a/web"));
     assert_eq!(
         find(&directory, Side::Public, "shop.example.org", "/x/../cart").unwrap_err(),
-        Unrouted::Ambiguous(crate::route::Ambiguous)
+        RouteError::Ambiguous(crate::route::Ambiguous)
     );
-    // Its own default host has all of it: no route is about that.
+    // The default host belongs to its Function as a whole: no route applies to it.
     assert_eq!(owner_of_path(&directory, Side::Public, "cart.a.example.com", "/x").as_deref(), Some("a/cart"));
     assert_eq!(owner_of_path(&directory, Side::Cluster, "cart.a", "/x").as_deref(), Some("a/cart"));
-    directory.function_gone("a", "web");
+    directory.function_deleted("a", "web");
     assert_eq!(of(&directory, "/cart/1").as_deref(), Some("a/cart"));
-    assert_eq!(find(&directory, Side::Public, "shop.example.org", "/login").unwrap_err(), Unrouted::Path);
-    directory.function_gone("a", "cart");
-    assert_eq!(of(&directory, "/login").as_deref(), Some("b/thief"), "it is nobody else's any more");
-    directory.function_gone("b", "thief");
+    assert_eq!(find(&directory, Side::Public, "shop.example.org", "/login").unwrap_err(), RouteError::Path);
+    directory.function_deleted("a", "cart");
+    assert_eq!(of(&directory, "/login").as_deref(), Some("b/thief"), "the other namespace has lost it");
+    directory.function_deleted("b", "thief");
     assert_eq!(directory.table.len(), 0);
 }
 
 #[tokio::test]
-async fn a_tag_leads_to_its_revision_and_no_further_than_its_function_s_name() {
+async fn a_tag_host_routes_to_its_revision_and_yields_to_function_names() {
     let mut directory = directory();
     let spec =
         json!({"traffic": [{"latest": true, "percent": 100}, {"revision": "f-00001", "percent": 0, "tag": "old"}]});
     let mut tagged = function("a", "f", "1", 10, &spec);
-    directory.function_seen(&tagged);
-    assert_eq!(owner(&directory, Side::Public, "old-f.a.example.com"), None, "nobody has resolved it");
+    directory.function_updated(&tagged);
+    assert_eq!(owner(&directory, Side::Public, "old-f.a.example.com"), None, "the tag has no revision");
     tagged.status.as_mut().unwrap().traffic = serde_json::from_value(
         json!([{"revision": "f-00002", "percent": 100}, {"revision": "f-00001", "percent": 0, "tag": "old"}]),
     )
     .unwrap();
-    directory.function_seen(&tagged);
+    directory.function_updated(&tagged);
     for (side, host) in
         [(Side::Public, "old-f.a.example.com"), (Side::Cluster, "old-f.a"), (Side::Cluster, "old-f.a.svc")]
     {
         let route = find(&directory, side, host, "/x").unwrap();
         assert_eq!(
-            (route.gate.id().to_string().as_str(), route.revision.as_deref()),
+            (route.breaker.id().to_string().as_str(), route.revision.as_deref()),
             ("a/f", Some("f-00001")),
             "{host}"
         );
     }
     assert_eq!(find(&directory, Side::Public, "f.a.example.com", "/").unwrap().revision, None);
-    // A Function of that name has the host, although it is younger.
-    directory.function_seen(&function("a", "old-f", "2", 20, &json!({})));
+    // A Function of that name has precedence, although it is younger.
+    directory.function_updated(&function("a", "old-f", "2", 20, &json!({})));
     for (side, host) in [(Side::Public, "old-f.a.example.com"), (Side::Cluster, "old-f.a")] {
         assert_eq!(find(&directory, side, host, "/").unwrap().revision, None);
         assert_eq!(owner(&directory, side, host).as_deref(), Some("a/old-f"));
     }
-    directory.function_gone("a", "old-f");
+    directory.function_deleted("a", "old-f");
     assert_eq!(owner(&directory, Side::Public, "old-f.a.example.com").as_deref(), Some("a/f"));
 }
 
 #[tokio::test]
-async fn a_namespace_claims_what_it_may() {
+async fn a_namespace_claims_only_allowed_hosts() {
     let mut directory = directory();
     let hosts = json!({"hosts": ["y.example.org", "z.example.net"]});
-    directory.function_seen(&function("b", "old", "1", 10, &hosts));
+    directory.function_updated(&function("b", "old", "1", 10, &hosts));
     assert_eq!(owner(&directory, Side::Public, "y.example.org"), None);
-    directory.function_seen(&function("a", "young", "2", 20, &hosts));
+    directory.function_updated(&function("a", "young", "2", 20, &hosts));
     assert_eq!(owner(&directory, Side::Public, "y.example.org").as_deref(), Some("a/young"));
     assert_eq!(owner(&directory, Side::Public, "z.example.net"), None, "no rule has it");
 }
 
-/// What is not about routes leaves the table alone: it is not even copied.
+/// Changes that are not about routes leave the table alone: it is not even copied.
 #[tokio::test]
-async fn a_change_of_something_else_does_not_touch_the_table() {
+async fn unrelated_changes_do_not_touch_the_table() {
     let mut directory = directory();
     let spec = json!({"routes": [{"path": "/a", "methods": ["GET"]}]});
-    directory.function_seen(&function("a", "f", "1", 10, &spec));
+    directory.function_updated(&function("a", "f", "1", 10, &spec));
     let rules = || find(&directory, Side::Public, "f.a.example.com", "/a").unwrap().rules.unwrap();
     let before = rules();
     let mut spec = spec;
     spec["scaling"] = json!({"max": 3});
-    directory.function_seen(&function("a", "f", "1", 10, &spec));
+    directory.function_updated(&function("a", "f", "1", 10, &spec));
     let after = find(&directory, Side::Public, "f.a.example.com", "/a").unwrap().rules.unwrap();
     assert!(Arc::ptr_eq(&before, &after));
 }

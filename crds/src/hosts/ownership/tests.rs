@@ -19,7 +19,7 @@ fn rules(template: &str, allowed: &str) -> Rules {
     Rules { template: HostTemplate::new(template, "example.com").unwrap(), allowed: allowed.parse().unwrap() }
 }
 
-/// Whose each path of `host` is, as `path namespace/name`, and the losses, as `namespace/name path: why`.
+/// Owner of each path of `host`, as `path namespace/name`, and the losses, as `namespace/name path: reason`.
 fn settle(rules: &Rules, host: &str, functions: &[Function]) -> (Vec<String>, Vec<String>) {
     let all: Vec<_> = functions.iter().flat_map(|f| claims(f, &rules.template)).collect();
     let here = || all.iter().filter(|claim| &*claim.host == host);
@@ -28,7 +28,7 @@ fn settle(rules: &Rules, host: &str, functions: &[Function]) -> (Vec<String>, Ve
     backwards.lost.sort_by_key(|(claim, _)| *claim);
     let mut forwards = settled.clone();
     forwards.lost.sort_by_key(|(claim, _)| *claim);
-    assert_eq!(forwards, backwards, "the order in which claims come must not matter");
+    assert_eq!(forwards, backwards, "the order of claims must not matter");
     assert_eq!(settled.paths.len() + settled.lost.len(), here().count(), "each claim has won or lost");
     let who = |c: &Claimant| format!("{}/{}", c.namespace, c.name);
     let paths = settled.paths.iter().map(|(path, claim)| format!("{path} {}", who(&claim.claimant))).collect();
@@ -44,7 +44,7 @@ fn settle(rules: &Rules, host: &str, functions: &[Function]) -> (Vec<String>, Ve
 }
 
 #[test]
-fn a_host_is_the_oldest_claimants_namespaces_and_a_path_the_oldest_claimants_in_it() {
+fn the_oldest_claim_decides_the_namespace_of_a_host_and_the_owner_of_each_path() {
     let rules = rules(DEFAULT_TEMPLATE, "");
     let route = |path: &str| json!({"routes": [{"host": "shop.example.org", "path": path}]});
     let functions = [
@@ -60,21 +60,21 @@ fn a_host_is_the_oldest_claimants_namespaces_and_a_path_the_oldest_claimants_in_
         lost,
         ["thief/login /login: host of shop/api", "shop/late /: path of shop/web", "shop/later /api: path of shop/api"]
     );
-    // The host goes on to the next when the first lets it go.
+    // The next claimant owns the host when the first releases it.
     let (paths, lost) = settle(&rules, "shop.example.org", &functions[1..]);
     assert_eq!(paths, ["/login thief/login"]);
     assert_eq!(lost.len(), 3);
 }
 
 #[test]
-fn of_the_same_second_the_names_decide() {
+fn names_decide_between_claims_of_the_same_second() {
     let claim = json!({"hosts": ["a.example.org"]});
     let functions = [function("b/a", 1, claim.clone()), function("a/b", 1, claim.clone()), function("a/a", 1, claim)];
     assert_eq!(settle(&rules(DEFAULT_TEMPLATE, ""), "a.example.org", &functions).0, ["/ a/a"]);
 }
 
 #[test]
-fn a_default_host_is_its_functions_before_that_exists() {
+fn a_default_host_is_reserved_before_its_function_exists() {
     let rules = rules(DEFAULT_TEMPLATE, "");
     let thief = function("thief/old", 1, json!({"hosts": ["pay.shop.example.com"]}));
     let neighbour = function("shop/other", 1, json!({"routes": [{"host": "pay.shop.example.com", "path": "/login"}]}));
@@ -87,7 +87,7 @@ fn a_default_host_is_its_functions_before_that_exists() {
 }
 
 #[test]
-fn where_a_default_host_does_not_say_whose_it_is() {
+fn an_ambiguous_default_host_is_reserved() {
     let rules = rules("{name}-{namespace}.{domain}", "");
     let host = "a-b-c.example.com";
     let young = function("b-c/a", 2, json!({}));
@@ -99,7 +99,7 @@ fn where_a_default_host_does_not_say_whose_it_is() {
     assert_eq!(
         lost,
         ["thief/x /: reserved", "b-c/a /: host of c/a-b", "c/b /: host of c/a-b"],
-        "a custom host has to have another form"
+        "a custom host must not match the template"
     );
     assert_eq!(settle(&rules, host, &[tagged, thief.clone()]).0, ["/ c/b"]);
     assert_eq!(settle(&rules, host, &[thief]).0, Vec::<String>::new());
@@ -108,7 +108,7 @@ fn where_a_default_host_does_not_say_whose_it_is() {
 }
 
 #[test]
-fn the_host_of_a_tag_gives_way_to_a_function_of_that_name() {
+fn a_default_host_has_precedence_over_a_tag() {
     let rules = rules(DEFAULT_TEMPLATE, "");
     let pay = function("shop/pay", 1, json!({"traffic": [{"latest": true, "percent": 100, "tag": "next"}]}));
     let named = function("shop/next-pay", 2, json!({"routes": [{"path": "/api"}]}));
@@ -118,29 +118,29 @@ fn the_host_of_a_tag_gives_way_to_a_function_of_that_name() {
 }
 
 #[test]
-fn a_namespace_claims_what_it_may() {
+fn a_namespace_claims_only_allowed_hosts() {
     let allowed = r#"[{"domains": ["*.shop.example.org"], "namespaces": ["shop"]}]"#;
     let rules = rules(DEFAULT_TEMPLATE, allowed);
     let claim = json!({"hosts": ["a.shop.example.org"]});
     let functions = [function("thief/old", 1, claim.clone()), function("shop/young", 2, claim)];
     let (paths, lost) = settle(&rules, "a.shop.example.org", &functions);
-    assert_eq!(paths, ["/ shop/young"], "who may not claim does not stand in the way");
+    assert_eq!(paths, ["/ shop/young"], "a claim that is not allowed does not block others");
     assert!(lost[0].starts_with("thief/old /: rule 1 "), "{lost:?}");
     assert_eq!(settle(&rules, "old.thief.example.com", &functions).0, ["/ thief/old"], "default hosts need no rule");
 }
 
 #[test]
-fn what_a_function_claims() {
+fn claims_of_a_function() {
     let template = HostTemplate::new(DEFAULT_TEMPLATE, "example.com").unwrap();
-    let said = |spec| -> Vec<String> {
+    let claimed = |spec| -> Vec<String> {
         let claims = claims(&function("shop/pay", 1, spec), &template);
         claims.iter().map(|c| format!("{c} {:?} {:?}", c.form, c.route)).collect()
     };
-    assert_eq!(said(json!({})), ["pay.shop.example.com Default None"]);
-    assert_eq!(said(json!({"visibility": "Cluster", "hosts": ["a.example.org"]})), Vec::<String>::new());
+    assert_eq!(claimed(json!({})), ["pay.shop.example.com Default None"]);
+    assert_eq!(claimed(json!({"visibility": "Cluster", "hosts": ["a.example.org"]})), Vec::<String>::new());
     // A route without host is about the default host and spec.hosts, and not about a host that only a route names.
     assert_eq!(
-        said(json!({
+        claimed(json!({
             "hosts": ["a.example.org"],
             "routes": [{"path": "/x"}, {"host": "b.example.org", "path": "/y"}, {"host": "a.example.org", "path": "/x/"}],
         })),
@@ -148,7 +148,7 @@ fn what_a_function_claims() {
     );
     // What no route is about is claimed whole.
     assert_eq!(
-        said(json!({"hosts": ["a.example.org"], "routes": [{"host": "b.example.org", "path": "/y"}]})),
+        claimed(json!({"hosts": ["a.example.org"], "routes": [{"host": "b.example.org", "path": "/y"}]})),
         ["a.example.org Custom None", "b.example.org/y Custom Some(0)", "pay.shop.example.com Default None"]
     );
 }

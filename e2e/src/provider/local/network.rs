@@ -19,7 +19,7 @@ pub(super) async fn choose(places: &Places) -> Result<Addresses> {
     let table = run(command("ip", ["-4", "-o", "route", "show", "table", "all"])).await?;
     let destinations: Vec<&str> = table.lines().flat_map(|line| line.split_whitespace().take(2)).collect();
     Addresses::choose(&taken, &destinations)
-        .context("There is no free place for a cluster's addresses in 10.128.0.0/9: another network has it, or too many clusters are up")
+        .context("No free subnet for a cluster in 10.128.0.0/9: another network uses it, or too many clusters run")
 }
 
 /// The host's end of the link. Interface names have at most 15 characters, so it is a hash of the node's.

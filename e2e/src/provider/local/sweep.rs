@@ -180,7 +180,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_found_where_nothing_was() {
         let folder = tempfile::tempdir().unwrap();
-        let places = Places { repo: "/".into(), cache: "/".into(), state: folder.path().into() };
+        let places = Places { repo: "/".into(), cache: "/".into(), target: "/".into(), state: folder.path().into() };
         assert!(!sweep(&places, "never-started-by-anyone").await.unwrap());
     }
 }

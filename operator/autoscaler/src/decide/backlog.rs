@@ -94,7 +94,7 @@ pub(super) fn wanted(
 
 /// The time in which a backlog is to be gone.
 fn drain_time(state: &State, shortest: Duration) -> Duration {
-    state.starts.time().unwrap_or(START).saturating_mul(DRAIN).max(shortest)
+    state.starts.at_least(state.clock).unwrap_or(START).saturating_mul(DRAIN).max(shortest)
 }
 
 /// Requests that a pod takes at once while there is a backlog: up to its limit, but no more beyond the target than a target

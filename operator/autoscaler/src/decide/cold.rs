@@ -18,7 +18,7 @@ use crate::{
 pub(super) const ASSUMED: f64 = 0.4;
 
 /// After this time a second pod may be asked for, after twice the time four, after four times the time eight.
-const DOUBLING: Duration = Duration::from_millis(250);
+const DOUBLING: Duration = Duration::from_millis(350);
 
 /// Arrivals of now are those of the last of these, and a load that goes on has as many in the other.
 const NOW: Duration = Duration::from_millis(250);
@@ -47,9 +47,8 @@ mod tests {
 
     #[test]
     fn the_count_doubles_with_the_time_that_passed() {
-        let after =
-            [0, 249, 250, 499, 500, 999, 1000, 2000, 4000, 60_000].map(|ms| slow_start(Duration::from_millis(ms)));
-        assert_eq!(after, [1, 1, 2, 2, 4, 4, 8, 16, 32, 256]);
+        let after = |quarters: u32| slow_start(DOUBLING * quarters / 4);
+        assert_eq!([0, 3, 4, 7, 8, 15, 16, 32, 64, 1024].map(after), [1, 1, 2, 2, 4, 4, 8, 16, 32, 512]);
         assert_eq!(slow_start(Duration::MAX), u32::MAX);
     }
 }

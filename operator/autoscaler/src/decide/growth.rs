@@ -24,6 +24,9 @@ const GAIN: f64 = 0.25;
 /// The same for a count that is held: requests that began when there were fewer pods end sooner, which looks like a gain.
 const RELEASE: f64 = 0.75;
 
+/// What chance alone does to the number of requests that end is the root of it; so many times that is no chance.
+const CHANCES: f64 = 3.0;
+
 /// For how long no more is asked for after that, at least, and how often that doubles if trying again brings nothing.
 const HOLD: Duration = Duration::from_secs(30);
 const DOUBLINGS: u32 = 4;
@@ -78,7 +81,16 @@ impl Throughput {
                     // Pods that bring nothing at first may bring something later; what counts is the most that was served.
                     self.reference = Some((pods, if nothing { reference.max(served) } else { served }));
                 }
-                Some((before, reference)) if pods >= before => self.reference = Some((before, reference.max(served))),
+                Some((before, reference)) if pods >= before => {
+                    // What a few more pods serve is theirs as well: compared is what as many as before serve of it.
+                    let same = served * before / pods;
+                    let chance = CHANCES * (reference / seconds).sqrt();
+                    if same >= reference * MORE && same >= reference + chance {
+                        // What limited them does so no longer: they serve more, and none was added.
+                        (self.held, self.tries) = (None, 0);
+                    }
+                    self.reference = Some((before, reference.max(same)));
+                }
                 _ => self.reference = Some((pods, served)),
             }
         }
@@ -104,7 +116,9 @@ pub(super) fn bound(
         let hold = policy.stable_window.max(HOLD);
         state.throughput.note(at, demand.completions, loads.serving, observed.desired, hold)
     };
-    if state.starts.late(at) {
+    // The first pods may serve before they are called ready.
+    let first = observed.ready == 0 && loads.serving > 0;
+    if state.starts.late(at) && !first {
         // One pod may be stuck by itself while others could start, so if others serve, another one is tried by and by.
         let more = u32::from(loads.serving > 0 && state.starts.all_late(at));
         return Some((observed.desired.saturating_add(more), Reason::WaitingForCapacity));
@@ -146,6 +160,21 @@ mod tests {
         assert_eq!(held(&[(4, 80), (8, 60)]), [None, Some(9)]);
         assert_eq!(held(&[(4, 80), (4, 80), (4, 80)]), [None; 3], "no pod was added");
         assert_eq!(held(&[(4, 4), (8, 4), (8, 4)]), [None; 3], "too little has ended to say so");
+    }
+
+    #[test]
+    fn pods_that_are_added_one_by_one_are_compared_with_what_as_many_served() {
+        let one_by_one: Vec<_> = (18..40).map(|pods| (pods, u64::from(pods) * 20)).collect();
+        assert_eq!(held(&one_by_one), vec![None; 22]);
+        let in_vain: Vec<_> = (18..40).map(|pods| (pods, 360)).collect();
+        assert!(held(&in_vain)[5..].iter().all(Option::is_some));
+    }
+
+    #[test]
+    fn more_is_asked_for_at_once_when_the_same_pods_serve_more() {
+        let held = held(&[(4, 80), (8, 80), (8, 80), (8, 84), (8, 160), (8, 160)]);
+        assert_eq!(held[..4], [None, Some(8), Some(8), Some(8)]);
+        assert_eq!(held[4..], [None; 2]);
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! requests become, the load is at least what is in pods without the backlog's part: requests that never end are load, too.
 //! It is never more than all requests at once, in pods and in the queue.
 
+use std::time::Duration;
+
 use crate::{Demand, Metric, Observed, Policy, Seen, State, decide::SWIFT, history::Average};
 
 /// Demand in pods: averages and what is at once, divided by the target.
@@ -31,7 +33,19 @@ impl Loads {
         let telling = state.clock.saturating_sub(state.evidence_from).max(policy.panic_window);
         let service = state.service.seconds(demand);
         let usual = state.service.explains(demand);
-        let over = |window| load(&state.history.average(window), policy, service, usual) / target(policy);
+        // A backlog is in pods for one service time after the last of it has left the queue, and in a window for as long as
+        // that reaches back. It asks for no pod there.
+        let drained = service.filter(|_| usual && policy.metric == Metric::Concurrency);
+        let draining = |window: Duration| {
+            let since = |last| state.clock.saturating_sub(last).saturating_sub(window).as_secs_f64();
+            drained.is_some_and(|seconds| state.queued_at.is_some_and(|last| since(last) <= seconds))
+        };
+        let over = |window: Duration| {
+            let average = state.history.average(window);
+            let load = load(&average, policy, service, usual) / target(policy);
+            let arrived = average.rps * service.unwrap_or(0.0) / target(policy);
+            if draining(window) { load.min(arrived.max(f64::from(observed.desired))) } else { load }
+        };
         Self {
             stable: over(policy.stable_window.min(telling)),
             panic: over(policy.panic_window),
@@ -47,7 +61,7 @@ impl Loads {
         Seen {
             concurrency: demand.concurrency(),
             queued: demand.queued,
-            service: self.service.and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok()),
+            service: self.service.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
             start: state.starts.time(),
             stable: self.stable * target,
             panic: self.panic * target,

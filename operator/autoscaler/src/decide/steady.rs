@@ -1,7 +1,8 @@
 //! A steady load: the average over the stable window.
 //!
 //! Up, it is followed at once. Down, only what is clearly less or has been less for a whole window: an average that goes to
-//! and fro around a whole number of pods would have a pod come and go with it.
+//! and fro around a whole number of pods would have a pod come and go with it. And not below what the panic window needs: a
+//! load that has grown, and whose pods a backlog has asked for, is in the stable window only in part when these are let go.
 
 use crate::{
     Observed, Policy, State,
@@ -19,7 +20,7 @@ pub(super) fn wanted(observed: &Observed, policy: &Policy, state: &mut State, lo
         return plain;
     }
     let clear = pods(loads.stable + MARGIN * loads.stable.max(1.0).sqrt());
-    clear.min(lasting).min(observed.desired).max(plain)
+    clear.min(lasting).max(pods(loads.panic)).min(observed.desired).max(plain)
 }
 
 #[cfg(test)]

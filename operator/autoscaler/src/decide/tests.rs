@@ -343,5 +343,6 @@ fn a_lower_count_waits_for_the_delay() {
 }
 
 mod edges;
+mod hostile;
 mod station;
 mod work;

@@ -1,4 +1,4 @@
-//! The Deployment of a revision: made once, then only brought back to what it was.
+//! Deployment of a revision: created once, then only repaired.
 
 use k8s_openapi::{
     api::{
@@ -13,16 +13,19 @@ use serde_json::{Value, json};
 
 use super::{labels_missing, metadata, revision_labels};
 use crate::{
-    children::{CompactJson, DeploymentObject},
-    drift,
-    function::validate::{Invalid, ValidatedFunction},
+    cluster::{
+        children::{CompactJson, DeploymentObject},
+        drift,
+    },
+    function::validate::ValidatedFunction,
+    spec::invalid::Invalid,
 };
 
-/// How long a roll-out may make no progress. Only a word in the Deployment's status: Rouse reads the pods.
+/// Progress deadline of the Deployment. It only affects the Deployment's status; Rouse observes the pods.
 const PROGRESS_DEADLINE_SECONDS: i32 = 600;
 
-/// The Deployment of `revision` with its first count of pods. After it is made, the count belongs to the activator and
-/// the scaler.
+/// Builds the Deployment of `revision` with its initial number of replicas. After its creation, activators and the
+/// scaler own `replicas`.
 pub fn build(
     function: &ValidatedFunction<'_>,
     revision: &str,
@@ -31,7 +34,7 @@ pub fn build(
     initial: u32,
 ) -> Result<Deployment, Invalid> {
     let template: PodTemplateSpec = serde_json::from_value(template.clone()).map_err(|error| {
-        Invalid::new(format!("ControllerRevision {revision}"), format!("its template cannot be read: {error}"))
+        Invalid::new(format!("ControllerRevision {revision}"), format!("failed to parse its pod template: {error}"))
     })?;
     let mut labels = revision_labels(function, revision);
     let selector = labels
@@ -46,7 +49,7 @@ pub fn build(
             replicas: Some(i32::try_from(initial).unwrap_or(i32::MAX)),
             selector: LabelSelector { match_labels: Some(selector), match_expressions: None },
             template,
-            // A template never changes, so there is no former ReplicaSet to go back to.
+            // The template never changes, so there is no previous ReplicaSet to roll back to.
             revision_history_limit: Some(0),
             progress_deadline_seconds: Some(PROGRESS_DEADLINE_SECONDS),
             ..DeploymentSpec::default()
@@ -55,27 +58,26 @@ pub fn build(
     })
 }
 
-/// What has to be written to bring a Deployment back.
+/// Repair of a Deployment that was modified externally.
 ///
-/// It is a JSON patch that puts whole fields and tests the `resourceVersion`, and not a server-side apply: an apply
-/// leaves what others have added to a list (a variable, a volume), so it would be made over and over. `replicas` is never
-/// in it.
+/// A JSON patch that replaces whole fields and tests the `resourceVersion`. Server-side apply would keep elements that
+/// others added to a list (a variable, a volume), so the repair would repeat. The patch never contains `replicas`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Repair {
     /// Name of the Deployment.
     pub name: String,
-    /// Its `uid`.
+    /// `uid` of the Deployment.
     pub uid: String,
-    /// The patch.
+    /// JSON patch.
     pub patch: Value,
-    /// Where it differed first, for the log.
+    /// Path of the first difference, for the log.
     pub difference: String,
-    /// What was found there.
+    /// Live spec.
     pub seen: CompactJson,
 }
 
 impl Repair {
-    /// The repair that `live` needs, if it does.
+    /// Returns the repair that `live` needs, if any.
     pub fn needed(wanted: &Deployment, template: &Value, live: &DeploymentObject) -> Option<Self> {
         let rest = live.spec.rest.value();
         let limits = json!({
@@ -90,7 +92,7 @@ impl Repair {
             operations.push(json!({"op": "replace", "path": "/spec/template", "value": template}));
             difference = Some(format!("spec.template{path}"));
         }
-        // A history limit of 0 counts as absent for the comparison of templates, but here absent means 10.
+        // Drift detection treats a history limit of 0 as absent, but here absent means 10.
         for name in ["revisionHistoryLimit", "progressDeadlineSeconds"] {
             if rest.get(name) != limits.get(name) {
                 operations.push(json!({"op": "add", "path": format!("/spec/{name}"), "value": limits.get(name)}));

@@ -1,4 +1,4 @@
-//! Functions for tests, as the API server would hand them out.
+//! Functions for tests, as the API server returns them.
 
 use rouse_crds::{
     Function,
@@ -6,7 +6,7 @@ use rouse_crds::{
 };
 use serde_json::{Value, json};
 
-use crate::function::{Names, Scheme};
+use crate::hosts::{Names, Scheme};
 
 pub(crate) const UID: &str = "11111111-2222-3333-4444-555555555555";
 
@@ -20,7 +20,7 @@ pub(crate) fn function(spec: Value) -> Function {
     serde_json::from_value(whole).unwrap()
 }
 
-/// The smallest one.
+/// The smallest Function.
 pub(crate) fn hello() -> Function {
     function(json!({"image": "example.org/hello:1"}))
 }

@@ -1,13 +1,13 @@
-//! A small strategic merge of a partial pod template over a built one.
+//! Strategic merge of a partial pod template into the built one.
 //!
-//! Maps are merged by key, and `null` takes a key away. Lists whose elements have a key of their own (containers, volumes,
-//! variables, …) are merged by it, new elements at the end; every other list is replaced. Of the several ways in which a
-//! probe or a hook can act only one may stand, so a way that is given replaces the one that was built.
+//! Maps merge by key, and `null` deletes a key. Lists whose elements have a merge key (containers, volumes, variables,
+//! …) merge by it and append new elements; other lists are replaced. A probe or hook has exactly one handler, so a
+//! given handler replaces the built one.
 
 use serde_json::{Map, Value};
 
-/// The key of the elements of a list, by the list's name, as Kubernetes' own strategic merge has it.
-fn key_of(list: &str) -> Option<&'static str> {
+/// Returns the merge key of a list, by the name of the list, as in Kubernetes' strategic merge patch.
+fn merge_key(list: &str) -> Option<&'static str> {
     Some(match list {
         "containers"
         | "initContainers"
@@ -25,13 +25,13 @@ fn key_of(list: &str) -> Option<&'static str> {
     })
 }
 
-/// The ways in which a probe or a hook can act, of which one may stand.
+/// Handlers of probes and hooks. Exactly one may be set.
 const HANDLERS: [&str; 5] = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"];
 
-/// Fields that hold a handler.
-const HANDLED: [&str; 5] = ["readinessProbe", "livenessProbe", "startupProbe", "preStop", "postStart"];
+/// Fields with a handler.
+const WITH_HANDLER: [&str; 5] = ["readinessProbe", "livenessProbe", "startupProbe", "preStop", "postStart"];
 
-/// Merges `overlay` over `base`.
+/// Merges `overlay` into `base`.
 pub fn merge(base: &mut Map<String, Value>, overlay: &Map<String, Value>) {
     for (name, value) in overlay {
         match (base.get_mut(name), value) {
@@ -39,13 +39,13 @@ pub fn merge(base: &mut Map<String, Value>, overlay: &Map<String, Value>) {
                 base.remove(name);
             }
             (Some(Value::Object(base)), Value::Object(overlay)) => {
-                if HANDLED.contains(&name.as_str()) && HANDLERS.iter().any(|h| overlay.contains_key(*h)) {
+                if WITH_HANDLER.contains(&name.as_str()) && HANDLERS.iter().any(|h| overlay.contains_key(*h)) {
                     base.retain(|name, _| !HANDLERS.contains(&name.as_str()));
                 }
                 merge(base, overlay);
             }
-            (Some(Value::Array(base)), Value::Array(overlay)) if key_of(name).is_some() => {
-                merge_list(base, overlay, key_of(name).unwrap_or_default());
+            (Some(Value::Array(base)), Value::Array(overlay)) if merge_key(name).is_some() => {
+                merge_list(base, overlay, merge_key(name).unwrap_or_default());
             }
             _ => {
                 base.insert(name.clone(), without_nulls(value));
@@ -64,7 +64,7 @@ fn merge_list(base: &mut Vec<Value>, overlay: &[Value], key: &str) {
     }
 }
 
-/// A `null` takes away what was built; where nothing was built it says nothing.
+/// Removes `null`s, which have no effect where there is nothing to delete.
 fn without_nulls(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -83,7 +83,7 @@ mod tests {
 
     #[rstest]
     #[case::maps(json!({"a": {"x": 1}}), json!({"a": {"y": 2}}), json!({"a": {"x": 1, "y": 2}}))]
-    #[case::null_takes_away(json!({"a": 1, "b": 2}), json!({"a": null, "c": {"d": null}}), json!({"b": 2, "c": {}}))]
+    #[case::null_deletes(json!({"a": 1, "b": 2}), json!({"a": null, "c": {"d": null}}), json!({"b": 2, "c": {}}))]
     #[case::containers_by_name(
         json!({"containers": [{"name": "function", "image": "i", "env": [{"name": "PORT", "value": "1"}]}]}),
         json!({"containers": [{"name": "side"}, {"name": "function", "env": [{"name": "A", "value": "2"}]}]}),

@@ -1,4 +1,4 @@
-//! Revisions: what there is, and the object of a new one.
+//! Existing revisions, and the ControllerRevision of a new one.
 
 use std::collections::BTreeMap;
 
@@ -11,48 +11,58 @@ use serde_json::{Value, json};
 
 use super::{metadata, revision_labels};
 use crate::function::{
-    config::{self, Config},
-    dereference::Found,
+    dereference::{
+        Dereferenced,
+        config::{self, Config},
+    },
     validate::ValidatedFunction,
 };
 
-/// A revision of which the ControllerRevision, the Deployment or both exist.
+/// An existing revision: it has a ControllerRevision, a Deployment or both.
 #[derive(Debug)]
-pub struct Known {
-    /// `<function>-<00001>`.
+pub struct KnownRevision {
+    /// Name, `<function>-<00001>`.
     pub name: String,
-    /// From 1.
+    /// Number, from 1.
     pub number: i64,
-    /// Hash of what the user wrote about the container.
+    /// Hash of the container fields.
     pub hash: Option<String>,
-    /// The pod template as it was built when the revision was made; `None` if its ControllerRevision is gone.
+    /// Pod template at the creation of the revision; `None` if its ControllerRevision was deleted.
     pub template: Option<Value>,
-    /// The image, as the user wrote it then; empty if its ControllerRevision is gone.
+    /// Image at the creation of the revision; empty if its ControllerRevision was deleted.
     pub image: String,
-    /// When it was made.
+    /// Creation time.
     pub created: Option<Time>,
-    /// The versions of its configuration, as they were recorded.
+    /// Recorded versions of ConfigMaps and Secrets.
     pub config: Option<String>,
 }
 
-/// Every revision of a function, by number.
-pub fn known(function: &str, found: &Found) -> Vec<Known> {
+/// Returns all revisions of a Function, by number.
+pub fn known_revisions(function: &str, found: &Dereferenced) -> Vec<KnownRevision> {
     let mut by_number = BTreeMap::new();
-    for (name, deployment) in &found.deployments {
+    for (name, deployment) in &found.workloads.deployments {
         let number = name.strip_prefix(function).and_then(|rest| rest.strip_prefix('-')).and_then(|n| n.parse().ok());
         let hash = deployment.metadata.labels.as_ref().and_then(|l| l.get(CONTAINER_HASH_LABEL)).cloned();
         if let Some(number) = number {
             let created = deployment.metadata.creation_timestamp.clone();
             by_number.insert(
                 number,
-                Known { name: name.clone(), number, hash, template: None, image: String::new(), created, config: None },
+                KnownRevision {
+                    name: name.clone(),
+                    number,
+                    hash,
+                    template: None,
+                    image: String::new(),
+                    created,
+                    config: None,
+                },
             );
         }
     }
     for (name, revision) in &found.revisions {
         let mut data = revision.data.value();
         let image = data.pointer("/container/image").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let known = Known {
+        let known = KnownRevision {
             name: name.clone(),
             number: revision.revision,
             hash: revision.hash().map(str::to_owned),
@@ -66,7 +76,7 @@ pub fn known(function: &str, found: &Found) -> Vec<Known> {
     by_number.into_values().collect()
 }
 
-/// The object of a new revision.
+/// Builds the ControllerRevision of a new revision.
 pub fn build(
     function: &ValidatedFunction<'_>,
     name: &str,

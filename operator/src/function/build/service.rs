@@ -1,4 +1,4 @@
-//! The Service by which pods of the cluster call a function: another name of the activators' Service.
+//! Service of a Function for clients inside the cluster: an alias of the activators' Service.
 
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
@@ -8,27 +8,27 @@ use serde_json::Value;
 
 use super::{labels, labels_missing, metadata};
 use crate::{
-    children::ServiceObject,
-    drift,
-    function::{Names, validate::ValidatedFunction},
+    cluster::{children::ServiceObject, drift},
+    function::validate::ValidatedFunction,
+    hosts::Names,
 };
 
-/// What is to be done about the Service.
+/// Change to the Service.
 #[derive(Debug)]
 pub enum Plan {
-    /// It is as it should be.
+    /// None.
     Keep,
-    /// There is none.
+    /// Create the missing Service.
     Create(Box<Service>),
-    /// Somebody has changed it.
+    /// Repair a Service that was modified externally.
     Repair(Box<Service>),
 }
 
-/// Compares what there is with what there should be.
+/// Compares the live Service with the wanted one.
 pub fn plan(function: &ValidatedFunction<'_>, live: Option<&ServiceObject>, names: &Names) -> Plan {
     let wanted = Box::new(build(function, names));
     let Some(live) = live else { return Plan::Create(wanted) };
-    // What is made of a struct of strings and numbers can always be written as JSON.
+    // Structs of strings and numbers always serialize to JSON.
     let spec = serde_json::to_value(&wanted.spec).unwrap_or(Value::Null);
     if drift::missing(&spec, &live.spec.value()).is_some() || labels_missing(&wanted.metadata, live) {
         Plan::Repair(wanted)
@@ -37,7 +37,8 @@ pub fn plan(function: &ValidatedFunction<'_>, live: Option<&ServiceObject>, name
     }
 }
 
-/// It names the activators' Service: no cluster IP, no kube-proxy rule, and nothing to rewrite when activators come and go.
+/// Builds an ExternalName Service for the activators' Service. It needs no cluster IP and no kube-proxy rules, and does
+/// not change with the set of activators.
 fn build(function: &ValidatedFunction<'_>, names: &Names) -> Service {
     let Names { hosts: _, scheme: _, cluster_domain, namespace, activator_service } = names;
     let port = ServicePort {

@@ -1,39 +1,33 @@
-//! The pod template of a new revision.
+//! Pod template of a new revision.
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use rouse_crds::{
     function::Protocol,
-    names::{CONTAINER, CONTAINER_PORT, PROTOCOL_ANNOTATION},
+    names::{CONTAINER, CONTAINER_PORT, PRE_STOP_SECONDS, PROTOCOL_ANNOTATION},
 };
 use serde_json::{Map, Value, json};
 
 use super::{merge::merge, revision_labels};
-use crate::function::validate::{Invalid, ValidatedFunction};
+use crate::{function::validate::ValidatedFunction, spec::invalid::Invalid};
 
-/// Seconds between "this pod goes" and the container's SIGTERM. Activators learn of a pod's end by their watch, so for a
-/// moment after it they still send requests there.
-pub const PRE_STOP_SECONDS: i64 = 2;
-
-/// Builds the template of `revision`, with the user's partial template merged over it.
+/// Builds the template of `revision` and merges the user's partial template into it.
 ///
-/// The result is what a PodTemplateSpec can hold, nothing else: what the user wrote and no such field takes is refused
-/// here, for the API server would drop it silently.
+/// Unknown fields are rejected, because the API server would drop them silently.
 pub fn build(function: &ValidatedFunction<'_>, revision: &str) -> Result<Value, Invalid> {
     let mut template = base(function, revision);
     if let (Some(overlay), Value::Object(template)) = (function.overlay, &mut template) {
         merge(template, overlay);
     }
-    let typed: PodTemplateSpec = serde_json::from_value(template.clone()).map_err(|error| {
-        Invalid::new("spec.podTemplate", format!("merged over what Rouse builds it is no pod template: {error}"))
-    })?;
+    let typed: PodTemplateSpec = serde_json::from_value(template.clone())
+        .map_err(|error| Invalid::new("spec.podTemplate", format!("the merged pod template is invalid: {error}")))?;
     let known = serde_json::to_value(typed).map_err(|error| Invalid::new("spec.podTemplate", error.to_string()))?;
     match unknown(&template, &known, "spec.podTemplate") {
         None => Ok(known),
-        Some(field) => Err(Invalid::new(field, "is no field of a pod template; check its spelling and place")),
+        Some(field) => Err(Invalid::new(field, "unknown field of a pod template; check its spelling and position")),
     }
 }
 
-/// Path of the first field of `wanted` that is not in `known`.
+/// Returns the path of the first field of `wanted` that is not in `known`.
 fn unknown(wanted: &Value, known: &Value, path: &str) -> Option<String> {
     match (wanted, known) {
         (Value::Object(wanted), Value::Object(known)) => {
@@ -69,19 +63,19 @@ fn base(function: &ValidatedFunction<'_>, revision: &str) -> Value {
         ("ports", json!([{"name": CONTAINER_PORT, "containerPort": port, "protocol": "TCP"}])),
         ("readinessProbe", readiness(function)),
         ("lifecycle", json!({"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}})),
-        // The restricted profile of the Pod Security Standards.
+        // Profile `restricted` of the Pod Security Standards.
         ("securityContext", json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}})),
     ];
     container.extend(given.into_iter().filter(|(_, v)| !v.is_null()).map(|(name, value)| (name.to_owned(), value)));
     json!({
         "metadata": {
             "labels": revision_labels(function, revision),
-            // A revision speaks what it was made to speak, whatever the Function says later.
+            // A revision keeps its protocol when that of the Function changes.
             "annotations": {PROTOCOL_ANNOTATION: spec.protocol()},
         },
         "spec": {
             "containers": [container],
-            // Mounting a token costs a cold start 0.3 s: kubelet looks at volumes that seldom.
+            // Mounting a token delays a cold start by 0.3 s, because the kubelet checks volumes at that interval.
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
@@ -89,10 +83,10 @@ fn base(function: &ValidatedFunction<'_>, revision: &str) -> Value {
     })
 }
 
-/// Kubelet's own check, by which a Deployment counts its pods. The activator does not wait for it.
+/// Readiness probe for the kubelet, which the Deployment's status depends on. Activators do not wait for it.
 fn readiness(function: &ValidatedFunction<'_>) -> Value {
     let mut probe = json!({"periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 3});
-    // Kubelet speaks HTTP/1.1 only, so of a server that knows nothing but HTTP/2 it can tell no more than that it listens.
+    // The kubelet probes with HTTP/1.1 only, so it can only check whether an HTTP/2 server accepts connections.
     match (function.spec.readiness_path(), function.spec.protocol()) {
         (Some(path), Protocol::Http1) => probe["httpGet"] = json!({"path": path, "port": CONTAINER_PORT}),
         _ => probe["tcpSocket"] = json!({"port": CONTAINER_PORT}),

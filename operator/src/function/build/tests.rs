@@ -7,12 +7,12 @@ use rouse_crds::Function;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-fn built(function: &Function, found: &Found) -> Resources<Prepared> {
+fn built(function: &Function, found: &Dereferenced) -> Resources<Prepared> {
     build(&validate(function).unwrap(), found, &names()).unwrap()
 }
 
-/// What the cache would hold after `resources` were written, with the defaults that an API server adds.
-fn written(resources: &Resources<Prepared>, found: &mut Found) {
+/// Updates `found` as the cache would be after `resources` were written, with the defaults that an API server adds.
+fn written(resources: &Resources<Prepared>, found: &mut Dereferenced) {
     if let Some(revision) = &resources.revision {
         let mut value = serde_json::to_value(revision).unwrap();
         value["metadata"]["resourceVersion"] = json!("1");
@@ -25,7 +25,7 @@ fn written(resources: &Resources<Prepared>, found: &mut Found) {
         value["spec"]["strategy"] = json!({"type": "RollingUpdate"});
         value["spec"]["template"]["spec"]["restartPolicy"] = json!("Always");
         value["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = json!("IfNotPresent");
-        found.deployments.insert(deployment.name_any(), Arc::new(serde_json::from_value(value).unwrap()));
+        found.workloads.deployments.insert(deployment.name_any(), Arc::new(serde_json::from_value(value).unwrap()));
     }
     if let service::Plan::Create(service) | service::Plan::Repair(service) = &resources.service {
         found.service = Some(Arc::new(serde_json::from_value(serde_json::to_value(service).unwrap()).unwrap()));
@@ -42,7 +42,7 @@ fn quiet(resources: &Resources<Prepared>) -> bool {
         && matches!(resources.service, service::Plan::Keep)
 }
 
-fn edit(deployment: &mut Arc<crate::children::DeploymentObject>, edit: impl FnOnce(&mut Value)) {
+fn edit(deployment: &mut Arc<crate::cluster::children::DeploymentObject>, edit: impl FnOnce(&mut Value)) {
     let mut changed = (**deployment).clone();
     let mut rest = changed.spec.rest.value();
     edit(&mut rest);
@@ -52,7 +52,7 @@ fn edit(deployment: &mut Arc<crate::children::DeploymentObject>, edit: impl FnOn
 
 #[test]
 fn the_first_revision() {
-    let resources = built(&hello(), &Found::default());
+    let resources = built(&hello(), &Dereferenced::default());
     insta::assert_yaml_snapshot!("minimal_revision", resources.revision);
     insta::assert_yaml_snapshot!("minimal_deployment", resources.create);
     let service::Plan::Create(service) = resources.service else { panic!("no Service") };
@@ -60,7 +60,7 @@ fn the_first_revision() {
 }
 
 #[test]
-fn everything_a_user_can_say() {
+fn a_full_spec() {
     let function = function(json!({
         "image": "example.org/all:1", "command": ["/serve"], "args": ["-v"], "port": 9000, "protocol": "http1",
         "env": [{"name": "A", "value": "1"}, {"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
@@ -81,28 +81,28 @@ fn everything_a_user_can_say() {
             },
         },
     }));
-    insta::assert_yaml_snapshot!("full_deployment", built(&function, &Found::default()).create);
+    insta::assert_yaml_snapshot!("full_deployment", built(&function, &Dereferenced::default()).create);
 }
 
 #[test]
-fn a_path_is_not_asked_over_http_1_of_an_h2c_server() {
+fn an_h2c_server_is_probed_with_tcp() {
     let function = function(json!({"image": "i", "protocol": "h2c", "readiness": {"path": "/ready"}}));
-    let resources = built(&function, &Found::default());
+    let resources = built(&function, &Dereferenced::default());
     let container = &resources.create[0].spec.as_ref().unwrap().template.spec.as_ref().unwrap().containers[0];
     let probe = container.readiness_probe.as_ref().unwrap();
     assert!(probe.http_get.is_none() && probe.tcp_socket.is_some());
 }
 
 #[test]
-fn nothing_is_written_twice() {
-    let (function, mut found) = (hello(), Found::default());
+fn an_unchanged_function_causes_no_writes() {
+    let (function, mut found) = (hello(), Dereferenced::default());
     written(&built(&function, &found), &mut found);
     assert!(quiet(&built(&function, &found)));
 }
 
 #[test]
-fn only_a_change_of_the_container_makes_a_revision() {
-    let mut found = Found::default();
+fn only_a_change_of_the_container_creates_a_revision() {
+    let mut found = Dereferenced::default();
     written(&built(&hello(), &found), &mut found);
     let scaled = function(
         json!({"image": "example.org/hello:1", "scaling": {"min": 2, "idleTimeout": "5s"}, "timeouts": {"response": "1s"}}),
@@ -113,15 +113,15 @@ fn only_a_change_of_the_container_makes_a_revision() {
     assert_eq!(changed.revision.as_ref().unwrap().revision, 2);
     assert_eq!(changed.create.len(), 1);
     written(&changed, &mut found);
-    // Back to the former: a revision of its own, so that the order of revisions is the order of what was wanted.
+    // Reverting creates a new revision, so that the order of revisions is the order of changes.
     assert_eq!(built(&hello(), &found).latest, "hello-00003");
 }
 
 #[test]
-fn a_crash_between_the_revision_and_its_deployment_is_made_good() {
-    let mut found = Found::default();
+fn continues_after_a_crash_between_the_revision_and_its_deployment() {
+    let mut found = Dereferenced::default();
     written(&built(&hello(), &found), &mut found);
-    found.deployments.clear();
+    found.workloads.deployments.clear();
     let again = built(&hello(), &found);
     assert!(again.revision.is_none());
     assert_eq!((again.create.len(), again.latest.as_str()), (1, "hello-00001"));
@@ -129,8 +129,8 @@ fn a_crash_between_the_revision_and_its_deployment_is_made_good() {
 }
 
 #[test]
-fn a_lost_controller_revision_comes_back_under_its_name() {
-    let mut found = Found::default();
+fn a_deleted_controller_revision_is_recreated_with_its_name() {
+    let mut found = Dereferenced::default();
     written(&built(&hello(), &found), &mut found);
     found.revisions.clear();
     let again = built(&hello(), &found);
@@ -142,10 +142,10 @@ fn a_lost_controller_revision_comes_back_under_its_name() {
 #[case::image(|spec: &mut Value| spec["template"]["spec"]["containers"][0]["image"] = json!("evil"), "spec.template.spec.containers[0].image")]
 #[case::variable(|spec: &mut Value| spec["template"]["spec"]["containers"][0]["env"].as_array_mut().unwrap().push(json!({"name": "X"})), "spec.template.spec.containers[0].env")]
 #[case::history(|spec: &mut Value| { spec.as_object_mut().unwrap().remove("revisionHistoryLimit"); }, "spec.revisionHistoryLimit")]
-fn an_edited_deployment_is_repaired_without_its_count(#[case] change: fn(&mut Value), #[case] difference: &str) {
-    let mut found = Found::default();
+fn a_modified_deployment_is_repaired_without_its_replicas(#[case] change: fn(&mut Value), #[case] difference: &str) {
+    let mut found = Dereferenced::default();
     written(&built(&hello(), &found), &mut found);
-    edit(found.deployments.get_mut("hello-00001").unwrap(), change);
+    edit(found.workloads.deployments.get_mut("hello-00001").unwrap(), change);
     let resources = built(&hello(), &found);
     let [repair] = &resources.repair[..] else { panic!("{:?}", resources.repair) };
     assert_eq!(repair.difference, difference);
@@ -154,17 +154,17 @@ fn an_edited_deployment_is_repaired_without_its_count(#[case] change: fn(&mut Va
 }
 
 #[test]
-fn a_template_of_an_older_rouse_stays_as_it_is() {
-    let mut found = Found::default();
+fn a_template_of_an_older_version_stays() {
+    let mut found = Dereferenced::default();
     written(&built(&hello(), &found), &mut found);
-    // As if the revision had been made by a version that built another probe.
+    // As if an older version had created the revision with another probe.
     let older = |template: &mut Value| template["spec"]["containers"][0]["readinessProbe"]["periodSeconds"] = json!(7);
     let mut revision = (*found.revisions["hello-00001"]).clone();
     let mut data = revision.data.value();
     older(&mut data["template"]);
     revision.data = (&data).into();
     found.revisions.insert("hello-00001".into(), Arc::new(revision));
-    edit(found.deployments.get_mut("hello-00001").unwrap(), |spec| older(&mut spec["template"]));
+    edit(found.workloads.deployments.get_mut("hello-00001").unwrap(), |spec| older(&mut spec["template"]));
     assert!(quiet(&built(&hello(), &found)));
 }
 
@@ -172,18 +172,18 @@ fn a_template_of_an_older_rouse_stays_as_it_is() {
 #[case::unknown_field(json!({"spec": {"nodeSelctor": {}}}), "spec.podTemplate.spec.nodeSelctor")]
 #[case::unknown_in_a_container(json!({"spec": {"containers": [{"name": "function", "volumeMount": []}]}}), "spec.podTemplate.spec.containers[0].volumeMount")]
 #[case::wrong_type(json!({"spec": {"terminationGracePeriodSeconds": "soon"}}), "spec.podTemplate")]
-fn a_template_that_is_none_is_refused(#[case] template: Value, #[case] field: &str) {
+fn an_invalid_template_is_rejected(#[case] template: Value, #[case] field: &str) {
     let function = function(json!({"image": "i", "podTemplate": template}));
-    let invalid = build(&validate(&function).unwrap(), &Found::default(), &names()).unwrap_err();
+    let invalid = build(&validate(&function).unwrap(), &Dereferenced::default(), &names()).unwrap_err();
     assert_eq!(invalid.field, field, "{invalid}");
 }
 
 #[test]
-fn a_revision_that_could_not_be_started_goes_when_it_is_not_wanted_any_more() {
-    let mut found = Found::default();
+fn a_revision_without_deployment_is_deleted_when_unused() {
+    let mut found = Dereferenced::default();
     written(&built(&hello(), &found), &mut found);
     written(&built(&function(json!({"image": "refused"})), &found), &mut found);
-    found.deployments.remove("hello-00002");
+    found.workloads.deployments.remove("hello-00002");
     let back = built(&hello(), &found);
     assert_eq!(back.latest, "hello-00003");
     let created: Vec<_> = back.create.iter().map(ResourceExt::name_any).collect();
@@ -192,8 +192,8 @@ fn a_revision_that_could_not_be_started_goes_when_it_is_not_wanted_any_more() {
 }
 
 #[test]
-fn old_revisions_go_unless_they_carry_traffic_or_have_pods() {
-    let mut found = Found::default();
+fn old_revisions_are_deleted_unless_they_have_traffic_or_pods() {
+    let mut found = Dereferenced::default();
     for number in 1..=14 {
         let function = function(json!({"image": format!("i:{number}"), "scaling": {"initial": 0}}));
         written(&built(&function, &found), &mut found);
@@ -201,29 +201,30 @@ fn old_revisions_go_unless_they_carry_traffic_or_have_pods() {
     let mut latest = function(json!({"image": "i:14", "scaling": {"initial": 0}, "revisionHistoryLimit": 9}));
     let traffic = json!({"traffic": [{"revision": "hello-00002", "percent": 100}]});
     latest.status = Some(serde_json::from_value(traffic).unwrap());
-    let busy = found.deployments.get_mut("hello-00003").unwrap();
+    let busy = found.workloads.deployments.get_mut("hello-00003").unwrap();
     let mut with_pods = (**busy).clone();
     with_pods.status.replicas = 1;
     *busy = Arc::new(with_pods);
-    let gone = |found: &Found| built(&latest, found).remove.into_iter().map(|r| (r.kind, r.name)).collect::<Vec<_>>();
+    let removed =
+        |found: &Dereferenced| built(&latest, found).remove.into_iter().map(|r| (r.kind, r.name)).collect::<Vec<_>>();
     assert_eq!(
-        gone(&found),
+        removed(&found),
         [(Kind::Deployment, "hello-00001".to_owned()), (Kind::Deployment, "hello-00004".to_owned())]
     );
-    found.deployments.remove("hello-00001");
-    assert_eq!(gone(&found)[0], (Kind::ControllerRevision, "hello-00001".to_owned()));
+    found.workloads.deployments.remove("hello-00001");
+    assert_eq!(removed(&found)[0], (Kind::ControllerRevision, "hello-00001".to_owned()));
 }
 
 #[rstest]
-#[case::as_many_as_have_the_calls_now(json!({}), 7)]
-#[case::for_its_first_share(json!({"rollout": {"steps": [10, 50]}}), 1)]
+#[case::as_many_as_serve_the_traffic(json!({}), 7)]
+#[case::for_its_first_step(json!({"rollout": {"steps": [10, 50]}}), 1)]
 #[case::not_more_than_max(json!({"scaling": {"max": 3}}), 3)]
 #[case::not_fewer_than_initial(json!({"rollout": {"steps": [10]}, "scaling": {"initial": 2}}), 2)]
 #[case::none_while_another_has_all(json!({"traffic": [{"revision": "hello-00001", "percent": 100}], "scaling": {"initial": 0}}), 0)]
-fn a_new_revision_begins_with_what_its_share_needs(#[case] more: Value, #[case] replicas: i32) {
-    let mut found = Found::default();
+fn a_new_revision_starts_with_enough_pods_for_its_first_step(#[case] more: Value, #[case] replicas: i32) {
+    let mut found = Dereferenced::default();
     written(&built(&hello(), &found), &mut found);
-    let busy = found.deployments.get_mut("hello-00001").unwrap();
+    let busy = found.workloads.deployments.get_mut("hello-00001").unwrap();
     let mut with_pods = (**busy).clone();
     with_pods.status.ready_replicas = 7;
     *busy = Arc::new(with_pods);
@@ -237,8 +238,8 @@ fn a_new_revision_begins_with_what_its_share_needs(#[case] more: Value, #[case] 
 }
 
 #[test]
-fn what_a_roll_out_needs_is_kept() {
-    let mut found = Found::default();
+fn revisions_of_a_rollout_are_retained() {
+    let mut found = Dereferenced::default();
     for number in 1..=4 {
         let function = function(json!({"image": format!("i:{number}"), "scaling": {"initial": 0}}));
         written(&built(&function, &found), &mut found);
@@ -247,6 +248,6 @@ fn what_a_roll_out_needs_is_kept() {
     let rollout =
         json!({"rollout": {"revision": "hello-00004", "from": "hello-00002", "percent": 0, "phase": "Aborted"}});
     latest.status = Some(serde_json::from_value(rollout).unwrap());
-    let gone: Vec<_> = built(&latest, &found).remove.into_iter().map(|r| r.name).collect();
-    assert_eq!(gone, ["hello-00001", "hello-00003"]);
+    let removed: Vec<_> = built(&latest, &found).remove.into_iter().map(|r| r.name).collect();
+    assert_eq!(removed, ["hello-00001", "hello-00003"]);
 }

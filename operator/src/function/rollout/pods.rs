@@ -1,9 +1,10 @@
-//! How many pods a new revision needs before it gets calls. Pure.
+//! Number of pods that a new revision needs before it receives traffic. Pure.
 
-use rouse_crds::function::{FunctionStatus, RolloutPhase, TrafficTarget};
+use rouse_crds::function::TrafficTarget;
 
-/// The part of `ready` pods of the revision `from` that serves calls to the latest: it may have calls by its own name too.
-pub fn need(traffic: &[TrafficTarget], from: &str, ready: u32) -> u32 {
+/// Returns how many of the `ready` pods of revision `from` serve traffic of the latest revision. The others serve
+/// traffic that names `from`.
+pub fn serving_latest(traffic: &[TrafficTarget], from: &str, ready: u32) -> u32 {
     if traffic.is_empty() {
         return ready;
     }
@@ -16,25 +17,18 @@ pub fn need(traffic: &[TrafficTarget], from: &str, ready: u32) -> u32 {
     if latest == 0 { 0 } else { ready.saturating_mul(latest).div_ceil(latest + named) }
 }
 
-/// Pods that are needed for a share of `to` percent, when the former revision does with `former` pods for all but the
-/// `from` percent that `new` pods of the new one have.
-pub fn before(from: u32, to: u32, former: u32, new: u32) -> u32 {
+/// Returns the number of pods that the new revision needs for `to` percent of the traffic. At `from` percent, it has
+/// `new` pods and the previous revision serves the rest with `former` pods.
+pub fn for_percent(from: u32, to: u32, former: u32, new: u32) -> u32 {
     if from == 0 {
         return former.saturating_mul(to).div_ceil(100);
     }
-    // Both counts are rounded up already, and one pod may have far less to do than it could: neither the ratio of the
-    // shares nor the sum of the pods alone may make many of few.
+    // Both counts are already rounded up, and a single pod may be mostly idle. So neither the ratio of the percentages
+    // nor the sum of the pods alone gives a good estimate: take the smaller.
     let rest = 100u32.saturating_sub(from).max(1);
-    let by_share = former.saturating_mul(to).saturating_add(rest / 2) / rest;
+    let by_ratio = former.saturating_mul(to).saturating_add(rest / 2) / rest;
     let by_sum = former.saturating_add(new).saturating_mul(to).div_ceil(100);
-    by_share.max(former.min(1)).min(by_sum)
-}
-
-/// Pods that the roll-out asks for of `revision`: the scaler does not go below while it is under way.
-pub fn held(status: Option<&FunctionStatus>, revision: &str) -> u32 {
-    let rollout = status.and_then(|s| s.rollout.as_ref());
-    let mine = rollout.filter(|r| r.revision == revision && r.phase == RolloutPhase::Progressing);
-    mine.and_then(|r| r.pods).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+    by_ratio.max(former.min(1)).min(by_sum)
 }
 
 #[cfg(test)]
@@ -52,8 +46,14 @@ mod tests {
     #[case::one_pod_each(10, 100, 1, 1, 1)]
     #[case::one_pod_that_does_little(90, 100, 1, 1, 2)]
     #[case::nobody_calls(50, 100, 0, 0, 0)]
-    fn pods_for_a_share(#[case] from: u32, #[case] to: u32, #[case] former: u32, #[case] new: u32, #[case] pods: u32) {
-        assert_eq!(before(from, to, former, new), pods);
+    fn pods_for_a_percentage(
+        #[case] from: u32,
+        #[case] to: u32,
+        #[case] former: u32,
+        #[case] new: u32,
+        #[case] pods: u32,
+    ) {
+        assert_eq!(for_percent(from, to, former, new), pods);
     }
 
     fn target(revision: Option<&str>, percent: i32) -> TrafficTarget {
@@ -66,11 +66,11 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_serve_others_are_not_counted() {
-        assert_eq!(need(&[], "f-1", 7), 7);
-        assert_eq!(need(&[target(None, 100)], "f-1", 7), 7);
-        assert_eq!(need(&[target(Some("f-1"), 80), target(None, 20)], "f-1", 10), 2);
-        assert_eq!(need(&[target(Some("f-0"), 80), target(None, 20)], "f-1", 4), 4);
-        assert_eq!(need(&[target(Some("f-1"), 100)], "f-1", 7), 0, "no call goes to the latest");
+    fn pods_that_serve_named_traffic_are_not_counted() {
+        assert_eq!(serving_latest(&[], "f-1", 7), 7);
+        assert_eq!(serving_latest(&[target(None, 100)], "f-1", 7), 7);
+        assert_eq!(serving_latest(&[target(Some("f-1"), 80), target(None, 20)], "f-1", 10), 2);
+        assert_eq!(serving_latest(&[target(Some("f-0"), 80), target(None, 20)], "f-1", 4), 4);
+        assert_eq!(serving_latest(&[target(Some("f-1"), 100)], "f-1", 7), 0, "no traffic goes to the latest revision");
     }
 }

@@ -3,18 +3,20 @@ use std::sync::Arc;
 
 use rouse_crds::conditions::{ACTIVE, READY};
 
-use crate::function::{
-    build::{self, fixtures::*},
-    tell::condition,
-    validate::validate,
+use crate::{
+    function::{
+        build::{self, fixtures::*},
+        status::transitions::condition,
+        validate::validate,
+    },
+    hosts::LostHost,
 };
-use crate::hosts::LostHost;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
-fn applied(function: &Function, found: &Found) -> Result<Resources<Applied>, Invalid> {
+fn applied(function: &Function, found: &Dereferenced) -> Result<Resources<Applied>, Invalid> {
     let build::Resources {
         latest,
         leftovers,
@@ -29,10 +31,10 @@ fn applied(function: &Function, found: &Found) -> Result<Resources<Applied>, Inv
     Ok(Resources { latest, leftovers, revision, record, create, repair, service, remove, state: Applied::default() })
 }
 
-/// Puts the Deployment `name` into what was found.
-fn deployment(found: &mut Found, name: &str, desired: i32, ready: i32) {
+/// Adds the Deployment `name` to `found`.
+fn deployment(found: &mut Dereferenced, name: &str, desired: i32, ready: i32) {
     let object = json!({"metadata": {"name": name}, "spec": {"replicas": desired}, "status": {"readyReplicas": ready}});
-    found.deployments.insert(name.into(), Arc::new(serde_json::from_value(object).unwrap()));
+    found.workloads.deployments.insert(name.into(), Arc::new(serde_json::from_value(object).unwrap()));
 }
 
 fn resources(latest: &str) -> Result<Resources<Applied>, Invalid> {
@@ -51,26 +53,26 @@ fn resources(latest: &str) -> Result<Resources<Applied>, Invalid> {
 
 fn run(
     former: &FunctionStatus,
-    found: &Found,
+    found: &Dereferenced,
     applied: &Result<Resources<Applied>, Invalid>,
     second: i64,
 ) -> FunctionStatus {
-    compute(&hello(), former, found, applied, &names(), &Figures::default(), at(second)).0
+    compute(&hello(), former, found, applied, &names(), &RequestStats::default(), at(second)).0
 }
 
 #[test]
-fn the_first_status_says_where_and_what() {
+fn first_status() {
     let function = hello();
-    let found = Found::default();
+    let found = Dereferenced::default();
     let applied = applied(&function, &found);
     let status =
-        compute(&function, &FunctionStatus::default(), &found, &applied, &names(), &Figures::default(), at(0)).0;
+        compute(&function, &FunctionStatus::default(), &found, &applied, &names(), &RequestStats::default(), at(0)).0;
     insta::assert_yaml_snapshot!("first_status", status);
 }
 
 #[test]
-fn a_life_of_a_function() {
-    let mut found = Found::default();
+fn lifecycle_of_a_function() {
+    let mut found = Dereferenced::default();
     deployment(&mut found, "hello-00001", 1, 0);
     let starting = run(&FunctionStatus::default(), &found, &resources("hello-00001"), 0);
     assert_eq!(condition(&starting, READY).unwrap().status, "Unknown");
@@ -89,7 +91,7 @@ fn a_life_of_a_function() {
     deployment(&mut found, "hello-00002", 1, 0);
     let rollout = run(&idle, &found, &resources("hello-00002"), 40);
     assert_eq!(rollout.latest_revision.as_deref(), Some("hello-00002"));
-    assert_eq!(rollout.traffic[0].revision, "hello-00001", "calls stay until the new one is proven");
+    assert_eq!(rollout.traffic[0].revision, "hello-00001", "traffic stays until the new revision is verified");
     deployment(&mut found, "hello-00002", 1, 1);
     let moved = run(&rollout, &found, &resources("hello-00002"), 41);
     assert_eq!(moved.traffic[0].revision, "hello-00002");
@@ -98,8 +100,8 @@ fn a_life_of_a_function() {
 }
 
 #[test]
-fn an_invalid_change_leaves_the_traffic_where_it_is() {
-    let mut found = Found::default();
+fn an_invalid_change_keeps_the_traffic_split() {
+    let mut found = Dereferenced::default();
     deployment(&mut found, "hello-00001", 1, 1);
     let ready = run(&FunctionStatus::default(), &found, &resources("hello-00001"), 0);
     let invalid = run(&ready, &found, &Err(Invalid::new("spec.podTemplate.x", "no")), 1);
@@ -110,15 +112,15 @@ fn an_invalid_change_leaves_the_traffic_where_it_is() {
 #[test]
 fn a_cluster_function_has_no_url() {
     let function = function(json!({"image": "i", "visibility": "Cluster"}));
-    let (former, found, applied) = (FunctionStatus::default(), Found::default(), resources("hello-00001"));
-    let status = compute(&function, &former, &found, &applied, &names(), &Figures::default(), at(0)).0;
+    let (former, found, applied) = (FunctionStatus::default(), Dereferenced::default(), resources("hello-00001"));
+    let status = compute(&function, &former, &found, &applied, &names(), &RequestStats::default(), at(0)).0;
     assert_eq!(status.url, None);
     assert_eq!(status.address.unwrap().url, "http://hello.default.svc.cluster.local");
 }
 
 #[test]
-fn revisions_are_told_the_newest_first() {
-    let mut found = Found::default();
+fn revisions_are_listed_newest_first() {
+    let mut found = Dereferenced::default();
     deployment(&mut found, "hello-00001", 2, 2);
     deployment(&mut found, "hello-00002", 1, 0);
     let revision = json!({
@@ -137,9 +139,9 @@ fn revisions_are_told_the_newest_first() {
 }
 
 #[test]
-fn one_that_was_just_made_is_among_them() {
+fn a_created_revision_is_listed() {
     let function = hello();
-    let found = Found::default();
+    let found = Dereferenced::default();
     let mut applied = applied(&function, &found).unwrap();
     let created: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     applied.state.made = Some(super::super::apply::Made { image: "i".into(), created: Some(Time(created)) });
@@ -149,15 +151,15 @@ fn one_that_was_just_made_is_among_them() {
     assert_eq!(revision.created, Some(Time(created)));
 }
 
-/// Steps of a roll-out as the status tells them.
+/// Rollout steps in the status.
 #[test]
-fn a_roll_out_in_steps() {
+fn a_rollout_in_steps() {
     let spec = json!({
         "image": "i:2", "rollout": {"steps": [10], "abortOn": {"errorRate": "5%"}},
         "traffic": [{"revision": "hello-00000", "percent": 50}, {"latest": true, "percent": 50, "tag": "next"}],
     });
     let function = function(spec);
-    let mut found = Found::default();
+    let mut found = Dereferenced::default();
     deployment(&mut found, "hello-00000", 1, 1);
     deployment(&mut found, "hello-00001", 1, 1);
     deployment(&mut found, "hello-00002", 1, 1);
@@ -166,10 +168,10 @@ fn a_roll_out_in_steps() {
         "traffic": [{"revision": "hello-00000", "percent": 50}, {"revision": "hello-00001", "percent": 50, "latest": true}],
     }))
     .unwrap();
-    let run = |former: &FunctionStatus, figures: &Figures, second: i64| {
-        compute(&function, former, &found, &resources("hello-00002"), &names(), figures, at(second))
+    let run = |former: &FunctionStatus, stats: &RequestStats, second: i64| {
+        compute(&function, former, &found, &resources("hello-00002"), &names(), stats, at(second))
     };
-    let (step, again) = run(&former, &Figures::default(), 0);
+    let (step, again) = run(&former, &RequestStats::default(), 0);
     assert_eq!(
         serde_json::to_value(&step.traffic).unwrap(),
         json!([
@@ -178,43 +180,43 @@ fn a_roll_out_in_steps() {
             {"revision": "hello-00002", "percent": 5, "latest": true, "tag": "next", "url": "http://next-hello.default.example.com"},
         ])
     );
-    assert_eq!(again, Some(Duration::from_secs(1)), "it is judged");
+    assert_eq!(again, Some(Duration::from_secs(1)), "the step is analyzed");
     assert_eq!(step.rollout.as_ref().unwrap().percent, 10);
-    assert_eq!(run(&step, &Figures::default(), 59).0, step, "no change, no write");
+    assert_eq!(run(&step, &RequestStats::default(), 59).0, step, "no change, no write");
 
-    let bad = Figures { answered: 50, failed: 25, ..Figures::default() };
+    let bad = RequestStats { completed: 50, failed: 25, ..RequestStats::default() };
     let (aborted, again) = run(&step, &bad, 30);
     assert_eq!(again, None);
     assert_eq!(aborted.traffic[1].revision, "hello-00001");
     assert_eq!(aborted.traffic[1].percent, 50);
     let ready = condition(&aborted, READY).unwrap();
     assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "RolloutAborted"));
-    assert!(ready.message.contains("25 of its 50 calls failed"), "{}", ready.message);
-    assert_eq!(run(&aborted, &Figures::default(), 9000).0, aborted, "it stays so");
+    assert!(ready.message.contains("25 of 50 requests failed"), "{}", ready.message);
+    assert_eq!(run(&aborted, &RequestStats::default(), 9000).0, aborted, "it stays aborted");
 
-    // Somebody leads the calls elsewhere by name, and the ended revision has no pods any more.
+    // `spec.traffic` names another revision, and the aborted revision has no pods any more.
     let pinned = super::super::build::fixtures::function(
         json!({"image": "i:2", "traffic": [{"revision": "hello-00001", "percent": 100}]}),
     );
-    let mut asleep = Found::default();
+    let mut asleep = Dereferenced::default();
     deployment(&mut asleep, "hello-00001", 1, 1);
     deployment(&mut asleep, "hello-00002", 0, 0);
-    let (applied, none) = (resources("hello-00002"), Figures::default());
+    let (applied, none) = (resources("hello-00002"), RequestStats::default());
     let calm = compute(&pinned, &aborted, &asleep, &applied, &names(), &none, at(9001)).0;
     assert_eq!(condition(&calm, READY).unwrap().status, "True", "{:?}", condition(&calm, READY));
 
-    let done = run(&step, &Figures::default(), 60).0;
+    let done = run(&step, &RequestStats::default(), 60).0;
     assert_eq!((done.rollout, done.traffic[1].percent), (None, 50));
     assert_eq!(done.traffic[1].revision, "hello-00002");
 }
 
 #[test]
-fn nothing_is_rolled_out_while_a_revision_is_named_that_is_not_there() {
+fn a_missing_revision_holds_the_rollout() {
     let function = function(json!({
         "image": "i:2", "rollout": {"steps": [10], "interval": "10s"},
         "traffic": [{"revision": "hello-00009", "percent": 90}, {"latest": true, "percent": 10}],
     }));
-    let mut found = Found::default();
+    let mut found = Dereferenced::default();
     deployment(&mut found, "hello-00001", 1, 1);
     deployment(&mut found, "hello-00002", 1, 1);
     let mut status: FunctionStatus = serde_json::from_value(json!({
@@ -223,19 +225,20 @@ fn nothing_is_rolled_out_while_a_revision_is_named_that_is_not_there() {
     .unwrap();
     for second in 0..100 {
         let applied = resources("hello-00002");
-        let (next, again) = compute(&function, &status, &found, &applied, &names(), &Figures::default(), at(second));
+        let (next, again) =
+            compute(&function, &status, &found, &applied, &names(), &RequestStats::default(), at(second));
         assert_eq!((next.rollout.as_ref(), again), (None, None), "at {second}");
         assert_eq!(next.traffic[0].revision, "hello-00001");
-        assert!(second == 0 || next == status, "it is written over and over");
+        assert!(second == 0 || next == status, "the status must not change");
         status = next;
     }
     assert_eq!(condition(&status, "Routable").unwrap().reason, "RevisionMissing");
 }
 
 #[test]
-fn a_tag_whose_host_another_function_has() {
+fn a_tag_with_a_lost_host() {
     let function = function(json!({"image": "i", "traffic": [{"latest": true, "percent": 100, "tag": "next"}]}));
-    let mut found = Found::default();
+    let mut found = Dereferenced::default();
     deployment(&mut found, "hello-00001", 1, 1);
     found.lost_hosts = vec![LostHost {
         host: Some("next-hello.default.example.com".into()),
@@ -243,7 +246,7 @@ fn a_tag_whose_host_another_function_has() {
         message: "it belongs to the Function default/next-hello".into(),
     }];
     let (former, applied) = (FunctionStatus::default(), resources("hello-00001"));
-    let status = compute(&function, &former, &found, &applied, &names(), &Figures::default(), at(0)).0;
+    let status = compute(&function, &former, &found, &applied, &names(), &RequestStats::default(), at(0)).0;
     assert_eq!((status.traffic[0].tag.as_deref(), &status.traffic[0].url), (Some("next"), &None));
     let routable = condition(&status, "Routable").unwrap();
     assert_eq!((routable.status.as_str(), routable.reason.as_str()), ("False", "HostConflict"));
@@ -251,17 +254,17 @@ fn a_tag_whose_host_another_function_has() {
 }
 
 #[test]
-fn what_was_written_holds_until_the_watch_has_brought_it() {
+fn a_written_status_is_used_until_the_watch_delivers_it() {
     let version = |text: &str| Some(text.to_owned());
     let ahead = |made: &str, now: &str| {
         let last = LastWritten { seen: version("100"), made: version(made), status: FunctionStatus::default() };
         last.is_ahead_of(version(now).as_ref())
     };
     assert!(ahead("105", "100"));
-    assert!(ahead("105", "99"), "a watch that began anew may be behind");
-    assert!(ahead("105", "103"), "another has written between what was seen and what was written");
+    assert!(ahead("105", "99"), "a restarted watch may be behind");
+    assert!(ahead("105", "103"), "another client wrote between the read and the write");
     assert!(!ahead("105", "105"));
-    assert!(!ahead("105", "1000"), "as numbers and not as text");
+    assert!(!ahead("105", "1000"), "compared as numbers, not as text");
     assert!(ahead("opaque", "100"));
     assert!(!ahead("opaque", "103"));
 }

@@ -9,7 +9,7 @@ fn with_template(template: Value) -> Function {
 }
 
 #[rstest]
-#[case::unknown_part(json!({"sepc": {}}), "spec.podTemplate.sepc", "may hold metadata and spec")]
+#[case::unknown_part(json!({"sepc": {}}), "spec.podTemplate.sepc", "may contain metadata and spec")]
 #[case::name(json!({"metadata": {"name": "x"}}), "spec.podTemplate.metadata.name", "labels and annotations")]
 #[case::own_label(json!({"metadata": {"labels": {"rouse.dev/revision": "x"}}}), "spec.podTemplate.metadata.labels", "remove it")]
 #[case::managed_by(json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "x"}}}), "spec.podTemplate.metadata.labels", "remove it")]
@@ -18,11 +18,11 @@ fn with_template(template: Value) -> Function {
 #[case::image(json!({"spec": {"containers": [{"name": "function", "image": "x"}]}}), "spec.podTemplate.spec.containers[function].image", "set spec.image instead")]
 #[case::port_variable(json!({"spec": {"containers": [{"name": "function", "env": [{"name": "PORT", "value": "1"}]}]}}), "spec.podTemplate.spec.containers[function].env", "set spec.port")]
 #[case::nameless(json!({"spec": {"containers": [{"image": "x"}]}}), "spec.podTemplate.spec.containers", "needs a name")]
-#[case::no_list(json!({"spec": {"containers": {}}}), "spec.podTemplate.spec.containers", "has to be a list")]
-#[case::restart(json!({"spec": {"restartPolicy": "Never"}}), "spec.podTemplate.spec.restartPolicy", "has to be Always")]
+#[case::no_list(json!({"spec": {"containers": {}}}), "spec.podTemplate.spec.containers", "must be a list")]
+#[case::restart(json!({"spec": {"restartPolicy": "Never"}}), "spec.podTemplate.spec.restartPolicy", "must be Always")]
 #[case::too_quick(json!({"spec": {"terminationGracePeriodSeconds": 2}}), "spec.podTemplate.spec.terminationGracePeriodSeconds", "at least 3")]
-#[case::no_object(json!({"spec": []}), "spec.podTemplate.spec", "has to be an object")]
-fn refuses(#[case] template: Value, #[case] field: &str, #[case] fix: &str) {
+#[case::no_object(json!({"spec": []}), "spec.podTemplate.spec", "must be an object")]
+fn rejects(#[case] template: Value, #[case] field: &str, #[case] fix: &str) {
     let function = with_template(template);
     let invalid = validate(&function).unwrap_err();
     assert_eq!(invalid.field, field);
@@ -33,13 +33,13 @@ fn refuses(#[case] template: Value, #[case] field: &str, #[case] fix: &str) {
 #[case(json!({}))]
 #[case(json!({"metadata": {"labels": {"team": "x"}}, "spec": {"nodeSelector": {"a": "b"}}}))]
 #[case(json!({"spec": {"containers": [{"name": "sidecar", "image": "s", "ports": [{"containerPort": 9}]}]}}))]
-fn takes(#[case] template: Value) {
+fn accepts(#[case] template: Value) {
     validate(&with_template(template)).unwrap();
 }
 
-/// These hashes are in clusters: should one change, every function would get a new revision on an upgrade.
+/// Clusters contain these hashes. If one changes, every Function gets a new revision on an upgrade.
 #[test]
-fn hashes_are_what_they_always_were() {
+fn hashes_are_stable() {
     assert_eq!(validate(&hello()).unwrap().hash, hash(&json!({"image": "example.org/hello:1"})));
     assert_eq!(hash(&json!({"image": "example.org/hello:1"})), "26e4c4a63f5cfad64ffb");
     let full = function(json!({
@@ -51,7 +51,7 @@ fn hashes_are_what_they_always_were() {
 }
 
 #[test]
-fn only_the_container_counts_for_the_hash() {
+fn the_hash_covers_only_the_container() {
     let base = validate(&hello()).unwrap().hash;
     let other = function(json!({
         "image": "example.org/hello:1", "scaling": {"min": 1}, "timeouts": {"coldStart": "5s"}, "queue": {"maxRequests": 1},

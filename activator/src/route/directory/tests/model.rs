@@ -1,4 +1,4 @@
-//! The directory and its table against a naive model: the Functions that there are, in a map, searched anew for each host and
+//! The directory and its table against a naive model: a map of the existing Functions, searched anew for each host and
 //! path.
 
 use std::collections::BTreeMap;
@@ -8,27 +8,27 @@ use serde_json::json;
 
 use super::*;
 
-/// What a Function says, as far as routes go.
+/// The part of a Function's spec that is about routes.
 #[derive(Clone, Debug)]
 struct Says {
     public: bool,
-    /// Of [`CUSTOM`].
+    /// Indices into [`CUSTOM`].
     hosts: Vec<usize>,
-    /// Of [`ROUTES`].
+    /// Indices into [`ROUTES`].
     routes: Vec<usize>,
-    /// Of [`TAGS`], and whether a revision has it by now.
+    /// Indices into [`TAGS`], each with whether a revision has the tag already.
     tags: Vec<(usize, bool)>,
 }
 
-/// What can happen to one of the functions.
+/// An event of one of the functions.
 #[derive(Clone, Debug)]
 enum Act {
-    /// It is there, or has changed.
+    /// It was created or has changed.
     Seen {
         which: usize,
         says: Says,
     },
-    /// The same, after a deletion that was not seen. It is of this second.
+    /// The same after a deletion that the watch missed. `second` is its creation time.
     MadeAgain {
         which: usize,
         second: i64,
@@ -36,14 +36,14 @@ enum Act {
     },
     Gone(usize),
     Unreadable(usize),
-    /// A new list shows those that there are but for this one, and shows that one as unreadable.
+    /// A relist returns the existing Functions except this one, and that one as unreadable.
     Listed {
         without: usize,
         unreadable: usize,
     },
 }
 
-/// A Function as the model has it.
+/// A Function in the model.
 #[derive(Clone, Debug)]
 struct Known {
     second: i64,
@@ -54,16 +54,16 @@ struct Known {
 type Key = (&'static str, &'static str);
 type Model = BTreeMap<Key, Known>;
 
-/// Where a request is to go: the function, the revision if a tag names one, and which of its routes it came by.
+/// The route of a request: the Function, the revision if it is of a tag, and the index of the route.
 type End = (Key, Option<String>, Option<usize>);
 
-/// One has the name of another's tag, and one the name of a part of the cluster's domain.
+/// One has the name of another's tag, and one a part of the cluster domain.
 const FUNCTIONS: [Key; 7] =
     [("a", "f"), ("a", "g"), ("a", "t-f"), ("b", "f"), ("b", "g"), ("svc", "f"), ("svc", "svc")];
 
 const TAGS: [&str; 2] = ["t", "u"];
 
-/// Plain ones, one that only `a` may claim, defaults of functions and tags, names in the cluster, and one in several
+/// Plain hosts, one that only `a` may claim, default hosts of functions and tags, cluster names, and one in several
 /// spellings.
 const CUSTOM: [&str; 11] = [
     "x.example.org",
@@ -123,7 +123,7 @@ fn normal(host: &str) -> String {
 }
 
 impl Known {
-    /// The paths by which it claims a host, each with its route; `everywhere` if routes without a host are about that one.
+    /// The paths by which it claims a host, each with its route; `everywhere` is whether routes without a host apply.
     fn ways(&self, host: &str, everywhere: bool) -> Vec<(&'static str, Option<usize>)> {
         let about = |named: bool| {
             self.says.routes.iter().filter(move |r| match ROUTES[**r].0 {
@@ -142,13 +142,13 @@ impl Known {
         if ways.is_empty() { vec![("/", None)] } else { ways }
     }
 
-    /// Its tag of which this is the name with the tag, and the revision that has it, if one has.
+    /// The tag that this name is of, and its revision, if there is one.
     fn tag(&self, key: Key, name: &str) -> Option<Option<String>> {
         let (tag, resolved) = self.says.tags.iter().find(|(tag, _)| format!("{}-{}", TAGS[*tag], key.1) == name)?;
         Some(resolved.then(|| format!("{}-tagged-{}", key.1, TAGS[*tag])))
     }
 
-    /// Whether it claims a custom host, and whether routes without a host are about it then.
+    /// Whether it claims a custom host, and whether routes without a host apply to it then.
     fn custom(&self, host: &str) -> Option<bool> {
         let listed = self.says.hosts.iter().any(|h| normal(CUSTOM[*h]) == host);
         let routed = self.says.routes.iter().any(|r| ROUTES[*r].0 == Some(host));
@@ -156,14 +156,14 @@ impl Known {
     }
 }
 
-/// The longest of these that leads the path.
+/// The longest of these paths that matches.
 fn longest<T: Clone>(ways: impl IntoIterator<Item = (&'static str, T)>, path: &str) -> Option<T> {
     let leads = |way: &str| way == "/" || path == way || path.starts_with(&format!("{way}/"));
     let best = ways.into_iter().filter(|(way, _)| leads(way)).max_by_key(|(way, _)| way.len());
     best.map(|(_, end)| end)
 }
 
-/// Where the names of functions and tags in this order lead; `None` if none has it.
+/// The route by the names of functions and tags in this order; `None` if none has the name.
 fn by_name(
     model: &Model,
     (namespace, name): (&str, &str),
@@ -180,11 +180,11 @@ fn by_name(
     }
     let tagged = here().filter_map(|(key, known)| Some((known.second, key, known, known.tag(*key, name)?)));
     let (_, key, known, revision) = tagged.min_by_key(|(second, key, ..)| (*second, **key))?;
-    // One that no revision has yet leads nowhere, and stands in nobody's way in the cluster.
+    // A tag without a revision has no route, and has no precedence inside the cluster.
     Some(revision.and_then(|revision| end(key, known, Some(revision))))
 }
 
-/// Where a host and a path lead.
+/// The route of a host and a path.
 fn end_in(model: &Model, side: Side, host: &str, path: &str) -> Option<End> {
     let host = &normal(host);
     if side == Side::Cluster {
@@ -222,7 +222,7 @@ fn end_in(model: &Model, side: Side, host: &str, path: &str) -> Option<End> {
     longest(ways, path)
 }
 
-/// Whether a name is that of a tag that a revision has.
+/// Whether a name is of a tag that has a revision.
 fn resolved(model: &Model, (namespace, name): (&str, &str)) -> bool {
     let here = model.iter().filter(|((of, _), _)| *of == namespace);
     let tagged = here.filter_map(|(key, known)| Some((known.second, key, known.tag(*key, name)?)));
@@ -253,14 +253,14 @@ fn spec_route(route: usize) -> Value {
     spec
 }
 
-/// The directory beside the model, and every gate that there ever was.
+/// The directory beside the model, and all breakers so far.
 struct Both {
     directory: Directory,
-    /// What each of [`ROUTES`] says.
-    rules: Vec<Option<Arc<Rules>>>,
+    /// The rules of each of [`ROUTES`].
+    rules: Vec<Option<Arc<RouteRules>>>,
     model: Model,
     generation: u64,
-    gates: HashMap<String, Arc<Gate>>,
+    breakers: HashMap<String, Arc<Breaker>>,
 }
 
 impl Both {
@@ -288,12 +288,12 @@ impl Both {
 
     fn show(&mut self, which: usize, says: &Says, made_again: Option<i64>) {
         let key = FUNCTIONS[which];
-        let former = self.model.get(&key).filter(|_| made_again.is_none());
+        let previous = self.model.get(&key).filter(|_| made_again.is_none());
         let (second, generation) =
-            former.map_or_else(|| (made_again.unwrap_or(2), self.generation), |f| (f.second, f.generation));
+            previous.map_or_else(|| (made_again.unwrap_or(2), self.generation), |f| (f.second, f.generation));
         self.generation += 1;
         self.model.insert(key, Known { second, generation, says: says.clone() });
-        self.directory.function_seen(&self.object(key));
+        self.directory.function_updated(&self.object(key));
     }
 
     fn act(&mut self, act: &Act) {
@@ -303,20 +303,20 @@ impl Both {
             Act::Gone(which) => {
                 let (namespace, name) = FUNCTIONS[*which];
                 self.model.remove(&(namespace, name));
-                self.directory.function_gone(namespace, name);
+                self.directory.function_deleted(namespace, name);
             }
             Act::Unreadable(which) => self.directory.function_unreadable(FUNCTIONS[*which].0, FUNCTIONS[*which].1),
             Act::Listed { without, unreadable } => {
                 let [without, unreadable] = [without, unreadable].map(|which| FUNCTIONS[*which]);
-                self.directory.functions_listing();
+                self.directory.functions_relist_started();
                 self.directory.function_unreadable(unreadable.0, unreadable.1);
                 if without != unreadable {
                     self.model.remove(&without);
                 }
                 for key in self.model.keys().copied().filter(|key| *key != unreadable).collect::<Vec<_>>() {
-                    self.directory.function_seen(&self.object(key));
+                    self.directory.function_updated(&self.object(key));
                 }
-                self.directory.functions_listed();
+                self.directory.functions_relist_finished();
             }
         }
     }
@@ -329,7 +329,7 @@ impl Both {
                 let named = |key: &Key| format!("{}/{}", key.0, key.1);
                 let rules = |route: usize| self.rules[route].clone();
                 assert_eq!(
-                    found.as_ref().map(|f| (f.gate.id().to_string(), f.revision.as_deref(), f.rules.as_deref())),
+                    found.as_ref().map(|f| (f.breaker.id().to_string(), f.revision.as_deref(), f.rules.as_deref())),
                     expected
                         .as_ref()
                         .map(|(key, revision, route)| (named(key), revision.as_deref(), route.and_then(rules)))
@@ -337,17 +337,17 @@ impl Both {
                         .map(|(key, revision, rules)| (key.clone(), *revision, rules.as_deref())),
                     "{side:?} {host} {path}"
                 );
-                let (Some((key, ..)), Some(Route { gate, .. })) = (expected, found) else { continue };
+                let (Some((key, ..)), Some(Route { breaker, .. })) = (expected, found) else { continue };
                 let uid = self.model[&key].generation.to_string();
-                assert_eq!(&*gate.id().uid, &*uid, "{host} leads to the former one");
-                // As long as it is the same Function it is the same gate, or requests in it would be counted twice.
-                let first = self.gates.entry(uid).or_insert_with(|| gate.clone());
-                assert!(Arc::ptr_eq(first, &gate), "{host} has another gate");
+                assert_eq!(&*breaker.id().uid, &*uid, "{host} leads to the previous one");
+                // The same Function keeps its breaker, or requests in flight would be counted twice.
+                let first = self.breakers.entry(uid).or_insert_with(|| breaker.clone());
+                assert!(Arc::ptr_eq(first, &breaker), "{host} has another breaker");
             }
         }
-        for (uid, gate) in &self.gates {
+        for (uid, breaker) in &self.breakers {
             if !self.model.values().any(|known| known.generation.to_string() == *uid) {
-                assert!(gate.enter(&Target::ANY, || 1).is_err(), "the gate of a Function that is gone is open");
+                assert!(breaker.admit(&Target::ANY, || 1).is_err(), "the breaker of a deleted Function is open");
             }
         }
         assert_eq!(self.directory.functions.len(), self.model.len());
@@ -357,15 +357,15 @@ impl Both {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// After whatever has happened, every host leads where the Functions that there are say, on both sides.
+    /// After any sequence of events, every host has the route of the model, on both sides.
     #[test]
-    fn the_table_is_what_the_functions_say(acts in prop::collection::vec(act(), 1..40)) {
+    fn the_table_matches_the_model(acts in prop::collection::vec(act(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();
-        let rule = |route| Rules::new(&serde_json::from_value(spec_route(route)).unwrap()).map(Arc::new);
+        let rule = |route| RouteRules::new(&serde_json::from_value(spec_route(route)).unwrap()).map(Arc::new);
         let rules = (0..ROUTES.len()).map(rule).collect();
         let mut both =
-            Both { directory: directory(), rules, model: Model::new(), generation: 1, gates: HashMap::new() };
+            Both { directory: directory(), rules, model: Model::new(), generation: 1, breakers: HashMap::new() };
         for act in &acts {
             both.act(act);
             both.check();

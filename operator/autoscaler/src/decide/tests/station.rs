@@ -19,8 +19,13 @@ pub(crate) struct Station {
     limit: u64,
     /// How long a pod takes to start.
     pub(crate) start: Ms,
+    /// How much later than it serves a pod is called ready.
+    pub(crate) lag: Ms,
+    called: VecDeque<(Ms, u32)>,
     /// So many pods can run at once.
     pub(crate) room: u32,
+    /// So many of the pods that are asked for next never become ready.
+    pub(crate) stuck: u32,
     /// How much longer a request takes for each pod beyond so many, as on a node that they share.
     pub(crate) shared: Option<u64>,
     /// A client gives up after so long in the queue, and tries again at once if `retries`.
@@ -55,7 +60,10 @@ impl Station {
             policy,
             limit: u64::from(limit),
             start,
+            lag: 0,
+            called: VecDeque::new(),
             room: u32::MAX,
+            stuck: 0,
             shared: None,
             patience: None,
             retries: false,
@@ -115,9 +123,23 @@ impl Station {
         }
     }
 
+    /// Nothing new arrives for so many milliseconds.
+    pub(crate) fn run_ms(&mut self, millis: Ms) {
+        let end = self.now + millis;
+        while self.now < end {
+            self.now += TICK;
+            self.tick();
+            if self.now.is_multiple_of(FRAME) {
+                self.decide();
+            }
+        }
+    }
+
     fn tick(&mut self) {
-        while self.starting.front().is_some_and(|at| *at <= self.now) && self.ready < self.room {
-            self.starting.pop_front();
+        while self.ready < self.room
+            && let Some(started) = self.starting.iter().position(|at| *at <= self.now)
+        {
+            self.starting.remove(started);
             self.ready += 1;
         }
         while let Some(Reverse((end, took))) = self.running.peek().copied().filter(|Reverse((end, _))| *end <= self.now)
@@ -154,7 +176,12 @@ impl Station {
 
     fn decide(&mut self) {
         (self.demand.in_flight, self.demand.queued) = (self.running.len() as u64, self.queue.len() as u64);
-        let observed = Observed { desired: self.desired, ready: self.ready };
+        self.called.push_back((self.now, self.ready));
+        while self.called.len() > 1 && self.called[1].0 + self.lag <= self.now {
+            self.called.pop_front();
+        }
+        let called = self.called.front().filter(|(at, _)| at + self.lag <= self.now).map_or(0, |(_, ready)| *ready);
+        let observed = Observed { desired: self.desired, ready: called.min(self.ready) };
         let decision = decide(Duration::from_millis(self.now), &self.demand, &observed, &self.policy, &mut self.state);
         if decision.replicas != self.desired {
             self.state.wrote(decision.replicas);
@@ -166,7 +193,9 @@ impl Station {
 
     fn set(&mut self, count: u32) {
         for _ in self.desired..count {
-            self.starting.push_back(self.now + self.start);
+            let stuck = self.stuck > 0;
+            self.stuck -= u32::from(stuck);
+            self.starting.push_back(if stuck { Ms::MAX } else { self.now + self.start });
         }
         for _ in count..self.desired {
             if self.starting.pop_back().is_none() {
@@ -174,6 +203,27 @@ impl Station {
             }
         }
         self.desired = count;
+    }
+
+    /// So many ready pods fail, and are ready again after so long.
+    pub(crate) fn crash(&mut self, pods: u32, back: Ms) {
+        self.ready -= pods;
+        (0..pods).for_each(|_| self.starting.push_back(self.now + back));
+    }
+
+    /// The operator restarts: nothing is known any more.
+    pub(crate) fn restart(&mut self) {
+        self.state = State::new(Duration::from_millis(self.now));
+    }
+
+    /// What was learned of pods and requests.
+    pub(crate) fn learned(&self) -> crate::Learned {
+        self.state.learned()
+    }
+
+    /// What is wanted, ready and queued now.
+    pub(crate) fn last(&self) -> (u32, u32, usize) {
+        self.seen.last().map_or((0, 0, 0), |(_, wanted, ready, queued)| (*wanted, *ready, *queued))
     }
 
     /// The most that was wanted from `from` seconds on.

@@ -21,6 +21,17 @@ fn pods_that_start_late_are_not_asked_for_again_and_again() {
     }
 }
 
+/// The activator's probe finds a pod before the kubelet calls it ready.
+#[test]
+fn pods_that_serve_before_they_are_called_ready_change_nothing_in_that() {
+    for (start, lag) in [(300, 1000), (3000, 1000), (20_000, 500), (20_000, 3000), (60_000, 10_000)] {
+        let mut station = steady(start);
+        station.lag = lag;
+        station.run(120 + 4 * start / 1000, 50, 300);
+        assert!(station.most(0) <= 10 && station.turns(0) <= 1, "{start} ms, {lag} ms later: {}", station.timeline());
+    }
+}
+
 #[test]
 fn short_windows_change_nothing_in_that() {
     let policy = Policy {
@@ -215,14 +226,6 @@ fn a_queue_that_leaves_at_once_adds_nothing() {
     assert!(station.most(121) <= before.unwrap_or(0) + 1, "{}", station.timeline());
 }
 
-#[test]
-fn look() {
-    let mut station = Station::new(1, 2000, Policy::default());
-    station.arrive(20, 30_000);
-    station.run(100, 0, 0);
-    println!("jobs {}", station.timeline());
-}
-
 mod properties {
     use proptest::prelude::*;
 
@@ -237,9 +240,11 @@ mod properties {
         #[test]
         fn the_gain_is_bounded(
             rate in 1u64..200, service in 1u64..100, limit in 1u32..30, start in prop_oneof![0u64..2_000, 2_000u64..60_000, 60_000u64..600_000],
+            lag in 0u64..3_000,
         ) {
             let service = service * 10;
             let mut station = Station::new(limit, start, Policy { max: 10_000, ..Policy::default() });
+            station.lag = lag;
             station.run(240 + 5 * start / 1000, rate, service);
             let target = station.policy.target;
             let needed = pods((rate * service) as f64 / 1000.0 / target).max(1);

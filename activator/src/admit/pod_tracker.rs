@@ -1,0 +1,154 @@
+//! Pod tracker: the state of one pod in its breaker.
+
+use std::{sync::Arc, time::Duration};
+
+use rouse_crds::pod::{Ended, PodFailure, UNSCHEDULABLE};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::endpoints::{Endpoint, PodFacts};
+
+/// Queued requests that a pod gets at first. The limit rises with each one that ends and over time, so that a pod that
+/// has just begun to listen is not overloaded.
+pub(super) const INITIAL_RAMP: u32 = 100;
+
+/// Up to this concurrency limit pods are filled one after the other, so that the last ones become idle and can be
+/// removed.
+pub(super) const SMALL_LIMIT: u32 = 10;
+
+/// The state of one pod in its breaker.
+#[derive(Debug)]
+pub(super) struct PodTracker {
+    /// Name and uid.
+    pub(super) id: Box<str>,
+    /// Set once the pod has an IP address.
+    pub(super) endpoint: Option<Arc<Endpoint>>,
+    /// A probe or the kubelet found that the pod takes requests.
+    pub(super) serving: bool,
+    /// The pod is being removed, and gets no new requests.
+    pub(super) draining: bool,
+    /// The kubelet reports the pod as ready.
+    pub(super) ready: bool,
+    /// Why the pod does not serve. A successful probe clears it.
+    pub(super) failure: Option<PodFailure>,
+    /// The time from which the failure counts.
+    pub(super) fails_from: Option<Instant>,
+    /// The pod has served since its container last started.
+    pub(super) has_served: bool,
+    /// The failure that the watch reported last, so that only a change is acted on.
+    pub(super) last_reported: Option<PodFailure>,
+    /// Number of queued requests that the pod may have at once; `u32::MAX` after the queue was empty.
+    pub(super) ramp_limit: u32,
+    /// When this process first saw the pod scheduled to a node.
+    pub(super) scheduled: Option<Instant>,
+    /// When this process first saw the pod with its present address.
+    pub(super) started: Option<Instant>,
+    /// When the pod began to serve.
+    pub(super) serving_since: Option<Instant>,
+    /// Stops the running probe.
+    pub(super) probe: Option<CancellationToken>,
+}
+
+impl PodTracker {
+    pub(super) fn new(id: Box<str>) -> Self {
+        Self {
+            id,
+            endpoint: None,
+            serving: false,
+            draining: false,
+            ready: false,
+            failure: None,
+            fails_from: None,
+            has_served: false,
+            last_reported: None,
+            ramp_limit: u32::MAX,
+            scheduled: None,
+            started: None,
+            serving_since: None,
+            probe: None,
+        }
+    }
+
+    /// Whether the pod can take one more request, which was queued or is new.
+    pub(super) fn has_capacity(&self, limit: Option<u32>, waited: bool) -> bool {
+        let Some(load) = self.load() else { return false };
+        limit.is_none_or(|limit| load < limit) && (!waited || load < self.ramp_limit)
+    }
+
+    /// Returns the requests in the pod, if it can take requests at all.
+    pub(super) fn load(&self) -> Option<u32> {
+        if !self.serving || self.draining {
+            return None;
+        }
+        self.endpoint.as_ref().map(|e| e.in_flight())
+    }
+
+    /// Lets the pod serve from `now` on.
+    pub(super) fn mark_serving(&mut self, now: Instant, ramp_limit: Option<u32>) {
+        self.end_probe();
+        // It responds, whatever was reported of it before.
+        self.failure = None;
+        self.has_served = true;
+        if !self.serving {
+            self.serving = true;
+            self.serving_since = Some(now);
+            self.ramp_limit = ramp_limit.unwrap_or(u32::MAX);
+        }
+    }
+
+    /// Raises the ramp limit by `by`, to `most` at most.
+    pub(super) fn raise_ramp(&mut self, by: u32, most: u32) {
+        self.ramp_limit = self.ramp_limit.max(self.ramp_limit.saturating_add(by).min(most));
+    }
+
+    /// Applies the failure that the watch reports, and returns whether it is a new one.
+    pub(super) fn apply_failure(&mut self, now: Instant, facts: &PodFacts, grace: Duration) -> bool {
+        let is_new = facts.failure.is_some() && self.last_reported != facts.failure;
+        match &facts.failure {
+            Some(failure) if is_new => {
+                // A container that ends after it has served is restarted at once, and queued requests wait for that.
+                // One that ends again before it has served is a failure.
+                let starts_again = std::mem::take(&mut self.has_served) && facts.ended == Ended::Now;
+                self.fails_from = match &self.failure {
+                    // The scheduler's message changes with the nodes; the grace period goes on.
+                    Some(previous) if previous.reason == UNSCHEDULABLE && failure.reason == UNSCHEDULABLE => {
+                        self.fails_from
+                    }
+                    _ if failure.reason == UNSCHEDULABLE => Some(now + grace),
+                    _ => Some(now),
+                };
+                self.failure = Some(failure.clone()).filter(|_| !starts_again);
+            }
+            // The container runs again after it has ended. Only a successful probe clears the failure: otherwise each
+            // restart of a crashing container would queue requests, and they would keep it alive.
+            None if facts.ended != Ended::Never => {}
+            None => self.failure = None,
+            Some(_) => {}
+        }
+        self.last_reported.clone_from(&facts.failure);
+        is_new
+    }
+
+    /// Stops the running probe.
+    pub(super) fn end_probe(&mut self) {
+        if let Some(probe) = self.probe.take() {
+            probe.cancel();
+        }
+    }
+
+    /// Whether the pod fails now.
+    pub(super) fn is_failing(&self, now: Instant) -> bool {
+        !self.serving && self.failure.is_some() && self.fails_from.is_none_or(|from| from <= now)
+    }
+
+    /// Returns the time at which the pod will count as failing, unless something changes.
+    pub(super) fn fails_at(&self, now: Instant) -> Option<Instant> {
+        self.fails_from.filter(|from| *from > now && !self.serving && self.failure.is_some())
+    }
+}
+
+impl Drop for PodTracker {
+    fn drop(&mut self) {
+        self.end_probe();
+    }
+}

@@ -1,0 +1,11 @@
+//! Request bodies: streaming, copying for mirrored requests, and progress.
+
+mod progress;
+mod request;
+mod tee;
+mod trailers;
+
+pub(crate) use progress::Progress;
+pub use request::RequestBody;
+pub(crate) use tee::{BodyTee, CopiedBody, LONGEST};
+pub(crate) use trailers::clean_trailers;

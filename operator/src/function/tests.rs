@@ -1,0 +1,4 @@
+//! Reconciliation as a whole, against an API server in memory.
+
+mod fake_api;
+mod properties;

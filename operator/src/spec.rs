@@ -1,0 +1,5 @@
+//! What both flows read from a Function's spec.
+
+pub mod canonical;
+pub mod invalid;
+pub mod schedules;

@@ -1,0 +1,4 @@
+//! Telemetry: Prometheus metrics and Kubernetes Events.
+
+pub mod events;
+pub mod metrics;
