@@ -152,7 +152,7 @@ impl Node {
         }
     }
 
-    /// One of them is gone.
+    /// The deletion of one of them is complete.
     pub(crate) fn stopped(&mut self) {
         self.stopping -= 1;
     }
@@ -363,12 +363,12 @@ mod tests {
         }
         assert_eq!(made, [(0, 1), (50, 2), (150, 4), (350, 8), (750, 16), (1_550, 9)]);
         assert_eq!((now / 1_000, node.uncreated()), (2_000, 0), "40 at 20 per second");
-        assert!(node.ask(1), "the next sync begins anew");
+        assert!(node.ask(1), "the next sync starts with one pod again");
         assert_eq!((node.take_back(5), node.uncreated()), (4, 0));
     }
 
     #[test]
-    fn a_deleted_pod_keeps_its_capacity_until_it_is_gone() {
+    fn a_deleted_pod_keeps_its_capacity_until_its_deletion_is_complete() {
         let mut node = Node::new(Spec { room: 3, stop_cpu_s: 2.0, cores: 1.0, ..Spec::default() });
         assert!(node.fits(2) && !node.fits(3));
         node.stop(0, 2);

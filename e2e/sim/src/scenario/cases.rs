@@ -45,8 +45,12 @@ pub(crate) const NAMES: [&str; 25] = [
 
 const MILLI: u32 = 1_000;
 
-/// Scenarios have streams of random numbers of their own.
-const STREAMS: usize = 1 << 40;
+/// Returns the number of a scenario's function, by which its random numbers are drawn. It depends on the name alone (FNV-1a),
+/// so that a new scenario changes no other, and is beyond the functions of a trace.
+fn index(name: &str) -> usize {
+    let hash = name.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    (1 << 40) + hash as usize
+}
 
 /// `idleTimeout` 30 s and `stableWindow` 60 s, the defaults.
 const DEFAULT: Scaling = Scaling { idle: 30 * SECOND, stable: 60 * SECOND };
@@ -56,10 +60,9 @@ const SHORT: Scaling = Scaling { idle: 5 * SECOND, stable: 6 * SECOND };
 
 /// Builds one; none if there is none with this name.
 pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
-    let index = NAMES.iter().position(|known| *known == name)?;
-    let name = NAMES[index];
-    let mut random = stream(seed, STREAMS + index, Purpose::Calls);
-    let case = Case { index, name };
+    let name = *NAMES.iter().find(|known| **known == name)?;
+    let case = Case { index: index(name), name };
+    let mut random = stream(seed, case.index, Purpose::Calls);
     let scenario = match name {
         "steady/0.3s" => case.steady(0.3, 300, DEFAULT),
         "steady/3s" => case.steady(3.0, 300, DEFAULT),
@@ -73,21 +76,21 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
         "steady/pull-always" => case.pull("every pod", Pull::Every(20 * SECOND)),
         "step/open" => {
             let about = "25 rps of 200 ms, after 2 min 250 rps, independent";
-            let mut scenario = case.new(about, (5, 1.0), [vec![5.0; 120], vec![50.0; 300]].concat());
+            let mut scenario = case.scenario(about, (5, 1.0), [vec![5.0; 120], vec![50.0; 300]].concat());
             scenario.calls = poisson(&mut random, scenario.load.iter().map(|load| load / 0.2), 200 * MILLI);
             scenario.constant = Some((120, 420));
             scenario
         }
         "step/closed" => {
             let about = "5 clients one request after the other of 200 ms, after 2 min 50 clients";
-            let mut scenario = case.new(about, (5, 1.0), [vec![5.0; 120], vec![50.0; 300]].concat());
+            let mut scenario = case.scenario(about, (5, 1.0), [vec![5.0; 120], vec![50.0; 300]].concat());
             scenario.setup.clients = Clients::Closed { counts: vec![(0, 5), (120 * SECOND, 50)], service: 200 * MILLI };
             scenario.constant = Some((120, 420));
             scenario
         }
         "spike" => {
             let about = "50 rps of 200 ms, and after 2 min one second of 500 rps, independent";
-            let mut scenario = case.new(about, (5, 1.0), vec![10.0; 300]);
+            let mut scenario = case.scenario(about, (5, 1.0), vec![10.0; 300]);
             scenario.load[120] = 100.0;
             scenario.calls = poisson(&mut random, scenario.load.iter().map(|load| load / 0.2), 200 * MILLI);
             scenario.constant = Some((130, 300));
@@ -96,7 +99,7 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
         "sawtooth" => {
             let about = "5 to 100 rps of 300 ms within 2 min, five times, independent";
             let load = (0..600).map(|second| (5.0 + 95.0 * f64::from(second % 120) / 120.0) * 0.3).collect();
-            let mut scenario = case.new(about, (5, 1.0), load);
+            let mut scenario = case.scenario(about, (5, 1.0), load);
             scenario.calls = poisson(&mut random, scenario.load.iter().map(|load| load / 0.3), 300 * MILLI);
             scenario
         }
@@ -104,7 +107,7 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
             let about = "two days of 30 min, 10 to 190 rps of 300 ms, independent";
             let day = |second: i32| (f64::from(second) / 1_800.0 * std::f64::consts::TAU).cos();
             let load = (0..3_600).map(|second| (100.0 - 90.0 * day(second)) * 0.3).collect();
-            let mut scenario = case.new(about, (5, 1.0), load);
+            let mut scenario = case.scenario(about, (5, 1.0), load);
             scenario.calls = poisson(&mut random, scenario.load.iter().map(|load| load / 0.3), 300 * MILLI);
             scenario
         }
@@ -117,7 +120,7 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
         }
         "scarce/room" => {
             let about = "120 rps of 300 ms for 1 min and then 50 rps, a node with capacity for 6 pods, starts of 5 s";
-            let mut scenario = case.new(about, (5, 5.0), [vec![36.0; 60], vec![15.0; 300]].concat());
+            let mut scenario = case.scenario(about, (5, 5.0), [vec![36.0; 60], vec![15.0; 300]].concat());
             scenario.calls = merged(even((0, 60), 120, 300 * MILLI), even((60, 360), 50, 300 * MILLI));
             scenario.setup.node = Some(node::Spec { room: 6, ..node::Spec::default() });
             scenario.constant = Some((60, 360));
@@ -128,14 +131,14 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
         "websockets" => {
             let about = "200 connections within 20 s that stay, limit 20";
             let load = (0..600).map(|second| f64::from(second.min(20) * 10)).collect();
-            let mut scenario = case.new(about, (20, 1.0), load);
+            let mut scenario = case.scenario(about, (20, 1.0), load);
             scenario.calls = even((0, 20), 10, 600 * MILLI * MILLI);
             scenario.constant = Some((20, 600));
             scenario
         }
         "long-jobs" => {
             let about = "20 jobs of 30 s at once and then one every 20 s, limit 1";
-            let mut scenario = case.new(about, (1, 2.0), [vec![20.0; 30], vec![0.0; 10], vec![1.5; 560]].concat());
+            let mut scenario = case.scenario(about, (1, 2.0), [vec![20.0; 30], vec![0.0; 10], vec![1.5; 560]].concat());
             let job = |at| Call { at, service: 30_000 * MILLI };
             scenario.calls = vec![job(0); 20];
             scenario.calls.extend((0..28).map(|nth| job((40 + nth * 20) * SECOND)));
@@ -144,7 +147,7 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
         }
         "bimodal" => {
             let about = "20 rps of 1 ms and 1 rps of 10 s, independent";
-            let mut scenario = case.new(about, (5, 1.0), vec![10.02; 600]);
+            let mut scenario = case.scenario(about, (5, 1.0), vec![10.02; 600]);
             let short = poisson(&mut random, vec![20.0; 600], MILLI);
             scenario.calls = merged(short, poisson(&mut random, vec![1.0; 600], 10_000 * MILLI));
             scenario.constant = Some((0, 600));
@@ -152,7 +155,7 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
         }
         "tiny" => {
             let about = "10,000 rps of 1 ms from zero, limit 100";
-            let mut scenario = case.new(about, (100, 1.0), vec![10.0; 60]);
+            let mut scenario = case.scenario(about, (100, 1.0), vec![10.0; 60]);
             scenario.calls = even((0, 60), 10_000, MILLI);
             scenario.constant = Some((0, 60));
             scenario
@@ -160,7 +163,7 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
         "fail-fast" => {
             let about =
                 "100 rps of 200 ms and after 1 min 400 rps, limit 20; a pod with more than 15 responds with an error";
-            let mut scenario = case.new(about, (20, 3.0), [vec![20.0; 60], vec![80.0; 240]].concat());
+            let mut scenario = case.scenario(about, (20, 3.0), [vec![20.0; 60], vec![80.0; 240]].concat());
             scenario.calls = merged(even((0, 60), 100, 200 * MILLI), even((60, 300), 400, 200 * MILLI));
             scenario.setup.fails_above = Some(15);
             scenario.setup.pick = Pick::Least;
@@ -170,7 +173,7 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
         "crowd" => {
             let about = "1,000 requests of 10 ms at once at zero, limit 10";
             // Ten seconds of work; an oracle would spread it over one.
-            let mut scenario = case.new(about, (10, 1.0), [vec![10.0; 1], vec![0.0; 119]].concat());
+            let mut scenario = case.scenario(about, (10, 1.0), [vec![10.0; 1], vec![0.0; 119]].concat());
             scenario.calls = vec![Call { at: 0, service: 10 * MILLI }; 1_000];
             scenario
         }
@@ -187,12 +190,12 @@ struct Case {
 
 impl Case {
     /// A scenario without requests, of a function with this limit and these starts.
-    fn new(self, about: &str, (limit, start): (u32, f64), load: Vec<f64>) -> Scenario {
+    fn scenario(self, about: &str, (limit, start): (u32, f64), load: Vec<f64>) -> Scenario {
         let Self { index, name } = self;
         Scenario {
             name,
             about: about.to_owned(),
-            function: Function { index: STREAMS + index, kind: "scenario", limit, start, expected: 0.0 },
+            function: Function { index, kind: "scenario", limit, start, expected: 0.0 },
             scaling: DEFAULT,
             setup: Setup { scenario: true, ..Setup::default() },
             calls: Vec::new(),
@@ -207,7 +210,7 @@ impl Case {
         let (idle, stable) = (idle / SECOND, stable / SECOND);
         let about =
             format!("50 rps of 300 ms from zero, starts of {start} s, idleTimeout {idle}s, stableWindow {stable}s");
-        let mut scenario = self.new(&about, (5, start), vec![15.0; seconds as usize]);
+        let mut scenario = self.scenario(&about, (5, start), vec![15.0; seconds as usize]);
         scenario.calls = even((0, seconds), 50, 300 * MILLI);
         scenario.scaling = scaling;
         scenario.constant = Some((0, seconds as usize));
@@ -293,6 +296,12 @@ mod tests {
             let part = &scenario.load[from..to];
             assert!(part.iter().all(|load| load.to_bits() == part[0].to_bits()), "{name}");
         }
+    }
+
+    #[test]
+    fn each_has_random_numbers_of_its_own() {
+        let indexes: std::collections::HashSet<_> = NAMES.map(index).into_iter().collect();
+        assert_eq!(indexes.len(), NAMES.len());
     }
 
     #[test]

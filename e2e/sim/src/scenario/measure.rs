@@ -23,6 +23,8 @@ pub(crate) struct Figures {
     pub(crate) overshoot_pod_s: f64,
     /// The same over the oracle's pod-seconds, of which it has at least one in each second.
     pub(crate) overshoot_ratio: f64,
+    /// Pod-seconds wanted below what the oracle has at each moment.
+    pub(crate) undershoot_pod_s: f64,
     /// Seconds from a client's first try until a pod, or until it gives up.
     pub(crate) queue_p50_s: f64,
     pub(crate) queue_p99_s: f64,
@@ -47,7 +49,8 @@ impl Figures {
         // The run goes on until the last request has a pod.
         let wanted = &wanted[..wanted.partition_point(|(at, _)| *at < scenario.end())];
         let most = wanted.iter().map(|(_, count)| *count).max().unwrap_or(0);
-        let overshoot = overshoot(wanted, &needed, scenario.end());
+        let overshoot = pod_seconds(wanted, &needed, scenario.end(), u32::saturating_sub);
+        let undershoot = pod_seconds(wanted, &needed, scenario.end(), |wanted, needed| needed.saturating_sub(wanted));
         let oracle: u32 = needed.iter().map(|pods| (*pods).max(1)).sum();
         let turns = |(from, to): (usize, usize)| {
             let turns = turns(wanted, from as Micros * SECOND, to as Micros * SECOND);
@@ -63,6 +66,7 @@ impl Figures {
             most_ratio: f64::from(most) / f64::from(steadily),
             overshoot_pod_s: overshoot,
             overshoot_ratio: overshoot / f64::from(oracle),
+            undershoot_pod_s: undershoot,
             // The sketch is exact to a hundredth.
             queue_p50_s: queue(0.5).min(longest),
             queue_p99_s: queue(0.99).min(longest),
@@ -87,8 +91,8 @@ fn value_at(steps: &[(Micros, u32)], at: Micros) -> u32 {
     next.checked_sub(1).map_or(0, |index| steps[index].1)
 }
 
-/// Pod-seconds wanted beyond the pods needed in each second.
-fn overshoot(wanted: &[(Micros, u32)], needed: &[u32], end: Micros) -> f64 {
+/// Pod-seconds of a difference between the pods wanted and those needed in each second.
+fn pod_seconds(wanted: &[(Micros, u32)], needed: &[u32], end: Micros, difference: fn(u32, u32) -> u32) -> f64 {
     let ends = wanted.iter().skip(1).map(|(at, _)| *at).chain([end]);
     let mut pod_us = 0;
     for ((from, count), to) in wanted.iter().zip(ends) {
@@ -96,7 +100,7 @@ fn overshoot(wanted: &[(Micros, u32)], needed: &[u32], end: Micros) -> f64 {
         while at < to {
             let second = at / SECOND;
             let next = to.min((second + 1) * SECOND);
-            pod_us += u64::from(count.saturating_sub(needed[second as usize])) * (next - at);
+            pod_us += u64::from(difference(*count, needed[second as usize])) * (next - at);
             at = next;
         }
     }
@@ -122,9 +126,10 @@ mod tests {
     fn overshoot_is_what_is_wanted_beyond_the_need_of_each_second() {
         // Half a second too early, then exact, then one too many for two seconds, then too few.
         let wanted = [(0, 0), (500_000, 2), (3 * SECOND, 3), (5 * SECOND, 1)];
-        assert!((overshoot(&wanted, &[0, 2, 2, 2, 2, 2], 6 * SECOND) - 3.0).abs() < 1e-9);
-        assert!(overshoot(&[(0, 1)], &[1; 6], 6 * SECOND).abs() < 1e-9);
-        assert!((overshoot(&[(0, 4)], &[1; 6], 6 * SECOND) - 18.0).abs() < 1e-9);
+        let over = |wanted: &[_], needed: &[_]| pod_seconds(wanted, needed, 6 * SECOND, u32::saturating_sub);
+        assert!((over(&wanted, &[0, 2, 2, 2, 2, 2]) - 3.0).abs() < 1e-9);
+        assert!(over(&[(0, 1)], &[1; 6]).abs() < 1e-9);
+        assert!((over(&[(0, 4)], &[1; 6]) - 18.0).abs() < 1e-9);
     }
 
     #[test]

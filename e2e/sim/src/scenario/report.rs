@@ -21,6 +21,9 @@ const EQUAL: f64 = 0.02;
 /// Pod-seconds.
 const EQUAL_OVERSHOOT: f64 = 1.0;
 
+/// Requests.
+const EQUAL_FAILED: f64 = 10.0;
+
 /// Seconds.
 const EQUAL_QUEUE: f64 = 0.01;
 
@@ -67,7 +70,8 @@ struct Comparison {
     queue: Verdict,
     /// Requests that failed or were not served.
     failed: (u64, u64),
-    /// No worse in both and better in one, or nothing to be better in.
+    /// No worse in both and better in one, or nothing to be better in; and no more failed requests, which have no time in
+    /// the queue.
     met: bool,
 }
 
@@ -117,6 +121,7 @@ impl Report {
             "ratio",
             "over, pod-s",
             "ratio",
+            "under",
             "queue p50",
             "p99",
             "max",
@@ -135,6 +140,7 @@ impl Report {
                 format!("{:.2}", f.most_ratio),
                 format!("{:.0}", f.overshoot_pod_s),
                 format!("{:.2}", f.overshoot_ratio),
+                format!("{:.0}", f.undershoot_pod_s),
                 format!("{:.2} s", f.queue_p50_s),
                 format!("{:.2} s", f.queue_p99_s),
                 format!("{:.2} s", f.queue_max_s),
@@ -172,6 +178,7 @@ impl Report {
                 let perfect = |f: &Figures| f.overshoot_pod_s <= EQUAL_OVERSHOOT && f.queue_p99_s <= EQUAL_QUEUE;
                 let better = both.contains(&Verdict::Better) || (perfect(ours) && perfect(theirs));
                 let failed = |f: &Figures| f.failed + f.unserved;
+                let failures = Verdict::of(failed(ours) as f64, failed(theirs) as f64, EQUAL_FAILED);
                 Comparison {
                     scenario: ours.scenario,
                     overshoot_pod_s: (ours.overshoot_pod_s, theirs.overshoot_pod_s),
@@ -179,7 +186,7 @@ impl Report {
                     overshoot,
                     queue,
                     failed: (failed(ours), failed(theirs)),
-                    met: !both.contains(&Verdict::Worse) && better,
+                    met: !both.contains(&Verdict::Worse) && better && failures != Verdict::Worse,
                 }
             })
             .collect();
@@ -197,7 +204,7 @@ impl Report {
 
 fn compared(all: &[Comparison], sum: &Sum) -> String {
     let mut text =
-        "\nRouse against Knative's autoscaler: no worse in both and better in one, in each scenario\n\n".to_owned();
+        "\nRouse against Knative's autoscaler: no worse in both, better in one, no more failed requests\n\n".to_owned();
     let head = ["scenario", "over, pod-s", "kpa", "", "queue p99", "kpa", "", "failed", "kpa", "bar"];
     let rows = all.iter().map(|c| {
         vec![
@@ -263,6 +270,7 @@ mod tests {
             most_ratio: 2.0,
             overshoot_pod_s: overshoot,
             overshoot_ratio: overshoot / 100.0,
+            undershoot_pod_s: 0.0,
             queue_p50_s: 0.0,
             queue_p99_s: queue,
             queue_max_s: queue,
@@ -293,6 +301,8 @@ mod tests {
             report.comparison().unwrap().0[0].met
         };
         assert!(report(&[figures("rouse", 0.0, 0.0), figures("kpa", 0.0, 0.0)]).comparison().unwrap().0[0].met);
+        let failing = Figures { failed: 100, ..figures("rouse", 50.0, 1.0) };
+        assert!(!report(&[failing, figures("kpa", 100.0, 1.0)]).comparison().unwrap().0[0].met);
         assert!(met(50.0, 1.0) && met(100.0, 0.5) && met(50.0, 0.5));
         assert!(!met(100.0, 1.0) && !met(50.0, 2.0) && !met(200.0, 0.5));
         assert!(report(&[figures("rouse", 1.0, 1.0)]).comparison().is_none());

@@ -1,4 +1,4 @@
-//! Pods: from the count that is wanted to pods that are ready or gone.
+//! Pods: from the count that is wanted to pods that are ready or deleted.
 
 use super::{Event, World};
 use crate::{MICROS_PER_SECOND, Micros, node::Job, pods::PodId, random::log_normal};

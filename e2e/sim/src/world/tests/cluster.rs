@@ -20,6 +20,23 @@ impl Scaler for Fixed {
     }
 }
 
+/// Wants three pods, and after ten seconds two.
+struct Fewer;
+
+impl Scaler for Fewer {
+    fn hears(&self) -> Hears {
+        Hears::Nothing
+    }
+
+    fn wake(&mut self, _: &View<'_>) -> Order {
+        Order { pods: 3, again: Some(10 * SECOND) }
+    }
+
+    fn decide(&mut self, _: &View<'_>) -> Order {
+        Order { pods: 2, again: None }
+    }
+}
+
 fn scenario(spec: node::Spec) -> Setup {
     Setup { node: Some(spec), scenario: true, ..Setup::default() }
 }
@@ -63,11 +80,14 @@ fn requests_that_share_a_core_take_longer() {
 }
 
 #[test]
-fn pods_beyond_the_capacity_are_pending_until_others_are_gone() {
+fn pods_beyond_the_capacity_are_pending_until_others_are_deleted() {
     let spec = node::Spec { room: 2, ..node::Spec::default() };
     let (outcome, trail) = minute(&function(1), &[call(0, 1_000)], &scenario(spec), 5);
     assert_eq!(trail.ready.iter().map(|(_, count)| *count).max(), Some(2));
     assert_eq!(outcome.pods.starts, 5);
+    // A policy that wants three pods and then two: the unscheduled one is deleted, and none that serves.
+    let trail = play(&function(1), &[call(0, 1_000)], 60 * SECOND, 1, &scenario(spec), &mut Fewer).1;
+    assert_eq!(trail.ready.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [1, 2]);
 }
 
 #[test]
