@@ -28,7 +28,7 @@ pub struct Directory {
     context: Arc<Context>,
     table: Arc<Table>,
     functions: HashMap<FunctionKey, FunctionEntry>,
-    /// Pods by the Function that their labels name, whether or not it is entry.
+    /// Pods by the Function that their labels name, whether or not the Function exists.
     pods: HashMap<FunctionKey, HashMap<Box<str>, PodEntry>>,
     /// Claims to public hosts.
     public: Claims,
@@ -107,7 +107,7 @@ impl Directory {
                 refused.map(|c| PodFailure { reason: c.reason.clone(), message: c.message.clone() }),
             );
         }
-        // After the traffic, so that a tag points to a entry revision.
+        // After the traffic, so that a tag points to a known revision.
         self.set_routes(&key, function);
     }
 
