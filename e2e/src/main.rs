@@ -21,7 +21,7 @@ const EXIT_UNMET: u8 = 69;
 
 /// Development tool of Rouse: a real Kubernetes cluster to try, test and benchmark it on.
 #[derive(Debug, Parser)]
-#[command(name = "cargo e2e", version)]
+#[command(name = "cargo e2e", bin_name = "cargo e2e", version)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -37,7 +37,9 @@ pub struct Step<'a> {
 impl Progress {
     /// Shows the plan. The steps in it have numbers and an estimate from now on.
     pub fn begin(&self, plan: Plan) {
-        eprint!("{}", plan.summary());
+        if !plan.steps.is_empty() {
+            eprint!("{}", plan.summary());
+        }
         *self.plan.lock() = plan;
     }
 

@@ -97,6 +97,16 @@ struct Built {
 
 impl Built {
     async fn build(places: &Places, provider: Provider, options: &Options, progress: &Progress) -> Result<Self> {
+        let prefix = match provider {
+            Provider::Current => current::registry()?,
+            Provider::Local | Provider::Kind => LOCAL_PREFIX.to_owned(),
+        };
+        // First, because it fails more often than what is pinned.
+        let mut ours = if options.without_rouse {
+            Vec::new()
+        } else {
+            images::ours(places, &prefix, options.profile(provider), progress).await?
+        };
         let programs = Programs::build(places, provider, progress).await?;
         let helm = match (provider, find_program("helm")) {
             (Provider::Current, Some(helm)) => helm,
@@ -112,15 +122,6 @@ impl Built {
                 contour: images::contour(places, progress).await?,
                 envoy: images::envoy(places, progress).await?,
             }),
-        };
-        let prefix = match provider {
-            Provider::Current => current::registry()?,
-            Provider::Local | Provider::Kind => LOCAL_PREFIX.to_owned(),
-        };
-        let mut ours = if options.without_rouse {
-            Vec::new()
-        } else {
-            images::ours(places, &prefix, options.profile(provider), progress).await?
         };
         if options.suites {
             ours.push(images::suites(places, &prefix, progress).await?);
