@@ -131,7 +131,7 @@ fn choose(names: &[String]) -> Result<Vec<(&'static str, Needs)>> {
     Ok(BENCHMARKS.into_iter().filter(|(name, _)| names.is_empty() || names.iter().any(|n| n == name)).collect())
 }
 
-/// A thousand calls at once are a thousand connections, and many shells allow 1,024 files at first although more may be had.
+/// A thousand requests at once are a thousand connections, and many shells allow 1,024 files at first although more may be had.
 /// Not getting them is no reason not to measure; too few would show as failures.
 async fn raise_file_limit() {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();

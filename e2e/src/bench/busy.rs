@@ -21,7 +21,7 @@ pub(super) struct Busy {
 
 impl Busy {
     /// Starts the threads, at the priority of this process.
-    pub(super) fn begin(most: Duration) -> Self {
+    pub(super) fn start(most: Duration) -> Self {
         let (stop, deadline) = (Arc::<AtomicBool>::default(), Instant::now() + most);
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let one = |_| {
@@ -33,7 +33,7 @@ impl Busy {
     }
 
     /// Ends the load and returns whether it lasted until now.
-    pub(super) fn end(self) -> bool {
+    pub(super) fn stop(self) -> bool {
         !self.threads.iter().any(JoinHandle::is_finished)
     }
 }
@@ -63,12 +63,12 @@ mod tests {
 
     #[test]
     fn it_ends_when_told_and_at_its_deadline() {
-        let busy = Busy::begin(Duration::from_secs(3600));
+        let busy = Busy::start(Duration::from_secs(3600));
         let stop = Arc::clone(&busy.stop);
-        assert!(busy.end());
+        assert!(busy.stop());
         // Only the threads held it beside this.
         assert_eq!(Arc::strong_count(&stop), 1);
-        let mut over = Busy::begin(Duration::ZERO);
+        let mut over = Busy::start(Duration::ZERO);
         for thread in over.threads.drain(..) {
             thread.join().unwrap();
         }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Places,
-    caller::Caller,
+    http_client::HttpClient,
     images,
     process::run as run_command,
     progress::Progress,
@@ -66,7 +66,7 @@ impl Load {
 /// What the load generator prints.
 #[derive(Clone, Debug, Deserialize)]
 struct Report {
-    answers: u64,
+    responses: u64,
     failures: u64,
     reconnects: u64,
     seconds: f64,
@@ -194,9 +194,9 @@ async fn start(
 /// Asks the origin through the contestant what it was asked: it must have been this very origin, and the contestant must
 /// have said for whom it asks.
 async fn verify(contestant: &Contestant, host: &str) -> Result<()> {
-    let answer = Caller::new(contestant.address).get(host, "/echo").await?;
-    let head = answer.text().to_ascii_lowercase();
-    ensure!(answer.status.is_success() && head.starts_with("get /echo http/1.1\r\n"), "{}: {head}", answer.status);
+    let response = HttpClient::new(contestant.address).get(host, "/echo").await?;
+    let head = response.text().to_ascii_lowercase();
+    ensure!(response.status.is_success() && head.starts_with("get /echo http/1.1\r\n"), "{}: {head}", response.status);
     ensure!(head.contains(&format!("host: {host}")), "the host was changed: {head}");
     // Envoy says an address of the machine's own where the client is on loopback.
     let forwarded = head.lines().any(|line| line.starts_with("x-forwarded-for: "));
@@ -204,7 +204,7 @@ async fn verify(contestant: &Contestant, host: &str) -> Result<()> {
     Ok(())
 }
 
-/// Puts one load on one contestant. Every answer that is counted must have been the origin's.
+/// Puts one load on one contestant. Every response that is counted must have been the origin's.
 async fn measure(
     loopback: &Loopback,
     contestant: &mut Contestant,
@@ -212,7 +212,7 @@ async fn measure(
     host: &str,
     origin: SocketAddr,
 ) -> Result<Report> {
-    let counter = Caller::new(origin);
+    let counter = HttpClient::new(origin);
     let count = async || -> Result<u64> { Ok(counter.get("origin", "/count").await?.text().parse()?) };
     let before = count().await?;
     let mut generator = Core::Measuring.command(&loopback.load);
@@ -224,7 +224,7 @@ async fn measure(
     }
     let report: Report = serde_json::from_str(&run_command(generator).await?).context("the load generator's report")?;
     let reached = count().await? - before;
-    ensure!(reached >= report.answers, "{} answers, but only {reached} requests at the origin", report.answers);
+    ensure!(reached >= report.responses, "{} responses, but only {reached} requests at the origin", report.responses);
     Ok(report)
 }
 
@@ -232,11 +232,11 @@ async fn measure(
 fn of(reports: &[Report], has_process: bool) -> Medians {
     let figure = |of: fn(&Report) -> f64| median(reports.iter().map(of).collect());
     Medians {
-        rps: figure(|r| r.answers as f64 / r.seconds),
+        rps: figure(|r| r.responses as f64 / r.seconds),
         p50_us: figure(|r| r.p50_us),
         p99_us: figure(|r| r.p99_us),
         p999_us: figure(|r| r.p999_us),
-        cpu_us: has_process.then(|| figure(|r| r.cpu_seconds * 1e6 / (r.answers.max(1) as f64))),
+        cpu_us: has_process.then(|| figure(|r| r.cpu_seconds * 1e6 / (r.responses.max(1) as f64))),
         busy: figure(|r| r.cpu_seconds / r.seconds),
     }
 }
@@ -276,10 +276,10 @@ fn note(figures: &mut Figures, name: &str, load: Load, values: &Medians) {
 mod tests {
     use super::*;
 
-    fn report(answers: u64, cpu_seconds: f64) -> Report {
-        let us = answers as f64;
+    fn report(responses: u64, cpu_seconds: f64) -> Report {
+        let us = responses as f64;
         Report {
-            answers,
+            responses,
             failures: 0,
             reconnects: 0,
             seconds: 2.0,

@@ -28,19 +28,19 @@ use super::daemon::{Core, Daemon, Start};
 use crate::{
     Places,
     api_server::{ApiServer, free_port},
-    caller::Caller,
     gomod::CLUSTER,
+    http_client::HttpClient,
     images,
     process::{command, run, wait_for},
     progress::Progress,
     requirements,
     up::DOMAIN,
-    world::client_from,
+    workspace::client_from,
 };
 
 const NAMESPACE: &str = "bench";
 /// A generous limit for what takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An API server on loopback, and the programs that are measured beside it.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Loopback {
         let name = crd.name_any();
         crds.patch(&name, &params, &Patch::Apply(&crd)).await.context("the CRD is refused")?;
         let established = await_condition(crds, &name, is_crd_established());
-        timeout(PATIENCE, established).await.context("the CRD is not established")??;
+        timeout(TIMEOUT, established).await.context("the CRD is not established")??;
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
         namespaces.patch(NAMESPACE, &params, &Patch::Apply(namespace)).await?;
@@ -94,7 +94,7 @@ impl Loopback {
         Ok(Self { folder, load, programs, server, client: Debugless(client) })
     }
 
-    /// The host that the function answers by.
+    /// The host that the function responses by.
     pub(super) fn host(&self, function: &str) -> String {
         format!("{function}.{NAMESPACE}.{DOMAIN}")
     }
@@ -276,10 +276,10 @@ impl Loopback {
 
 /// Waits until a program says on its admin port that it is ready.
 async fn ready(mut daemon: Daemon, admin: SocketAddr) -> Result<Daemon> {
-    let caller = Caller::new(admin);
-    wait_for(&format!("the {}'s readiness", daemon.name), PATIENCE, async || {
+    let http_client = HttpClient::new(admin);
+    wait_for(&format!("the {}'s readiness", daemon.name), TIMEOUT, async || {
         daemon.alive()?;
-        Ok(caller.get("admin", "/readyz").await.is_ok_and(|answer| answer.status.is_success()))
+        Ok(http_client.get("admin", "/readyz").await.is_ok_and(|response| response.status.is_success()))
     })
     .await?;
     Ok(daemon)

@@ -1,8 +1,8 @@
-//! `rollback`: how long it takes until an older revision that is named in `spec.traffic` has all calls.
+//! `rollback`: how long it takes until an older revision that is named in `spec.traffic` has all requests.
 //!
 //! The whole way is the one of a cluster: the operator sees the change and writes the shares, the activator sees the shares
-//! and sends calls elsewhere. Both run as they do in their images. The clock starts with the API server's own watch event of
-//! the change, as a third watch beside theirs gets it, and ends with the first answer of a pod of the revision.
+//! and sends requests elsewhere. Both run as they do in their images. The clock starts with the API server's own watch event of
+//! the change, as a third watch beside theirs gets it, and ends with the first response of a pod of the revision.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{Figures, loopback::Loopback};
-use crate::{caller::Caller, process::wait_for};
+use crate::{http_client::HttpClient, process::wait_for};
 
 const NAME: &str = "rolled";
 /// There and back again, each a change of its own.
@@ -39,10 +39,10 @@ const WRITERS: usize = 16;
 const BAR: f64 = 50.0;
 /// A change that takes longer is a failure.
 const LIMIT: Duration = Duration::from_secs(20);
-/// From one call to the next: as exact as what is measured.
+/// From one request to the next: as exact as what is measured.
 const BETWEEN: Duration = Duration::from_millis(1);
 /// A generous limit for what comes before.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(super) async fn run(loopback: &Loopback, figures: &mut Figures) -> Result<()> {
     let others = (0..OTHERS)
@@ -58,21 +58,21 @@ pub(super) async fn run(loopback: &Loopback, figures: &mut Figures) -> Result<()
         if number > 1 {
             loopback.change(NAME, json!({"spec": {"image": format!("example.com/function:{number}")}})).await?;
         }
-        wait_for(&format!("the operator to make {revision}"), PATIENCE, async || {
+        wait_for(&format!("the operator to make {revision}"), TIMEOUT, async || {
             operator.alive()?;
             loopback.has_deployment(revision).await
         })
         .await?;
         loopback.pod_of(NAME, number, pod(revision, &mut pods).await?).await?;
         loopback.one_pod_ready(revision).await?;
-        wait_for(&format!("{revision} to have all calls"), PATIENCE, async || {
+        wait_for(&format!("{revision} to have all requests"), TIMEOUT, async || {
             let traffic = functions.get(NAME).await?.status.unwrap_or_default().traffic;
             Ok(traffic.len() == 1 && traffic[0].revision == *revision)
         })
         .await?;
     }
 
-    let (caller, host) = (Caller::new(activator.public), loopback.host(NAME));
+    let (http_client, host) = (HttpClient::new(activator.public), loopback.host(NAME));
     let (of_event, of_write, mut failures) = (&mut vec![], &mut vec![], 0);
     let (sender, mut events) = watch::channel((0, Instant::now()));
     let watching = follow(functions.clone(), sender);
@@ -82,7 +82,7 @@ pub(super) async fn run(loopback: &Loopback, figures: &mut Figures) -> Result<()
             let traffic = json!([{"revision": revision, "percent": 100}]);
             let generation = loopback.change(NAME, json!({"spec": {"traffic": traffic}})).await?;
             let written = Instant::now();
-            let Some(effective) = answered_by(&caller, &host, revision).await? else {
+            let Some(effective) = answered_by(&http_client, &host, revision).await? else {
                 failures += 1;
                 continue;
             };
@@ -129,13 +129,13 @@ async fn follow(functions: Api<Function>, events: watch::Sender<(i64, Instant)>)
     anyhow::bail!("the watch has ended")
 }
 
-/// When a pod of this revision was the first to answer; nothing if none does within [`LIMIT`].
-async fn answered_by(caller: &Caller, host: &str, revision: &str) -> Result<Option<Instant>> {
-    let begun = Instant::now();
-    while begun.elapsed() < LIMIT {
-        let answer = caller.get(host, "/").await.context("the activator")?;
-        ensure!(answer.status.is_success(), "{} {}", answer.status, answer.text());
-        if answer.text() == revision {
+/// When a pod of this revision was the first to response; nothing if none does within [`LIMIT`].
+async fn answered_by(http_client: &HttpClient, host: &str, revision: &str) -> Result<Option<Instant>> {
+    let started = Instant::now();
+    while started.elapsed() < LIMIT {
+        let response = http_client.get(host, "/").await.context("the activator")?;
+        ensure!(response.status.is_success(), "{} {}", response.status, response.text());
+        if response.text() == revision {
             return Ok(Some(Instant::now()));
         }
         // Not in a closed loop, which would take the processor from those that are waited for.
@@ -144,22 +144,22 @@ async fn answered_by(caller: &Caller, host: &str, revision: &str) -> Result<Opti
     Ok(None)
 }
 
-/// A server on loopback that answers everything with `text`, for as long as `pods` lives.
+/// A server on loopback that responses everything with `text`, for as long as `pods` lives.
 async fn pod(text: &str, pods: &mut JoinSet<()>) -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
-    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+    let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
     pods.spawn(async move {
         let mut connections = JoinSet::new();
         while let Ok((connection, _)) = listener.accept().await {
-            connections.spawn(serve(connection, answer.clone()));
+            connections.spawn(serve(connection, response.clone()));
         }
     });
     Ok(address)
 }
 
 /// Answers each request head; none of those that come here has a body. An error is the client's end.
-async fn serve(mut connection: TcpStream, answer: String) -> std::io::Result<()> {
+async fn serve(mut connection: TcpStream, response: String) -> std::io::Result<()> {
     let (mut heads, mut buffer) = (vec![], [0; 4096]);
     loop {
         let read = connection.read(&mut buffer).await?;
@@ -169,7 +169,7 @@ async fn serve(mut connection: TcpStream, answer: String) -> std::io::Result<()>
         heads.extend_from_slice(&buffer[..read]);
         while let Some(end) = heads.windows(4).position(|four| four == b"\r\n\r\n") {
             heads.drain(..end + 4);
-            connection.write_all(answer.as_bytes()).await?;
+            connection.write_all(response.as_bytes()).await?;
         }
     }
 }
@@ -181,11 +181,11 @@ mod tests {
     #[tokio::test]
     async fn a_pod_answers_each_request_with_its_revision() {
         let mut pods = JoinSet::new();
-        let caller = Caller::new(pod("rolled-00001", &mut pods).await.unwrap());
+        let http_client = HttpClient::new(pod("rolled-00001", &mut pods).await.unwrap());
         for _ in 0..3 {
-            assert_eq!(caller.get("any", "/").await.unwrap().text(), "rolled-00001");
+            assert_eq!(http_client.get("any", "/").await.unwrap().text(), "rolled-00001");
         }
-        let found = answered_by(&caller, "any", "rolled-00001").await.unwrap();
+        let found = answered_by(&http_client, "any", "rolled-00001").await.unwrap();
         assert!(found.is_some());
     }
 }

@@ -1,7 +1,7 @@
 //! `route`: how long it takes until a change of a Function's hosts or paths is in force, among ten thousand Functions.
 //!
-//! The clock runs from the API server's answer to the write to the activator's first answer by the new host or path. No
-//! function has a pod: each lets in one method only, and a call with another one is refused by the route itself, at once and
+//! The clock runs from the API server's response to the write to the activator's first response by the new host or path. No
+//! function has a pod: each lets in one method only, and a request with another one is refused by the route itself, at once and
 //! without a wake, so the refusal tells that the route is there.
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{Figures, loopback::Loopback};
-use crate::caller::Caller;
+use crate::http_client::HttpClient;
 
 const FUNCTIONS: usize = 10_000;
 const CHANGES: usize = 500;
@@ -33,26 +33,26 @@ pub(super) async fn run(loopback: &Loopback, figures: &mut Figures) -> Result<()
     let empty = loopback.activator(&[]).await?.daemon.memory()?;
     let made = (0..FUNCTIONS).map(|n| async move { loopback.bare_function(&name(n), spec(n, 0)).await });
     futures::stream::iter(made).buffer_unordered(WRITERS).try_collect::<()>().await?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut activator = loopback.activator(&[]).await?;
-    figures.note("route.start_s", begun.elapsed().as_secs_f64(), "s");
+    figures.note("route.start_s", started.elapsed().as_secs_f64(), "s");
     let full = activator.daemon.memory()?;
-    let caller = Caller::new(activator.public);
+    let http_client = HttpClient::new(activator.public);
     for n in [0, FUNCTIONS - 1] {
-        ensure!(leads(&caller, &host(n, 0), "/").await?, "{} is not led anywhere", host(n, 0));
+        ensure!(leads(&http_client, &host(n, 0), "/").await?, "{} is not led anywhere", host(n, 0));
     }
     let (mut hosts, mut paths, mut failures) = (vec![], vec![], 0);
     for change in 1..=CHANGES {
         let n = change * STRIDE % FUNCTIONS;
         loopback.change(&name(n), json!({"spec": {"hosts": [host(n, change)]}})).await?;
         let written = Instant::now();
-        note(in_force(&caller, &host(n, change), "/", written).await?, &mut hosts, &mut failures);
+        note(in_force(&http_client, &host(n, change), "/", written).await?, &mut hosts, &mut failures);
         // What was given up is gone with the same change.
-        ensure!(!leads(&caller, &host(n, 0), "/").await?, "{} is still led to a function", host(n, 0));
+        ensure!(!leads(&http_client, &host(n, 0), "/").await?, "{} is still led to a function", host(n, 0));
 
         loopback.change(&name(n), json!({"spec": {"routes": routes(n, change)}})).await?;
         let written = Instant::now();
-        note(in_force(&caller, SHARED, &path(n, change), written).await?, &mut paths, &mut failures);
+        note(in_force(&http_client, SHARED, &path(n, change), written).await?, &mut paths, &mut failures);
         activator.daemon.alive()?;
     }
     figures.percentiles("route.change_ms", &hosts, &[50, 99, 100]);
@@ -96,9 +96,9 @@ fn note(took: Option<Duration>, samples: &mut Vec<Duration>, failures: &mut u32)
 }
 
 /// How long after the write a host and a path lead somewhere; nothing if they do not within [`LIMIT`].
-async fn in_force(caller: &Caller, host: &str, path: &str, written: Instant) -> Result<Option<Duration>> {
+async fn in_force(http_client: &HttpClient, host: &str, path: &str, written: Instant) -> Result<Option<Duration>> {
     while written.elapsed() < LIMIT {
-        if leads(caller, host, path).await? {
+        if leads(http_client, host, path).await? {
             return Ok(Some(written.elapsed()));
         }
     }
@@ -106,12 +106,12 @@ async fn in_force(caller: &Caller, host: &str, path: &str, written: Instant) -> 
 }
 
 /// Whether a host and a path lead to a function.
-async fn leads(caller: &Caller, host: &str, path: &str) -> Result<bool> {
-    let answer = caller.send(Method::DELETE, host, path, Bytes::new()).await.context("the activator")?;
-    match answer.status {
+async fn leads(http_client: &HttpClient, host: &str, path: &str) -> Result<bool> {
+    let response = http_client.send(Method::DELETE, host, path, Bytes::new()).await.context("the activator")?;
+    match response.status {
         StatusCode::METHOD_NOT_ALLOWED => Ok(true),
         StatusCode::NOT_FOUND => Ok(false),
-        other => anyhow::bail!("{host}{path} is answered with {other}: {}", answer.text()),
+        other => anyhow::bail!("{host}{path} is answered with {other}: {}", response.text()),
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Cluster,
-    world::{PATIENCE, World},
+    workspace::{TIMEOUT, Workspace},
 };
 use load::{Load, Requests, Sample};
 use verdict::{Count, Drained, direction_changes, needed};
@@ -76,8 +76,8 @@ impl Seen {
         percentile(&self.after, 99).as_secs_f64() * 1000.0
     }
 
-    fn of(looks: &[Look], requests: &Requests, begun: Instant, ready: Duration, span: Duration) -> Self {
-        let at = |look: &Look| look.at.saturating_duration_since(begun);
+    fn of(looks: &[Look], requests: &Requests, started: Instant, ready: Duration, span: Duration) -> Self {
+        let at = |look: &Look| look.at.saturating_duration_since(started);
         let counts: Vec<_> = looks.iter().map(|look| Count { at: at(look), wanted: look.wanted }).collect();
         let asked = counts.iter().find(|count| count.wanted > 0).map_or(ready, |count| count.at);
         let drained = DRAINED.since(&requests.samples, ready);
@@ -101,10 +101,10 @@ impl Seen {
 
 /// `steady`.
 pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> {
-    let world = World::new(cluster, &format!("bench-steady-{}", std::process::id())).await?;
+    let workspace = Workspace::new(cluster, &format!("bench-steady-{}", std::process::id())).await?;
     let mut all = vec![];
     for delay in DELAYS {
-        let seen = play(&world, &format!("delay{delay}"), Duration::from_secs(delay), SPAN).await?;
+        let seen = play(&workspace, &format!("delay{delay}"), Duration::from_secs(delay), SPAN).await?;
         let name = |figure: &str| format!("steady.delay{delay}.{figure}");
         figures.note(name("most_pods"), f64::from(seen.most), "pods");
         figures.note(name("writes"), seen.writes as f64, "writes");
@@ -130,15 +130,15 @@ pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> 
     figures.bar("steady.direction_changes", worst(|s| s.direction_changes as f64), "changes", 2.0);
     // With any of these the counts above may be too low.
     figures.bar("steady.missed_writes", worst(|s| s.missed as f64), "writes", 0.0);
-    world.leave().await
+    workspace.delete_namespace().await
 }
 
 /// `steady-stress`.
 pub(super) async fn stress(cluster: &Cluster, figures: &mut Figures) -> Result<()> {
-    let world = World::new(cluster, &format!("bench-stress-{}", std::process::id())).await?;
-    let busy = Busy::begin(STRESS_SPAN + PATIENCE * 5);
-    let seen = play(&world, "stress", Duration::ZERO, STRESS_SPAN).await?;
-    ensure!(busy.end(), "the load on the cores ended before the run did");
+    let workspace = Workspace::new(cluster, &format!("bench-stress-{}", std::process::id())).await?;
+    let busy = Busy::start(STRESS_SPAN + TIMEOUT * 5);
+    let seen = play(&workspace, "stress", Duration::ZERO, STRESS_SPAN).await?;
+    ensure!(busy.stop(), "the load on the cores ended before the run did");
     figures.bar("steady.stress.most_pods_ratio", seen.ratio(), "×", 2.0);
     figures.bar("steady.stress.failures", f64::from(seen.failures), "requests", 0.0);
     figures.note("steady.stress.most_pods", f64::from(seen.most), "pods");
@@ -149,7 +149,7 @@ pub(super) async fn stress(cluster: &Cluster, figures: &mut Figures) -> Result<(
     figures.note("steady.stress.direction_changes", seen.direction_changes as f64, "changes");
     figures.note("steady.stress.client_late_ms.max", seen.late.as_secs_f64() * 1000.0, "ms");
     figures.bar("steady.stress.missed_writes", seen.missed as f64, "writes", 0.0);
-    world.leave().await
+    workspace.delete_namespace().await
 }
 
 /// A function that has never had a pod, so that nothing is known of its starts or its requests.
@@ -165,37 +165,37 @@ fn spec(delay: Duration) -> Value {
 }
 
 /// Puts the load on a new function at zero, until `span` after its first ready pod, and waits for every response.
-async fn play(world: &World, name: &str, delay: Duration, span: Duration) -> Result<Seen> {
-    world.ready(name, spec(delay)).await?;
-    world.zero(name).await?;
-    let watched = Watched::begin(world, names::revision_name(name, 1)).await?;
+async fn play(workspace: &Workspace, name: &str, delay: Duration, span: Duration) -> Result<Seen> {
+    workspace.ready(name, spec(delay)).await?;
+    workspace.without_pods(name).await?;
+    let watched = Watched::start(workspace, names::revision_name(name, 1)).await?;
     ensure!(most(&watched.looks()) == 0, "{name} is not at zero");
     let path = format!("/?sleep_ms={}", SERVICE.as_millis());
-    let load = Load::begin(world, name, &path, RATE);
-    let begun = load.begun;
+    let load = Load::start(workspace, name, &path, RATE);
+    let started = load.started;
     eprintln!("    pods of {name} wanted/ready(requests without a response) every {} s:", LOOK_EVERY.as_secs());
     let (mut timeline, mut ticks) = (Timeline::default(), interval(LOOK_EVERY));
     loop {
         let now = ticks.tick().await;
         ensure!(!watched.is_over(), "the Deployment of {name} was deleted");
         let looks = watched.looks();
-        timeline.add(now.saturating_duration_since(begun), looks.last(), load.unanswered());
+        timeline.add(now.saturating_duration_since(started), looks.last(), load.pending());
         match looks.iter().find(|look| look.ready > 0) {
             Some(ready) if now.saturating_duration_since(ready.at) > span => break,
-            None => ensure!(begun.elapsed() < delay + PATIENCE, "no pod of {name} was ready in time"),
+            None => ensure!(started.elapsed() < delay + TIMEOUT, "no pod of {name} was ready in time"),
             Some(_) => {}
         }
     }
     timeline.end();
-    let requests = load.end().await?;
+    let requests = load.stop().await?;
     requests.tell_failures();
-    let looks = watched.end(world).await?;
+    let looks = watched.stop(workspace).await?;
     // An activator may know of a pod before the Deployment does.
-    let by_status = looks.iter().find(|look| look.ready > 0).map(|look| look.at.saturating_duration_since(begun));
-    let by_response = requests.samples.iter().filter(|s| s.answered).map(|s| s.end).min();
+    let by_status = looks.iter().find(|look| look.ready > 0).map(|look| look.at.saturating_duration_since(started));
+    let by_response = requests.samples.iter().filter(|s| s.succeeded).map(|s| s.end).min();
     let ready = by_status.into_iter().chain(by_response).min().unwrap_or_default();
-    world.delete(name).await?;
-    Ok(Seen::of(&looks, &requests, begun, ready, span))
+    workspace.delete(name).await?;
+    Ok(Seen::of(&looks, &requests, started, ready, span))
 }
 
 /// The counts over time, ten to a line.
@@ -205,12 +205,12 @@ struct Timeline {
 }
 
 impl Timeline {
-    fn add(&mut self, since: Duration, look: Option<&Look>, unanswered: usize) {
+    fn add(&mut self, since: Duration, look: Option<&Look>, pending: usize) {
         let (wanted, ready) = look.map_or((0, 0), |look| (look.wanted, look.ready));
         if self.line.is_empty() {
             self.line.push(format!("{:>4} s ", since.as_secs()));
         }
-        self.line.push(format!("{wanted}/{ready}({unanswered})"));
+        self.line.push(format!("{wanted}/{ready}({pending})"));
         if self.line.len() > 10 {
             self.end();
         }
@@ -242,9 +242,9 @@ mod tests {
 
     #[test]
     fn a_run_without_an_end_of_the_backlog_is_not_a_good_one() {
-        let begun = Instant::now();
+        let started = Instant::now();
         let look = |ms: u64, wanted, ready, generation| Look {
-            at: begun + Duration::from_millis(ms),
+            at: started + Duration::from_millis(ms),
             wanted,
             ready,
             generation,
@@ -253,7 +253,7 @@ mod tests {
             [look(0, 0, 0, 1), look(100, 10, 0, 2), look(500, 10, 1, 2), look(900, 5, 1, 4), look(950, 6, 1, 5)];
         let sample = |n: u64, took: u64| {
             let due = Duration::from_millis(20 * n);
-            Sample { due, end: due + Duration::from_millis(took), answered: true }
+            Sample { due, end: due + Duration::from_millis(took), succeeded: true }
         };
         let requests = |took: u64| {
             let mut requests = Requests::default();
@@ -261,13 +261,13 @@ mod tests {
             requests
         };
         let (ready, span) = (Duration::from_millis(500), Duration::from_secs(10));
-        let seen = Seen::of(&looks, &requests(310), begun, ready, span);
+        let seen = Seen::of(&looks, &requests(310), started, ready, span);
         assert_eq!((seen.most, seen.writes, seen.missed, seen.direction_changes), (10, 3, 1, 2));
         assert_eq!((seen.ratio(), seen.start), (2.0, Duration::from_millis(400)));
         // The last of those that waited ended at 4.48 s, 0.8 s after 3.68 s.
         assert_eq!(seen.drained, Duration::from_millis(3680 - 500));
         assert_eq!(seen.p99(), 310.0);
-        let never = Seen::of(&looks, &requests(900), begun, ready, span);
+        let never = Seen::of(&looks, &requests(900), started, ready, span);
         assert_eq!((never.drained, never.p99(), never.after.len()), (span, 2500.0, 500));
     }
 

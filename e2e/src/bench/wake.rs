@@ -21,10 +21,10 @@ use serde_json::json;
 use super::Figures;
 use crate::{
     Cluster,
-    caller::{Answer, Caller},
+    http_client::{HttpClient, Response},
     install,
     provider::local::SCALE_LOG,
-    world::{PATIENCE, World, until},
+    workspace::{TIMEOUT, Workspace, until},
 };
 
 const FUNCTIONS: usize = 20;
@@ -37,7 +37,7 @@ const PORT: u16 = 8080;
 /// One wake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Wake {
-    /// From the call to the patch's coming in at the API server.
+    /// From the request to the patch's coming in at the API server.
     patch: Duration,
     /// From the request's arrival until the API server had taken the patch, as the activator says.
     acknowledged: Duration,
@@ -51,29 +51,29 @@ pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> 
         "the activator is asked directly and the API server's log is read, which only the local provider allows"
     );
     let log = cluster.folder.join(SCALE_LOG);
-    let world = World::new(cluster, &format!("bench-wake-{}", std::process::id())).await?;
+    let workspace = Workspace::new(cluster, &format!("bench-wake-{}", std::process::id())).await?;
     let functions: Vec<String> = (0..FUNCTIONS).map(|n| format!("wake-{n}")).collect();
     for name in &functions {
-        world.apply(name, json!({"scaling": {"initial": 0, "idleTimeout": IDLE}})).await?;
+        workspace.apply(name, json!({"scaling": {"initial": 0, "idleTimeout": IDLE}})).await?;
     }
     for name in &functions {
-        world.condition(name, "Ready", "True").await?;
+        workspace.condition(name, "Ready", "True").await?;
     }
-    let caller = Caller::new(activator(&world).await?);
-    known(&world, &caller, &functions).await?;
+    let http_client = HttpClient::new(activator(&workspace).await?);
+    known(&workspace, &http_client, &functions).await?;
     let (mut wakes, mut failures) = (vec![], 0);
     for round in 1..=ROUNDS {
         for name in &functions {
-            world.zero(name).await?;
+            workspace.without_pods(name).await?;
         }
         for name in &functions {
             let called = SystemTime::now();
-            let answer = caller.get(&world.host(name), "/").await?;
-            match wake(&answer, called, &log, &world.namespace, name).await {
+            let response = http_client.get(&workspace.host(name), "/").await?;
+            match wake(&response, called, &log, &workspace.namespace, name).await {
                 Ok(wake) => wakes.push(wake),
                 Err(error) => {
                     failures += 1;
-                    eprintln!("    {name}: {} {}: {error:#}", answer.status, answer.text().trim());
+                    eprintln!("    {name}: {} {}: {error:#}", response.status, response.text().trim());
                 }
             }
         }
@@ -89,12 +89,12 @@ pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> 
     figures.limit("wake.patch_ms.p99", 5.0);
     figures.limit("wake.forward_ms.p50", 15.0);
     figures.bar("wake.failures", f64::from(failures), "requests", 0.0);
-    world.leave().await
+    workspace.delete_namespace().await
 }
 
 /// Where the activator's one pod takes requests from the ingress.
-async fn activator(world: &World) -> Result<SocketAddr> {
-    let pods: Api<Pod> = Api::namespaced(world.client.clone(), install::NAMESPACE);
+async fn activator(workspace: &Workspace) -> Result<SocketAddr> {
+    let pods: Api<Pod> = Api::namespaced(workspace.client.clone(), install::NAMESPACE);
     let selector = ListParams::default().labels("app.kubernetes.io/component=activator");
     let pods = pods.list(&selector).await?.items;
     let running = pods.iter().find(|pod| pod.metadata.deletion_timestamp.is_none());
@@ -102,26 +102,26 @@ async fn activator(world: &World) -> Result<SocketAddr> {
     Ok(SocketAddr::new(ip.parse()?, PORT))
 }
 
-/// Calls all functions once, until each has answered: the activator knows them then.
-async fn known(world: &World, caller: &Caller, functions: &[String]) -> Result<()> {
+/// Requests all functions once, until each has answered: the activator knows them then.
+async fn known(workspace: &Workspace, http_client: &HttpClient, functions: &[String]) -> Result<()> {
     for name in functions {
-        until(&format!("an answer of {name}"), PATIENCE, || async {
-            Ok(caller.get(&world.host(name), "/").await?.status.is_success().then_some(()))
+        until(&format!("a response of {name}"), TIMEOUT, || async {
+            Ok(http_client.get(&workspace.host(name), "/").await?.status.is_success().then_some(()))
         })
         .await?;
     }
     Ok(())
 }
 
-/// Puts together what the answer and the log say of a wake.
-async fn wake(answer: &Answer, called: SystemTime, log: &Path, namespace: &str, name: &str) -> Result<Wake> {
-    ensure!(answer.status.is_success(), "no answer of the function");
-    ensure!(answer.header("hello-request") == Some("1"), "not the first request of a pod");
-    let listening = answer.header("hello-listening-us").context("the function does not say how long it listens")?;
-    let phase = answer.phases().into_iter().find(|(name, _)| name == "wake").context("no Server-Timing")?;
+/// Puts together what the response and the log say of a wake.
+async fn wake(response: &Response, called: SystemTime, log: &Path, namespace: &str, name: &str) -> Result<Wake> {
+    ensure!(response.status.is_success(), "no response of the function");
+    ensure!(response.header("hello-request") == Some("1"), "not the first request of a pod");
+    let listening = response.header("hello-listening-us").context("the function does not say how long it listens")?;
+    let phase = response.phases().into_iter().find(|(name, _)| name == "wake").context("no Server-Timing")?;
     let called = micros(called)?;
     let revision = names::revision_name(name, 1);
-    // The API server writes the line when the patch has its answer, which is long ago here.
+    // The API server writes the line when the patch has its response, which is long ago here.
     let patched = until("the patch in the API server's log", Duration::from_secs(10), || async {
         let text = std::fs::read_to_string(log).with_context(|| {
             format!("no {}: the cluster is of an earlier version, take it down first", log.display())

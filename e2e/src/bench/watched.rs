@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::world::{PATIENCE, World};
+use crate::workspace::{TIMEOUT, Workspace};
 
 /// The state of the Deployment at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +43,10 @@ impl Drop for Watched {
 
 impl Watched {
     /// Starts the watch and returns when the Deployment was seen for the first time.
-    pub(super) async fn begin(world: &World, deployment: String) -> Result<Self> {
+    pub(super) async fn start(workspace: &Workspace, deployment: String) -> Result<Self> {
         let (record, looks) = watch::channel(vec![]);
         let only = watcher::Config::default().fields(&format!("metadata.name={deployment}"));
-        let task = tokio::spawn(follow(watcher(world.deployments(), only).default_backoff(), record));
+        let task = tokio::spawn(follow(watcher(workspace.deployments(), only).default_backoff(), record));
         let watched = Self { deployment, looks, task };
         watched.until("existed", |looks| looks.first().map(|_| ())).await?;
         Ok(watched)
@@ -66,10 +66,10 @@ impl Watched {
     ///
     /// # Errors
     ///
-    /// If it does not within [`PATIENCE`], or the Deployment was deleted.
+    /// If it does not within [`TIMEOUT`], or the Deployment was deleted.
     pub(super) async fn until<T>(&self, what: &str, find: impl Fn(&[Look]) -> Option<T>) -> Result<T> {
         let mut looks = self.looks.clone();
-        let found = timeout(PATIENCE, looks.wait_for(|looks| find(looks).is_some())).await;
+        let found = timeout(TIMEOUT, looks.wait_for(|looks| find(looks).is_some())).await;
         let found = found.with_context(|| format!("Deployment {} never {what}", self.deployment))?;
         let found = found.with_context(|| format!("Deployment {} was deleted before it {what}", self.deployment))?;
         find(&found).context("a look was lost")
@@ -81,8 +81,8 @@ impl Watched {
     }
 
     /// Waits until the last write was seen, ends the watch, and returns all looks.
-    pub(super) async fn end(self, world: &World) -> Result<Vec<Look>> {
-        let last = world.deployments().get(&self.deployment).await?.metadata.generation.unwrap_or(0);
+    pub(super) async fn stop(self, workspace: &Workspace) -> Result<Vec<Look>> {
+        let last = workspace.deployments().get(&self.deployment).await?.metadata.generation.unwrap_or(0);
         self.until("showed its last write", |looks| looks.iter().any(|l| l.generation >= last).then_some(())).await?;
         Ok(self.looks())
     }
@@ -192,8 +192,8 @@ mod tests {
 
     #[test]
     fn a_count_from_before_is_reached_at_once_only_if_it_still_holds() {
-        let begun = Instant::now();
-        let at = |second: u64| begun + Duration::from_secs(second);
+        let started = Instant::now();
+        let at = |second: u64| started + Duration::from_secs(second);
         let look = |second, wanted| Look { at: at(second), wanted, ready: 0, generation: 0 };
         let looks = [look(0, 2), look(1, 20), look(2, 3), look(5, 15), look(6, 16)];
         assert_eq!(reached(&looks, at(3), 15), Some(at(5)));

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     bench::daemon::{Core, Daemon, Start},
-    caller::Caller,
+    http_client::HttpClient,
     process::wait_for,
 };
 
@@ -138,7 +138,7 @@ impl Proxy {
         values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(name, value))
     }
 
-    /// Starts it on the measured core, between `listen` and `origin`, and waits until it answers.
+    /// Starts it on the measured core, between `listen` and `origin`, and waits until it responses.
     pub(super) async fn start(
         self,
         program: &Path,
@@ -158,10 +158,10 @@ impl Proxy {
         args.push(config.into());
         let start = Start { name: self.name(), program, args, env: vec![], core: Core::Measured, folder };
         let mut daemon = start.start()?;
-        let caller = Caller::new(listen);
-        wait_for(&format!("an answer through {}", self.name()), Duration::from_secs(30), async || {
+        let http_client = HttpClient::new(listen);
+        wait_for(&format!("a response through {}", self.name()), Duration::from_secs(30), async || {
             daemon.alive()?;
-            Ok(caller.get("any", "/echo").await.is_ok_and(|answer| answer.status.is_success()))
+            Ok(http_client.get("any", "/echo").await.is_ok_and(|response| response.status.is_success()))
         })
         .await?;
         Ok(daemon)

@@ -13,7 +13,7 @@ use tokio::{
 use crate::bench::daemon::Core;
 
 /// A generous limit for sending or answering a crowd.
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 /// How long nothing changes before a crowd is taken to have settled.
 const QUIET: Duration = Duration::from_secs(2);
 /// How long nobody is answered before those that are left are taken for lost.
@@ -52,7 +52,7 @@ pub(super) struct State {
     pub(super) broken: usize,
     pub(super) unconnected: usize,
     pub(super) waiting: usize,
-    /// The first answer of another kind, for a person.
+    /// The first response of another kind, for a person.
     pub(super) first_other: Option<String>,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct State {
 pub(super) struct Crowd {
     _process: Child,
     asking: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
+    responses: Lines<BufReader<ChildStdout>>,
 }
 
 impl Crowd {
@@ -75,21 +75,21 @@ impl Crowd {
         let mut process =
             start.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start the crowd")?;
         let asking = process.stdin.take().context("no stdin")?;
-        let answers = BufReader::new(process.stdout.take().context("no stdout")?).lines();
-        Ok(Self { _process: process, asking, answers })
+        let responses = BufReader::new(process.stdout.take().context("no stdout")?).lines();
+        Ok(Self { _process: process, asking, responses })
     }
 
     /// What has become of it so far.
     async fn state(&mut self) -> Result<State> {
         self.asking.write_all(b"\n").await.context("the crowd has ended")?;
         // Sending goes on beside it, on the same core.
-        let line = timeout(PATIENCE, self.answers.next_line()).await.context("the crowd does not answer")??;
-        serde_json::from_str(&line.context("the crowd has ended")?).context("the crowd's answer")
+        let line = timeout(TIMEOUT, self.responses.next_line()).await.context("the crowd does not respond")??;
+        serde_json::from_str(&line.context("the crowd has ended")?).context("the crowd's response")
     }
 
     /// Waits until all are sent and nothing changes any more.
     pub(super) async fn settled(&mut self, requests: usize) -> Result<State> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut last = (State::default(), Instant::now());
         loop {
             let state = self.state().await?;
@@ -99,7 +99,7 @@ impl Crowd {
                 return Ok(state);
             }
             ensure!(last.0.unconnected == 0, "some could not connect: {:?}", last.0);
-            ensure!(begun.elapsed() < PATIENCE, "the crowd does not settle: {:?}", last.0);
+            ensure!(started.elapsed() < TIMEOUT, "the crowd does not settle: {:?}", last.0);
             tokio::time::sleep(POLL).await;
         }
     }

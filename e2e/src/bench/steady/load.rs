@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::world::World;
+use crate::workspace::Workspace;
 
 /// One request. Both times count from the start of the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(super) struct Sample {
     /// When its response ended, or it failed.
     pub(super) end: Duration,
     /// Whether the response was 200.
-    pub(super) answered: bool,
+    pub(super) succeeded: bool,
 }
 
 impl Sample {
@@ -54,10 +54,10 @@ pub(super) struct Requests {
 #[derive(Debug)]
 pub(super) struct Load {
     /// When the first request was due.
-    pub(super) begun: Instant,
+    pub(super) started: Instant,
     /// Dropped to stop it.
     stop: oneshot::Sender<()>,
-    unanswered: Arc<AtomicUsize>,
+    pending: Arc<AtomicUsize>,
     task: JoinHandle<Requests>,
 }
 
@@ -65,32 +65,32 @@ pub(super) struct Load {
 type Ended = (Sample, Option<(String, String)>);
 
 impl Load {
-    /// Sends `GET path` to function `name` through the ingress, `rate` times a second, until [`Load::end`].
-    pub(super) fn begin(world: &World, name: &str, path: &str, rate: u32) -> Self {
-        let ((stop, stopped), unanswered, begun) = (oneshot::channel(), Arc::<AtomicUsize>::default(), Instant::now());
+    /// Sends `GET path` to function `name` through the ingress, `rate` times a second, until [`Load::stop`].
+    pub(super) fn start(workspace: &Workspace, name: &str, path: &str, rate: u32) -> Self {
+        let ((stop, stopped), pending, started) = (oneshot::channel(), Arc::<AtomicUsize>::default(), Instant::now());
         let interval = Duration::from_secs(1) / rate;
-        let (world, host, path) = (world.clone(), world.host(name), path.to_owned());
+        let (workspace, host, path) = (workspace.clone(), workspace.host(name), path.to_owned());
         let send = move || {
-            let (world, host, path) = (world.clone(), host.clone(), path.clone());
+            let (workspace, host, path) = (workspace.clone(), host.clone(), path.clone());
             async move {
-                match world.caller.get(&host, &path).await {
-                    Ok(answer) if answer.status == StatusCode::OK => None,
-                    Ok(answer) => Some((answer.status.to_string(), answer.text())),
+                match workspace.http_client.get(&host, &path).await {
+                    Ok(response) if response.status == StatusCode::OK => None,
+                    Ok(response) => Some((response.status.to_string(), response.text())),
                     Err(error) => Some(("no response".to_owned(), format!("{error:#}"))),
                 }
             }
         };
-        let task = tokio::spawn(drive(send, begun, interval, stopped, Arc::clone(&unanswered)));
-        Self { begun, stop, unanswered, task }
+        let task = tokio::spawn(drive(send, started, interval, stopped, Arc::clone(&pending)));
+        Self { started, stop, pending, task }
     }
 
     /// Requests that are sent and have no response yet.
-    pub(super) fn unanswered(&self) -> usize {
-        self.unanswered.load(Ordering::Relaxed)
+    pub(super) fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
     }
 
     /// Stops the load and waits for the requests that are under way; the client limits each of them.
-    pub(super) async fn end(self) -> Result<Requests> {
+    pub(super) async fn stop(self) -> Result<Requests> {
         drop(self.stop);
         Ok(self.task.await?)
     }
@@ -98,35 +98,35 @@ impl Load {
 
 async fn drive<F>(
     send: impl Fn() -> F,
-    begun: Instant,
+    started: Instant,
     interval: Duration,
     mut stopped: oneshot::Receiver<()>,
-    unanswered: Arc<AtomicUsize>,
+    pending: Arc<AtomicUsize>,
 ) -> Requests
 where
     F: Future<Output = Option<(String, String)>> + Send + 'static,
 {
-    let (mut requests, mut under_way) = (Requests::default(), JoinSet::new());
+    let (mut requests, mut in_flight) = (Requests::default(), JoinSet::new());
     for number in 0.. {
         let due = interval * number;
         tokio::select! {
             biased;
             _ = &mut stopped => break,
-            () = sleep_until(begun + due) => {}
+            () = sleep_until(started + due) => {}
         }
-        requests.late = requests.late.max(begun.elapsed().saturating_sub(due));
-        unanswered.fetch_add(1, Ordering::Relaxed);
-        let (request, counter) = (send(), Arc::clone(&unanswered));
-        under_way.spawn(async move {
+        requests.late = requests.late.max(started.elapsed().saturating_sub(due));
+        pending.fetch_add(1, Ordering::Relaxed);
+        let (request, counter) = (send(), Arc::clone(&pending));
+        in_flight.spawn(async move {
             let failure = request.await;
             counter.fetch_sub(1, Ordering::Relaxed);
-            (Sample { due, end: begun.elapsed(), answered: failure.is_none() }, failure)
+            (Sample { due, end: started.elapsed(), succeeded: failure.is_none() }, failure)
         });
-        while let Some(ended) = under_way.try_join_next() {
+        while let Some(ended) = in_flight.try_join_next() {
             requests.add(ended);
         }
     }
-    while let Some(ended) = under_way.join_next().await {
+    while let Some(ended) = in_flight.join_next().await {
         requests.add(ended);
     }
     requests.samples.sort_unstable_by_key(|sample| sample.due);
@@ -172,7 +172,7 @@ mod tests {
         failure: fn(usize) -> Option<(String, String)>,
     ) -> (Requests, usize, usize) {
         let (stop, stopped) = oneshot::channel();
-        let (number, unanswered) = (AtomicUsize::new(0), Arc::<AtomicUsize>::default());
+        let (number, pending) = (AtomicUsize::new(0), Arc::<AtomicUsize>::default());
         let send = move || {
             let number = number.fetch_add(1, Ordering::Relaxed);
             async move {
@@ -180,11 +180,11 @@ mod tests {
                 failure(number)
             }
         };
-        let load = tokio::spawn(drive(send, Instant::now(), INTERVAL, stopped, Arc::clone(&unanswered)));
+        let load = tokio::spawn(drive(send, Instant::now(), INTERVAL, stopped, Arc::clone(&pending)));
         tokio::time::sleep(INTERVAL * 9 + INTERVAL / 2).await;
-        let open = unanswered.load(Ordering::Relaxed);
+        let open = pending.load(Ordering::Relaxed);
         stop.send(()).unwrap();
-        (load.await.unwrap(), open, unanswered.load(Ordering::Relaxed))
+        (load.await.unwrap(), open, pending.load(Ordering::Relaxed))
     }
 
     #[tokio::test(start_paused = true)]
@@ -207,7 +207,7 @@ mod tests {
         };
         let (requests, ..) = ten(|_| Duration::ZERO, failure).await;
         assert_eq!((requests.samples.len(), requests.failed()), (9, 3));
-        assert_eq!(requests.samples.iter().filter(|s| s.answered).count(), 7);
+        assert_eq!(requests.samples.iter().filter(|s| s.succeeded).count(), 7);
         assert_eq!(requests.failures["429 Too Many Requests"], (2, "number 7".to_owned()));
     }
 }

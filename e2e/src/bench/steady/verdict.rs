@@ -53,7 +53,7 @@ impl Drained {
             if sample.due < from {
                 continue;
             }
-            if !sample.answered || last_end > sample.due + self.within {
+            if !sample.succeeded || last_end > sample.due + self.within {
                 since = None;
                 continue;
             }
@@ -110,7 +110,7 @@ mod tests {
     fn samples(took: &[u64]) -> Vec<Sample> {
         let sample = |(n, took): (usize, &u64)| {
             let due = ms(100 * n as u64);
-            Sample { due, end: due + ms(*took), answered: *took > 0 }
+            Sample { due, end: due + ms(*took), succeeded: *took > 0 }
         };
         took.iter().enumerate().map(sample).collect()
     }

@@ -1,26 +1,26 @@
-//! What is sent, and what has to come back.
+//! Test cases: frames to send, and expected replies.
 
 use super::frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame};
 
-/// How a connection ends.
+/// Expected end of a connection.
 pub(super) enum End {
-    /// We close, with 1000, and get that back.
-    Ours,
-    /// The server closes with one of these codes (`None`: with no code), because it was asked to or because it must.
-    Theirs(Vec<Option<u16>>),
+    /// The client closes with 1000, and the server replies with the same code.
+    ByClient,
+    /// The server closes with one of these codes (`None`: without a code), on a close frame or a protocol error.
+    ByServer(Vec<Option<u16>>),
 }
 
-/// One case: bytes that are written piece by piece, the messages that come back, and the end.
+/// One case: bytes to write piece by piece, expected messages, and the expected end.
 pub(super) struct Case {
     pub(super) name: String,
     pub(super) pieces: Vec<Vec<u8>>,
-    pub(super) answers: Vec<(u8, Vec<u8>)>,
+    pub(super) replies: Vec<(u8, Vec<u8>)>,
     pub(super) end: End,
 }
 
-/// A protocol error.
+/// Close code: protocol error.
 const ERROR: u16 = 1002;
-/// Text that is no UTF-8.
+/// Close code: text is not UTF-8.
 const NOT_TEXT: u16 = 1007;
 const UTF8: &str = "Hello-µ@ßöäüàá-UTF-8!!";
 
@@ -28,18 +28,18 @@ const UTF8: &str = "Hello-µ@ßöäüàá-UTF-8!!";
 struct Cases(Vec<Case>);
 
 impl Cases {
-    fn add(&mut self, name: impl Into<String>, pieces: Vec<Vec<u8>>, answers: Vec<(u8, Vec<u8>)>) {
-        self.0.push(Case { name: name.into(), pieces, answers, end: End::Ours });
+    fn add(&mut self, name: impl Into<String>, pieces: Vec<Vec<u8>>, replies: Vec<(u8, Vec<u8>)>) {
+        self.0.push(Case { name: name.into(), pieces, replies, end: End::ByClient });
     }
 
-    fn fails(&mut self, name: impl Into<String>, pieces: Vec<Vec<u8>>, answers: Vec<(u8, Vec<u8>)>, codes: &[u16]) {
-        let end = End::Theirs(codes.iter().copied().map(Some).collect());
-        self.0.push(Case { name: name.into(), pieces, answers, end });
+    fn fails(&mut self, name: impl Into<String>, pieces: Vec<Vec<u8>>, replies: Vec<(u8, Vec<u8>)>, codes: &[u16]) {
+        let end = End::ByServer(codes.iter().copied().map(Some).collect());
+        self.0.push(Case { name: name.into(), pieces, replies, end });
     }
 
     fn closes(&mut self, name: impl Into<String>, payload: &[u8], codes: &[Option<u16>]) {
         let pieces = vec![frame(true, 0, CLOSE, payload)];
-        self.0.push(Case { name: name.into(), pieces, answers: vec![], end: End::Theirs(codes.to_vec()) });
+        self.0.push(Case { name: name.into(), pieces, replies: vec![], end: End::ByServer(codes.to_vec()) });
     }
 }
 
@@ -51,7 +51,7 @@ fn chopped(bytes: &[u8], size: usize) -> Vec<Vec<u8>> {
     bytes.chunks(size).map(<[u8]>::to_vec).collect()
 }
 
-/// A message in frames of `size` bytes of payload.
+/// Splits a message into frames with `size` bytes of payload.
 fn fragments(opcode: u8, payload: &[u8], size: usize) -> Vec<u8> {
     let last = payload.len().div_ceil(size).max(1) - 1;
     let mut parts = payload.chunks(size).enumerate();
@@ -63,7 +63,7 @@ fn text(payload: impl AsRef<[u8]>) -> (u8, Vec<u8>) {
     (TEXT, payload.as_ref().to_vec())
 }
 
-/// All of them.
+/// Returns all cases.
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Cases::default();
     messages(&mut cases);
@@ -124,15 +124,15 @@ fn fragmentation(cases: &mut Cases) {
         cases.fails(name, pieces, vec![], &[ERROR]);
     }
     let two = [frame(false, 0, TEXT, b"fragment1"), whole(CONTINUATION, b"fragment2")];
-    let answer = || vec![text("fragment1fragment2")];
-    cases.add("5.3", vec![two.concat()], answer());
-    cases.add("5.4", two.to_vec(), answer());
-    cases.add("5.5", chopped(&two.concat(), 1), answer());
+    let reply = || vec![text("fragment1fragment2")];
+    cases.add("5.3", vec![two.concat()], reply());
+    cases.add("5.4", two.to_vec(), reply());
+    cases.add("5.5", chopped(&two.concat(), 1), reply());
     let with_ping = [two[0].clone(), whole(PING, b"ping payload"), two[1].clone()];
-    let answers = || vec![(PONG, b"ping payload".to_vec()), text("fragment1fragment2")];
-    cases.add("5.6", vec![with_ping.concat()], answers());
-    cases.add("5.7", with_ping.to_vec(), answers());
-    cases.add("5.8", chopped(&with_ping.concat(), 1), answers());
+    let replies = || vec![(PONG, b"ping payload".to_vec()), text("fragment1fragment2")];
+    cases.add("5.6", vec![with_ping.concat()], replies());
+    cases.add("5.7", with_ping.to_vec(), replies());
+    cases.add("5.8", chopped(&with_ping.concat(), 1), replies());
     for (name, fin) in [("5.9", true), ("5.12", false)] {
         let pieces = vec![frame(fin, 0, CONTINUATION, b"no continuation"), whole(TEXT, b"Hello, world!")];
         cases.fails(name, pieces, vec![], &[ERROR]);
@@ -144,11 +144,11 @@ fn fragmentation(cases: &mut Cases) {
             [frame(n == 5, 0, opcode, &[b'0' + n]), whole(PING, &[n])]
         })
         .collect();
-    // The last ping comes after the message's end.
-    let mut answers: Vec<_> = (1..=4u8).map(|n| (PONG, vec![n])).collect();
-    answers.extend([text("12345"), (PONG, vec![5])]);
-    cases.add("5.19", five.clone(), answers.clone());
-    cases.add("5.20", chopped(&five.concat(), 1), answers);
+    // The last ping follows the end of the message.
+    let mut replies: Vec<_> = (1..=4u8).map(|n| (PONG, vec![n])).collect();
+    replies.extend([text("12345"), (PONG, vec![5])]);
+    cases.add("5.19", five.clone(), replies.clone());
+    cases.add("5.20", chopped(&five.concat(), 1), replies);
 }
 
 fn utf8(cases: &mut Cases) {
@@ -185,8 +185,8 @@ fn utf8(cases: &mut Cases) {
 fn closing(cases: &mut Cases) {
     let with_code = |code: u16, reason: &[u8]| [&code.to_be_bytes(), reason].concat();
     let normal = whole(CLOSE, &with_code(1000, b""));
-    let closed = |answers| (answers, End::Theirs(vec![Some(1000)]));
-    for (name, pieces, (answers, end)) in [
+    let closed = |replies| (replies, End::ByServer(vec![Some(1000)]));
+    for (name, pieces, (replies, end)) in [
         ("7.1.1", vec![whole(TEXT, b"Hello World!"), normal.clone()], closed(vec![text("Hello World!")])),
         ("7.1.2", vec![[normal.clone(), normal.clone()].concat()], closed(vec![])),
         ("7.1.3", vec![[normal.clone(), whole(PING, b"")].concat()], closed(vec![])),
@@ -197,11 +197,11 @@ fn closing(cases: &mut Cases) {
             closed(vec![]),
         ),
     ] {
-        cases.0.push(Case { name: name.to_owned(), pieces, answers, end });
+        cases.0.push(Case { name: name.to_owned(), pieces, replies, end });
     }
-    // Without a code some answer with none, some with 1000.
+    // Without a code, some servers reply with none, others with 1000.
     cases.closes("7.3.1", b"", &[None, Some(1000)]);
-    // Half a code is an error to most, and none at all to this server's library.
+    // Half a code is an error for most servers, and no code for this one.
     cases.closes("7.3.2", b"a", &[Some(ERROR), None]);
     cases.closes("7.3.3", &with_code(1000, b""), &[Some(1000)]);
     cases.closes("7.3.4", &with_code(1000, b"Hello World!"), &[Some(1000)]);
