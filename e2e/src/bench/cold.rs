@@ -1,7 +1,7 @@
-//! `cold`: from a verified zero to a response through the ingress, and the same without Rouse.
+//! `cold`: time of a cold start from a verified zero through the ingress, and of a bare Deployment without Rouse.
 //!
-//! The *raw floor* is a bare Deployment of the same image: from the scale patch to the first response of the pod, asked for
-//! directly. Both are taken in turns, so that what else the machine does falls on both alike.
+//! The *raw floor* is a bare Deployment of the same image: from the scale patch to the first response of the pod, requested
+//! directly. Both alternate, so that other load of the machine affects both alike.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -30,10 +30,7 @@ const ROUNDS: usize = 20;
 const BARE: &str = "bare";
 
 pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> {
-    ensure!(
-        cluster.node.is_some(),
-        "the raw floor is asked of the pods themselves, and only the local provider gives this machine a route to them"
-    );
+    ensure!(cluster.node.is_some(), "the raw floor needs a route to the pods, which only the local provider has");
     let workspace = Workspace::new(cluster, &format!("bench-cold-{}", std::process::id())).await?;
     workspace.ready("cold", json!({"scaling": {"initial": 0, "idleTimeout": "1s"}})).await?;
     bare_deployment(&workspace).await?;
@@ -66,7 +63,7 @@ pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> 
     workspace.delete_namespace().await
 }
 
-/// A Deployment at zero, with a pod as Rouse would make it: no token, no service links, no volume.
+/// Creates a Deployment at zero with a pod as Rouse creates it: no token, no service links, no volume.
 async fn bare_deployment(workspace: &Workspace) -> Result<()> {
     let labels = json!({"app": BARE});
     let deployment = json!({
@@ -81,7 +78,7 @@ async fn bare_deployment(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// From the scale patch to the first response.
+/// Measures the time from the scale patch to the first response.
 async fn bare(workspace: &Workspace) -> Result<Duration> {
     let pods: Api<Pod> = Api::namespaced(workspace.client.clone(), &workspace.namespace);
     let mine = ListParams::default().labels(&format!("app={BARE}"));
@@ -89,7 +86,7 @@ async fn bare(workspace: &Workspace) -> Result<Duration> {
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
         workspace.deployments().patch_scale(BARE, &PatchParams::default(), &patch).await.context("scale")
     };
-    // Watched and not polled: a client that asks again and again takes time from what it measures.
+    // A watch, since polling would affect the measurement.
     let watched = watcher(pods.clone(), watcher::Config::default().labels(&format!("app={BARE}"))).default_backoff();
     let mut seen = std::pin::pin!(watched.applied_objects());
     let started = Instant::now();
@@ -106,7 +103,7 @@ async fn bare(workspace: &Workspace) -> Result<Duration> {
     loop {
         let http_client = HttpClient::new(address);
         if let Ok(Ok(response)) = timeout(Duration::from_millis(500), http_client.get("bare", "/")).await {
-            ensure!(response.status.is_success(), "the bare pod answered {}", response.status);
+            ensure!(response.status.is_success(), "the bare pod responded with {}", response.status);
             break;
         }
         ensure!(started.elapsed() < TIMEOUT, "the bare pod did not respond");
@@ -114,7 +111,7 @@ async fn bare(workspace: &Workspace) -> Result<Duration> {
     }
     let took = started.elapsed();
     scale(0).await?;
-    until("the bare pod to go", TIMEOUT, || async { Ok(pods.list(&mine).await?.items.is_empty().then_some(())) })
+    until("deletion of the bare pod", TIMEOUT, || async { Ok(pods.list(&mine).await?.items.is_empty().then_some(())) })
         .await?;
     Ok(took)
 }

@@ -1,4 +1,4 @@
-//! `step`: from five requests at once to fifty, and how long until as many pods are asked for as fifty need.
+//! `step`: time from a load step, from five concurrent requests to fifty, until the desired count matches fifty.
 
 use std::{
     sync::{
@@ -16,15 +16,15 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
     Figures,
+    deployment_watch::{DeploymentWatch, max_replicas, missed},
     figures::percentile,
-    watched::{Watched, missed, most},
 };
 use crate::{
     Cluster,
     workspace::{TIMEOUT, Workspace, until},
 };
 
-/// About 20 s each, of which most is the end of the pods.
+/// Each takes about 20 s, most of it for the deletion of the pods.
 const ROUNDS: usize = 20;
 const BEFORE: usize = 5;
 const AFTER: usize = 50;
@@ -33,20 +33,20 @@ const LIMIT: u32 = 5;
 const FEW: i32 = 2;
 const MANY: i32 = 15;
 
-/// Clients, each of whom requests again as soon as it was answered.
-struct Callers {
+/// Clients that send the next request after each response.
+struct ClosedLoopClients {
     stop: Arc<AtomicBool>,
     failures: Arc<AtomicU64>,
     tasks: Vec<JoinHandle<()>>,
 }
 
-impl Callers {
+impl ClosedLoopClients {
     fn add(&mut self, workspace: &Workspace, name: &str, number: usize) {
         for _ in 0..number {
             let (workspace, name) = (workspace.clone(), name.to_owned());
             let (stop, failures) = (Arc::clone(&self.stop), Arc::clone(&self.failures));
             self.tasks.push(tokio::spawn(async move {
-                // A round of the benchmark ends within a minute; should it not, this does.
+                // Bounds the load if a round does not end.
                 let started = Instant::now();
                 while !stop.load(Ordering::Relaxed) && started.elapsed() < TIMEOUT {
                     match workspace.get(&name, "/?sleep_ms=200").await {
@@ -72,21 +72,22 @@ pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> 
     let (mut most_pods, mut missed_writes) = (0, 0);
     let failures = Arc::<AtomicU64>::default();
     for round in 0..ROUNDS {
-        // One that is new in each round: nothing is remembered of the one before.
+        // A new Function in each round, so that nothing was learned.
         let name = format!("step-{round}");
         let spec =
             json!({"scaling": {"concurrencyLimit": LIMIT, "idleTimeout": "5s", "stableWindow": "10s", "max": 30}});
         workspace.ready(&name, spec).await?;
-        let mut callers = Callers { stop: Arc::default(), failures: Arc::clone(&failures), tasks: vec![] };
-        // Watched and not polled, so that a moment is that of the write.
-        let watched = Watched::start(&workspace, names::revision_name(&name, 1)).await?;
-        callers.add(&workspace, &name, BEFORE);
-        watched.reached(Instant::now(), FEW).await?;
+        let mut clients = ClosedLoopClients { stop: Arc::default(), failures: Arc::clone(&failures), tasks: vec![] };
+        // A watch, so that times are those of the writes.
+        let deployment_watch = DeploymentWatch::start(&workspace, names::revision_name(&name, 1)).await?;
+        clients.add(&workspace, &name, BEFORE);
+        deployment_watch.reached(Instant::now(), FEW).await?;
         all_ready(&workspace, &name, FEW).await?;
         let started = Instant::now();
-        callers.add(&workspace, &name, AFTER - BEFORE);
-        // Between two of its requests a client is none, so what is at once is a little less than the clients.
-        let (nearly, whole) = tokio::join!(watched.reached(started, MANY - 1), watched.reached(started, MANY));
+        clients.add(&workspace, &name, AFTER - BEFORE);
+        // The concurrency is slightly lower than the number of clients, which pause between two requests.
+        let (nearly, whole) =
+            tokio::join!(deployment_watch.reached(started, MANY - 1), deployment_watch.reached(started, MANY));
         let (nearly, whole) = (reaction(nearly, started), reaction(whole, started));
         eprintln!("    round {round}: {} pods after {nearly:.2?}, {MANY} after {whole:.2?}", MANY - 1);
         reactions.push(whole);
@@ -95,11 +96,12 @@ pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> 
             all_ready(&workspace, &name, MANY).await?;
         }
         ready.push(started.elapsed());
-        callers.stop.store(true, Ordering::Relaxed);
-        join_all(callers.tasks).await.into_iter().collect::<Result<Vec<()>, _>>()?;
-        let looks = watched.stop(&workspace).await?;
-        (most_pods, missed_writes) = (most_pods.max(most(&looks)), missed_writes + missed(&looks));
-        // Returns when the last pod is gone, so that no round takes time from the next.
+        clients.stop.store(true, Ordering::Relaxed);
+        join_all(clients.tasks).await.into_iter().collect::<Result<Vec<()>, _>>()?;
+        let observations = deployment_watch.stop(&workspace).await?;
+        (most_pods, missed_writes) =
+            (most_pods.max(max_replicas(&observations)), missed_writes + missed(&observations));
+        // Returns after the deletion of the last pod, so that no round affects the next.
         workspace.delete(&name).await?;
     }
     let seconds = |percent| percentile(&reactions, percent).as_secs_f64();
@@ -108,13 +110,13 @@ pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> 
     figures.note("step.one_pod_short_s.max", percentile(&nearly_all, 100).as_secs_f64(), "s");
     figures.note("step.ready_s.p50", percentile(&ready, 50).as_secs_f64(), "s");
     figures.note("step.most_pods", f64::from(most_pods), "pods");
-    // With any of these a moment above may be too late, or a count too low.
+    // With missed writes, a time above may be too late, or a count too low.
     figures.bar("step.missed_writes", missed_writes as f64, "writes", 0.0);
     figures.bar("step.failures", failures.load(Ordering::Relaxed) as f64, "requests", 0.0);
     workspace.delete_namespace().await
 }
 
-/// A count that is never wanted is the worst reaction there is, and no reason to lose the other rounds.
+/// Returns the reaction time; [`TIMEOUT`] if the count was never reached, so that the other rounds still count.
 fn reaction(reached: Result<Instant>, started: Instant) -> Duration {
     match reached {
         Ok(at) => at.duration_since(started),
@@ -138,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_counts_are_those_that_the_target_wants() {
+    fn the_counts_follow_from_the_target() {
         let target = f64::from(LIMIT) * 0.7;
         let pods = |requests: usize| (requests as f64 / target).ceil() as i32;
         assert_eq!((pods(BEFORE), pods(AFTER)), (FEW, MANY));
