@@ -55,7 +55,7 @@ async fn python(scene_name: &str, name: &str) -> Result<()> {
     functions(&env, &entry_points).await?;
     for entry in &entry_points {
         let printed = run(script(&env, entry, &Clients::from_environment()?.python, name)?, entry).await?;
-        ensure!(printed.contains("is content"), "{name} did not come to its end:\n{printed}");
+        ensure!(printed.contains(" passed"), "{name} did not pass:\n{printed}");
     }
     env.finish().await
 }
@@ -66,7 +66,7 @@ async fn node(scene_name: &str, name: &str) -> Result<()> {
     functions(&env, &entry_points).await?;
     for entry in &entry_points {
         let printed = run(script(&env, entry, Path::new("node"), name)?, entry).await?;
-        ensure!(printed.contains("is content"), "{name} did not come to its end:\n{printed}");
+        ensure!(printed.contains(" passed"), "{name} did not pass:\n{printed}");
     }
     env.finish().await
 }
