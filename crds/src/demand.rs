@@ -30,7 +30,8 @@ pub const MAX_LINE: usize = 4 << 20;
 pub struct Frame {
     /// Version of the stream; see [`VERSION`].
     pub version: u32,
-    /// Identity of the activator process: its pod's name and its start time. A new identity means that all counters restarted.
+    /// Identity of the activator process: its pod's name and its start time. A new identity means that all counters
+    /// restarted.
     pub process: String,
     /// Number of the frame on this connection, from 0.
     pub sequence: u64,
@@ -59,9 +60,9 @@ pub struct RevisionDemand {
     pub arrivals: u64,
     /// Requests that ended in a pod since the start of the process, with or without an error.
     pub completions: u64,
-    /// Requests that left the queue without a pod since the start of the process: the client disconnected, the request was rejected, or it moved to the
-    /// queue of another revision. Also requests that were returned to the queue because their pod could not be connected to.
-    /// `arrivals - completions - abandoned` is `in_flight + queued`.
+    /// Requests that left the queue without a pod since the start of the process: the client disconnected, the request
+    /// was rejected, or it moved to the queue of another revision. Also requests that were returned to the queue
+    /// because their pod could not be connected to. `arrivals - completions - abandoned` is `in_flight + queued`.
     #[serde(default)]
     pub abandoned: u64,
     /// Integral of `in_flight + queued` over time, in request-microseconds.

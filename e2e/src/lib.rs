@@ -6,11 +6,12 @@
 //!                                                  ingress)  by Helm)
 //! ```
 //!
-//! [`up::up`] runs these steps and returns a [`Cluster`]; [`down::down`] removes it. Everything that is built is cached under a
-//! name with the hash of what it was built from, so [`mod@forecast`] knows which steps are left; [`progress`] shows them.
+//! [`up::up`] runs these steps and returns a [`Cluster`]; [`down::down`] removes it. Everything that is built is cached
+//! under a name with the hash of what it was built from, so [`mod@forecast`] knows which steps are left; [`progress`]
+//! shows them.
 //!
-//! On such a cluster [`demo`] shows scale to zero, [`mod@bench`] measures, and the tests below `tests/` run; all three apply and
-//! invoke functions through [`workspace::Workspace`]. [`mod@test`] runs all tests, tier by tier.
+//! On such a cluster [`demo`] shows scale to zero, [`mod@bench`] measures, and the tests below `tests/` run; all three
+//! apply and invoke functions through [`workspace::Workspace`]. [`mod@test`] runs all tests, tier by tier.
 
 pub mod addons;
 pub mod api_server;

@@ -16,7 +16,8 @@ pub struct FileLock {
 }
 
 impl FileLock {
-    /// Waits for the lock at `path`, and prints a note if another process holds it. The kernel releases it when its holder dies.
+    /// Waits for the lock at `path`, and prints a note if another process holds it. The kernel releases it when its
+    /// holder dies.
     pub async fn acquire(path: &Path) -> Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("Cannot create {}", folder.display()))?;

@@ -41,7 +41,7 @@ pub struct Workspace {
 
 impl std::fmt::Debug for Workspace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("World")
+        f.debug_struct("Workspace")
             .field("namespace", &self.namespace)
             .field("domain", &self.domain)
             .finish_non_exhaustive()

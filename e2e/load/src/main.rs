@@ -37,7 +37,8 @@ enum Verb {
         #[command(flatten)]
         plan: report::Plan,
     },
-    /// Open loop: sends requests at a constant rate. Latency counts from the due time of a request. Prints the results as JSON.
+    /// Open loop: sends requests at a constant rate. Latency counts from the due time of a request. Prints the results
+    /// as JSON.
     Open {
         #[command(flatten)]
         plan: report::Plan,

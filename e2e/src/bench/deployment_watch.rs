@@ -135,7 +135,8 @@ pub(super) fn max_replicas(observations: &[Observation]) -> i32 {
     observations.iter().map(|l| l.wanted).max().unwrap_or(0)
 }
 
-/// Returns the writes of the spec that no observation shows, because the watch was down. While there are any, a count may have been missed.
+/// Returns the writes of the spec that no observation shows, because the watch was down. While there are any, a count
+/// may have been missed.
 pub(super) fn missed(observations: &[Observation]) -> i64 {
     observations.windows(2).map(|pair| (pair[1].generation - pair[0].generation - 1).max(0)).sum()
 }

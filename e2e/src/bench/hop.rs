@@ -1,8 +1,8 @@
 //! `hop`: cost of a warm request without a proxy, and through nginx, HAProxy, Envoy and the activator.
 //!
-//! All forward to the same origin. The subject of a measurement has one core; the origin, the client and the API server share
-//! another. Subjects alternate in every round, so that other load of the machine affects all alike, and each figure is the
-//! median of the rounds.
+//! All forward to the same origin. The subject of a measurement has one core; the origin, the client and the API server
+//! share another. Subjects alternate in every round, so that other load of the machine affects all alike, and each
+//! figure is the median of the rounds.
 
 mod proxies;
 mod table;

@@ -223,8 +223,8 @@ impl Loopback {
         Ok(Activator { daemon, public })
     }
 
-    /// Starts an operator on the measured core and waits until it is ready. It discovers no activator, since an EndpointSlice
-    /// must not contain a loopback address, so it writes only what does not depend on demand.
+    /// Starts an operator on the measured core and waits until it is ready. It discovers no activator, since an
+    /// EndpointSlice must not contain a loopback address, so it writes only what does not depend on demand.
     pub(super) async fn operator(&self) -> Result<Daemon> {
         let admin = free_address()?;
         let args = [

@@ -1,7 +1,7 @@
 //! `steady` and `steady-stress`: a constant load from zero, and how the replica count settles.
 //!
-//! A Function at zero receives a load that needs five pods. While the first pods start, a backlog grows. It has to be drained
-//! without pods that would be ready too late, and without a count below the need of the load afterwards.
+//! A Function at zero receives a load that needs five pods. While the first pods start, a backlog grows. It has to be
+//! drained without pods that would be ready too late, and without a count below the need of the load afterwards.
 
 mod analysis;
 mod load;

@@ -1,5 +1,5 @@
-//! A small HTTP function (HTTP/1.1 and HTTP/2 without TLS on one port) that returns the name of its pod and can be slow, fail
-//! and stream on request; see `rouse-hello --help`.
+//! A small HTTP function (HTTP/1.1 and HTTP/2 without TLS on one port) that returns the name of its pod and can be
+//! slow, fail and stream on request; see `rouse-hello --help`.
 
 mod behaviour;
 mod bodies;

@@ -36,8 +36,8 @@ pub(crate) struct ScalerRig {
 }
 
 impl ScalerRig {
-    /// Creates the Function `hello` with this spec and waits until its revision is ready. An operator creates the objects and
-    /// stops; then the scaler starts.
+    /// Creates the Function `hello` with this spec and waits until its revision is ready. An operator creates the
+    /// objects and stops; then the scaler starts.
     pub(crate) async fn new(rig: &Rig, spec: &Value) -> Self {
         let operator = rig.operator().await;
         rig.apply("hello", spec).await;

@@ -38,8 +38,8 @@ pub(super) fn direction_changes(counts: &[ReplicaCount], from: Duration, to: Dur
 pub(super) struct BacklogEnd {
     /// Longest latency of a request outside of a backlog.
     pub(super) within: Duration,
-    /// Time in which every request must meet that latency. With a shorter one, the first request before the backlog has grown
-    /// would count.
+    /// Time in which every request must meet that latency. With a shorter one, the first request before the backlog has
+    /// grown would count.
     pub(super) calm: Duration,
 }
 

@@ -84,8 +84,8 @@ impl Counters {
 }
 
 impl Sample {
-    /// Creates a sample as of `at`. `continuous` is whether frames of the process arrived without a pause since `former`, or,
-    /// without `former`, since a frame that did not contain the revision.
+    /// Creates a sample as of `at`. `continuous` is whether frames of the process arrived without a pause since
+    /// `former`, or, without `former`, since a frame that did not contain the revision.
     ///
     /// Counts from a pause are excluded: they grew over time that is past, and to an operator that just started they would
     /// look like a thousand requests at once. One arrival is kept, since a revision that received a request is not idle.

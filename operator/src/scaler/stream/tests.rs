@@ -127,8 +127,8 @@ fn a_line_that_is_too_long_is_an_error() {
     assert!(matches!(FrameReader::default().read(&line, |_| unreachable!()), Err(Error::LineTooLong)), "in one chunk");
 }
 
-/// An activator that sends `head` on one connection and then `more` in a loop, as fast as it is read, with a pause after each.
-/// Returns the number of bytes that it could write.
+/// An activator that sends `head` on one connection and then `more` in a loop, as fast as it is read, with a pause
+/// after each. Returns the number of bytes that it could write.
 async fn flood(
     head: String,
     more: impl Fn(u64) -> String + Send + 'static,
