@@ -117,23 +117,23 @@ async fn client_curl() -> Result<()> {
     for entry in &entry_points {
         for (version, flag) in versions {
             let function = named(version, entry);
-            let call = async |path: &str, args: &[&str]| {
+            let request = async |path: &str, args: &[&str]| {
                 run(curl(&env, entry, &function, path, &[&[flag], args].concat()), entry).await
             };
-            let cold = call("/", &["--include", "--fail"]).await?;
+            let cold = request("/", &["--include", "--fail"]).await?;
             let is_cold = |printed: &str| printed.to_lowercase().contains("rouse-cold-start: true");
             ensure!(is_cold(&cold) && cold.contains("Hello from"), "{flag}: not a cold response:\n{cold}");
-            let warm = call("/", &["--include", "--fail"]).await?;
+            let warm = request("/", &["--include", "--fail"]).await?;
             ensure!(!is_cold(&warm) && warm.contains("Hello from"), "{flag}: not a warm response:\n{warm}");
 
-            let got =
-                call("/size?bytes=3000000", &["--output", "/dev/null", "--write-out", "%{size_download}"]).await?;
-            ensure!(got == "3000000", "{flag}: received {got} of 3000000 bytes");
-            let got = call("/upload", &["--upload-file", file]).await?;
-            ensure!(got.contains("300000"), "{flag}: the function got {got}");
-            let events = call("/sse?events=3&interval_ms=50", &["--no-buffer"]).await?;
+            let received =
+                request("/size?bytes=3000000", &["--output", "/dev/null", "--write-out", "%{size_download}"]).await?;
+            ensure!(received == "3000000", "{flag}: received {received} of 3000000 bytes");
+            let received = request("/upload", &["--upload-file", file]).await?;
+            ensure!(received.contains("300000"), "{flag}: the function got {received}");
+            let events = request("/sse?events=3&interval_ms=50", &["--no-buffer"]).await?;
             ensure!(events.matches("data: event").count() == 3, "{flag}: {events}");
-            let head = call("/size?bytes=7", &["--head", "--fail"]).await?;
+            let head = request("/size?bytes=7", &["--head", "--fail"]).await?;
             ensure!(head.to_lowercase().contains("content-length: 7"), "{flag}: {head}");
         }
         let function = named("11", entry);
@@ -144,7 +144,7 @@ async fn client_curl() -> Result<()> {
         ensure!(printed.contains("HTTP/1.1 100 Continue") && printed.contains("\"bytes\":300000"), "{printed}");
         // Without a known length, so with chunked encoding.
         let mut piped = curl(&env, entry, &function, "/upload", &["--upload-file", "-"]);
-        let got = run(
+        let received = run(
             {
                 piped.stdin(std::fs::File::open(file)?);
                 piped
@@ -152,7 +152,7 @@ async fn client_curl() -> Result<()> {
             entry,
         )
         .await?;
-        ensure!(got.contains("300000"), "the function got {got}");
+        ensure!(received.contains("300000"), "the function got {received}");
     }
     env.finish().await
 }

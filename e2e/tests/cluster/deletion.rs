@@ -33,18 +33,18 @@ async fn deletion_removes_all_objects() -> Result<()> {
 async fn deletion_fails_parked_requests() -> Result<()> {
     let env = TestEnv::new("parked").await?;
     let spec = json!({"env": [{"name": "HELLO_NEVER_LISTEN", "value": "1"}], "scaling": {"initial": 0}, "timeouts": {"coldStart": "110s"}});
-    env.ready("gone", spec).await?;
-    let call = tokio::spawn({
+    env.ready("parked", spec).await?;
+    let request = tokio::spawn({
         let workspace = env.workspace.clone();
-        async move { workspace.get("gone", "/").await }
+        async move { workspace.get("parked", "/").await }
     });
     until("a running pod", rouse_e2e::workspace::TIMEOUT, || async {
-        Ok(env.pods("gone").await?.iter().any(|p| p.running_since().is_some()).then_some(()))
+        Ok(env.pods("parked").await?.iter().any(|p| p.running_since().is_some()).then_some(()))
     })
     .await?;
     let deleted = Instant::now();
-    env.functions().delete("gone", &DeleteParams::background()).await?;
-    let response = call.await??;
+    env.functions().delete("parked", &DeleteParams::background()).await?;
+    let response = request.await??;
     assert!([404, 503].contains(&response.status.as_u16()), "{} {}", response.status, response.text());
     assert!(deleted.elapsed() < Duration::from_secs(10), "failed after {:?}", deleted.elapsed());
     env.finish().await

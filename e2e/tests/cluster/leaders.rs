@@ -31,13 +31,13 @@ fn rights() -> Value {
 
 /// Returns a copy of the operator's Deployment with another name and another Lease.
 fn second(first: &Deployment) -> Result<Deployment> {
-    let mut whole = serde_json::to_value(first)?;
-    whole["metadata"] = json!({"name": SECOND, "namespace": RELEASE});
-    whole["status"] = Value::Null;
+    let mut object = serde_json::to_value(first)?;
+    object["metadata"] = json!({"name": SECOND, "namespace": RELEASE});
+    object["status"] = Value::Null;
     let labels = json!({"app": SECOND});
-    whole["spec"]["selector"]["matchLabels"] = labels.clone();
-    whole["spec"]["template"]["metadata"]["labels"] = labels;
-    let env = whole["spec"]["template"]["spec"]["containers"][0]["env"]
+    object["spec"]["selector"]["matchLabels"] = labels.clone();
+    object["spec"]["template"]["metadata"]["labels"] = labels;
+    let env = object["spec"]["template"]["spec"]["containers"][0]["env"]
         .as_array_mut()
         .context("the container has no variables")?;
     let lease = env
@@ -45,7 +45,7 @@ fn second(first: &Deployment) -> Result<Deployment> {
         .find(|variable| variable["name"] == "ROUSE_LEASE_NAME")
         .context("ROUSE_LEASE_NAME is not set")?;
     lease["value"] = json!(SECOND);
-    Ok(serde_json::from_value(whole)?)
+    Ok(serde_json::from_value(object)?)
 }
 
 /// Starts the second operator and waits until both are leaders.

@@ -75,12 +75,12 @@ pub(super) async fn read_message(
     from: &mut (impl AsyncRead + Unpin),
     read: &mut Vec<u8>,
 ) -> Result<Option<(u8, Vec<u8>)>> {
-    let Some(mut whole) = read_frame(from, read).await? else { return Ok(None) };
-    while !whole.fin {
+    let Some(mut message) = read_frame(from, read).await? else { return Ok(None) };
+    while !message.fin {
         let more = read_frame(from, read).await?.context("the connection ended within a message")?;
         ensure!(more.opcode == CONTINUATION, "a frame of kind {} within a message", more.opcode);
-        whole.fin = more.fin;
-        whole.payload.extend(more.payload);
+        message.fin = more.fin;
+        message.payload.extend(more.payload);
     }
-    Ok(Some((whole.opcode, whole.payload)))
+    Ok(Some((message.opcode, message.payload)))
 }
