@@ -1,12 +1,12 @@
-//! The demand stream: what an activator tells the autoscaler.
+//! Wire format of the demand stream from an activator to the autoscaler.
 //!
-//! `GET /v1/demand` on an activator's admin port answers with an unending stream of lines, each a [`Frame`] in JSON. The
-//! first frame holds every revision that has ever been called in this process; each later frame holds only those that
-//! changed since, at most every [`FRAME_INTERVAL`], except that the first request of an idle revision is sent at once. A
-//! frame without revisions is sent every [`HEARTBEAT`], so that a reader can tell silence from loss.
+//! The response to `GET /v1/demand` on an activator's admin port is an endless stream of lines, each a [`Frame`] in JSON.
+//! The first frame contains every revision that has received a request through this process. Each later frame contains only
+//! those that changed since, at most every [`FRAME_INTERVAL`]; the first request of an idle revision is reported at once. A
+//! frame without revisions is sent every [`HEARTBEAT`], so that a reader can tell an idle activator from a lost one.
 //!
 //! All counters are monotonic from the start of the process, so a lost or late frame does no harm: the average
-//! concurrency between two frames is the difference of `request_us` over the difference of time.
+//! concurrency between two frames is the difference of `request_us` divided by the difference of time.
 
 use std::time::Duration;
 
@@ -15,28 +15,29 @@ use serde::{Deserialize, Serialize};
 /// Version of the stream that this code writes.
 pub const VERSION: u32 = 1;
 
-/// Changed revisions are told at most this often.
+/// Shortest time between two frames with changed revisions.
 pub const FRAME_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A frame is sent at least this often.
+/// Longest time between two frames.
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// Longest line that a reader takes, in bytes; a longer one is garbage.
+/// Longest line that a reader accepts, in bytes.
 pub const MAX_LINE: usize = 4 << 20;
 
 /// One line of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Frame {
-    /// [`VERSION`].
+    /// Version of the stream; see [`VERSION`].
     pub version: u32,
-    /// Identity of the activator process: its pod's name and its start. Another one means that counters began anew.
+    /// Identity of the activator process: its pod's name and its start time. A new identity means that all counters
+    /// restarted.
     pub process: String,
-    /// Counts the frames of this connection, from 0.
+    /// Number of the frame on this connection, from 0.
     pub sequence: u64,
-    /// Microseconds since the process began, by a clock that never goes back. Every counter below is as of this moment.
+    /// Microseconds since the start of the process, by a monotonic clock. Every counter below is as of this time.
     pub at_us: u64,
-    /// What changed.
+    /// Changed revisions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<RevisionDemand>,
 }
@@ -51,17 +52,17 @@ pub struct RevisionDemand {
     pub function: String,
     /// Name of the revision.
     pub revision: String,
-    /// Requests in pods of this revision now: from the moment one is sent on until the end of its response body.
+    /// Requests in pods of this revision now: from the forwarding of a request until the end of its response body.
     pub in_flight: u64,
-    /// Requests that wait for a pod of this revision now.
+    /// Requests that are queued for a pod of this revision now.
     pub queued: u64,
-    /// Requests that came, ever. One that was refused before it could wait is not counted.
+    /// Requests since the start of the process, without those that were rejected before they were queued.
     pub arrivals: u64,
-    /// Requests that ended in a pod, ever, however they ended.
+    /// Requests that ended in a pod since the start of the process, with or without an error.
     pub completions: u64,
-    /// Requests that left the queue without a pod, ever: the client gave up, the request was rejected, or it moved to the
-    /// queue of another revision. Also requests that were returned to the queue because their pod could not be connected to.
-    /// `arrivals - completions - abandoned` is `in_flight + queued`.
+    /// Requests that left the queue without a pod since the start of the process: the client disconnected, the request
+    /// was rejected, or it moved to the queue of another revision. Also requests that were returned to the queue
+    /// because their pod could not be connected to. `arrivals - completions - abandoned` is `in_flight + queued`.
     #[serde(default)]
     pub abandoned: u64,
     /// Integral of `in_flight + queued` over time, in request-microseconds.
@@ -69,41 +70,41 @@ pub struct RevisionDemand {
     /// Integral of `in_flight` over time, in request-microseconds. Absent in frames of older activators.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_us: Option<u64>,
-    /// Sum of the in-pod times of the requests in `completions`, in microseconds: what `busy_us` holds of them. The in-pod
-    /// time of a request is from the moment it is sent on until the end of its response body, without its time in the queue.
+    /// Sum of the in-pod times of the requests in `completions`, in microseconds: their part of `busy_us`. The in-pod
+    /// time of a request lasts from its forwarding until the end of its response body, without its time in the queue.
     #[serde(default)]
     pub served_us: u64,
-    /// Pods of this revision with requests, and those that get nothing new. A pod that is not here has none.
+    /// Pods of this revision with requests, and draining pods. A pod that is not listed has no request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<PodDemand>,
-    /// How its answers were. Told while the Function's spec asks for it to be judged (`rollout.abortOn`), else absent.
+    /// Results of its requests. Present while the Function's spec sets `rollout.abortOn`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcomes: Option<Outcomes>,
 }
 
-/// What one pod has of one activator's requests.
+/// Requests of one activator in one pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodDemand {
     /// Name of the pod.
     pub pod: String,
-    /// Requests in it now.
+    /// Requests in the pod now.
     pub in_flight: u64,
-    /// Whether this activator sends it nothing new, because it is to go.
+    /// Whether this activator sends it no new requests, because the pod is a victim of a scale-down or is being deleted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
 }
 
-/// How requests ended, ever: monotonic from the start of the process, as all counters are.
+/// Results of requests: monotonic counters from the start of the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcomes {
-    /// Requests that were given to a pod and ended there: with the head of an answer, or without one.
+    /// Requests that were forwarded to a pod and ended there, with response headers or without.
     pub answered: u64,
-    /// Those among them that were answered with a status of 500 or more, or not at all.
+    /// Requests among them whose response has a status of 500 or higher, or that got no response.
     pub failed: u64,
-    /// Times from the moment a request was given to a pod to the head of its answer: counts by bucket, and only the
-    /// buckets that have some. See [`latency_bucket`].
+    /// Histogram of the times from the forwarding of a request to its response headers: bucket and count, without empty
+    /// buckets. See [`latency_bucket`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub latencies: Vec<(u16, u64)>,
 }
@@ -111,10 +112,10 @@ pub struct Outcomes {
 /// Number of latency buckets.
 pub const LATENCY_BUCKETS: u16 = 128;
 
-/// Each bucket ends an eighth of a doubling above the one before it: nine percent.
+/// The bound of each bucket is 2^(1/8), or 9 %, above the previous one.
 const BUCKETS_PER_DOUBLING: f64 = 8.0;
 
-/// The bucket of a time to the head of an answer: 0 holds all up to a millisecond, the last one all from a minute on.
+/// Returns the bucket of a time to the response headers. Bucket 0 contains all up to 1 ms, the last one all from one minute.
 #[must_use]
 pub fn latency_bucket(latency: Duration) -> u16 {
     let millis = latency.as_secs_f64() * 1e3;
@@ -125,7 +126,7 @@ pub fn latency_bucket(latency: Duration) -> u16 {
     ((millis.log2() * BUCKETS_PER_DOUBLING).ceil() as u16).min(LATENCY_BUCKETS - 1)
 }
 
-/// The longest time that is counted in a bucket (the last one has no end; what is given is where it begins).
+/// Returns the upper bound of a bucket, or the lower bound of the last one, which has no upper bound.
 #[must_use]
 pub fn latency_bound(bucket: u16) -> Duration {
     let bucket = bucket.min(LATENCY_BUCKETS - 1);
@@ -133,7 +134,7 @@ pub fn latency_bound(bucket: u16) -> Duration {
 }
 
 impl RevisionDemand {
-    /// Requests that want a pod now, waiting or in one.
+    /// Returns the number of requests, queued or in pods.
     #[must_use]
     pub fn concurrency(&self) -> u64 {
         self.in_flight.saturating_add(self.queued)
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wire_form_is_stable() {
+    fn the_wire_format_is_stable() {
         let frame = Frame {
             version: VERSION,
             process: "rouse-activator-abc/1".into(),
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_and_outcomes_have_a_form_too() {
+    fn the_wire_format_of_pods_and_outcomes_is_stable() {
         let revision = RevisionDemand {
             pods: vec![
                 PodDemand { pod: "a".into(), in_flight: 3, draining: false },
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_hold_what_they_say() {
+    fn bucket_bounds_match_the_buckets() {
         let bounds: Vec<_> = (0..LATENCY_BUCKETS).map(latency_bound).collect();
         assert!(bounds.is_sorted() && bounds[0] == Duration::from_millis(1) && bounds[127] > Duration::from_secs(59));
         for bucket in 1..LATENCY_BUCKETS - 1 {
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_counter_is_refused() {
+    fn a_negative_counter_is_rejected() {
         let line = r#"{"version":1,"process":"a","sequence":0,"atUs":0,"revisions":[{"namespace":"a","function":"b","revision":"c","inFlight":-1,"queued":0,"arrivals":0,"completions":0,"requestUs":0}]}"#;
         assert!(serde_json::from_str::<Frame>(line).is_err());
     }

@@ -58,4 +58,4 @@ async def main():
 
 
 asyncio.run(main())
-print("aiohttp is content")
+print("aiohttp passed")

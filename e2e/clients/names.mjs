@@ -21,5 +21,5 @@ export async function run(what, work) {
   process.exitCode = 1;
   await work();
   process.exitCode = 0;
-  console.log(`${what} is content`);
+  console.log(`${what} passed`);
 }

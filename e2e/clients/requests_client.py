@@ -32,4 +32,4 @@ with requests.Session() as session:
         assert session.get(HTTP + f"/?status={status}", timeout=LIMIT).status_code == status
     seen = session.get(HTTP + "/headers", headers={"X-Mine": "ä".encode()}, timeout=LIMIT).json()["headers"]
     assert seen["x-mine"] == ["ä"] and "x-forwarded-for" in seen, seen
-print("requests is content")
+print("requests passed")

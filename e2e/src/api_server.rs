@@ -1,4 +1,4 @@
-//! A real API server with its etcd and nothing else, on loopback, for the tests of tier 2. It lives as long as the value.
+//! kube-apiserver and etcd on loopback, for the tests of tier 2. They run until the value is dropped.
 
 use std::{
     net::TcpListener,
@@ -13,10 +13,10 @@ use tokio::process::Child;
 
 use crate::process::{command, run, succeeds, wait_for};
 
-/// A running API server. Its processes end when this is dropped, and when this process dies.
+/// A running API server. Its processes are killed when it is dropped, and when this process dies.
 #[derive(Debug)]
 pub struct ApiServer {
-    /// A kubeconfig with all rights.
+    /// Kubeconfig with administrator rights.
     pub kubeconfig: PathBuf,
     _folder: tempfile::TempDir,
     processes: Vec<Child>,
@@ -27,7 +27,7 @@ impl ApiServer {
     ///
     /// # Errors
     ///
-    /// If one does not start; the error holds the path of its log, which is kept then.
+    /// If one does not start. The error contains the path of the logs, which are kept.
     pub async fn start(bin: &Path) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("rouse-api-server").tempdir()?;
         let path = |name: &str| folder.path().join(name);
@@ -38,7 +38,7 @@ impl ApiServer {
         let key = rcgen::KeyPair::generate()?;
         std::fs::write(path("service-account.key"), key.serialize_pem())?;
         std::fs::write(path("service-account.pub"), key.public_key_pem())?;
-        // The server is there for one run and on loopback, so a fixed token will do.
+        // A fixed token is sufficient: the server is on loopback and temporary.
         std::fs::write(path("tokens.csv"), "rouse,admin,admin,\"system:masters\"\n")?;
         let kubeconfig = path("kubeconfig");
         std::fs::write(&kubeconfig, serde_json::to_string_pretty(&kubeconfig_of(port))?)?;
@@ -71,7 +71,7 @@ impl ApiServer {
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
                 format!("--service-account-key-file={}", text("service-account.pub")),
                 format!("--service-account-signing-key-file={}", text("service-account.key")),
-                // No controller makes service accounts here, and no test makes pods that need one.
+                // No controller creates service accounts, and no test creates pods that need one.
                 "--disable-admission-plugins=ServiceAccount".to_owned(),
             ],
         )?;
@@ -91,11 +91,11 @@ impl ApiServer {
 }
 
 impl ApiServer {
-    /// Keeps its processes, with all their threads, on one core, so that they take nothing from what is measured on another.
+    /// Pins its processes with all threads to one core, so that they do not affect measurements on another core.
     ///
     /// # Errors
     ///
-    /// If there is no such core, or a process has ended.
+    /// If the core does not exist, or a process has exited.
     pub async fn pin(&self, core: &str) -> Result<()> {
         for process in &self.processes {
             let pid = process.id().context("the API server has ended")?.to_string();
@@ -105,7 +105,7 @@ impl ApiServer {
     }
 }
 
-/// Starts a program that ends when this process does, however it does, with its output in `folder`.
+/// Starts a program with its log in `folder`. It is killed when this process exits.
 fn daemon(bin: &Path, name: &str, folder: &Path, args: &[String]) -> Result<Child> {
     let log = std::fs::File::create(folder.join(format!("{name}.log")))?;
     let mut start = command("setpriv", ["--pdeathsig", "KILL", "--"]);
@@ -113,7 +113,7 @@ fn daemon(bin: &Path, name: &str, folder: &Path, args: &[String]) -> Result<Chil
     start.spawn().with_context(|| format!("Cannot start {name}"))
 }
 
-/// A port that is free now. Another process could take it before it is used; the start would fail and say so.
+/// Returns a free port. If another process takes it first, the start fails with an error.
 pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

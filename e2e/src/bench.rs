@@ -1,13 +1,14 @@
-//! `cargo e2e bench`: what Rouse costs and how fast it is, measured side by side with what it is compared with.
+//! `cargo e2e bench`: performance of Rouse, side by side with other proxies and with a bare Deployment.
 //!
-//! Each benchmark is a name, what it needs, and a function that notes figures. Percentiles are taken over all samples; a
-//! failure is counted and never dropped.
+//! Each benchmark has a name, requirements, and a function that records figures. Percentiles are taken over all samples;
+//! failures are counted and never dropped.
 
 mod busy;
 mod cold;
 mod crowd;
 mod daemon;
 mod decide;
+mod deployment_watch;
 mod figures;
 mod hop;
 mod loopback;
@@ -17,7 +18,6 @@ mod route;
 mod steady;
 mod step;
 mod wake;
-mod watched;
 
 pub use figures::Figures;
 
@@ -33,18 +33,18 @@ use crate::{
 };
 use loopback::Loopback;
 
-/// What a benchmark is run on.
+/// Requirements of a benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Needs {
-    /// A processor.
+    /// Only a CPU.
     Nothing,
-    /// A whole Kubernetes with Rouse on it.
+    /// A Kubernetes cluster with Rouse.
     Cluster,
-    /// Rouse's own programs and an API server, on loopback.
+    /// Rouse's programs and an API server, on loopback.
     Loopback,
 }
 
-/// The benchmarks, in the order that they run in: a cluster takes time from what else is measured, so it comes last.
+/// The benchmarks in their order of execution. Those with a cluster are last, since a running cluster affects the others.
 const BENCHMARKS: [(&str, Needs); 11] = [
     ("decide", Needs::Nothing),
     ("hop", Needs::Loopback),
@@ -59,22 +59,22 @@ const BENCHMARKS: [(&str, Needs); 11] = [
     ("steady-stress", Needs::Cluster),
 ];
 
-/// What is to be measured.
+/// Selection of benchmarks.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// Names of benchmarks; all if there is none.
+    /// Names of benchmarks; empty for all.
     pub names: Vec<String>,
-    /// How often `hop` measures each of those that it compares.
+    /// Number of rounds of `hop`.
     pub rounds: u32,
-    /// Those that `hop` compares; all if there is none.
+    /// Subjects that `hop` compares; empty for all.
     pub only: Vec<String>,
 }
 
-/// Runs the benchmarks, prints a table, and writes `json` if it is given. Brings up only what they need.
+/// Runs the benchmarks, prints a table, and writes the figures to `json` if it is given. Starts only what they require.
 ///
 /// # Errors
 ///
-/// If a name is none, or a benchmark cannot be carried out. A bad figure is no error.
+/// If a name is unknown, or a benchmark fails. A missed bar is not an error.
 pub async fn bench(
     places: &Places,
     options: &Options,
@@ -89,7 +89,7 @@ pub async fn bench(
     for (name, needs) in chosen {
         match needs {
             Needs::Cluster => {
-                // What is on loopback would take time from the cluster.
+                // The programs on loopback would affect the cluster.
                 loopback = None;
                 if cluster.is_none() {
                     cluster = Some(up(places, options, progress).await?);
@@ -111,7 +111,7 @@ pub async fn bench(
             ("step", Some(cluster), _) => step::run(cluster, &mut figures).await,
             ("steady", Some(cluster), _) => steady::run(cluster, &mut figures).await,
             ("steady-stress", Some(cluster), _) => steady::stress(cluster, &mut figures).await,
-            (other, ..) => bail!("{other} has no code"),
+            (other, ..) => bail!("{other} is not implemented"),
         }
         .with_context(|| format!("benchmark {name}"))?;
     }
@@ -122,24 +122,24 @@ pub async fn bench(
     Ok(())
 }
 
-/// The named benchmarks in the order that they run in, or all.
+/// Returns the named benchmarks, or all, in their order of execution.
 fn choose(names: &[String]) -> Result<Vec<(&'static str, Needs)>> {
     let known = BENCHMARKS.map(|(name, _)| name);
     if let Some(unknown) = names.iter().find(|n| !known.contains(&n.as_str())) {
-        bail!("there is no benchmark `{unknown}`; there are: {}", known.join(", "));
+        bail!("unknown benchmark `{unknown}`; available: {}", known.join(", "));
     }
     Ok(BENCHMARKS.into_iter().filter(|(name, _)| names.is_empty() || names.iter().any(|n| n == name)).collect())
 }
 
-/// A thousand calls at once are a thousand connections, and many shells allow 1,024 files at first although more may be had.
-/// Not getting them is no reason not to measure; too few would show as failures.
+/// Raises the limit of open files: a thousand concurrent requests need a thousand connections, and the soft limit of many
+/// shells is 1,024. Failing to do so is not an error, since a limit that is too low shows as failures.
 async fn raise_file_limit() {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find(|l| l.starts_with("Max open files")).unwrap_or_default();
     let Some(hard) = line.split_whitespace().nth(4) else { return };
     let pid = std::process::id().to_string();
     if !crate::process::succeeds(command("prlimit", ["--pid", &pid, &format!("--nofile={hard}:{hard}")])).await {
-        eprintln!("    could not raise the limit of open files to {hard}");
+        eprintln!("    Failed to raise the limit of open files to {hard}");
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_named_is_all_and_the_order_is_ours() {
+    fn no_names_select_all_and_the_order_is_fixed() {
         let names = |chosen: Vec<(&'static str, Needs)>| chosen.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
         assert_eq!(choose(&[]).unwrap().len(), BENCHMARKS.len());
         let chosen = choose(&["crowd1000".to_owned(), "hop".to_owned()]).unwrap();

@@ -1,7 +1,7 @@
-//! The clients of other people that the tests of tier 3 call functions with: curl, Python with requests and aiohttp, Node
-//! with fetch and ws, and gRPC's own.
+//! Third-party clients for the tests of tier 3: curl, Python with requests and aiohttp, Node with fetch and ws, and the gRPC
+//! interoperability client.
 //!
-//! The programs come from the system; what they need beside is pinned in `clients/` and kept in the cache under its hash.
+//! The programs are installed on the system. Their packages are pinned in `clients/` and cached by hash.
 
 use std::path::PathBuf;
 
@@ -16,25 +16,25 @@ use crate::process::{command, run, succeeds};
 use crate::progress::Progress;
 use crate::requirements::{Lack, Unmet, apt_install};
 
-/// Programs and the Debian packages that have them.
+/// Programs and their Debian packages.
 const PROGRAMS: [(&str, &str); 3] = [("curl", "curl"), ("node", "nodejs"), ("npm", "npm")];
 
-/// Where they are.
+/// Paths of the clients.
 #[derive(Clone, Debug)]
 pub struct Clients {
-    /// A Python that has requests and aiohttp.
+    /// Python interpreter with requests and aiohttp.
     pub python: PathBuf,
-    /// The folder in which Node finds ws.
+    /// `node_modules` with ws.
     pub node_modules: PathBuf,
-    /// gRPC's interoperability client.
+    /// gRPC interoperability client.
     pub grpc: PathBuf,
 }
 
-/// Installs the programs that are missing; an [`Unmet`] error if that cannot be done here.
+/// Installs the programs that are missing.
 ///
 /// # Errors
 ///
-/// See above, and if a package cannot be installed.
+/// [`Unmet`] without root or apt; another error if a package cannot be installed.
 pub async fn meet(progress: &Progress) -> Result<()> {
     let mut packages: Vec<&str> =
         PROGRAMS.iter().filter(|(program, _)| find_program(program).is_none()).map(|(_, package)| *package).collect();
@@ -57,7 +57,7 @@ pub async fn meet(progress: &Progress) -> Result<()> {
 }
 
 impl Clients {
-    /// Installs what the cache does not have yet.
+    /// Installs the packages that are not cached.
     ///
     /// # Errors
     ///
@@ -69,7 +69,7 @@ impl Clients {
         Ok(Self { python, node_modules, grpc })
     }
 
-    /// Environment variables by which a test finds them again.
+    /// Returns the environment variables for [`Clients::from_environment`].
     pub fn environment(&self) -> [(&'static str, String); 3] {
         let text = |path: &PathBuf| path.display().to_string();
         [
@@ -79,11 +79,11 @@ impl Clients {
         ]
     }
 
-    /// What [`Clients::environment`] says in this process.
+    /// Reads the paths from the environment of this process.
     ///
     /// # Errors
     ///
-    /// If it says nothing.
+    /// If a variable is not set.
     pub fn from_environment() -> Result<Self> {
         let path = |name: &str| {
             let value = std::env::var_os(name);
@@ -97,28 +97,29 @@ impl Clients {
     }
 }
 
-/// A virtual environment with `clients/requirements.txt` in it. It belongs to one interpreter, so that is part of its name.
+/// Creates a virtual environment with `clients/requirements.txt`. The interpreter is part of the cache key.
 async fn python(places: &Places, progress: &Progress) -> Result<PathBuf> {
     let wanted = places.repo.join("e2e/clients/requirements.txt");
     let interpreter = run(command("python3", ["-c", "import sys; print(sys.version, sys.base_prefix)"])).await?;
     let folder = cached(places, "python-clients", &[&std::fs::read(&wanted)?, interpreter.as_bytes()]);
     let python = folder.join("bin/python");
     let _lock = FileLock::acquire(&folder.with_extension("lock")).await?;
-    // Scripts of a virtual environment name their place, so it is not made elsewhere and moved: a mark says that it is whole.
-    let whole = folder.join("whole");
-    if !whole.exists() {
+    // A virtual environment contains its own path, so it cannot be created elsewhere and moved. A marker shows that it is
+    // complete.
+    let complete = folder.join("complete");
+    if !complete.exists() {
         let step = progress.step("Installing the Python clients");
         run(command("python3", ["-m".as_ref(), "venv".as_ref(), "--clear".as_ref(), folder.as_os_str()])).await?;
         let mut pip = command(&python, ["-m", "pip", "install", "--quiet", "--no-deps", "--requirement"]);
         pip.arg(&wanted);
         run(pip).await?;
-        std::fs::write(&whole, "")?;
+        std::fs::write(&complete, "")?;
         step.done();
     }
     Ok(python)
 }
 
-/// What `clients/package-lock.json` names.
+/// Installs the packages in `clients/package-lock.json`.
 async fn node_modules(places: &Places, progress: &Progress) -> Result<PathBuf> {
     let source = places.repo.join("e2e/clients");
     let lock = std::fs::read(source.join("package-lock.json"))?;
@@ -158,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_requirements_are_another_folder() {
+    fn the_folder_depends_on_the_requirements() {
         let places = Places { repo: "/r".into(), cache: "/c".into(), target: "/t".into(), state: "/s".into() };
         let folder = |parts: &[&[u8]]| cached(&places, "x", parts);
         assert_ne!(folder(&[b"a==1", b"3.11"]), folder(&[b"a==2", b"3.11"]));

@@ -1,4 +1,4 @@
-//! A cluster that is up: how tests and benchmarks reach it.
+//! A running cluster, and how tests and benchmarks access it.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,28 +16,28 @@ use crate::process::{command, run, tail};
 use crate::provider::Provider;
 use crate::state::State;
 
-/// A running Kubernetes with an ingress and, unless it was left out, Rouse.
+/// A running Kubernetes cluster with an ingress controller and, by default, Rouse.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cluster {
-    /// Its name, unique on this machine.
+    /// Name, unique on this machine.
     pub name: String,
-    /// Who made it.
+    /// Provider that created it.
     pub provider: Provider,
-    /// A kubeconfig with all rights.
+    /// Kubeconfig with administrator rights.
     pub kubeconfig: PathBuf,
-    /// Where the cluster's ingress answers plain HTTP, reachable from this machine.
+    /// Address of the ingress for plain HTTP, reachable from this machine.
     pub ingress: SocketAddr,
-    /// The kubectl that belongs to it.
+    /// Path of kubectl in the version of the cluster.
     pub kubectl: PathBuf,
-    /// Helm.
+    /// Path of Helm.
     pub helm: PathBuf,
-    /// The domain of default hosts: `{name}.{namespace}.{domain}`.
+    /// Domain of default hosts: `{name}.{namespace}.{domain}`.
     pub domain: String,
     /// Image references by short name: `rouse-operator`, `rouse-activator`, `rouse-hello`, and for tests `rouse-suites`.
     pub images: BTreeMap<String, String>,
-    /// The node's own address, if this machine has a route to it and to the pods (local provider).
+    /// Address of the node, if this machine has a route to it and to the pods (local provider).
     pub node: Option<IpAddr>,
-    /// The cluster's folder: logs, configuration, state.
+    /// Folder of the cluster: logs, configuration, state.
     pub folder: PathBuf,
 }
 
@@ -46,7 +46,7 @@ impl Cluster {
         places.cluster(name).join("cluster.json")
     }
 
-    /// The cluster that `cargo e2e up` made last under this name.
+    /// Loads the cluster that `cargo e2e up` created under this name.
     pub fn load(places: &Places, name: &str) -> Result<Self> {
         let path = Self::path(places, name);
         let bytes = std::fs::read(&path)
@@ -54,53 +54,53 @@ impl Cluster {
         serde_json::from_slice(&bytes).with_context(|| format!("Cannot read {}", path.display()))
     }
 
-    /// The cluster of this checkout, or the one that `ROUSE_E2E_NAME` names.
+    /// Loads the cluster of this checkout, or the one with the name in `ROUSE_E2E_NAME`.
     pub fn of_this_checkout() -> Result<Self> {
         let places = Places::discover()?;
         let name = std::env::var("ROUSE_E2E_NAME").unwrap_or_else(|_| places.default_name());
         Self::load(&places, &name)
     }
 
-    /// Writes it down for [`Cluster::load`].
+    /// Saves the cluster for [`Cluster::load`].
     pub fn save(&self, places: &Places) -> Result<()> {
         let path = Self::path(places, &self.name);
         std::fs::write(&path, serde_json::to_vec_pretty(self)?)
             .with_context(|| format!("Cannot write {}", path.display()))
     }
 
-    /// A kubectl command for this cluster and no other.
+    /// Returns a kubectl command for this cluster.
     pub fn kubectl<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         kubectl(&self.kubectl, &self.kubeconfig, args)
     }
 
-    /// A helm command for this cluster and no other.
+    /// Returns a Helm command for this cluster.
     pub fn helm<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut helm = command(&self.helm, args);
         helm.env("KUBECONFIG", &self.kubeconfig);
-        // Its caches and settings stay out of the user's.
+        // Keeps caches and settings out of the user's home.
         for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             helm.env(variable, self.folder.join("helm"));
         }
         helm
     }
 
-    /// Applies manifests (YAML or JSON) on the server side.
+    /// Applies manifests (YAML or JSON) by server-side apply.
     pub async fn apply(&self, manifests: &str) -> Result<()> {
         apply(&self.kubectl, &self.kubeconfig, manifests).await
     }
 
-    /// The process of a node's daemon on this machine, if the provider has one: for tests that stop it.
+    /// Returns the PID of a node daemon on this machine, if the provider has one, for tests that stop it.
     pub fn daemon(&self, places: &Places, name: &str) -> Result<u32> {
         let state = State::read(&places.cluster(&self.name))?.context("The cluster has no state file")?;
         let entry = state.process(name).with_context(|| format!("This provider runs no {name} on the host"))?;
-        // What is recorded is nsenter, which waits for the daemon it has started in the node's namespaces.
+        // The recorded process is nsenter, the parent of the daemon in the node's namespaces.
         let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", entry.pid))?;
         let child = children.split_whitespace().next().with_context(|| format!("{name} is not running"))?;
         Ok(child.parse()?)
     }
 }
 
-/// A kubectl command with this kubeconfig, whatever the user's environment says.
+/// Returns a kubectl command with this kubeconfig, regardless of the environment.
 pub fn kubectl<S: AsRef<std::ffi::OsStr>>(
     program: &std::path::Path,
     kubeconfig: &std::path::Path,
@@ -111,10 +111,10 @@ pub fn kubectl<S: AsRef<std::ffi::OsStr>>(
     kubectl
 }
 
-/// What kubectl says when a thing that was made a moment ago is not known yet, or the API server is just starting.
-const PASSING: [&str; 5] = ["no matches for kind", "not found", "connection refused", "EOF", "ServiceUnavailable"];
+/// Errors of kubectl that are transient: a new resource is not known yet, or the API server is starting.
+const TRANSIENT: [&str; 5] = ["no matches for kind", "not found", "connection refused", "EOF", "ServiceUnavailable"];
 
-/// Applies manifests (YAML or JSON) on the server side; for up to 30 s again while what they refer to is not known yet.
+/// Applies manifests (YAML or JSON) by server-side apply, and retries transient errors for up to 30 s.
 pub async fn apply(program: &std::path::Path, kubeconfig: &std::path::Path, manifests: &str) -> Result<()> {
     let attempt = async || {
         let args = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
@@ -137,7 +137,9 @@ pub async fn apply(program: &std::path::Path, kubeconfig: &std::path::Path, mani
     loop {
         match attempt().await {
             Err(error) if tokio::time::Instant::now() >= deadline => return Err(error),
-            Err(error) if !PASSING.iter().any(|passing| error.to_string().contains(passing)) => return Err(error),
+            Err(error) if !TRANSIENT.iter().any(|transient| error.to_string().contains(transient)) => {
+                return Err(error);
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(300)).await,
             Ok(()) => return Ok(()),
         }

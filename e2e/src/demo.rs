@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::{
     Cluster, Places,
-    caller::Answer,
-    world::{PATIENCE, World, until},
+    http_client::Response,
+    workspace::{TIMEOUT, Workspace, until},
 };
 
 const NAMESPACE: &str = "default";
@@ -17,12 +17,12 @@ const MANIFEST: &str = "examples/hello/function.yaml";
 
 /// Prints lines with the time since the start.
 struct Timeline {
-    begun: Instant,
+    started: Instant,
 }
 
 impl Timeline {
     fn print(&self, what: &str) {
-        println!("  {:>6.1} s  {what}", self.begun.elapsed().as_secs_f64());
+        println!("  {:>6.1} s  {what}", self.started.elapsed().as_secs_f64());
     }
 }
 
@@ -32,33 +32,33 @@ impl Timeline {
 ///
 /// If a step has another result than expected.
 pub async fn demo(cluster: &Cluster, places: &Places) -> Result<()> {
-    let world = World::new(cluster, NAMESPACE).await?;
+    let workspace = Workspace::new(cluster, NAMESPACE).await?;
     let manifest =
         std::fs::read_to_string(places.repo.join(MANIFEST)).with_context(|| format!("Cannot read {MANIFEST}"))?;
     println!();
-    let timeline = Timeline { begun: Instant::now() };
-    cluster.apply(&with_image(&manifest, &world.image)).await?;
+    let timeline = Timeline { started: Instant::now() };
+    cluster.apply(&with_image(&manifest, &workspace.image)).await?;
     timeline.print(&format!("kubectl apply -f {MANIFEST}"));
-    world.condition(NAME, "Ready", "True").await?;
-    world.routed(NAME).await?;
-    timeline.print(&format!("ready at http://{}", world.host(NAME)));
+    workspace.condition(NAME, "Ready", "True").await?;
+    workspace.routed(NAME).await?;
+    timeline.print(&format!("ready at http://{}", workspace.host(NAME)));
 
-    world.zero(NAME).await?;
+    workspace.without_pods(NAME).await?;
     timeline.print("zero pods (verified: no pod exists, not even a terminating one)");
-    request(&world, &timeline, "first request", true).await?;
-    request(&world, &timeline, "second request", false).await?;
+    request(&workspace, &timeline, "first request", true).await?;
+    request(&workspace, &timeline, "second request", false).await?;
     let last = Instant::now();
-    let gone = world.terminating(NAME, PATIENCE).await?;
+    let gone = workspace.terminating(NAME, TIMEOUT).await?;
     let idle = gone.duration_since(last).as_secs_f64();
     timeline.print(&format!("no requests: the pod terminates, {idle:.1} s after the last request"));
-    world.zero(NAME).await?;
+    workspace.without_pods(NAME).await?;
     timeline.print("zero pods again");
-    request(&world, &timeline, "third request", true).await?;
+    request(&workspace, &timeline, "third request", true).await?;
     println!(
         "\nTry it:\n\n  export KUBECONFIG={}\n  {} get functions\n  curl -i -H 'Host: {}' http://{}/\n\nRemove the cluster: cargo e2e down",
         cluster.kubeconfig.display(),
         cluster.kubectl.display(),
-        world.host(NAME),
+        workspace.host(NAME),
         cluster.ingress,
     );
     Ok(())
@@ -73,24 +73,26 @@ fn with_image(manifest: &str, image: &str) -> String {
     manifest.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-async fn request(world: &World, timeline: &Timeline, what: &str, cold: bool) -> Result<()> {
-    let answer = world.get(NAME, "/").await?;
-    ensure!(answer.status.is_success(), "{what}: {} {}", answer.status, answer.text());
-    let was_cold = answer.header("rouse-cold-start").is_some();
+async fn request(workspace: &Workspace, timeline: &Timeline, what: &str, cold: bool) -> Result<()> {
+    let response = workspace.get(NAME, "/").await?;
+    ensure!(response.status.is_success(), "{what}: {} {}", response.status, response.text());
+    let was_cold = response.header("rouse-cold-start").is_some();
     ensure!(was_cold == cold, "{what}: expected a {} start", if cold { "cold" } else { "warm" });
-    timeline.print(&format!("{what:<14} {} in {}", answer.status.as_u16(), describe(&answer)));
+    timeline.print(&format!("{what:<14} {} in {}", response.status.as_u16(), describe(&response)));
     if cold {
         // One look is enough: the pod that has just answered is there.
-        until("its pod", Duration::from_secs(10), || async { Ok((!world.pods(NAME).await?.is_empty()).then_some(())) })
-            .await?;
+        until("its pod", Duration::from_secs(10), || async {
+            Ok((!workspace.pods(NAME).await?.is_empty()).then_some(()))
+        })
+        .await?;
     }
     Ok(())
 }
 
 /// `231 ms = wake 6 + schedule 21 + start 160 + probe 12 + …`
-fn describe(answer: &Answer) -> String {
-    let total = answer.took.as_secs_f64() * 1000.0;
-    let phases: Vec<_> = answer
+fn describe(response: &Response) -> String {
+    let total = response.took.as_secs_f64() * 1000.0;
+    let phases: Vec<_> = response
         .phases()
         .into_iter()
         .filter(|(name, _)| ["wake", "schedule", "start", "probe"].contains(&name.as_str()))

@@ -6,16 +6,16 @@
 //!                                                  ingress)  by Helm)
 //! ```
 //!
-//! [`up::up`] runs these steps and returns a [`Cluster`]; [`down::down`] removes it. Everything that is built is cached under a
-//! name with the hash of what it was built from, so [`mod@forecast`] knows which steps are left; [`progress`] shows them.
+//! [`up::up`] runs these steps and returns a [`Cluster`]; [`down::down`] removes it. Everything that is built is cached
+//! under a name with the hash of what it was built from, so [`mod@forecast`] knows which steps are left; [`progress`]
+//! shows them.
 //!
-//! On such a cluster [`demo`] shows scale to zero, [`mod@bench`] measures, and the tests below `tests/` run; all three apply and
-//! invoke functions through [`world::World`]. [`mod@test`] runs all tests, tier by tier.
+//! On such a cluster [`demo`] shows scale to zero, [`mod@bench`] measures, and the tests below `tests/` run; all three
+//! apply and invoke functions through [`workspace::Workspace`]. [`mod@test`] runs all tests, tier by tier.
 
 pub mod addons;
 pub mod api_server;
 pub mod bench;
-pub mod caller;
 pub mod clients;
 pub mod cluster;
 pub mod demo;
@@ -24,6 +24,7 @@ pub mod forecast;
 pub mod generate;
 pub mod gomod;
 pub mod host;
+pub mod http_client;
 pub mod images;
 pub mod install;
 pub mod lock;
@@ -39,7 +40,7 @@ pub mod state;
 pub mod test;
 pub mod up;
 pub mod wheels;
-pub mod world;
+pub mod workspace;
 
 pub use cluster::Cluster;
 pub use places::Places;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::progress::note;
 
-/// Held until dropped; the file goes with it.
+/// A held lock. Dropping it releases the lock and removes the file.
 #[derive(Debug)]
 pub struct FileLock {
     path: PathBuf,
@@ -16,7 +16,8 @@ pub struct FileLock {
 }
 
 impl FileLock {
-    /// Waits for the lock at `path`; says so if somebody else holds it. The kernel lets go of it when its holder dies.
+    /// Waits for the lock at `path`, and prints a note if another process holds it. The kernel releases it when its
+    /// holder dies.
     pub async fn acquire(path: &Path) -> Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("Cannot create {}", folder.display()))?;
@@ -32,7 +33,7 @@ impl FileLock {
                 }
                 Err(TryLockError::Error(error)) => return Err(error).context("Cannot lock"),
             }
-            // Its last holder may have removed the file between our opening and our locking of it.
+            // The former holder may have removed the file after it was opened here and before it was locked.
             let ours = file.metadata()?.ino();
             if std::fs::metadata(path).is_ok_and(|now| now.ino() == ours) {
                 return Ok(Self { path: path.to_owned(), _file: file });
@@ -43,7 +44,7 @@ impl FileLock {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // Removed while still locked, so nobody can lock a file that is about to vanish without noticing.
+        // Removed while locked, so that another process detects the removal after it gets the lock.
         if let Err(error) = std::fs::remove_file(&self.path) {
             note(&format!("Cannot remove the lock file {}: {error}", self.path.display()));
         }

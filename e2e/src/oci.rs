@@ -1,6 +1,6 @@
-//! OCI image archives, written without Docker: one layer, a configuration, a manifest and an index in a tar file.
+//! OCI image archives, created without Docker: one layer, a configuration, a manifest and an index in a tar file.
 //!
-//! `ctr images import`, `kind load image-archive`, `docker load` and skopeo read them. The same files give the same bytes.
+//! `ctr images import`, `kind load image-archive`, `docker load` and skopeo read them. The output is reproducible.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,18 +11,18 @@ use sha2::{Digest as _, Sha256};
 
 use crate::places::hex;
 
-/// What goes into an image.
+/// Content of an image.
 #[derive(Clone, Debug)]
 pub struct Image {
     /// The program and its first arguments.
     pub entrypoint: Vec<String>,
     /// Numeric `user` or `user:group`.
     pub user: String,
-    /// Files: where they are now and the absolute path that they get. All are readable and executable.
+    /// Files: source path and absolute path in the image. All are readable and executable.
     pub files: Vec<(PathBuf, String)>,
 }
 
-/// An image in memory: its blobs and the digest that names it.
+/// An image in memory: its blobs.
 #[derive(Debug)]
 pub struct Packed {
     layer: Blob,
@@ -46,7 +46,7 @@ impl Blob {
     }
 }
 
-/// The architecture of this machine as images name it.
+/// Returns the architecture of this machine in the notation of image manifests.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -56,7 +56,11 @@ pub fn architecture() -> &'static str {
 }
 
 impl Image {
-    /// Reads the files and packs them. Fails if one of them cannot be read.
+    /// Packs the files.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read.
     pub fn pack(&self) -> Result<Packed> {
         let layer = Blob::new(self.layer()?);
         let config = json!({
@@ -103,7 +107,7 @@ impl Image {
 }
 
 impl Packed {
-    /// The digest of the manifest without `sha256:`, 64 hexadecimal digits. It does not depend on the image's name.
+    /// Returns the digest of the manifest without `sha256:`, 64 hexadecimal digits, independent of the image's name.
     pub fn digest(&self) -> &str {
         &self.manifest.hex
     }
@@ -121,7 +125,7 @@ impl Packed {
             "mediaType": "application/vnd.oci.image.index.v1+json",
             "manifests": [descriptor],
         });
-        // `docker load` reads this one and not the index.
+        // `docker load` reads this file instead of the index.
         let docker = json!([{
             "Config": format!("blobs/sha256/{}", self.config.hex),
             "RepoTags": [reference],
@@ -140,7 +144,7 @@ impl Packed {
     }
 }
 
-/// Adds an entry that holds nothing of the machine it was made on: no time, no owner.
+/// Adds an entry without time and owner, so that the archive is reproducible.
 fn append<W: Write>(
     tar: &mut tar::Builder<W>,
     path: &str,

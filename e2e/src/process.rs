@@ -1,4 +1,4 @@
-//! Running programs: to their end, and as daemons that outlive this process and are never mistaken for another.
+//! Execution of programs: in the foreground, and as daemons that outlive this process.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::time::Instant;
 
-/// How much of a failed program's output an error shows.
+/// Lines of the output of a failed program that an error shows.
 const SHOWN_LINES: usize = 20;
-/// How often a condition is looked at.
+/// Poll interval of conditions.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A command that dies with whoever waits for it.
+/// Returns a command that is killed when its future is dropped.
 pub fn command<I, S>(program: impl AsRef<OsStr>, args: I) -> Command
 where
     I: IntoIterator<Item = S>,
@@ -27,28 +27,28 @@ where
     command
 }
 
-/// Runs it to its end and gives what it wrote to stdout. An error holds the command and the end of its stderr.
+/// Runs a command and returns its stdout. An error contains the command and the tail of its output.
 pub async fn run(mut command: Command) -> Result<String> {
     let line = describe(&command);
     let output = command.output().await.with_context(|| format!("Cannot run {line}"))?;
     if !output.status.success() {
-        let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-        bail!("{line} failed ({}):\n{}", output.status, tail(&String::from_utf8_lossy(&said)));
+        let printed = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+        bail!("{line} failed ({}):\n{}", output.status, tail(&String::from_utf8_lossy(&printed)));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Whether it ran and ended well; its output goes nowhere.
+/// Runs a command without output and returns whether it succeeded.
 pub async fn succeeds(mut command: Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command.status().await.is_ok_and(|status| status.success())
 }
 
-/// Looks until there is something to give, at most for `limit`.
+/// Polls until `look` returns a value.
 ///
 /// # Errors
 ///
-/// After `limit`, with what was waited for; or at once if looking fails.
+/// If it times out after `limit`, or `look` fails.
 pub async fn until<T, F>(what: &str, limit: Duration, mut look: F) -> Result<T>
 where
     F: AsyncFnMut() -> Result<Option<T>>,
@@ -65,7 +65,7 @@ where
     }
 }
 
-/// Looks at a condition until it holds; the errors are those of [`until`].
+/// Polls until a condition holds; the errors are those of [`until`].
 pub async fn wait_for<F>(what: &str, limit: Duration, mut holds: F) -> Result<()>
 where
     F: AsyncFnMut() -> Result<bool>,
@@ -73,7 +73,7 @@ where
     until(what, limit, async || Ok(holds().await?.then_some(()))).await
 }
 
-/// The end of a text, as much of it as an error should show.
+/// Returns the last lines of a text, for an error.
 pub fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
@@ -89,22 +89,21 @@ fn describe(command: &Command) -> String {
     line
 }
 
-/// A process that was started here, told apart from a later one with the same number by its start time.
+/// A process, identified by PID and start time, since PIDs are reused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// What it is for.
+    /// Name for messages.
     pub name: String,
-    /// Its number on the host.
+    /// PID on the host.
     pub pid: u32,
-    /// Clock ticks between the machine's start and its own.
+    /// Start time in clock ticks since boot.
     pub started: u64,
-    /// The machine's start that `started` counts from.
+    /// Boot ID of the machine.
     pub boot: String,
 }
 
 impl Process {
-    /// Starts a program in a session of its own, so that neither Ctrl-C nor a closed terminal reaches it. Its output goes
-    /// to `log`.
+    /// Starts a program in a new session, so that neither Ctrl-C nor a closed terminal stops it. `log` receives its output.
     pub fn daemon<S: AsRef<OsStr>>(name: &str, argv: &[S], log: &Path) -> Result<Self> {
         let log_file = File::create(log).with_context(|| format!("Cannot create {}", log.display()))?;
         let child = Command::new("setsid")
@@ -114,26 +113,26 @@ impl Process {
             .stderr(log_file)
             .spawn()
             .with_context(|| format!("Cannot start {name}"))?;
-        // setsid does not fork here (its caller leads no group), so the number stays the daemon's.
-        let pid = child.id().with_context(|| format!("{name} ended at once"))?;
-        Self::identify(name, pid).with_context(|| format!("{name} ended at once, see {}", log.display()))
+        // setsid does not fork here, since the process is no group leader, so the PID is that of the daemon.
+        let pid = child.id().with_context(|| format!("{name} exited immediately"))?;
+        Self::identify(name, pid).with_context(|| format!("{name} exited immediately, see {}", log.display()))
     }
 
-    /// Names a process that is running now.
+    /// Identifies a running process.
     pub fn identify(name: &str, pid: u32) -> Option<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let (_, started) = parse_stat(&stat)?;
         Some(Self { name: name.to_owned(), pid, started, boot: boot_id() })
     }
 
-    /// Whether this very process, not another with its number, is there and no zombie.
+    /// Returns whether this process is running and not a zombie. A reused PID is detected.
     pub fn is_alive(&self) -> bool {
         let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)) else { return false };
         self.boot == boot_id()
             && parse_stat(&stat).is_some_and(|(state, started)| state != 'Z' && started == self.started)
     }
 
-    /// Kills it, and nothing else that has got its number since.
+    /// Kills the process, unless its PID was reused.
     pub async fn kill(&self) -> Result<()> {
         if self.is_alive() {
             kill(self.pid, "KILL").await;
@@ -145,12 +144,12 @@ impl Process {
     }
 }
 
-/// Sends a signal; a process that is gone already is what was wanted.
+/// Sends a signal; ignores a process that has exited.
 pub async fn kill(pid: u32, signal: &str) {
     succeeds(command("kill", [format!("-{signal}"), pid.to_string()])).await;
 }
 
-/// The state letter and start time out of `/proc/<pid>/stat`. The second field may hold spaces and parentheses.
+/// Parses the state letter and the start time in `/proc/<pid>/stat`. The second field may hold spaces and parentheses.
 fn parse_stat(stat: &str) -> Option<(char, u64)> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split_ascii_whitespace();
@@ -176,19 +175,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_recycled_number_is_not_the_process() {
+    async fn a_reused_pid_is_not_the_process() {
         let me = Process::identify("me", std::process::id()).unwrap();
         assert!(me.is_alive());
         let other = Process { started: me.started + 1, ..me.clone() };
         assert!(!other.is_alive());
-        // Would end this test if it did not look.
+        // Would kill this test without the check.
         other.kill().await.unwrap();
         let earlier = Process { boot: "before the reboot".to_owned(), ..me };
         assert!(!earlier.is_alive());
     }
 
     #[tokio::test]
-    async fn a_daemon_is_killed_and_its_output_kept() {
+    async fn a_daemon_is_killed_and_its_output_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let daemon = Process::daemon("d", &["sh", "-c", "echo here; exec sleep 1000"], &log).unwrap();
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_shows_the_command_and_what_it_said() {
+    async fn an_error_shows_the_command_and_its_output() {
         let error = run(command("sh", ["-c", "echo because >&2; exit 3"])).await.unwrap_err().to_string();
         assert!(error.contains("because") && error.contains("exit 3"), "{error}");
     }

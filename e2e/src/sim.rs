@@ -1,4 +1,4 @@
-//! The simulator of the autoscaler, which is a program of its own: it counts for minutes unless it is compiled for speed.
+//! Runs the simulator of the autoscaler, a separate program, since it must be compiled with optimization.
 
 use std::{ffi::OsString, process::Stdio};
 
@@ -7,11 +7,11 @@ use tokio::process::Command;
 
 use crate::Places;
 
-/// Compiles the simulator and runs it, with its output and its errors as they are.
+/// Compiles and runs the simulator.
 ///
 /// # Errors
 ///
-/// If it cannot be compiled, or what it ends with.
+/// If it cannot be compiled, or fails.
 pub async fn sim(places: &Places, arguments: Vec<OsString>) -> Result<()> {
     let mut cargo = cargo_run(places, "rouse-sim");
     cargo.arg("--").args(arguments);
@@ -20,12 +20,12 @@ pub async fn sim(places: &Places, arguments: Vec<OsString>) -> Result<()> {
     Ok(())
 }
 
-/// Compiles a program of the simulator's package for speed and runs it, where who asks for it is: paths that are said are his.
+/// Returns a command that compiles a program of the simulator's package with optimization and runs it in the current folder.
 pub(crate) fn cargo_run(places: &Places, program: &str) -> Command {
     let mut cargo = Command::new("cargo");
     cargo.args(["run", "--release", "--quiet", "--package", "rouse-sim", "--bin", program, "--manifest-path"]);
     cargo.arg(places.repo.join("Cargo.toml")).stdin(Stdio::null()).kill_on_drop(true);
-    // `cargo e2e` runs in cargo's environment; of that the inner one must see nothing.
+    // Removes the variables that the outer cargo sets for `cargo e2e`.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST") {

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cluster::{caches::Caches, key::FunctionKey},
     runtime::progress::Progress,
-    scaler::{Explainer, NotExplained},
+    scaler::{ExplainError, Explainer},
     telemetry::metrics::Metrics,
 };
 
@@ -86,11 +86,11 @@ async fn explain(
     let key = FunctionKey::new(namespace, name);
     let (status, type_, body) = match admin.explainer.explain(&key) {
         Ok(explained) => (StatusCode::OK, "application/json", explained),
-        Err(NotExplained::Unknown) => {
+        Err(ExplainError::Unknown) => {
             let detail = format!("Function {key} does not exist or cannot be parsed.");
             problem(StatusCode::NOT_FOUND, "unknown-function", "Function not found", &detail)
         }
-        Err(NotExplained::NotLeading) => {
+        Err(ExplainError::NotLeading) => {
             let detail =
                 "This replica of the operator is not the leader. Send the request to the replica that holds the Lease.";
             problem(StatusCode::SERVICE_UNAVAILABLE, "not-leading", "Not the leader", detail)

@@ -207,12 +207,12 @@ async fn lead(
         metrics.clone(),
         scaler.outcomes(),
     ));
-    let _rule = explainer.begin(&scaler);
+    let _registration = explainer.register(&scaler);
     let activators = FunctionKey::new(&args.namespace, &args.activator_service);
     let discovery = discovery::run(Arc::clone(&scaler), activators, Arc::clone(&queues.activators), stop.clone());
     let reconciling = worker::run(&queues.reconciler, RECONCILES, stop, &progress.reconciler, |key| {
         function::reconcile(Arc::clone(&context), key)
     });
-    let scaling = worker::run(&queues.scaler, SCALES, stop, &progress.scaler, |key| Arc::clone(&scaler).look(key));
+    let scaling = worker::run(&queues.scaler, SCALES, stop, &progress.scaler, |key| Arc::clone(&scaler).reconcile(key));
     tokio::join!(ingress.run(stop, &progress.ingress), discovery, reconciling, scaling);
 }

@@ -1,9 +1,8 @@
-//! Demand becomes replicas.
+//! Autoscaling: turns demand into replicas.
 //!
-//! For each Function that something was heard of (a frame of an activator, a change in the cluster, a time that was set)
-//! every revision is decided anew by `rouse-autoscaler`, and a count that differs is patched, on the condition that the
-//! Deployment is still what it was decided from. One task at a time works on a Function, so of a Deployment there is at
-//! most one write under way.
+//! A Function is reconciled after a demand frame, a change in the cluster, or a scheduled requeue. `rouse-autoscaler`
+//! decides for each revision, and a count that differs is patched, on the condition that the Deployment has not changed
+//! since. One task at a time works on a Function, so a Deployment has at most one write in flight.
 
 pub mod aggregate;
 pub mod discovery;
@@ -12,16 +11,16 @@ mod explain;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod habits;
-pub mod journal;
-mod memory;
-pub mod pace;
+pub mod history;
+mod idle_histogram;
 mod plan;
 pub mod policy;
+pub mod rate_limiter;
 pub mod stream;
+mod tracker;
 mod write;
 
-pub use explain::{Explainer, NotExplained, Rule};
+pub use explain::{ExplainError, Explainer, Registration};
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -38,35 +37,36 @@ use crate::{
     workloads::outcomes::Outcomes,
 };
 use aggregate::{Aggregate, Source};
-use memory::{CATCH_UP, Memories};
-use pace::Pace;
-use plan::{Change, Plan, sooner};
+use plan::{Plan, earliest};
+use rate_limiter::RateLimiter;
+use tracker::{CACHE_TIMEOUT, FunctionTracker};
+use write::ScaleChange;
 
-/// See the module.
+/// The scaler of the leading replica.
 #[allow(missing_debug_implementations, reason = "kube's Client and Recorder have none of use")]
 pub struct Scaler {
     pub(crate) client: Client,
     pub(crate) caches: Caches,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
-    /// Functions to look at.
+    /// Functions to reconcile.
     queue: Arc<WorkQueue<FunctionKey>>,
     demand: Mutex<Aggregate>,
-    /// How calls ended, for the reconciler.
+    /// Request results, for the reconciler of Functions.
     outcomes: Arc<Outcomes>,
-    /// By Function and revision. What is gone is taken out.
-    memory: Mutex<HashMap<FunctionKey, Memories>>,
-    /// How fast all Functions together are written.
-    pace: Pace,
-    /// From when time is counted.
+    /// State by Function. Bounded by the Functions that exist.
+    trackers: Mutex<HashMap<FunctionKey, FunctionTracker>>,
+    /// Limits the writes of all Functions together.
+    rate_limiter: RateLimiter,
+    /// Origin of all durations.
     origin: Instant,
 }
 
-/// No look takes longer, or Functions that the API server does not answer for would keep others from being looked at.
-const LOOK: Duration = Duration::from_secs(60);
+/// Deadline of one reconcile, so that Functions without a response of the API server do not block others.
+const RECONCILE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Scaler {
-    /// A scaler that has heard nothing yet. `queue` is what its worker works off.
+    /// Creates a scaler without demand. `queue` is the queue of its workers.
     pub fn new(
         client: Client,
         caches: Caches,
@@ -82,139 +82,141 @@ impl Scaler {
             queue,
             demand: Mutex::default(),
             outcomes: Arc::default(),
-            memory: Mutex::default(),
-            pace: Pace::default(),
+            trackers: Mutex::default(),
+            rate_limiter: RateLimiter::default(),
             origin: Instant::now(),
         }
     }
 
-    /// In whole microseconds, as demand is counted, so that an average is not off by a rounding.
+    /// Returns the time since the origin in whole microseconds, the unit of demand, so that averages have no rounding error.
     fn now(&self) -> Duration {
         Duration::from_micros(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// How the calls of revisions ended, as the activators tell it.
+    /// Returns the request results that the activators report.
     pub fn outcomes(&self) -> Arc<Outcomes> {
         Arc::clone(&self.outcomes)
     }
 
-    /// Takes in which activators there are.
+    /// Replaces the set of activators; see [`Aggregate::set_sources`].
     pub fn set_sources(&self, sources: &HashMap<Source, bool>) {
-        self.change_demand(|demand, now| demand.set_sources(sources, now));
+        self.update_demand(|demand, now| demand.set_sources(sources, now));
     }
 
-    /// Takes in what an activator says.
-    pub fn frame(&self, source: &Source, frame: Frame) {
+    /// Applies a demand frame of `source`.
+    pub fn apply_frame(&self, source: &Source, frame: Frame) {
         for revision in &frame.revisions {
             if let Some(outcomes) = &revision.outcomes {
                 let key = FunctionKey::new(&revision.namespace, &revision.function);
                 self.outcomes.take(&frame.process, &key, &revision.revision, outcomes);
             }
         }
-        self.change_demand(|demand, now| demand.frame(source, frame, now));
+        self.update_demand(|demand, now| demand.apply_frame(source, frame, now));
     }
 
-    fn change_demand(&self, change: impl FnOnce(&mut Aggregate, Duration) -> Vec<FunctionKey>) {
+    fn update_demand(&self, update: impl FnOnce(&mut Aggregate, Duration) -> Vec<FunctionKey>) {
         let now = self.now();
-        let (touched, whole) = {
+        let (changed, completed) = {
             let mut demand = self.demand.lock();
             let before = demand.complete(now);
-            let touched = change(&mut demand, now);
-            (touched, !before && demand.complete(now))
+            let changed = update(&mut demand, now);
+            (changed, !before && demand.complete(now))
         };
-        for key in touched {
+        for key in changed {
             self.queue.add(key);
         }
-        if whole {
-            tracing::info!("Every activator is heard; counts may go down");
+        if completed {
+            tracing::info!("Received demand from every activator; scale-down is enabled");
             for key in self.caches.functions.keys() {
                 self.queue.add(key);
             }
         }
     }
 
-    /// Throws away what was heard of revisions that are no more.
-    fn sweep(&self) {
+    /// Drops the demand of revisions that do not exist any more.
+    fn drop_deleted_revisions(&self) {
         let deployments = &self.caches.deployments;
-        self.demand.lock().keep(|function, revision| deployments.get(function, revision).is_some());
+        self.demand.lock().retain_revisions(|function, revision| deployments.get(function, revision).is_some());
     }
 
-    /// Looks at one Function, writes what differs, and says when to look again.
+    /// Reconciles one Function: decides, writes what differs, and returns when to reconcile it again.
     ///
-    /// Cancelling it between two writes leaves a state from which the next look goes on.
-    pub async fn look(self: Arc<Self>, key: FunctionKey) -> Option<Instant> {
+    /// Cancel-safe between two writes: the next reconcile continues from the state in the cluster.
+    pub async fn reconcile(self: Arc<Self>, key: FunctionKey) -> Option<Instant> {
         let name = key.clone();
-        tokio::time::timeout(LOOK, self.look_at(key)).await.unwrap_or_else(|_| {
-            tracing::warn!(function = %name, limit = ?LOOK, "The pods of a Function could not be scaled in time; it is looked at anew");
-            Some(Instant::now() + CATCH_UP)
+        tokio::time::timeout(RECONCILE_TIMEOUT, self.reconcile_unbounded(key)).await.unwrap_or_else(|_| {
+            tracing::warn!(function = %name, timeout = ?RECONCILE_TIMEOUT, "Scaling of a Function timed out; will retry");
+            Some(Instant::now() + CACHE_TIMEOUT)
         })
     }
 
-    async fn look_at(self: Arc<Self>, key: FunctionKey) -> Option<Instant> {
+    async fn reconcile_unbounded(self: Arc<Self>, key: FunctionKey) -> Option<Instant> {
         let Some(guarded) = self.caches.functions.get(&key, &key.name) else {
-            self.memory.lock().remove(&key);
-            self.demand.lock().forget(&key);
-            // A late frame may have spoken of it after the reconciler had let it go.
+            self.trackers.lock().remove(&key);
+            self.demand.lock().remove_function(&key);
+            // A late frame may have added results after the reconciler of Functions removed them.
             self.outcomes.keep(&key, |_| false);
             return None;
         };
-        // One that cannot be read keeps its pods as they are.
+        // An invalid Function keeps its pods.
         let Ok(function) = &guarded.0 else { return None };
         if function.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        let Plan { marks, changes, habits, mut again } = self.plan(&key, function, Timestamp::now());
-        // A pod that stays gets requests again before more pods are asked for; one that is to go is marked before it goes.
-        for (pod, cost) in marks {
-            if let Err(error) = write::mark(&self, &key, &pod, cost).await {
-                tracing::warn!(function = %key, pod, cost, %error, "A pod's deletion cost could not be set and will be tried again");
-                again = sooner(again, Instant::now() + CATCH_UP);
+        let Plan { deletion_costs, changes, idle_histogram, mut requeue_at } =
+            self.plan(&key, function, Timestamp::now());
+        // Costs first: a pod that stays receives requests again before more pods are created, and a victim is marked before
+        // it is deleted.
+        for (pod, cost) in deletion_costs {
+            if let Err(error) = write::set_deletion_cost(&self, &key, &pod, cost).await {
+                tracing::warn!(function = %key, pod, cost, %error, "Failed to set the deletion cost of a pod; will retry");
+                requeue_at = earliest(requeue_at, Instant::now() + CACHE_TIMEOUT);
             }
         }
         for change in changes {
-            let retry = self.write(&key, function, &change).await;
-            again = retry.map_or(again, |at| sooner(again, at));
+            let retry_at = self.write(&key, function, &change).await;
+            requeue_at = retry_at.map_or(requeue_at, |at| earliest(requeue_at, at));
         }
-        if let Some(habits) = habits
-            && let Err(error) = habits::write(&self, &key, function, &habits).await
+        if let Some(patch) = idle_histogram
+            && let Err(error) = idle_histogram::apply(&self, &key, function, &patch).await
         {
-            tracing::warn!(function = %key, %error, "What was learned of idle times could not be written and will be tried again later");
-            self.memory.lock().entry(key).or_default().habits_lost();
+            tracing::warn!(function = %key, %error, "Failed to write status.habits; will retry");
+            self.trackers.lock().entry(key).or_default().persisted.write_failed();
         }
-        again
+        requeue_at
     }
 
-    /// Writes one count. Yields when to try again, if it could not be written.
-    async fn write(&self, key: &FunctionKey, function: &Function, change: &Change) -> Option<Instant> {
+    /// Writes one count. Returns when to retry if the write failed.
+    async fn write(&self, key: &FunctionKey, function: &Function, change: &ScaleChange) -> Option<Instant> {
         let name = change.deployment.name_any();
-        let outcome = write::scale(self, key, change).await;
-        let retry = {
-            let mut memories = self.memory.lock();
-            let (_, memory) = memories.get_mut(key)?.revisions.iter_mut().find(|(of, _)| *of == name)?;
-            match &outcome {
+        let result = write::patch_scale(self, key, change).await;
+        let retry_in = {
+            let mut trackers = self.trackers.lock();
+            let (_, revision) = trackers.get_mut(key)?.revisions.iter_mut().find(|(of, _)| *of == name)?;
+            match &result {
                 Ok(()) => {
-                    memory.failures = 0;
-                    memory.state.wrote(change.to);
-                    memory.counts.wrote();
-                    memory.written = Some((change.deployment.resource_version(), Instant::now()));
+                    revision.failures = 0;
+                    revision.state.wrote(change.to);
+                    revision.external.corrected();
+                    revision.pending_write = Some((change.deployment.resource_version(), Instant::now()));
                     None
                 }
                 Err(_) => {
-                    memory.failures = memory.failures.saturating_add(1);
-                    Some(crate::runtime::backoff::QUICK.after(memory.failures))
+                    revision.failures = revision.failures.saturating_add(1);
+                    Some(crate::runtime::backoff::QUICK.after(revision.failures))
                 }
             }
         };
-        match outcome {
-            Ok(()) => write::tell(self, function, change).await,
-            Err(error) if write::is_race(&error) => {
-                tracing::debug!(function = %key, revision = name, "A Deployment changed while its count was decided; it is decided anew");
+        match result {
+            Ok(()) => write::record_events(self, function, change).await,
+            Err(error) if write::is_conflict(&error) => {
+                tracing::debug!(function = %key, revision = name, "Deployment changed since the decision; will decide again");
             }
             Err(error) => {
-                tracing::warn!(function = %key, revision = name, %error, retry_in = ?retry, "A count could not be written and will be decided anew");
+                tracing::warn!(function = %key, revision = name, %error, ?retry_in, "Failed to patch scale; will retry");
             }
         }
-        retry.map(|wait| Instant::now() + wait)
+        retry_in.map(|wait| Instant::now() + wait)
     }
 }
 

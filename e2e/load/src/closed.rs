@@ -1,4 +1,4 @@
-//! A closed loop: each connection sends its next request when the answer to the last has come.
+//! Closed loop: each connection sends the next request after the response to the last.
 
 use std::time::{Duration, Instant};
 
@@ -6,15 +6,15 @@ use anyhow::{Result, bail};
 use mio::{Events, Poll, Token};
 
 use crate::{
-    connection::{Connection, Heard},
+    connection::{Connection, Received},
     report::{Plan, Report, Tally},
 };
 
-/// More than are ever answered in a second, so that noting a latency never waits for memory.
+/// Upper bound of responses per second, so that recording a latency never allocates.
 const EXPECTED_PER_SECOND: usize = 200_000;
-/// New connections that are tried for one request.
+/// Connection attempts for one request.
 const TRIES: usize = 3;
-/// How late the end of a phase may be noticed if nothing comes at all.
+/// Resolution of the end of a phase without events.
 const TICK: Duration = Duration::from_millis(20);
 
 /// Runs the plan.
@@ -42,17 +42,17 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
     for connection in &mut connections {
         send(connection, &poll, &mut tally)?;
     }
-    let mut phase = Phase { ends: Instant::now() + plan.warm_up(), began: None, cpu: 0.0 };
+    let mut phase = Phase { ends: Instant::now() + plan.warm_up(), started: None, cpu: 0.0 };
     loop {
         let now = Instant::now();
         if now >= phase.ends {
-            let Some(began) = phase.began else {
+            let Some(started) = phase.started else {
                 tally.latencies.clear();
-                phase = Phase { ends: now + plan.measured(), began: Some(now), cpu: plan.cpu()? };
+                phase = Phase { ends: now + plan.measured(), started: Some(now), cpu: plan.cpu()? };
                 continue;
             };
             let cpu = plan.cpu()? - phase.cpu;
-            return Ok(tally.report(now - began, cpu));
+            return Ok(tally.report(now - started, cpu));
         }
         if let Err(error) = poll.poll(&mut events, Some(TICK))
             && error.kind() != std::io::ErrorKind::Interrupted
@@ -61,9 +61,9 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
         }
         for event in &events {
             let connection = &mut connections[event.token().0];
-            match connection.hear(event.is_read_closed()) {
-                Heard::Nothing => continue,
-                Heard::Answer { closes } => {
+            match connection.receive(event.is_read_closed()) {
+                Received::Nothing => continue,
+                Received::Response { closes } => {
                     if let Some(since) = connection.since.take() {
                         tally.latencies.push(since.elapsed().as_nanos() as u64);
                     }
@@ -72,7 +72,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
                         connection.reopen(poll.registry())?;
                     }
                 }
-                Heard::Broken(why) => {
+                Received::Broken(why) => {
                     tally.failed(|| why);
                     connection.reopen(poll.registry())?;
                 }
@@ -82,10 +82,10 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
     }
 }
 
-/// The warm-up, or what comes after it.
+/// The warm-up or the measurement.
 struct Phase {
     ends: Instant,
-    /// Nothing during the warm-up.
-    began: Option<Instant>,
+    /// `None` during the warm-up.
+    started: Option<Instant>,
     cpu: f64,
 }

@@ -1,4 +1,4 @@
-//! One kept-alive connection of a client, with at most one request under way.
+//! One keep-alive connection of a client, with at most one request in flight.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -11,28 +11,28 @@ use mio::{Interest, Registry, Token, net::TcpStream};
 
 use crate::message::{self, Head};
 
-/// Read at once; more than any answer that is expected here.
+/// Read buffer, in bytes; larger than any expected response.
 const READ: usize = 16 * 1024;
 
-/// A connection to what is measured.
+/// A connection to the target.
 #[derive(Debug)]
 pub(crate) struct Connection {
     target: SocketAddr,
     token: Token,
     stream: TcpStream,
     received: Vec<u8>,
-    /// When the request that is under way was sent, or should have been.
+    /// Time when the request in flight was sent, or was due.
     pub(crate) since: Option<Instant>,
 }
 
-/// What the socket had to say.
+/// Result of a read.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
-    /// Not a whole answer yet.
+pub(crate) enum Received {
+    /// No complete response yet.
     Nothing,
-    /// A whole answer with 200, and whether the other side closes now.
-    Answer { closes: bool },
-    /// Anything else; the connection is of no more use.
+    /// A complete response with 200, and whether the server closes the connection.
+    Response { closes: bool },
+    /// Anything else; the connection cannot be used any more.
     Broken(String),
 }
 
@@ -42,7 +42,7 @@ impl Connection {
         Ok(Self { target, token, stream, received: Vec::with_capacity(READ), since: None })
     }
 
-    /// Takes the place of a connection that is of no more use.
+    /// Replaces a connection that cannot be used any more.
     pub(crate) fn reopen(&mut self, registry: &Registry) -> Result<()> {
         self.stream = connect(self.target, self.token, registry)?;
         self.received.clear();
@@ -55,48 +55,48 @@ impl Connection {
         self.since = Some(since);
         match self.stream.write(request) {
             Ok(sent) if sent == request.len() => Ok(()),
-            // Nothing else is on its way on this connection, so its buffer is empty.
+            // No other request is in flight on this connection, so its buffer is empty.
             Ok(sent) => Err(format!("only {sent} bytes of a request could be sent")),
             Err(error) => Err(format!("a request could not be sent: {error}")),
         }
     }
 
-    /// Reads what has come. `closed` says that the last byte has.
-    pub(crate) fn hear(&mut self, closed: bool) -> Heard {
+    /// Reads the available bytes. `closed` is whether the server has closed its side.
+    pub(crate) fn receive(&mut self, closed: bool) -> Received {
         loop {
             let before = self.received.len();
             self.received.resize(before + READ, 0);
             let read = self.stream.read(&mut self.received[before..]);
             self.received.truncate(before + *read.as_ref().unwrap_or(&0));
             match read {
-                // An answer that is whole counts; the close shows when the next request is sent.
+                // A complete response counts; the close is detected when the next request is sent.
                 Ok(0) if !self.received.is_empty() && self.whole() => break,
-                Ok(0) => return Heard::Broken("the connection was closed".to_owned()),
-                // A short read has emptied the socket: epoll tells of what comes later, though not twice of an end.
+                Ok(0) => return Received::Broken("the connection was closed".to_owned()),
+                // A short read has emptied the socket: epoll reports later bytes, but a close only once.
                 Ok(read) if read < READ && !closed => break,
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Heard::Broken(format!("the connection broke: {error}")),
+                Err(error) => return Received::Broken(format!("the connection failed: {error}")),
             }
         }
         if self.received.is_empty() {
-            return Heard::Nothing;
+            return Received::Nothing;
         }
         let head = match Head::read(&self.received) {
             Ok(Some(head)) if self.received.len() >= head.total() => head,
-            Ok(_) => return Heard::Nothing,
-            Err(error) => return Heard::Broken(format!("{error:#}")),
+            Ok(_) => return Received::Nothing,
+            Err(error) => return Received::Broken(format!("{error:#}")),
         };
         if self.since.is_none() || self.received.len() > head.total() {
-            return Heard::Broken("an answer to nothing".to_owned());
+            return Received::Broken("a response without a request".to_owned());
         }
-        let heard = match message::status(&self.received) {
-            Some(200) => Heard::Answer { closes: head.closes },
-            _ => Heard::Broken(format!("answered: {}", String::from_utf8_lossy(&self.received))),
+        let result = match message::status(&self.received) {
+            Some(200) => Received::Response { closes: head.closes },
+            _ => Received::Broken(format!("unexpected response: {}", String::from_utf8_lossy(&self.received))),
         };
         self.received.clear();
-        heard
+        result
     }
 }
 
@@ -107,7 +107,7 @@ impl Connection {
 }
 
 fn connect(target: SocketAddr, token: Token, registry: &Registry) -> Result<TcpStream> {
-    // Blocking: on loopback it takes no time, and a refusal is told where it happens.
+    // Blocking, since it takes no time on loopback and errors are returned here.
     let stream = std::net::TcpStream::connect(target).with_context(|| format!("cannot connect to {target}"))?;
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)?;

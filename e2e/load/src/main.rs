@@ -1,9 +1,8 @@
-//! The other side of the benchmarks: an origin that costs next to nothing, and clients that measure it through whatever
-//! stands between.
+//! Origin and load generators for the benchmarks.
 //!
-//! It is a program of its own because it has to be compiled for speed while `cargo e2e` need not be, and because it is
-//! pinned to another core than what is measured.
-#![allow(clippy::disallowed_types, reason = "no runtime is used here whose time could be paused")]
+//! A separate program, since it must be compiled with optimization and runs on another core than the program that is
+//! measured.
+#![allow(clippy::disallowed_types, reason = "no runtime with a paused clock is used here")]
 
 use std::net::SocketAddr;
 
@@ -27,18 +26,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Answers every request with 200 and a hundred bytes. Prints its address, and runs until it is killed.
+    /// Responds to every request with 200 and a hundred bytes. Prints its address, and runs until it is killed.
     Origin {
-        /// Where to listen; port 0 takes a free one.
+        /// Address to listen on; port 0 selects a free port.
         #[arg(long, default_value = "127.0.0.1:0")]
         listen: SocketAddr,
     },
-    /// Keeps one request under way on each of some connections, and prints what came of it as JSON.
+    /// Closed loop: keeps one request in flight on each connection. Prints the results as JSON.
     Closed {
         #[command(flatten)]
         plan: report::Plan,
     },
-    /// Sends requests at a constant rate, whether answers come or not. A latency counts from when a request was to be sent.
+    /// Open loop: sends requests at a constant rate. Latency counts from the due time of a request. Prints the results
+    /// as JSON.
     Open {
         #[command(flatten)]
         plan: report::Plan,
@@ -46,7 +46,7 @@ enum Verb {
         #[arg(long)]
         rate: u32,
     },
-    /// Sends requests that will wait, and holds them. For each line on stdin prints what has become of them, as JSON.
+    /// Sends requests and keeps them open. Prints their state as JSON for each line on stdin.
     Park {
         #[command(flatten)]
         crowd: park::Crowd,

@@ -1,29 +1,29 @@
-//! As much of HTTP/1.1 as a closed test needs: where a head ends, how long a body is, what the status is.
+//! Minimal HTTP/1.1 parser: end of the head, length of the body, status.
 
 use anyhow::{Result, bail};
 
-/// The head of a message in a buffer that may hold more.
+/// The head of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
-    /// Bytes of the head with its empty line.
+    /// Length of the head with its empty line, in bytes.
     pub(crate) length: usize,
-    /// Bytes of the body.
+    /// Length of the body, in bytes.
     pub(crate) body: usize,
-    /// The sender closes the connection after this message.
+    /// Whether the sender closes the connection after this message.
     pub(crate) closes: bool,
 }
 
 impl Head {
-    /// Reads the head at the start of `buffer`; none if it is not all there.
+    /// Parses the head at the start of `buffer`; `None` if it is incomplete.
     ///
     /// # Errors
     ///
-    /// If the body's length is not stated by `Content-Length`: nothing that is measured here answers otherwise.
+    /// If the message uses `Transfer-Encoding`, which no subject of the benchmarks does.
     pub(crate) fn read(buffer: &[u8]) -> Result<Option<Self>> {
         let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
         let mut head = Self { length: end + 4, body: 0, closes: false };
         for line in buffer[..end].split(|byte| *byte == b'\n').skip(1) {
-            // Most lines are told apart by their first byte.
+            // Most lines are skipped by their first byte.
             match line.first() {
                 Some(b'c' | b'C') => {
                     if let Some(value) = value(line, b"content-length:") {
@@ -33,7 +33,7 @@ impl Head {
                     }
                 }
                 Some(b't' | b'T') if value(line, b"transfer-encoding:").is_some() => {
-                    bail!("a message with Transfer-Encoding, which this side does not read");
+                    bail!("Transfer-Encoding is not supported");
                 }
                 _ => {}
             }
@@ -41,7 +41,7 @@ impl Head {
         Ok(Some(head))
     }
 
-    /// The whole message.
+    /// Returns the length of the message, in bytes.
     pub(crate) fn total(&self) -> usize {
         self.length + self.body
     }
@@ -52,7 +52,7 @@ fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     start.eq_ignore_ascii_case(name).then_some(rest)
 }
 
-/// The status of an answer.
+/// Returns the status of a response.
 pub(crate) fn status(buffer: &[u8]) -> Option<u16> {
     let digits = buffer.strip_prefix(b"HTTP/1.")?.get(2..5)?;
     std::str::from_utf8(digits).ok()?.parse().ok()
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_is_read_when_it_is_all_there() {
+    fn a_complete_head_is_parsed() {
         let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nconnection: Close\r\n\r\nhello, and more";
         let head = Head::read(whole).unwrap().unwrap();
         assert_eq!((head.length, head.body, head.closes), (57, 5, true));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_no_empty_body() {
+    fn an_invalid_head_is_an_error() {
         assert!(Head::read(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
         assert!(Head::read(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n").is_err());
         assert_eq!(status(b"SSH-2.0"), None);

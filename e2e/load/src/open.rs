@@ -1,5 +1,5 @@
-//! An open loop: a request is due at each tick of a clock, whatever became of those before it, and its latency counts from
-//! then. So a pause of what is measured shows in every request that fell into it.
+//! Open loop: a request is due at each tick of a clock, whether or not earlier ones have ended, and its latency counts from
+//! its due time. So a stall of the target affects every request that is due in it.
 
 use std::{
     collections::VecDeque,
@@ -16,21 +16,21 @@ use rustix::{
 };
 
 use crate::{
-    connection::{Connection, Heard},
+    connection::{Connection, Received},
     report::{Plan, Report, Tally},
 };
 
-/// How long answers may still come after the last request was due.
+/// Time for responses after the last request was due.
 const GRACE: Duration = Duration::from_secs(5);
 const CLOCK: Token = Token(usize::MAX - 1);
 
-/// Runs the plan at `rate` requests a second.
+/// Runs the plan at `rate` requests per second.
 ///
 /// # Errors
 ///
 /// If the target cannot be connected to. A request that fails is counted.
 pub(crate) fn run(plan: &Plan, rate: u32) -> Result<Report> {
-    ensure!(rate > 0, "a rate of nothing");
+    ensure!(rate > 0, "the rate is zero");
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(plan.connections.max(16));
     let request = plan.request();
@@ -61,7 +61,7 @@ pub(crate) fn run(plan: &Plan, rate: u32) -> Result<Report> {
             let took = now - measured_since;
             let cpu = plan.cpu()? - cpu;
             for _ in 0..waiting {
-                driver.tally.failed(|| format!("no answer within {GRACE:?} of the end"));
+                driver.tally.failed(|| format!("no response within {GRACE:?} of the end"));
             }
             return Ok(driver.tally.report(took, cpu));
         }
@@ -72,7 +72,7 @@ pub(crate) fn run(plan: &Plan, rate: u32) -> Result<Report> {
         }
         for event in &events {
             if event.token() != CLOCK {
-                driver.heard(event.token().0, event.is_read_closed(), &poll)?;
+                driver.handle_event(event.token().0, event.is_read_closed(), &poll)?;
                 continue;
             }
             for _ in 0..expirations(&clock)? {
@@ -90,7 +90,7 @@ pub(crate) fn run(plan: &Plan, rate: u32) -> Result<Report> {
     }
 }
 
-/// The connections, and what is still to be sent on them. `due` is bounded by the rate and the length of the plan.
+/// Connections and due requests. `due` is bounded by the rate and the duration of the plan.
 struct Driver {
     connections: Vec<Connection>,
     idle: VecDeque<usize>,
@@ -115,12 +115,12 @@ impl Driver {
         Ok(())
     }
 
-    fn heard(&mut self, index: usize, closed: bool, poll: &Poll) -> Result<()> {
+    fn handle_event(&mut self, index: usize, closed: bool, poll: &Poll) -> Result<()> {
         let connection = &mut self.connections[index];
         let was_idle = connection.since.is_none();
-        match connection.hear(closed) {
-            Heard::Nothing => return Ok(()),
-            Heard::Answer { closes } => {
+        match connection.receive(closed) {
+            Received::Nothing => return Ok(()),
+            Received::Response { closes } => {
                 if let Some(since) = connection.since.take() {
                     self.tally.latencies.push(since.elapsed().as_nanos() as u64);
                 }
@@ -129,13 +129,13 @@ impl Driver {
                     connection.reopen(poll.registry())?;
                 }
             }
-            // One that is closed while nothing is under way on it has failed nobody.
-            Heard::Broken(_) if was_idle => {
+            // A close without a request in flight is not a failure.
+            Received::Broken(_) if was_idle => {
                 self.tally.reconnects += 1;
                 connection.reopen(poll.registry())?;
                 return Ok(());
             }
-            Heard::Broken(why) => {
+            Received::Broken(why) => {
                 self.tally.failed(|| why);
                 connection.reopen(poll.registry())?;
             }
@@ -145,7 +145,7 @@ impl Driver {
     }
 }
 
-/// A clock that ticks at each `interval` from now.
+/// Creates a clock that ticks every `interval` from now.
 fn timer(interval: Duration) -> Result<OwnedFd> {
     let clock = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
     let each = Timespec { tv_sec: interval.as_secs() as i64, tv_nsec: i64::from(interval.subsec_nanos()) };
@@ -153,12 +153,12 @@ fn timer(interval: Duration) -> Result<OwnedFd> {
     Ok(clock)
 }
 
-/// Ticks since the last look.
+/// Returns the ticks since the last read.
 fn expirations(clock: &OwnedFd) -> Result<u64> {
     let mut count = [0; 8];
     match read(clock, &mut count) {
         Ok(8) => Ok(u64::from_ne_bytes(count)),
         Err(Errno::AGAIN | Errno::INTR) => Ok(0),
-        other => other.map(|_| 0).context("the clock cannot be read"),
+        other => other.map(|_| 0).context("cannot read the clock"),
     }
 }

@@ -1,4 +1,4 @@
-//! The origin: one thread, one read and one write for a request.
+//! The origin server: one thread, with one read and one write per request.
 
 use std::{
     collections::HashMap,
@@ -18,10 +18,10 @@ const LISTENER: Token = Token(usize::MAX - 1);
 const READ: usize = 64 * 1024;
 /// A hundred bytes.
 const BODY: &str =
-    "One hundred bytes of an answer, about what a small function says to a call that asks for little....\n";
+    "One hundred bytes of a response, about as much as a small function returns to a small request......\n";
 
-/// Serves until the process is killed. `GET /echo` answers with the head that came, and `GET /count` with how many other
-/// requests have come, so that a test can see that it was this origin that was reached, and how.
+/// Serves until the process is killed. `GET /echo` returns the head of the request, and `GET /count` the number of other
+/// requests, so that a benchmark can verify that its requests reached this origin unchanged.
 ///
 /// # Errors
 ///
@@ -29,10 +29,10 @@ const BODY: &str =
 pub(crate) fn serve(listen: SocketAddr) -> Result<()> {
     let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
     println!("{}", listener.local_addr()?);
-    answer_all(listener)
+    serve_all(listener)
 }
 
-fn answer_all(mut listener: TcpListener) -> Result<()> {
+fn serve_all(mut listener: TcpListener) -> Result<()> {
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(256);
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -46,7 +46,7 @@ fn answer_all(mut listener: TcpListener) -> Result<()> {
         for event in &events {
             match event.token() {
                 LISTENER => origin.accept(&listener, poll.registry())?,
-                Token(peer) => origin.answer(peer, event.is_read_closed()),
+                Token(peer) => origin.respond(peer, event.is_read_closed()),
             }
         }
     }
@@ -62,9 +62,9 @@ struct Origin {
 
 struct Peer {
     stream: TcpStream,
-    /// A head that is not all there.
+    /// Incomplete head.
     received: Vec<u8>,
-    /// Bytes of a body that are still to come and are of no interest.
+    /// Remaining bytes of a request body, which are discarded.
     skip: usize,
     unsent: Vec<u8>,
 }
@@ -86,8 +86,8 @@ impl Origin {
         }
     }
 
-    /// Reads what has come, answers what is whole, and forgets a peer that has gone or says what is not understood.
-    fn answer(&mut self, token: usize, closed: bool) {
+    /// Reads the available bytes, responds to complete requests, and drops a peer that closed or sent an invalid request.
+    fn respond(&mut self, token: usize, closed: bool) {
         let Some(peer) = self.peers.get_mut(&token) else { return };
         if !peer.serve(&mut self.buffer, &mut self.count, closed) {
             self.peers.remove(&token);
@@ -96,13 +96,13 @@ impl Origin {
 }
 
 impl Peer {
-    /// Whether it stays. `closed` says that its last byte has come.
+    /// Returns whether to keep the connection. `closed` is whether the client has closed its side.
     fn serve(&mut self, buffer: &mut [u8], count: &mut u64, closed: bool) -> bool {
-        let mut stays = true;
+        let mut keep = true;
         loop {
             let read = match self.stream.read(buffer) {
                 Ok(0) => {
-                    stays = false;
+                    keep = false;
                     break;
                 }
                 Ok(read) => read,
@@ -112,10 +112,10 @@ impl Peer {
             };
             self.received.extend_from_slice(&buffer[..read]);
             if let Err(error) = self.take_requests(count) {
-                eprintln!("A request is not understood: {error:#}");
+                eprintln!("Invalid request: {error:#}");
                 return false;
             }
-            // A short read has emptied the socket: epoll tells of what comes later, though not twice of an end.
+            // A short read has emptied the socket: epoll reports later bytes, but a close only once.
             if read < buffer.len() && !closed {
                 break;
             }
@@ -128,7 +128,7 @@ impl Peer {
                 Err(_) => return false,
             }
         }
-        stays
+        keep
     }
 
     fn take_requests(&mut self, count: &mut u64) -> Result<()> {
@@ -139,19 +139,19 @@ impl Peer {
             let Some(head) = Head::read(&self.received)? else { return Ok(()) };
             if self.received.starts_with(b"GET /echo ") {
                 let body = self.received[..head.length].to_vec();
-                self.say(&body);
+                self.queue_response(&body);
             } else if self.received.starts_with(b"GET /count ") {
-                self.say(count.to_string().as_bytes());
+                self.queue_response(count.to_string().as_bytes());
             } else {
                 *count += 1;
-                self.say(BODY.as_bytes());
+                self.queue_response(BODY.as_bytes());
             }
             self.received.drain(..head.length);
             self.skip = head.body;
         }
     }
 
-    fn say(&mut self, body: &[u8]) {
+    fn queue_response(&mut self, body: &[u8]) {
         self.unsent.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: ");
         self.unsent.extend_from_slice(body.len().to_string().as_bytes());
         self.unsent.extend_from_slice(b"\r\n\r\n");
@@ -166,16 +166,16 @@ mod tests {
     use super::*;
     use crate::{closed, open, report::Plan};
 
-    /// An origin that ends with the test process.
+    /// Starts an origin that runs until the test process exits.
     fn origin() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || answer_all(listener));
+        std::thread::spawn(move || serve_all(listener));
         address
     }
 
-    /// What the origin says to all of this, if the client closes after it.
-    fn say(target: SocketAddr, parts: &[&str]) -> String {
+    /// Sends these parts, closes the client's side, and returns the responses.
+    fn exchange(target: SocketAddr, parts: &[&str]) -> String {
         let mut stream = std::net::TcpStream::connect(target).unwrap();
         for part in parts {
             stream.write_all(part.as_bytes()).unwrap();
@@ -192,32 +192,32 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_told_apart_whatever_the_pieces() {
+    fn requests_are_parsed_across_any_split() {
         let target = origin();
         let text =
-            say(target, &["POST / HTTP/1.1\r\nContent-Le", "ngth: 5\r\n\r\nhel", "loGET /count HTTP/1.1\r\n\r\n"]);
+            exchange(target, &["POST / HTTP/1.1\r\nContent-Le", "ngth: 5\r\n\r\nhel", "loGET /count HTTP/1.1\r\n\r\n"]);
         assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2, "{text}");
         assert!(text.contains(BODY) && text.ends_with("\r\n\r\n1"), "{text}");
         assert_eq!(BODY.len(), 100);
-        assert!(say(target, &["GET /echo HTTP/1.1\r\nX: y\r\n\r\n"]).contains("X: y"));
+        assert!(exchange(target, &["GET /echo HTTP/1.1\r\nX: y\r\n\r\n"]).contains("X: y"));
     }
 
     #[test]
-    fn both_loops_count_what_the_origin_counts() {
+    fn both_loops_count_responses() {
         let target = origin();
         let report = closed::run(&plan(target)).unwrap();
-        assert!(report.answers > 0 && report.p50_us > 0.0 && report.seconds >= 0.3, "{report:?}");
+        assert!(report.responses > 0 && report.p50_us > 0.0 && report.seconds >= 0.3, "{report:?}");
         assert_eq!((report.failures, report.reconnects), (0, 0), "{report:?}");
         let report = open::run(&plan(target), 200).unwrap();
-        assert_eq!((report.answers, report.failures), (60, 0), "{report:?}");
+        assert_eq!((report.responses, report.failures), (60, 0), "{report:?}");
     }
 
     #[test]
-    fn what_does_not_answer_is_counted() {
+    fn missing_responses_are_counted_as_failures() {
         let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let closes = deaf.local_addr().unwrap();
         std::thread::spawn(move || deaf.incoming().for_each(drop));
         let report = closed::run(&plan(closes)).unwrap();
-        assert!(report.answers == 0 && report.failures > 0 && report.first_failure.is_some(), "{report:?}");
+        assert!(report.responses == 0 && report.failures > 0 && report.first_failure.is_some(), "{report:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! A crowd of requests that wait, and what becomes of each of them.
+//! Many parked requests, and the result of each.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -25,29 +25,29 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Connections from one address of loopback; more would run out of ports.
+/// Connections from one loopback address, which has a limited number of ports.
 const PER_SOURCE: usize = 20_000;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Crowd {
-    /// Who is asked.
+    /// Address of the server.
     #[arg(long)]
     target: SocketAddr,
-    /// The hosts that are asked for, in turns.
+    /// Hosts of the requests, in round-robin order.
     #[arg(long = "host", required = true)]
     hosts: Vec<String>,
-    /// Connections.
+    /// Number of connections.
     #[arg(long)]
     connections: usize,
-    /// Requests on each. One goes by HTTP/1.1; several go by HTTP/2, as through an ingress that speaks it.
+    /// Requests per connection: one by HTTP/1.1, several by HTTP/2, as from an ingress that uses it.
     #[arg(long, default_value_t = 1)]
     streams: usize,
-    /// Bytes of each request's body; a GET without one if zero.
+    /// Body size of each request, in bytes; 0 sends a GET.
     #[arg(long, default_value_t = 0)]
     body: usize,
 }
 
-/// What has become of the requests.
+/// Results of the requests.
 #[derive(Debug, Default)]
 struct Counts {
     sent: AtomicUsize,
@@ -62,31 +62,31 @@ struct Counts {
 
 #[derive(Debug, Serialize)]
 struct State {
-    /// Written, or handed to the connection that will.
+    /// Passed to a connection.
     sent: usize,
-    /// Answered with 200.
+    /// Responses with 200.
     ok: usize,
-    /// Answered with 429.
+    /// Responses with 429.
     too_many: usize,
-    /// Those of them that did not say when to come again.
+    /// Responses with 429 and without `Retry-After`.
     too_many_without_retry_after: usize,
-    /// Answered with something else.
+    /// Responses with another status.
     others: usize,
-    /// Ended by the other side without an answer.
+    /// Closed by the server without a response.
     broken: usize,
-    /// Never sent, for want of a connection.
+    /// Not sent, since the connection failed.
     unconnected: usize,
-    /// Without an end so far.
+    /// Without a result so far.
     waiting: usize,
-    /// The first answer of another kind.
+    /// First response with another status.
     first_other: Option<String>,
 }
 
-/// Sends the crowd, and answers each line on stdin until that ends.
+/// Sends the requests, and prints their state for each line on stdin until it is closed.
 ///
 /// # Errors
 ///
-/// If there is no runtime, or a host is none. What becomes of a request is counted.
+/// If the runtime fails. Failed requests are counted.
 pub(crate) fn run(crowd: Crowd) -> Result<()> {
     ensure!(crowd.streams > 0, "no streams");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -114,22 +114,22 @@ async fn send(crowd: Arc<Crowd>, counts: Arc<Counts>) {
                 }
             }
         }
-        // The answers that have come meanwhile are taken, and no more connections are made than are accepted.
+        // Lets responses be read and connections be accepted meanwhile.
         tokio::task::yield_now().await;
     }
 }
 
-/// Sends the requests of one connection and waits for what becomes of them.
+/// Sends the requests of one connection and records their results.
 async fn one(stream: TcpStream, number: usize, crowd: Arc<Crowd>, counts: Arc<Counts>) {
     let io = TokioIo::new(stream);
     if crowd.streams == 1 {
-        let Ok((mut sender, connection)) = http1::handshake(io).await else { return counts.end(Err(())) };
+        let Ok((mut sender, connection)) = http1::handshake(io).await else { return counts.record(Err(())) };
         tokio::spawn(connection);
         counts.sent.fetch_add(1, Relaxed);
-        let ended = crowd.request(number).map(|request| sender.send_request(request));
-        return match ended {
-            Ok(answer) => counts.take(answer.await).await,
-            Err(_) => counts.end(Err(())),
+        let response = crowd.request(number).map(|request| sender.send_request(request));
+        return match response {
+            Ok(response) => counts.record_response(response.await).await,
+            Err(_) => counts.record(Err(())),
         };
     }
     let handshake = http2::Builder::new(TokioExecutor::new()).handshake(io).await;
@@ -143,8 +143,8 @@ async fn one(stream: TcpStream, number: usize, crowd: Arc<Crowd>, counts: Arc<Co
         tokio::spawn(async move {
             counts.sent.fetch_add(1, Relaxed);
             match crowd.request(number * crowd.streams + stream) {
-                Ok(request) => counts.take(sender.send_request(request).await).await,
-                Err(_) => counts.end(Err(())),
+                Ok(request) => counts.record_response(sender.send_request(request).await).await,
+                Err(_) => counts.record(Err(())),
             }
         });
     }
@@ -160,7 +160,7 @@ impl Crowd {
             request.uri(format!("http://{host}/"))
         };
         let method = if self.body == 0 { Method::GET } else { Method::POST };
-        // One body serves all requests, so that this side's memory bounds nothing.
+        // All requests share one body, so that the memory of the client is no limit.
         request.method(method).body(Full::new(body(self.body))).context("not a request")
     }
 }
@@ -171,18 +171,18 @@ fn body(length: usize) -> Bytes {
 }
 
 impl Counts {
-    async fn take(&self, answer: Result<Response<Incoming>, hyper::Error>) {
-        let Ok(answer) = answer else { return self.end(Err(())) };
-        let (parts, body) = answer.into_parts();
-        let Ok(body) = body.collect().await else { return self.end(Err(())) };
+    async fn record_response(&self, response: Result<Response<Incoming>, hyper::Error>) {
+        let Ok(response) = response else { return self.record(Err(())) };
+        let (parts, body) = response.into_parts();
+        let Ok(body) = body.collect().await else { return self.record(Err(())) };
         if !matches!(parts.status, StatusCode::OK | StatusCode::TOO_MANY_REQUESTS) {
             let text = || format!("{} {}", parts.status, String::from_utf8_lossy(&body.to_bytes()));
             self.first_other.get_or_init(text);
         }
-        self.end(Ok((parts.status, parts.headers.get(header::RETRY_AFTER))));
+        self.record(Ok((parts.status, parts.headers.get(header::RETRY_AFTER))));
     }
 
-    fn end(&self, how: Result<(StatusCode, Option<&HeaderValue>), ()>) {
+    fn record(&self, how: Result<(StatusCode, Option<&HeaderValue>), ()>) {
         let counter = match how {
             Ok((StatusCode::OK, _)) => &self.ok,
             Ok((StatusCode::TOO_MANY_REQUESTS, retry_after)) => {
@@ -213,7 +213,7 @@ impl Counts {
     }
 }
 
-/// A connection from one of several addresses of loopback.
+/// Connects from one of several loopback addresses.
 fn connect(target: SocketAddr, number: usize) -> Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
     if target.ip().is_loopback() && target.is_ipv4() {
@@ -232,22 +232,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_end_is_counted_once() {
+    fn every_result_is_counted_once() {
         let counts = Counts::default();
         counts.sent.store(6, Relaxed);
         let soon = HeaderValue::from_static("1");
-        counts.end(Ok((StatusCode::OK, None)));
-        counts.end(Ok((StatusCode::TOO_MANY_REQUESTS, Some(&soon))));
-        counts.end(Ok((StatusCode::TOO_MANY_REQUESTS, None)));
-        counts.end(Ok((StatusCode::BAD_GATEWAY, None)));
-        counts.end(Err(()));
+        counts.record(Ok((StatusCode::OK, None)));
+        counts.record(Ok((StatusCode::TOO_MANY_REQUESTS, Some(&soon))));
+        counts.record(Ok((StatusCode::TOO_MANY_REQUESTS, None)));
+        counts.record(Ok((StatusCode::BAD_GATEWAY, None)));
+        counts.record(Err(()));
         let state = counts.state();
         assert_eq!((state.ok, state.too_many, state.too_many_without_retry_after), (1, 2, 1));
         assert_eq!((state.others, state.broken, state.waiting), (1, 1, 1));
     }
 
     #[test]
-    fn hosts_take_turns() {
+    fn hosts_are_used_round_robin() {
         let hosts = ["a", "b"].map(str::to_owned).to_vec();
         let target = "127.0.0.1:1".parse().unwrap();
         let crowd = Crowd { target, hosts, connections: 1, streams: 2, body: 3 };

@@ -1,4 +1,4 @@
-//! What a client is to do, and what came of it.
+//! Parameters and results of the closed and the open loop.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -6,28 +6,28 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
 
-/// Clock ticks of `/proc/<pid>/stat` in a second; Linux shows user space this number whatever its own is.
+/// Clock ticks per second in `/proc/<pid>/stat`; the same on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What both clients are told.
+/// Parameters of a run.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Plan {
-    /// What is measured.
+    /// Address to measure.
     #[arg(long)]
     pub(crate) target: SocketAddr,
-    /// The `Host` of the requests.
+    /// `Host` of the requests.
     #[arg(long)]
     pub(crate) host: String,
-    /// Connections, all of them kept alive.
+    /// Number of keep-alive connections.
     #[arg(long)]
     pub(crate) connections: usize,
-    /// Milliseconds of requests that are not measured.
+    /// Duration of the warm-up, in milliseconds.
     #[arg(long, default_value_t = 500)]
     pub(crate) warm_up: u64,
-    /// Milliseconds of requests that are.
+    /// Duration of the measurement, in milliseconds.
     #[arg(long)]
     pub(crate) measured: u64,
-    /// Processes whose time on the processor counts as what is measured's.
+    /// Processes whose CPU time is measured.
     #[arg(long = "watch")]
     pub(crate) watched: Vec<u32>,
 }
@@ -41,23 +41,23 @@ impl Plan {
         Duration::from_millis(self.measured)
     }
 
-    /// The request, byte for byte.
+    /// Returns the request.
     pub(crate) fn request(&self) -> Vec<u8> {
         format!("GET / HTTP/1.1\r\nHost: {}\r\nUser-Agent: rouse-load\r\nAccept: */*\r\n\r\n", self.host).into_bytes()
     }
 
-    /// Seconds that the watched processes have been on a processor since they began.
+    /// Returns the CPU time of the watched processes since their start, in seconds.
     pub(crate) fn cpu(&self) -> Result<f64> {
         self.watched.iter().try_fold(0.0, |sum, pid| {
             let path = format!("/proc/{pid}/stat");
             let stat = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-            let ticks = ticks(&stat).with_context(|| format!("{path} is not understood"))?;
+            let ticks = ticks(&stat).with_context(|| format!("cannot parse {path}"))?;
             Ok(sum + ticks as f64 / TICKS_PER_SECOND)
         })
     }
 }
 
-/// utime + stime. The second field may hold spaces and parentheses.
+/// Parses utime + stime. The second field may contain spaces and parentheses.
 fn ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(") ")?.1.split_ascii_whitespace();
     // Fields 14 and 15 of the file; the first one here is field 3.
@@ -65,32 +65,32 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(user + fields.next()?.parse::<u64>().ok()?)
 }
 
-/// What came of a phase.
+/// Results of the measurement.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// Answers with 200 within the phase.
-    pub(crate) answers: usize,
-    /// Other answers, connections that were closed or refused, and requests that were never answered.
+    /// Responses with 200.
+    pub(crate) responses: usize,
+    /// Other responses, closed or refused connections, and requests without a response.
     pub(crate) failures: usize,
-    /// Connections that the other side closed in good order between two requests.
+    /// Connections that the server closed between two requests.
     pub(crate) reconnects: usize,
-    /// Length of the phase.
+    /// Duration of the measurement.
     pub(crate) seconds: f64,
-    /// Time on a processor of the watched processes.
+    /// CPU time of the watched processes.
     pub(crate) cpu_seconds: f64,
-    /// Latencies in microseconds, over all answers.
+    /// Latency percentiles of all responses, in microseconds.
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
     pub(crate) max_us: f64,
-    /// The first failure, for a person.
+    /// First failure.
     pub(crate) first_failure: Option<String>,
 }
 
-/// What a client counts as it goes.
+/// Counters of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// Nanoseconds from the sending (or from when it was due) to the last byte.
+    /// Time from the sending of a request, or its due time, to the last byte of the response, in nanoseconds.
     pub(crate) latencies: Vec<u64>,
     pub(crate) failures: usize,
     pub(crate) reconnects: usize,
@@ -107,7 +107,7 @@ impl Tally {
         self.latencies.sort_unstable();
         let per_mille = |n| percentile(&self.latencies, n) as f64 / 1000.0;
         Report {
-            answers: self.latencies.len(),
+            responses: self.latencies.len(),
             failures: self.failures,
             reconnects: self.reconnects,
             seconds: took.as_secs_f64(),
@@ -128,7 +128,7 @@ impl Report {
     }
 }
 
-/// The smallest sample that so many of a thousand are not above; zero if there is none.
+/// Returns the nearest-rank percentile, in per mille; zero without samples.
 fn percentile(sorted: &[u64], per_mille: usize) -> u64 {
     let rank = (sorted.len() * per_mille).div_ceil(1000);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
@@ -146,19 +146,19 @@ mod tests {
     }
 
     #[test]
-    fn both_kinds_of_time_are_added_up() {
+    fn user_and_system_time_are_added() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 500 60 7 8 20 0 1 0 4242 9 9";
         assert_eq!(ticks(stat), Some(560));
         assert_eq!(ticks("7 (x"), None);
     }
 
     #[test]
-    fn failures_are_counted_beside_the_latencies() {
+    fn failures_are_counted_separately_from_latencies() {
         let mut tally = Tally { latencies: vec![3000, 1000, 2000], ..Tally::default() };
         tally.failed(|| "first".to_owned());
         tally.failed(|| "second".to_owned());
         let report = tally.report(Duration::from_secs(2), 0.5);
-        assert_eq!((report.answers, report.failures, report.p50_us, report.max_us), (3, 2, 2.0, 3.0));
+        assert_eq!((report.responses, report.failures, report.p50_us, report.max_us), (3, 2, 2.0, 3.0));
         assert_eq!(report.first_failure.as_deref(), Some("first"));
     }
 }

@@ -1,4 +1,4 @@
-//! Load on every core, as a compiler beside the cluster makes it.
+//! CPU load on every core, such as a compiler causes beside the cluster.
 
 use std::{
     hint::black_box,
@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// One thread per core that computes without a pause. Ends when this is dropped, and at its deadline at the latest.
+/// One busy thread per core. They stop when this is dropped, at the latest at the deadline.
 #[derive(Debug)]
 pub(super) struct Busy {
     stop: Arc<AtomicBool>,
@@ -21,7 +21,7 @@ pub(super) struct Busy {
 
 impl Busy {
     /// Starts the threads, at the priority of this process.
-    pub(super) fn begin(most: Duration) -> Self {
+    pub(super) fn start(most: Duration) -> Self {
         let (stop, deadline) = (Arc::<AtomicBool>::default(), Instant::now() + most);
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let one = |_| {
@@ -32,8 +32,8 @@ impl Busy {
         Self { stop, threads }
     }
 
-    /// Ends the load and returns whether it lasted until now.
-    pub(super) fn end(self) -> bool {
+    /// Stops the load and returns whether it was still running.
+    pub(super) fn stop(self) -> bool {
         !self.threads.iter().any(JoinHandle::is_finished)
     }
 }
@@ -42,7 +42,7 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // It computes for less than a millisecond more.
+            // Takes less than a millisecond.
             drop(thread.join());
         }
     }
@@ -62,13 +62,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_ends_when_told_and_at_its_deadline() {
-        let busy = Busy::begin(Duration::from_secs(3600));
+    fn it_stops_on_request_and_at_its_deadline() {
+        let busy = Busy::start(Duration::from_secs(3600));
         let stop = Arc::clone(&busy.stop);
-        assert!(busy.end());
-        // Only the threads held it beside this.
+        assert!(busy.stop());
+        // The threads dropped their references.
         assert_eq!(Arc::strong_count(&stop), 1);
-        let mut over = Busy::begin(Duration::ZERO);
+        let mut over = Busy::start(Duration::ZERO);
         for thread in over.threads.drain(..) {
             thread.join().unwrap();
         }

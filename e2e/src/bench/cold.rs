@@ -1,7 +1,7 @@
-//! `cold`: from a verified zero to an answer through the ingress, and the same without Rouse.
+//! `cold`: time of a cold start from a verified zero through the ingress, and of a bare Deployment without Rouse.
 //!
-//! The *raw floor* is a bare Deployment of the same image: from the scale patch to the first answer of the pod, asked for
-//! directly. Both are taken in turns, so that what else the machine does falls on both alike.
+//! The *raw floor* is a bare Deployment of the same image: from the scale patch to the first response of the pod, requested
+//! directly. Both alternate, so that other load of the machine affects both alike.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -22,34 +22,31 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Figures;
 use crate::{
     Cluster,
-    caller::Caller,
-    world::{PATIENCE, World, until},
+    http_client::HttpClient,
+    workspace::{TIMEOUT, Workspace, until},
 };
 
 const ROUNDS: usize = 20;
 const BARE: &str = "bare";
 
 pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> {
-    ensure!(
-        cluster.node.is_some(),
-        "the raw floor is asked of the pods themselves, and only the local provider gives this machine a route to them"
-    );
-    let world = World::new(cluster, &format!("bench-cold-{}", std::process::id())).await?;
-    world.ready("cold", json!({"scaling": {"initial": 0, "idleTimeout": "1s"}})).await?;
-    bare_deployment(&world).await?;
+    ensure!(cluster.node.is_some(), "the raw floor needs a route to the pods, which only the local provider has");
+    let workspace = Workspace::new(cluster, &format!("bench-cold-{}", std::process::id())).await?;
+    workspace.ready("cold", json!({"scaling": {"initial": 0, "idleTimeout": "1s"}})).await?;
+    bare_deployment(&workspace).await?;
     let (mut floor, mut ingress, mut failures) = (vec![], vec![], 0.0);
     let mut phases: Vec<(String, Vec<Duration>)> = vec![];
     for _ in 0..ROUNDS {
-        floor.push(bare(&world).await?);
-        world.zero("cold").await?;
-        let answer = world.get("cold", "/").await?;
-        if answer.status.is_success() && answer.header("rouse-cold-start").is_some() {
-            ingress.push(answer.took);
+        floor.push(bare(&workspace).await?);
+        workspace.without_pods("cold").await?;
+        let response = workspace.get("cold", "/").await?;
+        if response.status.is_success() && response.header("rouse-cold-start").is_some() {
+            ingress.push(response.took);
         } else {
             failures += 1.0;
-            eprintln!("    {} {}", answer.status, answer.text());
+            eprintln!("    {} {}", response.status, response.text());
         }
-        for (name, millis) in answer.phases() {
+        for (name, millis) in response.phases() {
             let duration = Duration::from_secs_f64(millis / 1000.0);
             match phases.iter_mut().find(|(n, _)| *n == name) {
                 Some((_, all)) => all.push(duration),
@@ -63,36 +60,36 @@ pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> 
         figures.percentiles(&format!("cold.phase_ms.{name}"), samples, &[50]);
     }
     figures.note("cold.failures", failures, "requests");
-    world.leave().await
+    workspace.delete_namespace().await
 }
 
-/// A Deployment at zero, with a pod as Rouse would make it: no token, no service links, no volume.
-async fn bare_deployment(world: &World) -> Result<()> {
+/// Creates a Deployment at zero with a pod as Rouse creates it: no token, no service links, no volume.
+async fn bare_deployment(workspace: &Workspace) -> Result<()> {
     let labels = json!({"app": BARE});
     let deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": BARE},
         "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": {
             "metadata": {"labels": labels},
             "spec": {"enableServiceLinks": false, "automountServiceAccountToken": false, "containers": [
-                {"name": "function", "image": world.image, "env": [{"name": "PORT", "value": "8080"}], "ports": [{"containerPort": 8080}]}]},
+                {"name": "function", "image": workspace.image, "env": [{"name": "PORT", "value": "8080"}], "ports": [{"containerPort": 8080}]}]},
         }},
     });
-    world.deployments().patch(BARE, &PatchParams::apply("rouse-e2e"), &Patch::Apply(deployment)).await?;
+    workspace.deployments().patch(BARE, &PatchParams::apply("rouse-e2e"), &Patch::Apply(deployment)).await?;
     Ok(())
 }
 
-/// From the scale patch to the first answer.
-async fn bare(world: &World) -> Result<Duration> {
-    let pods: Api<Pod> = Api::namespaced(world.client.clone(), &world.namespace);
+/// Measures the time from the scale patch to the first response.
+async fn bare(workspace: &Workspace) -> Result<Duration> {
+    let pods: Api<Pod> = Api::namespaced(workspace.client.clone(), &workspace.namespace);
     let mine = ListParams::default().labels(&format!("app={BARE}"));
     let scale = async |replicas: u32| {
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        world.deployments().patch_scale(BARE, &PatchParams::default(), &patch).await.context("scale")
+        workspace.deployments().patch_scale(BARE, &PatchParams::default(), &patch).await.context("scale")
     };
-    // Watched and not polled: a client that asks again and again takes time from what it measures.
+    // A watch, since polling would affect the measurement.
     let watched = watcher(pods.clone(), watcher::Config::default().labels(&format!("app={BARE}"))).default_backoff();
     let mut seen = std::pin::pin!(watched.applied_objects());
-    let begun = Instant::now();
+    let started = Instant::now();
     scale(1).await?;
     let address = async {
         while let Some(pod) = seen.try_next().await? {
@@ -102,19 +99,19 @@ async fn bare(world: &World) -> Result<Duration> {
         }
         bail!("the watch of the bare pod ended")
     };
-    let address = timeout(PATIENCE, address).await.context("the bare pod got no address")??;
+    let address = timeout(TIMEOUT, address).await.context("the bare pod got no address")??;
     loop {
-        let caller = Caller::new(address);
-        if let Ok(Ok(answer)) = timeout(Duration::from_millis(500), caller.get("bare", "/")).await {
-            ensure!(answer.status.is_success(), "the bare pod answered {}", answer.status);
+        let http_client = HttpClient::new(address);
+        if let Ok(Ok(response)) = timeout(Duration::from_millis(500), http_client.get("bare", "/")).await {
+            ensure!(response.status.is_success(), "the bare pod responded with {}", response.status);
             break;
         }
-        ensure!(begun.elapsed() < PATIENCE, "the bare pod did not answer");
+        ensure!(started.elapsed() < TIMEOUT, "the bare pod did not respond");
         sleep(Duration::from_millis(2)).await;
     }
-    let took = begun.elapsed();
+    let took = started.elapsed();
     scale(0).await?;
-    until("the bare pod to go", PATIENCE, || async { Ok(pods.list(&mine).await?.items.is_empty().then_some(())) })
+    until("deletion of the bare pod", TIMEOUT, || async { Ok(pods.list(&mine).await?.items.is_empty().then_some(())) })
         .await?;
     Ok(took)
 }

@@ -1,4 +1,4 @@
-//! `crowd1000`: a thousand requests at once to one function at zero, without a limit and with one.
+//! `crowd1000`: a thousand concurrent requests to one Function at zero, without a concurrency limit and with one.
 
 use std::time::Duration;
 
@@ -10,50 +10,50 @@ use tokio::time::sleep;
 
 use super::{
     Figures,
-    watched::{Watched, missed, most},
+    deployment_watch::{DeploymentWatch, max_replicas, missed},
 };
-use crate::{Cluster, caller::Caller, world::World};
+use crate::{Cluster, http_client::HttpClient, workspace::Workspace};
 
 const CROWD: usize = 1000;
-/// Requests of 10 ms, ten at once in a pod: one pod needs a second for all of them.
+/// Requests of 10 ms with a limit of ten per pod: one pod needs a second for all of them.
 const LIMITED: &str = "/?sleep_ms=10";
-/// How long after the last response the count of pods still belongs to the crowd.
+/// Time after the last response in which the replica count is still observed.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> {
-    let world = World::new(cluster, &format!("bench-crowd-{}", std::process::id())).await?;
-    at_zero(&world, "crowd", json!({"initial": 0})).await?;
-    crowd(&world, "crowd", "/", "crowd1000", figures).await;
-    // Its pods would take time from the next ones.
-    world.delete("crowd").await?;
+    let workspace = Workspace::new(cluster, &format!("bench-crowd-{}", std::process::id())).await?;
+    at_zero(&workspace, "crowd", json!({"initial": 0})).await?;
+    crowd(&workspace, "crowd", "/", "crowd1000", figures).await;
+    // Its pods would affect the next measurement.
+    workspace.delete("crowd").await?;
 
-    // A client without connections, as in the first part.
-    let world = World { caller: Caller::new(cluster.ingress), ..world };
-    at_zero(&world, "limited", json!({"initial": 0, "concurrencyLimit": 10})).await?;
-    let watched = Watched::begin(&world, names::revision_name("limited", 1)).await?;
-    crowd(&world, "limited", LIMITED, "crowd1000.limited", figures).await;
+    // A client without open connections, as in the first part.
+    let workspace = Workspace { http_client: HttpClient::new(cluster.ingress), ..workspace };
+    at_zero(&workspace, "limited", json!({"initial": 0, "concurrencyLimit": 10})).await?;
+    let deployment_watch = DeploymentWatch::start(&workspace, names::revision_name("limited", 1)).await?;
+    crowd(&workspace, "limited", LIMITED, "crowd1000.limited", figures).await;
     sleep(AFTERWARDS).await;
-    let looks = watched.end(&world).await?;
-    figures.bar("crowd1000.limited.most_pods", f64::from(most(&looks)), "pods", 3.0);
-    // With any of these the count above may be too low.
-    figures.bar("crowd1000.limited.missed_writes", missed(&looks) as f64, "writes", 0.0);
-    world.leave().await
+    let observations = deployment_watch.stop(&workspace).await?;
+    figures.bar("crowd1000.limited.most_pods", f64::from(max_replicas(&observations)), "pods", 3.0);
+    // With missed writes, the count above may be too low.
+    figures.bar("crowd1000.limited.missed_writes", missed(&observations) as f64, "writes", 0.0);
+    workspace.delete_namespace().await
 }
 
-async fn at_zero(world: &World, name: &str, scaling: Value) -> Result<()> {
-    world.ready(name, json!({"scaling": scaling})).await?;
-    world.zero(name).await
+async fn at_zero(workspace: &Workspace, name: &str, scaling: Value) -> Result<()> {
+    workspace.ready(name, json!({"scaling": scaling})).await?;
+    workspace.without_pods(name).await
 }
 
-/// Sends the whole crowd at once and notes what became of it, when every request has a response or has failed.
-async fn crowd(world: &World, name: &str, path: &str, figure: &str, figures: &mut Figures) {
-    let answers = join_all((0..CROWD).map(|_| world.get(name, path))).await;
+/// Sends all requests at once and records the results when each has a response or has failed.
+async fn crowd(workspace: &Workspace, name: &str, path: &str, figure: &str, figures: &mut Figures) {
+    let responses = join_all((0..CROWD).map(|_| workspace.get(name, path))).await;
     let mut failures: Vec<String> = vec![];
     let mut samples = vec![];
-    for answer in answers {
-        match answer {
-            Ok(answer) if answer.status == http::StatusCode::OK => samples.push(answer.took),
-            Ok(answer) => failures.push(format!("{} {}", answer.status, answer.text())),
+    for response in responses {
+        match response {
+            Ok(response) if response.status == http::StatusCode::OK => samples.push(response.took),
+            Ok(response) => failures.push(format!("{} {}", response.status, response.text())),
             Err(error) => failures.push(format!("{error:#}")),
         }
     }

@@ -1,4 +1,4 @@
-//! A process that a benchmark starts, on a core of its own if it is to have one, and what `/proc` says of it.
+//! Processes of a benchmark, pinned to a core, and their memory from `/proc`.
 
 use std::{
     ffi::OsString,
@@ -16,17 +16,17 @@ use tokio::{
 
 use crate::process::{command, tail};
 
-/// Where a process may run.
+/// Core of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Core {
-    /// The core of what is measured.
+    /// Core of the program that is measured.
     Measured,
-    /// The core of all that measures: clients, the origin, the API server.
+    /// Core of everything else: clients, the origin, the API server.
     Measuring,
 }
 
 impl Core {
-    /// Its number as the kernel counts.
+    /// Returns the number of the core.
     pub(super) fn number(self) -> &'static str {
         match self {
             Self::Measured => "0",
@@ -34,10 +34,10 @@ impl Core {
         }
     }
 
-    /// A command that runs on this core, before whatever else the machine does there if it may.
+    /// Returns a command that runs on this core, with a high priority if permitted.
     pub(super) fn command(self, program: &Path) -> Command {
-        // A session of its own is what the kernel shares the processor out to, where it groups automatically, and the group
-        // has a priority of its own. Each of these replaces itself by what follows, so the number stays the program's.
+        // With autogroup, the kernel schedules sessions, and each has a priority. Each command execs the next, so the PID is
+        // that of the program.
         let first = "echo -15 2>&- >/proc/self/autogroup; exec nice --adjustment=-15 \"$@\"";
         let mut start = command("setpriv", ["--pdeathsig", "KILL", "--", "setsid", "sh", "-c", first, "sh"]);
         start.args(["taskset", "--cpu-list", self.number()]).arg(program);
@@ -45,7 +45,7 @@ impl Core {
     }
 }
 
-/// A running process. It ends when this is dropped, and when this process dies.
+/// A running process. It is killed when this is dropped, and when this process dies.
 #[derive(Debug)]
 pub(super) struct Daemon {
     pub(super) name: String,
@@ -54,7 +54,7 @@ pub(super) struct Daemon {
     child: Child,
 }
 
-/// How a process is started.
+/// Start parameters of a process.
 #[derive(Debug)]
 pub(super) struct Start<'a> {
     pub(super) name: &'a str,
@@ -62,12 +62,12 @@ pub(super) struct Start<'a> {
     pub(super) args: Vec<OsString>,
     pub(super) env: Vec<(&'a str, OsString)>,
     pub(super) core: Core,
-    /// Its log is put here.
+    /// Folder of its log.
     pub(super) folder: &'a Path,
 }
 
 impl Start<'_> {
-    /// Starts it with its output in its log.
+    /// Starts the process with its output in the log.
     pub(super) fn start(self) -> Result<Daemon> {
         let log = self.folder.join(format!("{}.log", self.name));
         let file = std::fs::File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
@@ -76,8 +76,8 @@ impl Start<'_> {
         daemon(self.name, child, log)
     }
 
-    /// Starts it and gives the first line that it prints, which says that it is ready.
-    pub(super) async fn start_and_hear(self) -> Result<(Daemon, String)> {
+    /// Starts the process and returns the first line that it prints, which reports its readiness.
+    pub(super) async fn start_and_read_line(self) -> Result<(Daemon, String)> {
         let log = self.folder.join(format!("{}.log", self.name));
         let file = std::fs::File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
         let mut child = self.spawn(Stdio::piped(), file.into())?;
@@ -85,7 +85,7 @@ impl Start<'_> {
         let daemon = daemon(self.name, child, log)?;
         match timeout(Duration::from_secs(20), lines.next_line()).await {
             Ok(Ok(Some(line))) => Ok((daemon, line)),
-            _ => bail!("{} says nothing: {}", self.name, daemon.said()),
+            _ => bail!("{} printed nothing: {}", self.name, daemon.log_tail()),
         }
     }
 
@@ -97,45 +97,45 @@ impl Start<'_> {
 }
 
 fn daemon(name: &str, child: Child, log: PathBuf) -> Result<Daemon> {
-    let pid = child.id().with_context(|| format!("{name} ended at once"))?;
+    let pid = child.id().with_context(|| format!("{name} exited immediately"))?;
     Ok(Daemon { name: name.to_owned(), pid, log, child })
 }
 
 impl Daemon {
-    /// An error with what it said if it has ended.
-    pub(super) fn alive(&mut self) -> Result<()> {
+    /// Returns an error with the tail of the log if the process has exited.
+    pub(super) fn check_alive(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("{} has ended ({status}): {}", self.name, self.said()),
+            Some(status) => bail!("{} exited ({status}): {}", self.name, self.log_tail()),
         }
     }
 
-    /// The end of its log.
-    pub(super) fn said(&self) -> String {
+    /// Returns the tail of the log.
+    pub(super) fn log_tail(&self) -> String {
         tail(&std::fs::read_to_string(&self.log).unwrap_or_default())
     }
 
-    /// What it holds of memory.
+    /// Reads its memory.
     pub(super) fn memory(&self) -> Result<Memory> {
         let path = format!("/proc/{}/smaps_rollup", self.pid);
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        Memory::parse(&text).with_context(|| format!("{path} is not understood"))
+        Memory::parse(&text).with_context(|| format!("cannot parse {path}"))
     }
 }
 
-/// What a process holds of memory, in KiB.
+/// Memory of a process, in KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Memory {
-    /// All that is resident.
+    /// Resident memory.
     pub(super) rss: u64,
-    /// With what is shared with others counted in parts.
+    /// Proportional memory: shared pages count in parts.
     pub(super) pss: u64,
-    /// What is no file's: heap and stacks.
+    /// Anonymous memory: heap and stacks.
     pub(super) anonymous: u64,
 }
 
 impl Memory {
-    /// Reads `/proc/<pid>/smaps_rollup`.
+    /// Parses `/proc/<pid>/smaps_rollup`.
     fn parse(text: &str) -> Option<Self> {
         let field = |name: &str| {
             let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -150,14 +150,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_sums_are_read() {
+    fn smaps_rollup_is_parsed() {
         let text = "5581-7ffd ---p 00000000 00:00 0   [rollup]\nRss:    884 kB\nPss:  385 kB\nPss_Dirty: 1 kB\nAnonymous:   180 kB\n";
         assert_eq!(Memory::parse(text), Some(Memory { rss: 884, pss: 385, anonymous: 180 }));
         assert_eq!(Memory::parse("Rss: 1 kB"), None);
     }
 
     #[tokio::test]
-    async fn a_daemon_is_heard_and_ends_with_its_value() {
+    async fn a_daemon_is_started_and_killed_on_drop() {
         let folder = tempfile::tempdir().unwrap();
         let start = |script: &str| Start {
             name: "d",
@@ -167,14 +167,14 @@ mod tests {
             core: Core::Measured,
             folder: folder.path(),
         };
-        let (mut daemon, line) = start("echo $WORD; exec sleep 1000").start_and_hear().await.unwrap();
+        let (mut daemon, line) = start("echo $WORD; exec sleep 1000").start_and_read_line().await.unwrap();
         assert_eq!(line, "ready");
-        daemon.alive().unwrap();
+        daemon.check_alive().unwrap();
         assert!(daemon.memory().unwrap().rss > 0);
         let stays = crate::process::Process::identify("d", daemon.pid).unwrap();
         drop(daemon);
         crate::process::wait_for("its end", Duration::from_secs(10), async || Ok(!stays.is_alive())).await.unwrap();
-        let error = start("echo why >&2").start_and_hear().await.unwrap_err().to_string();
+        let error = start("echo why >&2").start_and_read_line().await.unwrap_err().to_string();
         assert!(error.contains("why"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! `decide`: what the pure part of the autoscaler costs. It is measured in a program of its own that is compiled for speed.
+//! `decide`: CPU time of the autoscaler's decisions, measured in a separate program that is compiled with optimization.
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::Figures;
 use crate::{Places, sim::cargo_run};
 
-/// Names of figures and the most that they are to be.
+/// Figures and their upper limits.
 const BARS: [(&str, f64); 3] = [("decide.busy_us", 1.0), ("decide.tick10k_ms.p50", 10.0), ("decide.idle_asks", 0.0)];
 
 #[derive(Debug, Deserialize)]
@@ -19,8 +19,8 @@ struct Figure {
 pub(super) async fn run(places: &Places, figures: &mut Figures) -> Result<()> {
     let output = cargo_run(places, "decide").output().await.context("cannot run cargo")?;
     ensure!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-    let measured: Vec<Figure> = serde_json::from_slice(&output.stdout).context("its figures cannot be read")?;
-    ensure!(!measured.is_empty(), "it has measured nothing");
+    let measured: Vec<Figure> = serde_json::from_slice(&output.stdout).context("cannot parse its figures")?;
+    ensure!(!measured.is_empty(), "it printed no figures");
     for Figure { name, value, unit } in measured {
         let unit = ["µs", "ms", "decisions"].into_iter().find(|known| *known == unit).context("an unknown unit")?;
         match BARS.iter().find(|(bar, _)| *bar == name) {

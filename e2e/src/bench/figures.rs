@@ -1,4 +1,4 @@
-//! Named numbers, and how they are shown.
+//! Named figures of a run, as a table and as JSON.
 
 use std::time::Duration;
 
@@ -17,34 +17,34 @@ struct Row {
 #[derive(Debug, Default)]
 pub struct Figures {
     rows: Vec<Row>,
-    /// Name of a figure, and the most that it is to be.
+    /// Name and upper limit of a figure.
     bars: Vec<(String, f64)>,
 }
 
 impl Figures {
-    /// Notes a figure.
+    /// Records a figure.
     pub fn note(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
         self.rows.push(Row { name: name.into(), value, unit, shown: true });
     }
 
-    /// Notes a figure that is for programs only, because a table of the benchmark's own shows it to people.
+    /// Records a figure for the JSON only, since the benchmark prints its own table.
     pub fn detail(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
         self.rows.push(Row { name: name.into(), value, unit, shown: false });
     }
 
-    /// Notes a figure that is to be `most` at most.
+    /// Records a figure with an upper limit.
     pub fn bar(&mut self, name: impl Into<String>, value: f64, unit: &'static str, most: f64) {
         let name = name.into();
         self.note(name.clone(), value, unit);
         self.limit(name, most);
     }
 
-    /// Says of a figure that it is to be `most` at most.
+    /// Sets the upper limit of a figure.
     pub fn limit(&mut self, name: impl Into<String>, most: f64) {
         self.bars.push((name.into(), most));
     }
 
-    /// Notes percentiles of `samples` in milliseconds as `{name}.p50` and so on; 100 is called `max`.
+    /// Records percentiles of `samples` in milliseconds as `{name}.p50` and so on; 100 is named `max`.
     pub fn percentiles(&mut self, name: &str, samples: &[Duration], percents: &[u32]) {
         for percent in percents {
             let label = if *percent == 100 { "max".to_owned() } else { format!("p{percent}") };
@@ -52,7 +52,7 @@ impl Figures {
         }
     }
 
-    /// For people.
+    /// Returns the table.
     #[must_use]
     pub fn table(&self) -> String {
         let shown = || self.rows.iter().filter(|row| row.shown);
@@ -72,7 +72,7 @@ impl Figures {
         })
     }
 
-    /// For programs.
+    /// Returns the JSON document.
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl Figures {
     }
 }
 
-/// The smallest sample that `percent` of all are not above; zero if there is none.
+/// Returns the nearest-rank percentile; zero without samples.
 pub(super) fn percentile(samples: &[Duration], percent: u32) -> Duration {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable();
@@ -92,7 +92,7 @@ pub(super) fn percentile(samples: &[Duration], percent: u32) -> Duration {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// What was measured on: processor, cores, memory, kernel.
+/// Describes the machine: CPU, cores, memory, kernel.
 fn machine() -> serde_json::Value {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let after = |text: &str, key: &str| {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_shown_in_both_ways() {
+    fn figures_are_in_the_table_and_the_json() {
         let mut figures = Figures::default();
         figures.percentiles("cold.ingress_ms", &[Duration::from_micros(1500)], &[50, 100]);
         figures.note("crowd1000.failures", 0.0, "requests");

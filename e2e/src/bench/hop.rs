@@ -1,10 +1,10 @@
-//! `hop`: what a warm request costs on its way through nothing, nginx, HAProxy, Envoy and the activator.
+//! `hop`: cost of a warm request without a proxy, and through nginx, HAProxy, Envoy and the activator.
 //!
-//! The same origin stands behind all. What is measured has one core for itself; the origin, the client and the API server
-//! share another. Those that are compared take turns, round after round, so that what else the machine does falls on all
-//! alike, and each figure is the median of the rounds.
+//! All forward to the same origin. The subject of a measurement has one core; the origin, the client and the API server
+//! share another. Subjects alternate in every round, so that other load of the machine affects all alike, and each
+//! figure is the median of the rounds.
 
-mod contestants;
+mod proxies;
 mod table;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::json;
 
-use self::contestants::Proxy;
+use self::proxies::Proxy;
 use super::{
     Figures, Wanted,
     daemon::{Core, Daemon},
@@ -21,25 +21,25 @@ use super::{
 };
 use crate::{
     Places,
-    caller::Caller,
+    http_client::HttpClient,
     images,
     process::run as run_command,
     progress::Progress,
     requirements::{find_program, meet_programs},
 };
 
-/// Those that are compared, in the order of their turns and of the table.
+/// Subjects, in the order of a round and of the table.
 const NAMES: [&str; 5] = ["direct", "nginx", "haproxy", "envoy", "activator"];
 const FUNCTION: &str = "hop";
-/// Of the constant load.
+/// Requests per second of the constant load.
 const RATE: u32 = 1000;
 
 /// A kind of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Load {
-    /// A closed loop on so many connections.
+    /// Closed loop with this many connections.
     Closed(u32),
-    /// [`RATE`] requests a second over 16 connections.
+    /// [`RATE`] requests per second over 16 connections.
     Constant,
 }
 
@@ -53,7 +53,7 @@ impl Load {
         }
     }
 
-    /// Flags of the load generator.
+    /// Returns the flags of the load generator.
     fn flags(self) -> Vec<String> {
         let flags = match self {
             Self::Closed(connections) => format!("closed --connections {connections} --warm-up 500 --measured 2000"),
@@ -63,10 +63,10 @@ impl Load {
     }
 }
 
-/// What the load generator prints.
+/// Output of the load generator.
 #[derive(Clone, Debug, Deserialize)]
 struct Report {
-    answers: u64,
+    responses: u64,
     failures: u64,
     reconnects: u64,
     seconds: f64,
@@ -77,24 +77,24 @@ struct Report {
     first_failure: Option<String>,
 }
 
-/// What is told of a contestant under a load: medians of the rounds.
+/// Figures of a subject under a load: medians of the rounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Medians {
     pub(super) rps: f64,
     pub(super) p50_us: f64,
     pub(super) p99_us: f64,
     pub(super) p999_us: f64,
-    /// Time on a processor for a request; nothing where there is no proxy.
+    /// CPU time per request; `None` without a proxy.
     pub(super) cpu_us: Option<f64>,
-    /// Part of the core that was used.
+    /// Utilization of the core, from 0 to 1.
     pub(super) busy: f64,
 }
 
-/// Somebody that is compared.
-struct Contestant {
+/// A subject of the comparison.
+struct Subject {
     name: &'static str,
     address: SocketAddr,
-    /// Nothing for the way without a proxy.
+    /// `None` without a proxy.
     daemon: Option<Daemon>,
 }
 
@@ -106,29 +106,29 @@ pub(super) async fn run(
     progress: &Progress,
 ) -> Result<()> {
     if let Some(unknown) = wanted.only.iter().find(|n| !NAMES.contains(&n.as_str())) {
-        bail!("`{unknown}` is not compared; these are: {}", NAMES.join(", "));
+        bail!("unknown subject `{unknown}`; available: {}", NAMES.join(", "));
     }
     let cores = std::thread::available_parallelism()?.get();
-    ensure!(cores >= 2, "what is measured and what measures need a core each, and there is {cores}");
+    ensure!(cores >= 2, "the subject and the load generator need a core each; found {cores}");
     let (_origin, origin) = loopback.origin().await?;
     let host = loopback.host(FUNCTION);
-    let mut contestants = vec![];
+    let mut subjects = vec![];
     for name in NAMES.into_iter().filter(|n| wanted.only.is_empty() || wanted.only.iter().any(|o| o == n)) {
-        let contestant = start(name, places, loopback, origin, progress).await?;
-        verify(&contestant, &host).await.with_context(|| format!("{name} is not as it should be"))?;
-        contestants.push(contestant);
+        let subject = start(name, places, loopback, origin, progress).await?;
+        verify(&subject, &host).await.with_context(|| format!("verification of {name}"))?;
+        subjects.push(subject);
     }
     let mut reports: BTreeMap<(&str, Load), Vec<Report>> = BTreeMap::new();
     for round in 1..=wanted.rounds {
-        for contestant in &mut contestants {
+        for subject in &mut subjects {
             for load in Load::ALL {
-                let report = measure(loopback, contestant, load, &host, origin)
+                let report = measure(loopback, subject, load, &host, origin)
                     .await
-                    .with_context(|| format!("{} at {}", contestant.name, load.label()))?;
-                reports.entry((contestant.name, load)).or_default().push(report);
+                    .with_context(|| format!("{} at {}", subject.name, load.label()))?;
+                reports.entry((subject.name, load)).or_default().push(report);
             }
         }
-        eprintln!("    round {round} of {} is done", wanted.rounds);
+        eprintln!("    round {round} of {} done", wanted.rounds);
     }
     let (mut medians, mut all_failures) = (BTreeMap::new(), 0);
     for (name, load) in NAMES.into_iter().flat_map(|name| Load::ALL.map(|load| (name, load))) {
@@ -149,38 +149,38 @@ pub(super) async fn run(
     }
     figures.bar("hop.failures", all_failures as f64, "requests", 0.0);
     let mut memory = BTreeMap::new();
-    for contestant in &contestants {
-        if let Some(daemon) = &contestant.daemon {
+    for subject in &subjects {
+        if let Some(daemon) = &subject.daemon {
             let rss = daemon.memory()?.rss as f64 / 1024.0;
-            figures.note(format!("hop.{}.rss_mib", contestant.name), rss, "MiB");
-            memory.insert(contestant.name, rss);
+            figures.note(format!("hop.{}.rss_mib", subject.name), rss, "MiB");
+            memory.insert(subject.name, rss);
         }
     }
     print!("{}", table::table(&NAMES, &medians, &memory));
     table::bars(&medians, figures);
-    drop(contestants);
+    drop(subjects);
     loopback.clear().await
 }
 
-/// Starts a contestant between a port of its own and the origin.
+/// Starts a subject on a free port, in front of the origin.
 async fn start(
     name: &'static str,
     places: &Places,
     loopback: &Loopback,
     origin: SocketAddr,
     progress: &Progress,
-) -> Result<Contestant> {
+) -> Result<Subject> {
     let debian = async |program: &str, package: &'static str| -> Result<PathBuf> {
         meet_programs(&[(program, package)], progress).await?;
-        find_program(program).with_context(|| format!("{program} is not there"))
+        find_program(program).with_context(|| format!("{program} not found"))
     };
     let (proxy, program) = match name {
-        "direct" => return Ok(Contestant { name, address: origin, daemon: None }),
+        "direct" => return Ok(Subject { name, address: origin, daemon: None }),
         "activator" => {
             loopback.function(FUNCTION, json!({})).await?;
             loopback.pod(FUNCTION, origin).await?;
             let Activator { daemon, public } = loopback.activator(&[]).await?;
-            return Ok(Contestant { name, address: public, daemon: Some(daemon) });
+            return Ok(Subject { name, address: public, daemon: Some(daemon) });
         }
         "nginx" => (Proxy::Nginx, debian("nginx", "nginx-light").await?),
         "haproxy" => (Proxy::Haproxy, debian("haproxy", "haproxy").await?),
@@ -188,60 +188,60 @@ async fn start(
     };
     let address = free_address()?;
     let daemon = proxy.start(&program, address, origin, loopback.folder()).await?;
-    Ok(Contestant { name, address, daemon: Some(daemon) })
+    Ok(Subject { name, address, daemon: Some(daemon) })
 }
 
-/// Asks the origin through the contestant what it was asked: it must have been this very origin, and the contestant must
-/// have said for whom it asks.
-async fn verify(contestant: &Contestant, host: &str) -> Result<()> {
-    let answer = Caller::new(contestant.address).get(host, "/echo").await?;
-    let head = answer.text().to_ascii_lowercase();
-    ensure!(answer.status.is_success() && head.starts_with("get /echo http/1.1\r\n"), "{}: {head}", answer.status);
+/// Requests `/echo` through the subject, and checks that it reaches the origin, keeps the host and adds
+/// `X-Forwarded-For`.
+async fn verify(subject: &Subject, host: &str) -> Result<()> {
+    let response = HttpClient::new(subject.address).get(host, "/echo").await?;
+    let head = response.text().to_ascii_lowercase();
+    ensure!(response.status.is_success() && head.starts_with("get /echo http/1.1\r\n"), "{}: {head}", response.status);
     ensure!(head.contains(&format!("host: {host}")), "the host was changed: {head}");
-    // Envoy says an address of the machine's own where the client is on loopback.
+    // Envoy adds an address of the machine if the client is on loopback.
     let forwarded = head.lines().any(|line| line.starts_with("x-forwarded-for: "));
-    ensure!(forwarded == contestant.daemon.is_some(), "X-Forwarded-For is not as it should be: {head}");
+    ensure!(forwarded == subject.daemon.is_some(), "unexpected X-Forwarded-For: {head}");
     Ok(())
 }
 
-/// Puts one load on one contestant. Every answer that is counted must have been the origin's.
+/// Runs one load on one subject. Checks that every counted response is from the origin.
 async fn measure(
     loopback: &Loopback,
-    contestant: &mut Contestant,
+    subject: &mut Subject,
     load: Load,
     host: &str,
     origin: SocketAddr,
 ) -> Result<Report> {
-    let counter = Caller::new(origin);
+    let counter = HttpClient::new(origin);
     let count = async || -> Result<u64> { Ok(counter.get("origin", "/count").await?.text().parse()?) };
     let before = count().await?;
     let mut generator = Core::Measuring.command(&loopback.load);
     generator.args(load.flags());
-    generator.args(["--target", &contestant.address.to_string(), "--host", host]);
-    if let Some(daemon) = &mut contestant.daemon {
-        daemon.alive()?;
+    generator.args(["--target", &subject.address.to_string(), "--host", host]);
+    if let Some(daemon) = &mut subject.daemon {
+        daemon.check_alive()?;
         generator.args(["--watch", &daemon.pid.to_string()]);
     }
     let report: Report = serde_json::from_str(&run_command(generator).await?).context("the load generator's report")?;
     let reached = count().await? - before;
-    ensure!(reached >= report.answers, "{} answers, but only {reached} requests at the origin", report.answers);
+    ensure!(reached >= report.responses, "{} responses, but only {reached} requests at the origin", report.responses);
     Ok(report)
 }
 
-/// The medians of all rounds, figure by figure.
+/// Returns the median of each figure over the rounds.
 fn of(reports: &[Report], has_process: bool) -> Medians {
     let figure = |of: fn(&Report) -> f64| median(reports.iter().map(of).collect());
     Medians {
-        rps: figure(|r| r.answers as f64 / r.seconds),
+        rps: figure(|r| r.responses as f64 / r.seconds),
         p50_us: figure(|r| r.p50_us),
         p99_us: figure(|r| r.p99_us),
         p999_us: figure(|r| r.p999_us),
-        cpu_us: has_process.then(|| figure(|r| r.cpu_seconds * 1e6 / (r.answers.max(1) as f64))),
+        cpu_us: has_process.then(|| figure(|r| r.cpu_seconds * 1e6 / (r.responses.max(1) as f64))),
         busy: figure(|r| r.cpu_seconds / r.seconds),
     }
 }
 
-/// The middle one, or the mean of the two in the middle; zero if there is none.
+/// Returns the median; zero without values.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
@@ -252,7 +252,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// Notes the figures. Those without a load in their name are throughput and its cost at 64 connections, and latency at the
+/// Records the figures. Those without a load in their name are throughput and CPU time at 64 connections, and latency at the
 /// constant rate.
 fn note(figures: &mut Figures, name: &str, load: Load, values: &Medians) {
     let label = load.label();
@@ -276,10 +276,10 @@ fn note(figures: &mut Figures, name: &str, load: Load, values: &Medians) {
 mod tests {
     use super::*;
 
-    fn report(answers: u64, cpu_seconds: f64) -> Report {
-        let us = answers as f64;
+    fn report(responses: u64, cpu_seconds: f64) -> Report {
+        let us = responses as f64;
         Report {
-            answers,
+            responses,
             failures: 0,
             reconnects: 0,
             seconds: 2.0,
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_main_names_are_the_designs() {
+    fn main_figures_have_names_without_a_load() {
         let mut figures = Figures::default();
         for load in Load::ALL {
             note(&mut figures, "envoy", load, &Medians { cpu_us: Some(1.0), ..Medians::default() });

@@ -1,5 +1,5 @@
-//! The activator without a cluster: its own program, as it goes into the image, on loopback beside an API server. This
-//! side writes what the operator and the kubelet would: Functions with their traffic, Deployments at zero, pods.
+//! The activator without a cluster: the program of the image, on loopback beside an API server. The benchmark writes the
+//! objects that the operator and the kubelet would write: Functions with traffic, Deployments at zero, and pods.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -28,21 +28,21 @@ use super::daemon::{Core, Daemon, Start};
 use crate::{
     Places,
     api_server::{ApiServer, free_port},
-    caller::Caller,
     gomod::CLUSTER,
+    http_client::HttpClient,
     images,
     process::{command, run, wait_for},
     progress::Progress,
     requirements,
     up::DOMAIN,
-    world::client_from,
+    workspace::client_from,
 };
 
 const NAMESPACE: &str = "bench";
-/// A generous limit for what takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of every wait.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An API server on loopback, and the programs that are measured beside it.
+/// An API server on loopback, and the programs to measure.
 #[derive(Debug)]
 pub(super) struct Loopback {
     /// Configurations and logs.
@@ -54,7 +54,7 @@ pub(super) struct Loopback {
     client: Debugless,
 }
 
-/// A client is of no use in a message.
+/// Client without a useful `Debug` output.
 struct Debugless(Client);
 
 impl std::fmt::Debug for Debugless {
@@ -63,7 +63,7 @@ impl std::fmt::Debug for Debugless {
     }
 }
 
-/// A running activator and where it listens.
+/// A running activator and its public address.
 #[derive(Debug)]
 pub(super) struct Activator {
     pub(super) daemon: Daemon,
@@ -71,7 +71,7 @@ pub(super) struct Activator {
 }
 
 impl Loopback {
-    /// Compiles what is needed and starts the API server on the measuring core.
+    /// Compiles the programs and starts the API server on the measuring core.
     pub(super) async fn start(places: &Places, progress: &Progress) -> Result<Self> {
         requirements::meet_go(places).await?;
         let bin = CLUSTER.build(places, &["kube-apiserver", "etcd", "kubectl"], progress).await?;
@@ -84,9 +84,9 @@ impl Loopback {
         let params = PatchParams::apply("rouse-e2e");
         let crd = Function::crd();
         let name = crd.name_any();
-        crds.patch(&name, &params, &Patch::Apply(&crd)).await.context("the CRD is refused")?;
+        crds.patch(&name, &params, &Patch::Apply(&crd)).await.context("the API server refused the CRD")?;
         let established = await_condition(crds, &name, is_crd_established());
-        timeout(PATIENCE, established).await.context("the CRD is not established")??;
+        timeout(TIMEOUT, established).await.context("the CRD is not established")??;
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
         namespaces.patch(NAMESPACE, &params, &Patch::Apply(namespace)).await?;
@@ -94,17 +94,18 @@ impl Loopback {
         Ok(Self { folder, load, programs, server, client: Debugless(client) })
     }
 
-    /// The host that the function answers by.
+    /// Returns the default host of a Function.
     pub(super) fn host(&self, function: &str) -> String {
         format!("{function}.{NAMESPACE}.{DOMAIN}")
     }
 
-    /// Makes a Function whose first revision has all traffic and a Deployment at zero.
+    /// Creates a Function whose first revision has all traffic and a Deployment at zero.
     pub(super) async fn function(&self, name: &str, mut spec: Value) -> Result<()> {
         spec["image"] = json!("example.com/function:1");
         let functions = self.functions();
         let function = Function::new(name, serde_json::from_value(spec).context("not a Function's spec")?);
-        let created = functions.create(&PostParams::default(), &function).await.context("the Function is refused")?;
+        let created =
+            functions.create(&PostParams::default(), &function).await.context("the API server refused the Function")?;
         let revision = names::revision_name(name, 1);
         let labels = labels(name, 1, &created.uid().unwrap_or_default());
         let deployment = json!({
@@ -121,36 +122,39 @@ impl Loopback {
         Ok(())
     }
 
-    /// Makes a Function and nothing else.
+    /// Creates a Function without other objects.
     pub(super) async fn bare_function(&self, name: &str, mut spec: Value) -> Result<()> {
         spec["image"] = json!("example.com/function:1");
         let function = Function::new(name, serde_json::from_value(spec).context("not a Function's spec")?);
-        self.functions().create(&PostParams::default(), &function).await.context("the Function is refused")?;
+        self.functions()
+            .create(&PostParams::default(), &function)
+            .await
+            .context("the API server refused the Function")?;
         Ok(())
     }
 
-    /// Merges a change into a Function. It is written when this returns, with the generation that it yields.
+    /// Patches a Function and returns its new generation.
     pub(super) async fn change(&self, function: &str, change: Value) -> Result<i64> {
         let changed = self
             .functions()
             .patch(function, &PatchParams::default(), &Patch::Merge(change))
             .await
-            .context("the change is refused")?;
+            .context("the API server refused the change")?;
         Ok(changed.metadata.generation.unwrap_or_default())
     }
 
-    /// The Functions.
+    /// Returns the Functions.
     pub(super) fn functions(&self) -> Api<Function> {
         Api::namespaced(self.client.0.clone(), NAMESPACE)
     }
 
-    /// Whether a Deployment of this name is there.
+    /// Returns whether a Deployment exists.
     pub(super) async fn has_deployment(&self, name: &str) -> Result<bool> {
         let deployments: Api<Deployment> = Api::namespaced(self.client.0.clone(), NAMESPACE);
         Ok(deployments.get_opt(name).await?.is_some())
     }
 
-    /// Says of a Deployment what its controller would: that one pod is ready.
+    /// Sets the status of a Deployment to one ready pod, as its controller.
     pub(super) async fn one_pod_ready(&self, deployment: &str) -> Result<()> {
         let deployments: Api<Deployment> = Api::namespaced(self.client.0.clone(), NAMESPACE);
         let status =
@@ -159,12 +163,12 @@ impl Loopback {
         Ok(())
     }
 
-    /// Makes a ready pod of the function's first revision that is the server at `address`.
+    /// Creates a ready pod of the first revision, with the server at `address`.
     pub(super) async fn pod(&self, function: &str, address: SocketAddr) -> Result<()> {
         self.pod_of(function, 1, address).await
     }
 
-    /// The same of the revision with this number.
+    /// Like [`Self::pod`], for the revision with this number.
     pub(super) async fn pod_of(&self, function: &str, revision: i64, address: SocketAddr) -> Result<()> {
         let uid = self.functions().get(function).await?.uid().unwrap_or_default();
         let name = format!("{}-pod", names::revision_name(function, revision));
@@ -174,7 +178,9 @@ impl Loopback {
                 "ports": [{"name": names::CONTAINER_PORT, "containerPort": address.port()}]}]},
         });
         let pods: Api<Pod> = Api::namespaced(self.client.0.clone(), NAMESPACE);
-        pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await.context("the Pod is refused")?;
+        pods.create(&PostParams::default(), &serde_json::from_value(pod)?)
+            .await
+            .context("the API server refused the Pod")?;
         let status = json!({"status": {
             "phase": "Running", "podIP": address.ip(), "podIPs": [{"ip": address.ip()}],
             "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
@@ -183,7 +189,7 @@ impl Loopback {
         Ok(())
     }
 
-    /// Takes away all Functions, Deployments and pods.
+    /// Deletes all Functions, Deployments and pods.
     pub(super) async fn clear(&self) -> Result<()> {
         let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
         let all = kube::api::ListParams::default();
@@ -217,8 +223,8 @@ impl Loopback {
         Ok(Activator { daemon, public })
     }
 
-    /// Starts an operator on the measured core and waits until it is ready. Where activators are it cannot know, since the API
-    /// server takes no address on loopback for one: it writes what does not depend on demand.
+    /// Starts an operator on the measured core and waits until it is ready. It discovers no activator, since an
+    /// EndpointSlice must not contain a loopback address, so it writes only what does not depend on demand.
     pub(super) async fn operator(&self) -> Result<Daemon> {
         let admin = free_address()?;
         let args = [
@@ -239,14 +245,14 @@ impl Loopback {
         ready(start.start()?, admin).await
     }
 
-    /// Those of the flags that the activator has: it is also measured at commits that lack some.
+    /// Returns the flags that the activator supports: the benchmark also runs at commits without some of them.
     pub(super) async fn flags(&self, wanted: &[(&str, &str)]) -> Result<Vec<String>> {
         let help = run(command(self.programs.join("rouse-activator"), ["--help"])).await?;
         let has = |flag: &str| help.split_whitespace().any(|word| word == flag);
         Ok(wanted.iter().filter(|(flag, _)| has(flag)).map(|(flag, value)| format!("{flag}={value}")).collect())
     }
 
-    /// Files that a process of this machine may have open at once.
+    /// Returns the limit of open files of a process.
     pub(super) fn file_limit() -> Result<usize> {
         let limits = std::fs::read_to_string("/proc/self/limits")?;
         let line = limits.lines().find(|l| l.starts_with("Max open files")).context("no limit of open files")?;
@@ -263,29 +269,29 @@ impl Loopback {
             core: Core::Measuring,
             folder: self.folder.path(),
         };
-        let (daemon, line) = start.start_and_hear().await?;
-        let address = line.parse().with_context(|| format!("the origin says `{line}`"))?;
+        let (daemon, line) = start.start_and_read_line().await?;
+        let address = line.parse().with_context(|| format!("the origin printed `{line}`"))?;
         Ok((daemon, address))
     }
 
-    /// The folder of configurations and logs.
+    /// Returns the folder of configurations and logs.
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()
     }
 }
 
-/// Waits until a program says on its admin port that it is ready.
+/// Waits until a program is ready, by its admin port.
 async fn ready(mut daemon: Daemon, admin: SocketAddr) -> Result<Daemon> {
-    let caller = Caller::new(admin);
-    wait_for(&format!("the {}'s readiness", daemon.name), PATIENCE, async || {
-        daemon.alive()?;
-        Ok(caller.get("admin", "/readyz").await.is_ok_and(|answer| answer.status.is_success()))
+    let http_client = HttpClient::new(admin);
+    wait_for(&format!("the {}'s readiness", daemon.name), TIMEOUT, async || {
+        daemon.check_alive()?;
+        Ok(http_client.get("admin", "/readyz").await.is_ok_and(|response| response.status.is_success()))
     })
     .await?;
     Ok(daemon)
 }
 
-/// The labels that the operator writes.
+/// Returns the labels that the operator writes.
 fn labels(function: &str, revision: i64, uid: &str) -> Value {
     json!({
         names::FUNCTION_LABEL: function, names::REVISION_LABEL: names::revision_name(function, revision),
@@ -293,7 +299,7 @@ fn labels(function: &str, revision: i64, uid: &str) -> Value {
     })
 }
 
-/// A loopback address with a port that is free now.
+/// Returns a loopback address with a free port.
 pub(super) fn free_address() -> Result<SocketAddr> {
     Ok((Ipv4Addr::LOCALHOST, free_port()?).into())
 }

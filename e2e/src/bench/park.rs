@@ -1,7 +1,7 @@
-//! `park`: what a request that waits costs the activator of memory, and that its caps hold when too many come.
+//! `park`: memory of the activator per parked request, and enforcement of its caps.
 //!
-//! The functions are at zero and stay there: the API server takes the scale patch, and there is no kubelet. At the end of a
-//! crowd pods come up after all, so that each request is seen to have been kept.
+//! The Functions stay at zero: the API server accepts the scale patch, and no kubelet is running. At the end pods are
+//! created, to verify that no parked request was lost.
 
 mod crowd;
 
@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 use self::crowd::{Crowd, Size};
 use super::{Figures, daemon::Memory, loopback::Loopback};
 
-/// Requests in a crowd.
+/// Numbers of requests.
 const COUNTS: [usize; 2] = [10_000, 50_000];
 const BODY: usize = 16 << 10;
-/// Functions that a crowd is spread over.
+/// Functions that receive the requests.
 const FUNCTIONS: usize = 50;
-/// Requests in one connection where there cannot be one connection for each.
+/// Requests per connection if there cannot be a connection for each.
 const STREAMS: usize = 100;
-/// What a parked request may cost, in KiB.
-const BAR: f64 = 20.0;
-/// The chart's cap for one namespace; all that wait here are in one.
+/// Highest memory per parked request, in KiB.
+const MAX_KIB: f64 = 20.0;
+/// Default cap of the chart for one namespace, in MiB. All requests are in one namespace.
 const NAMESPACE_CAP_MIB: f64 = 128.0;
 
 pub(super) async fn run(loopback: &Loopback, figures: &mut Figures) -> Result<()> {
@@ -31,23 +31,23 @@ pub(super) async fn run(loopback: &Loopback, figures: &mut Figures) -> Result<()
     for (kind, body) in [("get", 0), ("post16k", BODY)] {
         for count in COUNTS {
             let size = size(count, body, Loopback::file_limit()?);
-            // 50,000 are the figure's second sample; the plain name is the one with a connection each.
+            // The plain name is the figure with 10,000 requests.
             let name = if count == COUNTS[0] { format!("park.{kind}") } else { format!("park.{kind}.{count}") };
-            held(loopback, &name, size, figures).await.with_context(|| name.clone())?;
+            run_held(loopback, &name, size, figures).await.with_context(|| name.clone())?;
         }
     }
-    capped(loopback, figures).await.context("caps")
+    run_capped(loopback, figures).await.context("caps")
 }
 
-/// A connection for each request if this machine allows so many open files, else many in one connection.
+/// Returns a size with one connection per request if the limit of open files allows it, else with many per connection.
 fn size(count: usize, body: usize, file_limit: usize) -> Size {
-    // Beside the crowd there are the watches, the pods and the listeners.
+    // 2,000 for watches, pods and listeners.
     let streams = if count + 2000 <= file_limit { 1 } else { STREAMS };
     Size { connections: count / streams, streams, body }
 }
 
-/// Parks a crowd that all caps are raised for, weighs it, and lets it go.
-async fn held(loopback: &Loopback, name: &str, size: Size, figures: &mut Figures) -> Result<()> {
+/// Parks requests with raised caps, measures the memory, and lets the requests finish.
+async fn run_held(loopback: &Loopback, name: &str, size: Size, figures: &mut Figures) -> Result<()> {
     let spec = json!({
         "queue": {"maxRequests": 1_000_000, "maxBytes": "64Gi"}, "timeouts": {"coldStart": "30m"},
         "scaling": {"concurrencyLimit": 20},
@@ -65,8 +65,8 @@ async fn held(loopback: &Loopback, name: &str, size: Size, figures: &mut Figures
     let hosts: Vec<_> = names.iter().map(|n| loopback.host(n)).collect();
     let mut crowd = Crowd::start(&loopback.load, activator.public, &hosts, size)?;
     let state = crowd.settled(size.requests()).await?;
-    activator.daemon.alive()?;
-    ensure!(state.waiting == size.requests(), "not all of the crowd wait: {state:?}");
+    activator.daemon.check_alive()?;
+    ensure!(state.waiting == size.requests(), "not every request is parked: {state:?}");
     let memory = activator.daemon.memory()?;
     let count = size.requests() as f64;
     let each = |of: fn(&Memory) -> u64| of(&memory).saturating_sub(of(&before)) as f64 / count;
@@ -79,7 +79,7 @@ async fn held(loopback: &Loopback, name: &str, size: Size, figures: &mut Figures
     let state = crowd.ended(size.requests()).await?;
     let after = activator.daemon.memory()?.rss as f64 / 1024.0;
     let lost = size.requests() - state.ok;
-    figures.bar(format!("{name}_kib"), rss, "KiB", BAR);
+    figures.bar(format!("{name}_kib"), rss, "KiB", MAX_KIB);
     figures.detail(format!("{name}_anonymous_kib"), anonymous, "KiB");
     figures.detail(format!("{name}_pss_kib"), each(|m| m.pss), "KiB");
     figures.detail(format!("{name}_after_mib"), after, "MiB");
@@ -96,8 +96,8 @@ async fn held(loopback: &Loopback, name: &str, size: Size, figures: &mut Figures
     loopback.clear().await
 }
 
-/// The same crowd of POSTs with the caps as they come: what is over them is turned away at once and told when to come again.
-async fn capped(loopback: &Loopback, figures: &mut Figures) -> Result<()> {
+/// Sends POSTs with the default caps: requests beyond them must be rejected immediately with `Retry-After`.
+async fn run_capped(loopback: &Loopback, figures: &mut Figures) -> Result<()> {
     let names = functions(loopback, &json!({"timeouts": {"coldStart": "30m"}})).await?;
     let mut activator = loopback.activator(&[]).await?;
     let before = activator.daemon.memory()?.rss as f64 / 1024.0;
@@ -105,10 +105,10 @@ async fn capped(loopback: &Loopback, figures: &mut Figures) -> Result<()> {
     let hosts: Vec<_> = names.iter().map(|n| loopback.host(n)).collect();
     let mut crowd = Crowd::start(&loopback.load, activator.public, &hosts, size)?;
     let state = crowd.settled(size.requests()).await?;
-    activator.daemon.alive()?;
+    activator.daemon.check_alive()?;
     let rss = activator.daemon.memory()?.rss as f64 / 1024.0;
-    // What is counted against the cap is what a request's own bytes are; around them there is the connection.
-    let bound = before + NAMESPACE_CAP_MIB + state.waiting as f64 * BAR / 1024.0;
+    // The cap counts the bytes of requests; the memory of their connections is extra.
+    let bound = before + NAMESPACE_CAP_MIB + state.waiting as f64 * MAX_KIB / 1024.0;
     let misbehaved = state.too_many_without_retry_after + state.others + state.broken;
     println!(
         "\n  {} POSTs of 16 KiB with the default caps ({}): {} wait, {} got 429 with Retry-After, {misbehaved} something \
@@ -121,7 +121,7 @@ async fn capped(loopback: &Loopback, figures: &mut Figures) -> Result<()> {
     if misbehaved > 0 {
         eprintln!("    {state:?}");
     }
-    ensure!(state.too_many > 0, "no cap was reached, so nothing is known of them: {state:?}");
+    ensure!(state.too_many > 0, "no cap was reached: {state:?}");
     figures.note("park.rejected", state.too_many as f64, "requests");
     figures.bar("park.misbehaved", misbehaved as f64, "requests", 0.0);
     figures.bar("park.capped_mib", rss, "MiB", bound.round());
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_are_shared_only_where_there_cannot_be_enough() {
+    fn connections_are_shared_only_if_the_file_limit_is_too_low() {
         let own = size(10_000, 0, 20_000);
         assert_eq!((own.connections, own.streams), (10_000, 1));
         let shared = size(50_000, 5, 20_000);

@@ -1,8 +1,8 @@
-//! `rollback`: how long it takes until an older revision that is named in `spec.traffic` has all calls.
+//! `rollback`: time until an older revision in `spec.traffic` receives all requests.
 //!
-//! The whole way is the one of a cluster: the operator sees the change and writes the shares, the activator sees the shares
-//! and sends calls elsewhere. Both run as they do in their images. The clock starts with the API server's own watch event of
-//! the change, as a third watch beside theirs gets it, and ends with the first answer of a pod of the revision.
+//! The path is that of a cluster: the operator observes the change and writes `status.traffic`, and the activator observes
+//! that and forwards requests to the other revision. Both run the programs of their images. Measured from the watch event of
+//! the change, in a watch of the benchmark, until the first response of a pod of the revision.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -26,23 +26,23 @@ use tokio::{
 };
 
 use super::{Figures, loopback::Loopback};
-use crate::{caller::Caller, process::wait_for};
+use crate::{http_client::HttpClient, process::wait_for};
 
 const NAME: &str = "rolled";
-/// There and back again, each a change of its own.
+/// Number of changes, alternating between two revisions.
 const CHANGES: usize = 400;
-/// Idle Functions beside it.
+/// Other, idle Functions.
 const OTHERS: usize = 500;
-/// Writes at once while they are made.
+/// Concurrent writes while they are created.
 const WRITERS: usize = 16;
-/// What a change may take from its watch event on, in milliseconds.
-const BAR: f64 = 50.0;
-/// A change that takes longer is a failure.
+/// Longest time from the watch event, in milliseconds.
+const MAX_MS: f64 = 50.0;
+/// Timeout of a change.
 const LIMIT: Duration = Duration::from_secs(20);
-/// From one call to the next: as exact as what is measured.
-const BETWEEN: Duration = Duration::from_millis(1);
-/// A generous limit for what comes before.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Interval of requests: the resolution of the measurement.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(1);
+/// Timeout of the setup.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(super) async fn run(loopback: &Loopback, figures: &mut Figures) -> Result<()> {
     let others = (0..OTHERS)
@@ -58,22 +58,22 @@ pub(super) async fn run(loopback: &Loopback, figures: &mut Figures) -> Result<()
         if number > 1 {
             loopback.change(NAME, json!({"spec": {"image": format!("example.com/function:{number}")}})).await?;
         }
-        wait_for(&format!("the operator to make {revision}"), PATIENCE, async || {
-            operator.alive()?;
+        wait_for(&format!("creation of {revision}"), TIMEOUT, async || {
+            operator.check_alive()?;
             loopback.has_deployment(revision).await
         })
         .await?;
         loopback.pod_of(NAME, number, pod(revision, &mut pods).await?).await?;
         loopback.one_pod_ready(revision).await?;
-        wait_for(&format!("{revision} to have all calls"), PATIENCE, async || {
+        wait_for(&format!("all traffic at {revision}"), TIMEOUT, async || {
             let traffic = functions.get(NAME).await?.status.unwrap_or_default().traffic;
             Ok(traffic.len() == 1 && traffic[0].revision == *revision)
         })
         .await?;
     }
 
-    let (caller, host) = (Caller::new(activator.public), loopback.host(NAME));
-    let (of_event, of_write, mut failures) = (&mut vec![], &mut vec![], 0);
+    let (http_client, host) = (HttpClient::new(activator.public), loopback.host(NAME));
+    let (after_event, after_write, mut failures) = (&mut vec![], &mut vec![], 0);
     let (sender, mut events) = watch::channel((0, Instant::now()));
     let watching = follow(functions.clone(), sender);
     let changes = async {
@@ -82,16 +82,16 @@ pub(super) async fn run(loopback: &Loopback, figures: &mut Figures) -> Result<()
             let traffic = json!([{"revision": revision, "percent": 100}]);
             let generation = loopback.change(NAME, json!({"spec": {"traffic": traffic}})).await?;
             let written = Instant::now();
-            let Some(effective) = answered_by(&caller, &host, revision).await? else {
+            let Some(effective) = until_responds(&http_client, &host, revision).await? else {
                 failures += 1;
                 continue;
             };
             let seen = timeout(LIMIT, events.wait_for(|(seen, _)| *seen >= generation)).await.context("no event")??.1;
-            // An event that came after the effect has held up nothing.
-            of_event.push(effective.saturating_duration_since(seen));
-            of_write.push(effective.saturating_duration_since(written));
-            operator.alive()?;
-            activator.daemon.alive()?;
+            // Zero if the event arrived after the first response.
+            after_event.push(effective.saturating_duration_since(seen));
+            after_write.push(effective.saturating_duration_since(written));
+            operator.check_alive()?;
+            activator.daemon.check_alive()?;
         }
         anyhow::Ok(())
     };
@@ -99,16 +99,16 @@ pub(super) async fn run(loopback: &Loopback, figures: &mut Figures) -> Result<()
         done = changes => done?,
         ended = watching => ended.context("the watch of the benchmark")?,
     }
-    ensure!(of_event.len() + failures as usize == CHANGES, "{} changes were measured", of_event.len());
-    figures.percentiles("rollback.after_event_ms", of_event, &[50, 99, 100]);
-    figures.limit("rollback.after_event_ms.p99", BAR);
-    figures.percentiles("rollback.after_answer_ms", of_write, &[50, 99, 100]);
+    ensure!(after_event.len() + failures as usize == CHANGES, "{} changes were measured", after_event.len());
+    figures.percentiles("rollback.after_event_ms", after_event, &[50, 99, 100]);
+    figures.limit("rollback.after_event_ms.p99", MAX_MS);
+    figures.percentiles("rollback.after_answer_ms", after_write, &[50, 99, 100]);
     figures.bar("rollback.failures", f64::from(failures), "changes", 0.0);
     drop((activator, operator));
     loopback.clear().await
 }
 
-/// Tells the generation of the Function and when the API server's watch said so. Ends only with an error.
+/// Sends the generation of the Function and the time of its watch event. Returns only with an error.
 async fn follow(functions: Api<Function>, events: watch::Sender<(i64, Instant)>) -> Result<()> {
     let params = WatchParams::default().fields(&format!("metadata.name={NAME}"));
     let version = functions.get(NAME).await?.resource_version().unwrap_or_default();
@@ -116,7 +116,7 @@ async fn follow(functions: Api<Function>, events: watch::Sender<(i64, Instant)>)
     while let Some(event) = stream.try_next().await? {
         if let WatchEvent::Modified(function) = event {
             let (generation, now) = (function.metadata.generation.unwrap_or_default(), Instant::now());
-            // The first event of a generation is that of the spec; what follows are statuses.
+            // The first event of a generation is the change of the spec; later ones are status updates.
             events.send_if_modified(|last| {
                 let newer = generation > last.0;
                 if newer {
@@ -126,40 +126,40 @@ async fn follow(functions: Api<Function>, events: watch::Sender<(i64, Instant)>)
             });
         }
     }
-    anyhow::bail!("the watch has ended")
+    anyhow::bail!("the watch ended")
 }
 
-/// When a pod of this revision was the first to answer; nothing if none does within [`LIMIT`].
-async fn answered_by(caller: &Caller, host: &str, revision: &str) -> Result<Option<Instant>> {
-    let begun = Instant::now();
-    while begun.elapsed() < LIMIT {
-        let answer = caller.get(host, "/").await.context("the activator")?;
-        ensure!(answer.status.is_success(), "{} {}", answer.status, answer.text());
-        if answer.text() == revision {
+/// Returns the time of the first response of a pod of this revision; `None` after [`LIMIT`].
+async fn until_responds(http_client: &HttpClient, host: &str, revision: &str) -> Result<Option<Instant>> {
+    let started = Instant::now();
+    while started.elapsed() < LIMIT {
+        let response = http_client.get(host, "/").await.context("the activator")?;
+        ensure!(response.status.is_success(), "{} {}", response.status, response.text());
+        if response.text() == revision {
             return Ok(Some(Instant::now()));
         }
-        // Not in a closed loop, which would take the processor from those that are waited for.
-        sleep(BETWEEN).await;
+        // Pauses, since a closed loop would take CPU from the operator and the activator.
+        sleep(REQUEST_INTERVAL).await;
     }
     Ok(None)
 }
 
-/// A server on loopback that answers everything with `text`, for as long as `pods` lives.
+/// Starts a server on loopback that responds to every request with `text`, until `pods` is dropped.
 async fn pod(text: &str, pods: &mut JoinSet<()>) -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
-    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+    let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
     pods.spawn(async move {
         let mut connections = JoinSet::new();
         while let Ok((connection, _)) = listener.accept().await {
-            connections.spawn(serve(connection, answer.clone()));
+            connections.spawn(serve(connection, response.clone()));
         }
     });
     Ok(address)
 }
 
-/// Answers each request head; none of those that come here has a body. An error is the client's end.
-async fn serve(mut connection: TcpStream, answer: String) -> std::io::Result<()> {
+/// Responds to each request; requests must have no body. Returns an error when the client disconnects.
+async fn serve(mut connection: TcpStream, response: String) -> std::io::Result<()> {
     let (mut heads, mut buffer) = (vec![], [0; 4096]);
     loop {
         let read = connection.read(&mut buffer).await?;
@@ -169,7 +169,7 @@ async fn serve(mut connection: TcpStream, answer: String) -> std::io::Result<()>
         heads.extend_from_slice(&buffer[..read]);
         while let Some(end) = heads.windows(4).position(|four| four == b"\r\n\r\n") {
             heads.drain(..end + 4);
-            connection.write_all(answer.as_bytes()).await?;
+            connection.write_all(response.as_bytes()).await?;
         }
     }
 }
@@ -179,13 +179,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_pod_answers_each_request_with_its_revision() {
+    async fn a_pod_responds_to_each_request_with_its_revision() {
         let mut pods = JoinSet::new();
-        let caller = Caller::new(pod("rolled-00001", &mut pods).await.unwrap());
+        let http_client = HttpClient::new(pod("rolled-00001", &mut pods).await.unwrap());
         for _ in 0..3 {
-            assert_eq!(caller.get("any", "/").await.unwrap().text(), "rolled-00001");
+            assert_eq!(http_client.get("any", "/").await.unwrap().text(), "rolled-00001");
         }
-        let found = answered_by(&caller, "any", "rolled-00001").await.unwrap();
+        let found = until_responds(&http_client, "any", "rolled-00001").await.unwrap();
         assert!(found.is_some());
     }
 }

@@ -1,8 +1,8 @@
-//! `route`: how long it takes until a change of a Function's hosts or paths is in force, among ten thousand Functions.
+//! `route`: time until a change of a Function's hosts or paths is effective, with ten thousand Functions.
 //!
-//! The clock runs from the API server's answer to the write to the activator's first answer by the new host or path. No
-//! function has a pod: each lets in one method only, and a call with another one is refused by the route itself, at once and
-//! without a wake, so the refusal tells that the route is there.
+//! Measured from the API server's response to the write until the activator's first response by the new host or path. No
+//! Function has a pod: each allows one method only, and a request with another method is rejected by the route, without a
+//! wake. So the rejection shows that the route exists.
 
 use std::time::Duration;
 
@@ -14,51 +14,51 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{Figures, loopback::Loopback};
-use crate::caller::Caller;
+use crate::http_client::HttpClient;
 
 const FUNCTIONS: usize = 10_000;
 const CHANGES: usize = 500;
-/// Writes at once while the Functions are made.
+/// Concurrent writes while the Functions are created.
 const WRITERS: usize = 32;
-/// A host that all share, each by a path.
+/// A host that all Functions share, each with a path.
 const SHARED: &str = "shared.example.org";
-/// What a change may take, in milliseconds.
-const BAR: f64 = 50.0;
-/// From one changed Function to the next: a prime, so that they lie far apart and none comes twice.
+/// Longest time of a change, in milliseconds.
+const MAX_MS: f64 = 50.0;
+/// Distance between two changed Functions: a prime, so that none is changed twice.
 const STRIDE: usize = 7919;
-/// A change that takes longer is a failure.
+/// Timeout of a change.
 const LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) async fn run(loopback: &Loopback, figures: &mut Figures) -> Result<()> {
     let empty = loopback.activator(&[]).await?.daemon.memory()?;
-    let made = (0..FUNCTIONS).map(|n| async move { loopback.bare_function(&name(n), spec(n, 0)).await });
-    futures::stream::iter(made).buffer_unordered(WRITERS).try_collect::<()>().await?;
-    let begun = Instant::now();
+    let created = (0..FUNCTIONS).map(|n| async move { loopback.bare_function(&name(n), spec(n, 0)).await });
+    futures::stream::iter(created).buffer_unordered(WRITERS).try_collect::<()>().await?;
+    let started = Instant::now();
     let mut activator = loopback.activator(&[]).await?;
-    figures.note("route.start_s", begun.elapsed().as_secs_f64(), "s");
+    figures.note("route.start_s", started.elapsed().as_secs_f64(), "s");
     let full = activator.daemon.memory()?;
-    let caller = Caller::new(activator.public);
+    let http_client = HttpClient::new(activator.public);
     for n in [0, FUNCTIONS - 1] {
-        ensure!(leads(&caller, &host(n, 0), "/").await?, "{} is not led anywhere", host(n, 0));
+        ensure!(is_routed(&http_client, &host(n, 0), "/").await?, "{} is not routed", host(n, 0));
     }
     let (mut hosts, mut paths, mut failures) = (vec![], vec![], 0);
     for change in 1..=CHANGES {
         let n = change * STRIDE % FUNCTIONS;
         loopback.change(&name(n), json!({"spec": {"hosts": [host(n, change)]}})).await?;
         let written = Instant::now();
-        note(in_force(&caller, &host(n, change), "/", written).await?, &mut hosts, &mut failures);
-        // What was given up is gone with the same change.
-        ensure!(!leads(&caller, &host(n, 0), "/").await?, "{} is still led to a function", host(n, 0));
+        note(until_routed(&http_client, &host(n, change), "/", written).await?, &mut hosts, &mut failures);
+        // The old host is removed by the same change.
+        ensure!(!is_routed(&http_client, &host(n, 0), "/").await?, "{} is still routed", host(n, 0));
 
         loopback.change(&name(n), json!({"spec": {"routes": routes(n, change)}})).await?;
         let written = Instant::now();
-        note(in_force(&caller, SHARED, &path(n, change), written).await?, &mut paths, &mut failures);
-        activator.daemon.alive()?;
+        note(until_routed(&http_client, SHARED, &path(n, change), written).await?, &mut paths, &mut failures);
+        activator.daemon.check_alive()?;
     }
     figures.percentiles("route.change_ms", &hosts, &[50, 99, 100]);
-    figures.limit("route.change_ms.p99", BAR);
+    figures.limit("route.change_ms.p99", MAX_MS);
     figures.percentiles("route.shared_change_ms", &paths, &[50, 99, 100]);
-    figures.limit("route.shared_change_ms.p99", BAR);
+    figures.limit("route.shared_change_ms.p99", MAX_MS);
     figures.bar("route.failures", f64::from(failures), "changes", 0.0);
     let mib = |kib: u64| kib as f64 / 1024.0;
     figures.note("route.activator_mib", mib(full.rss), "MiB");
@@ -95,23 +95,23 @@ fn note(took: Option<Duration>, samples: &mut Vec<Duration>, failures: &mut u32)
     }
 }
 
-/// How long after the write a host and a path lead somewhere; nothing if they do not within [`LIMIT`].
-async fn in_force(caller: &Caller, host: &str, path: &str, written: Instant) -> Result<Option<Duration>> {
+/// Returns the time from the write until a host and a path are routed; `None` after [`LIMIT`].
+async fn until_routed(http_client: &HttpClient, host: &str, path: &str, written: Instant) -> Result<Option<Duration>> {
     while written.elapsed() < LIMIT {
-        if leads(caller, host, path).await? {
+        if is_routed(http_client, host, path).await? {
             return Ok(Some(written.elapsed()));
         }
     }
     Ok(None)
 }
 
-/// Whether a host and a path lead to a function.
-async fn leads(caller: &Caller, host: &str, path: &str) -> Result<bool> {
-    let answer = caller.send(Method::DELETE, host, path, Bytes::new()).await.context("the activator")?;
-    match answer.status {
+/// Returns whether a host and a path are routed to a Function.
+async fn is_routed(http_client: &HttpClient, host: &str, path: &str) -> Result<bool> {
+    let response = http_client.send(Method::DELETE, host, path, Bytes::new()).await.context("the activator")?;
+    match response.status {
         StatusCode::METHOD_NOT_ALLOWED => Ok(true),
         StatusCode::NOT_FOUND => Ok(false),
-        other => anyhow::bail!("{host}{path} is answered with {other}: {}", answer.text()),
+        other => anyhow::bail!("{host}{path} responded with {other}: {}", response.text()),
     }
 }
 
@@ -120,13 +120,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_change_is_of_another_function() {
+    fn no_function_is_changed_twice() {
         let changed: std::collections::BTreeSet<_> = (1..=CHANGES).map(|change| change * STRIDE % FUNCTIONS).collect();
         assert_eq!(changed.len(), CHANGES);
     }
 
     #[test]
-    fn what_is_written_is_a_function_that_can_be_read() {
+    fn the_spec_is_valid() {
         let mut spec = spec(7, 3);
         spec["image"] = json!("x");
         let spec: rouse_crds::FunctionSpec = serde_json::from_value(spec).unwrap();

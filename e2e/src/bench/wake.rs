@@ -1,9 +1,8 @@
-//! `wake`: how long it takes from a request for a function at zero to the scale patch, and from a pod that listens to the
-//! request in it.
+//! `wake`: time from a request for a Function at zero to the scale patch, and from a listening pod to the request in it.
 //!
-//! Neither is told by the activator alone. When a patch came in is what the API server's audit log says, and how long the
-//! pod had listened when the request came is what the function says; all clocks are this machine's. What the activator says
-//! in `Server-Timing` stands beside it. The activator is called directly: the ingress has no part in this.
+//! Both are measured outside of the activator: the time of the patch is taken from the API server's audit log, and the
+//! function reports how long it had been listening when the request arrived. All clocks are those of this machine. The
+//! activator's `Server-Timing` is reported too. Requests are sent to the activator directly, without the ingress.
 
 use std::{
     net::SocketAddr,
@@ -21,63 +20,63 @@ use serde_json::json;
 use super::Figures;
 use crate::{
     Cluster,
-    caller::{Answer, Caller},
+    http_client::{HttpClient, Response},
     install,
     provider::local::SCALE_LOG,
-    world::{PATIENCE, World, until},
+    workspace::{TIMEOUT, Workspace, until},
 };
 
 const FUNCTIONS: usize = 20;
 const ROUNDS: usize = 5;
-/// Long enough that none goes to zero while others are woken: what ends a pod takes time from what is measured.
+/// Long enough that no Function scales to zero while others are woken, which would affect the measurement.
 const IDLE: &str = "20s";
-/// Of the activator's container, for requests from the ingress.
+/// Name of the activator's port for requests from the ingress.
 const PORT: u16 = 8080;
 
 /// One wake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Wake {
-    /// From the call to the patch's coming in at the API server.
+    /// From the request to the arrival of the patch at the API server.
     patch: Duration,
-    /// From the request's arrival until the API server had taken the patch, as the activator says.
+    /// From the arrival of the request to the response to the patch, as reported by the activator.
     acknowledged: Duration,
-    /// From the pod's beginning to listen to the request's arrival in it.
+    /// From the time when the pod listens to the arrival of the request in it.
     forward: Duration,
 }
 
 pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> {
     ensure!(
         cluster.node.is_some(),
-        "the activator is asked directly and the API server's log is read, which only the local provider allows"
+        "the benchmark needs a route to the activator and the API server's audit log, which only the local provider has"
     );
     let log = cluster.folder.join(SCALE_LOG);
-    let world = World::new(cluster, &format!("bench-wake-{}", std::process::id())).await?;
+    let workspace = Workspace::new(cluster, &format!("bench-wake-{}", std::process::id())).await?;
     let functions: Vec<String> = (0..FUNCTIONS).map(|n| format!("wake-{n}")).collect();
     for name in &functions {
-        world.apply(name, json!({"scaling": {"initial": 0, "idleTimeout": IDLE}})).await?;
+        workspace.apply(name, json!({"scaling": {"initial": 0, "idleTimeout": IDLE}})).await?;
     }
     for name in &functions {
-        world.condition(name, "Ready", "True").await?;
+        workspace.condition(name, "Ready", "True").await?;
     }
-    let caller = Caller::new(activator(&world).await?);
-    known(&world, &caller, &functions).await?;
+    let http_client = HttpClient::new(activator(&workspace).await?);
+    known(&workspace, &http_client, &functions).await?;
     let (mut wakes, mut failures) = (vec![], 0);
     for round in 1..=ROUNDS {
         for name in &functions {
-            world.zero(name).await?;
+            workspace.without_pods(name).await?;
         }
         for name in &functions {
             let called = SystemTime::now();
-            let answer = caller.get(&world.host(name), "/").await?;
-            match wake(&answer, called, &log, &world.namespace, name).await {
+            let response = http_client.get(&workspace.host(name), "/").await?;
+            match wake(&response, called, &log, &workspace.namespace, name).await {
                 Ok(wake) => wakes.push(wake),
                 Err(error) => {
                     failures += 1;
-                    eprintln!("    {name}: {} {}: {error:#}", answer.status, answer.text().trim());
+                    eprintln!("    {name}: {} {}: {error:#}", response.status, response.text().trim());
                 }
             }
         }
-        eprintln!("    round {round} of {ROUNDS} is done");
+        eprintln!("    round {round} of {ROUNDS} done");
     }
     let mut note = |name: &str, of: fn(&Wake) -> Duration| {
         let samples: Vec<_> = wakes.iter().map(of).collect();
@@ -89,39 +88,40 @@ pub(super) async fn run(cluster: &Cluster, figures: &mut Figures) -> Result<()> 
     figures.limit("wake.patch_ms.p99", 5.0);
     figures.limit("wake.forward_ms.p50", 15.0);
     figures.bar("wake.failures", f64::from(failures), "requests", 0.0);
-    world.leave().await
+    workspace.delete_namespace().await
 }
 
-/// Where the activator's one pod takes requests from the ingress.
-async fn activator(world: &World) -> Result<SocketAddr> {
-    let pods: Api<Pod> = Api::namespaced(world.client.clone(), install::NAMESPACE);
+/// Returns the address of the activator's port for requests from the ingress.
+async fn activator(workspace: &Workspace) -> Result<SocketAddr> {
+    let pods: Api<Pod> = Api::namespaced(workspace.client.clone(), install::NAMESPACE);
     let selector = ListParams::default().labels("app.kubernetes.io/component=activator");
     let pods = pods.list(&selector).await?.items;
     let running = pods.iter().find(|pod| pod.metadata.deletion_timestamp.is_none());
-    let ip = running.and_then(|pod| pod.status.as_ref()?.pod_ip.as_ref()).context("no activator runs")?;
+    let ip = running.and_then(|pod| pod.status.as_ref()?.pod_ip.as_ref()).context("no activator is running")?;
     Ok(SocketAddr::new(ip.parse()?, PORT))
 }
 
-/// Calls all functions once, until each has answered: the activator knows them then.
-async fn known(world: &World, caller: &Caller, functions: &[String]) -> Result<()> {
+/// Sends requests to all Functions until each has responded, so that the activator knows them.
+async fn known(workspace: &Workspace, http_client: &HttpClient, functions: &[String]) -> Result<()> {
     for name in functions {
-        until(&format!("an answer of {name}"), PATIENCE, || async {
-            Ok(caller.get(&world.host(name), "/").await?.status.is_success().then_some(()))
+        until(&format!("a response of {name}"), TIMEOUT, || async {
+            Ok(http_client.get(&workspace.host(name), "/").await?.status.is_success().then_some(()))
         })
         .await?;
     }
     Ok(())
 }
 
-/// Puts together what the answer and the log say of a wake.
-async fn wake(answer: &Answer, called: SystemTime, log: &Path, namespace: &str, name: &str) -> Result<Wake> {
-    ensure!(answer.status.is_success(), "no answer of the function");
-    ensure!(answer.header("hello-request") == Some("1"), "not the first request of a pod");
-    let listening = answer.header("hello-listening-us").context("the function does not say how long it listens")?;
-    let phase = answer.phases().into_iter().find(|(name, _)| name == "wake").context("no Server-Timing")?;
+/// Combines the response and the audit log into a wake.
+async fn wake(response: &Response, called: SystemTime, log: &Path, namespace: &str, name: &str) -> Result<Wake> {
+    ensure!(response.status.is_success(), "no response of the function");
+    ensure!(response.header("hello-request") == Some("1"), "not the first request of a pod");
+    let listening =
+        response.header("hello-listening-us").context("the function did not report how long it had been listening")?;
+    let phase = response.phases().into_iter().find(|(name, _)| name == "wake").context("no Server-Timing")?;
     let called = micros(called)?;
     let revision = names::revision_name(name, 1);
-    // The API server writes the line when the patch has its answer, which is long ago here.
+    // The API server writes the line after the response to the patch.
     let patched = until("the patch in the API server's log", Duration::from_secs(10), || async {
         let text = std::fs::read_to_string(log).with_context(|| {
             format!("no {}: the cluster is of an earlier version, take it down first", log.display())
@@ -154,7 +154,7 @@ struct ObjectRef {
     name: String,
 }
 
-/// When the first patch of the revision's scale since `after` came in; both in microseconds since 1970.
+/// Returns the arrival time of the first scale patch of the revision since `after`; both in microseconds of Unix time.
 fn received(log: &str, namespace: &str, revision: &str, after: i64) -> Option<i64> {
     let events = log.lines().filter_map(|line| serde_json::from_str::<Event>(line).ok());
     let ours = events.filter(|e| e.object_ref.namespace == namespace && e.object_ref.name == revision);

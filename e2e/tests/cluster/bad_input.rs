@@ -1,12 +1,12 @@
-//! What `kubectl apply` says to a Function that cannot be.
+//! Output of `kubectl apply` for invalid Functions.
 
 use anyhow::Result;
 
-use crate::scene::Scene;
+use crate::test_env::TestEnv;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_function_is_refused_with_field_and_fix() -> Result<()> {
-    let scene = Scene::new("bad").await?;
+async fn an_invalid_function_is_rejected_with_field_and_fix() -> Result<()> {
+    let env = TestEnv::new("bad").await?;
     let cases: [(&str, &str, &str, &[&str]); 13] = [
         ("a name that is no label", "9lives", "{image: x}", &["metadata.name", "starts with a letter"]),
         (
@@ -43,22 +43,22 @@ async fn a_bad_function_is_refused_with_field_and_fix() -> Result<()> {
         ("no image", "a", "{}", &["spec.image", "Required"]),
     ];
     for (what, name, spec, expected) in cases {
-        let (accepted, said) = scene.kubectl_apply(name, spec).await?;
-        assert!(!accepted, "{what} was accepted: {said}");
+        let (accepted, printed) = env.kubectl_apply(name, spec).await?;
+        assert!(!accepted, "{what} was accepted: {printed}");
         for part in expected {
-            assert!(said.contains(part), "{what}: no `{part}` in: {said}");
+            assert!(printed.contains(part), "{what}: no `{part}` in: {printed}");
         }
     }
-    scene.done().await
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_template_that_does_not_fit_affects_its_function_alone() -> Result<()> {
-    let scene = Scene::new("template").await?;
-    scene.apply("bad", serde_json::json!({"podTemplate": {"spec": {"containers": "none"}}})).await?;
-    let (reason, message) = scene.condition("bad", "Ready", "False").await?;
+async fn an_invalid_pod_template_affects_only_its_function() -> Result<()> {
+    let env = TestEnv::new("template").await?;
+    env.apply("bad", serde_json::json!({"podTemplate": {"spec": {"containers": "none"}}})).await?;
+    let (reason, message) = env.condition("bad", "Ready", "False").await?;
     assert_eq!(reason, "Invalid");
     assert!(message.contains("podTemplate"), "{message}");
-    scene.ready("good", serde_json::json!({})).await?;
-    scene.done().await
+    env.ready("good", serde_json::json!({})).await?;
+    env.finish().await
 }

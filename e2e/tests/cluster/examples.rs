@@ -1,4 +1,4 @@
-//! Every manifest below `examples/` is one that works.
+//! Tests every manifest below `examples/`.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use http::StatusCode;
 use rouse_crds::{Function, function::Visibility};
 use rouse_e2e::Places;
 
-use crate::scene::Scene;
+use crate::test_env::TestEnv;
 
 fn manifests() -> Result<Vec<PathBuf>> {
     let mut folders = vec![Places::discover()?.repo.join("examples")];
@@ -27,39 +27,39 @@ fn manifests() -> Result<Vec<PathBuf>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_example_is_applied_and_answers() -> Result<()> {
-    let scene = Scene::new("examples").await?;
+async fn every_example_is_applied_and_responds() -> Result<()> {
+    let env = TestEnv::new("examples").await?;
     let manifests = manifests()?;
     assert!(manifests.len() >= 6, "{} examples found", manifests.len());
     for path in manifests {
         let name = path.display().to_string();
-        let (applied, said) = scene.kubectl(&["apply", "--namespace", &scene.namespace, "--filename", &name]).await?;
-        assert!(applied, "{name}: {said}");
+        let (applied, printed) = env.kubectl(&["apply", "--namespace", &env.namespace, "--filename", &name]).await?;
+        assert!(applied, "{name}: {printed}");
         let text = std::fs::read_to_string(&path)?;
         for document in text.split("\n---\n").filter(|d| d.contains("kind: Function")) {
             let function: Function = serde_saphyr::from_str(document).with_context(|| name.clone())?;
             let function_name = function.metadata.name.context("an example without a name")?;
-            scene.condition(&function_name, "Ready", "True").await.with_context(|| name.clone())?;
+            env.condition(&function_name, "Ready", "True").await.with_context(|| name.clone())?;
             if function.spec.visibility() == Visibility::Public {
-                scene.routed(&function_name).await?;
-                let answer = scene.get(&function_name, "/").await?;
-                assert_eq!(answer.status, StatusCode::OK, "{name}: {}", answer.text());
+                env.routed(&function_name).await?;
+                let response = env.get(&function_name, "/").await?;
+                assert_eq!(response.status, StatusCode::OK, "{name}: {}", response.text());
                 for host in function.spec.hosts.iter().flatten() {
-                    let answer = rouse_e2e::world::until(
+                    let response = rouse_e2e::workspace::until(
                         &format!("{host} to be routed"),
-                        rouse_e2e::world::PATIENCE,
+                        rouse_e2e::workspace::TIMEOUT,
                         || async {
-                            let answer = scene.caller.get(host, "/").await?;
-                            Ok((answer.status != StatusCode::NOT_FOUND).then_some(answer))
+                            let response = env.http_client.get(host, "/").await?;
+                            Ok((response.status != StatusCode::NOT_FOUND).then_some(response))
                         },
                     )
                     .await?;
-                    assert_eq!(answer.status, StatusCode::OK, "{host}: {}", answer.text());
+                    assert_eq!(response.status, StatusCode::OK, "{host}: {}", response.text());
                 }
             }
         }
-        let (deleted, said) = scene.kubectl(&["delete", "--namespace", &scene.namespace, "--filename", &name]).await?;
-        assert!(deleted, "{name}: {said}");
+        let (deleted, printed) = env.kubectl(&["delete", "--namespace", &env.namespace, "--filename", &name]).await?;
+        assert!(deleted, "{name}: {printed}");
     }
-    scene.done().await
+    env.finish().await
 }

@@ -1,4 +1,4 @@
-//! Functions that do not start: what the caller gets, what the Function says, and that it is not tried in a hot loop.
+//! Functions that fail to start: the response to the client, the conditions, and the backoff of wakes.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use rouse_e2e::{
-    caller::Answer,
-    world::{PATIENCE, until},
+    http_client::Response,
+    workspace::{TIMEOUT, until},
 };
 use serde_json::json;
 
-use crate::scene::Scene;
+use crate::test_env::TestEnv;
 
-fn assert_problem(answer: &Answer, status: u16, reason: &str) {
-    assert_eq!(answer.status.as_u16(), status, "{}", answer.text());
-    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
-    let problem = answer.json();
+fn assert_problem(response: &Response, status: u16, reason: &str) {
+    assert_eq!(response.status.as_u16(), status, "{}", response.text());
+    assert_eq!(response.header("content-type"), Some("application/problem+json"));
+    let problem = response.json();
     assert_eq!(problem["status"], status);
     assert!(problem["type"].as_str().is_some_and(|t| t.starts_with("https://rouse.dev/problems/")), "{problem}");
     assert_eq!(problem["reason"], reason, "{problem}");
@@ -31,178 +31,178 @@ fn assert_problem(answer: &Answer, status: u16, reason: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_does_not_exist() -> Result<()> {
-    let scene = Scene::new("image").await?;
-    scene.ready("other", json!({"scaling": {"initial": 0}})).await?;
+    let env = TestEnv::new("image").await?;
+    env.ready("other", json!({"scaling": {"initial": 0}})).await?;
     let spec = json!({"image": "localhost/no-such-image:1", "scaling": {"idleTimeout": "3s"}, "timeouts": {"coldStart": "110s"}});
-    scene.apply("broken", spec).await?;
-    let (reason, message) = scene.condition("broken", "RevisionReady", "False").await?;
+    env.apply("broken", spec).await?;
+    let (reason, message) = env.condition("broken", "RevisionReady", "False").await?;
     assert!(["ErrImagePull", "ImagePullBackOff"].contains(&reason.as_str()), "{reason}: {message}");
-    scene.condition("broken", "Ready", "False").await?;
-    scene.zero("broken").await?;
+    env.condition("broken", "Ready", "False").await?;
+    env.without_pods("broken").await?;
 
-    // A call tries again, and is told as soon as the kubelet knows.
-    let answer = scene.get("broken", "/").await?;
-    let reason = answer.json()["reason"].as_str().unwrap_or_default().to_owned();
-    assert!(["ErrImagePull", "ImagePullBackOff"].contains(&reason.as_str()), "{}", answer.text());
-    assert_problem(&answer, 503, &reason);
-    assert!(answer.took < Duration::from_secs(60), "told after {:?}, with a coldStart of 110 s", answer.took);
-    // The one after it is told at once and starts nothing.
-    let answer = scene.get("broken", "/").await?;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(answer.header("retry-after").is_some_and(|s| s.parse::<u64>().is_ok()), "{:?}", answer.headers);
-    assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
-    scene.zero("broken").await?;
+    // A request wakes the Function again, and fails as soon as the kubelet reports the reason.
+    let response = env.get("broken", "/").await?;
+    let reason = response.json()["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(["ErrImagePull", "ImagePullBackOff"].contains(&reason.as_str()), "{}", response.text());
+    assert_problem(&response, 503, &reason);
+    assert!(response.took < Duration::from_secs(60), "failed after {:?}, with a coldStart of 110 s", response.took);
+    // The next request fails immediately and starts no pod.
+    let response = env.get("broken", "/").await?;
+    assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.header("retry-after").is_some_and(|s| s.parse::<u64>().is_ok()), "{:?}", response.headers);
+    assert!(response.took < Duration::from_secs(5), "{:?}", response.took);
+    env.without_pods("broken").await?;
 
-    // Mended, it serves.
-    scene.ready("broken", json!({"scaling": {"idleTimeout": "3s"}})).await?;
-    assert_eq!(scene.get("broken", "/").await?.status, StatusCode::OK);
-    scene.done().await
+    // With a valid image, the Function responds.
+    env.ready("broken", json!({"scaling": {"idleTimeout": "3s"}})).await?;
+    assert_eq!(env.get("broken", "/").await?.status, StatusCode::OK);
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_exits_at_once() -> Result<()> {
-    let scene = Scene::new("exit").await?;
+    let env = TestEnv::new("exit").await?;
     let spec =
         json!({"env": [{"name": "HELLO_EXIT_AT_START", "value": "3"}], "scaling": {"initial": 0, "idleTimeout": "3s"}});
-    scene.ready("crash", spec).await?;
-    let answer = scene.get("crash", "/").await?;
-    let reason = answer.json()["reason"].as_str().unwrap_or_default().to_owned();
-    assert!(["Error", "CrashLoopBackOff"].contains(&reason.as_str()), "{}", answer.text());
-    assert_problem(&answer, 503, &reason);
-    assert!(answer.text().contains("exited with status 3"), "{}", answer.text());
-    assert!(answer.took < Duration::from_secs(30), "{:?}", answer.took);
-    let (_, message) = scene.condition("crash", "RevisionReady", "False").await?;
+    env.ready("crash", spec).await?;
+    let response = env.get("crash", "/").await?;
+    let reason = response.json()["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(["Error", "CrashLoopBackOff"].contains(&reason.as_str()), "{}", response.text());
+    assert_problem(&response, 503, &reason);
+    assert!(response.text().contains("exited with status 3"), "{}", response.text());
+    assert!(response.took < Duration::from_secs(30), "{:?}", response.took);
+    let (_, message) = env.condition("crash", "RevisionReady", "False").await?;
     assert!(message.contains("exited with status 3"), "{message}");
-    scene.zero("crash").await?;
-    // What went wrong is still to be read at zero.
-    let (_, message) = scene.condition("crash", "RevisionReady", "False").await?;
+    env.without_pods("crash").await?;
+    // The failure stays visible at zero.
+    let (_, message) = env.condition("crash", "RevisionReady", "False").await?;
     assert!(message.contains("exited with status 3"), "{message}");
-    scene.done().await
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_never_listens() -> Result<()> {
-    let scene = Scene::new("listen").await?;
+    let env = TestEnv::new("listen").await?;
     let spec = json!({
         "env": [{"name": "HELLO_NEVER_LISTEN", "value": "1"}],
         "scaling": {"initial": 0, "idleTimeout": "3s"}, "timeouts": {"coldStart": "6s"},
     });
-    scene.ready("deaf", spec).await?;
-    let answer = scene.get("deaf", "/").await?;
-    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT, "{}", answer.text());
-    assert!(answer.took >= Duration::from_secs(5) && answer.took < Duration::from_secs(20), "{:?}", answer.took);
-    let (reason, _) = scene.condition("deaf", "RevisionReady", "False").await?;
+    env.ready("deaf", spec).await?;
+    let response = env.get("deaf", "/").await?;
+    assert_eq!(response.status, StatusCode::GATEWAY_TIMEOUT, "{}", response.text());
+    assert!(response.took >= Duration::from_secs(5) && response.took < Duration::from_secs(20), "{:?}", response.took);
+    let (reason, _) = env.condition("deaf", "RevisionReady", "False").await?;
     assert_eq!(reason, "ReadinessTimeout");
-    scene.zero("deaf").await?;
-    scene.done().await
+    env.without_pods("deaf").await?;
+    env.finish().await
 }
 
-/// A call is told what stands in the way, long before the time for a cold start is over.
-async fn told(scene: &Scene, name: &str, reason: &str, words: &str) -> Result<()> {
-    let answer = scene.get(name, "/").await?;
-    assert_problem(&answer, 503, reason);
-    assert!(answer.text().contains(words), "{}", answer.text());
+/// Checks that a request fails with this reason long before the cold start timeout.
+async fn assert_cold_start_fails(env: &TestEnv, name: &str, reason: &str, words: &str) -> Result<()> {
+    let response = env.get(name, "/").await?;
+    assert_problem(&response, 503, reason);
+    assert!(response.text().contains(words), "{}", response.text());
     assert!(
-        answer.header("retry-after").is_some_and(|s| s.parse::<u64>().is_ok_and(|s| s > 0)),
+        response.header("retry-after").is_some_and(|s| s.parse::<u64>().is_ok_and(|s| s > 0)),
         "{:?}",
-        answer.headers
+        response.headers
     );
-    assert!(answer.took < Duration::from_secs(60), "told after {:?}, with a coldStart of 110 s", answer.took);
+    assert!(response.took < Duration::from_secs(60), "failed after {:?}, with a coldStart of 110 s", response.took);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_fits_no_node() -> Result<()> {
-    let scene = Scene::new("node").await?;
+    let env = TestEnv::new("node").await?;
     let spec = json!({
         "podTemplate": {"spec": {"nodeSelector": {"rouse.dev/no-such-node": "x"}}},
         "scaling": {"initial": 0, "idleTimeout": "3s"}, "timeouts": {"coldStart": "110s"},
     });
-    scene.ready("nowhere", spec).await?;
-    told(&scene, "nowhere", "Unschedulable", "node").await?;
-    let (reason, _) = scene.condition("nowhere", "RevisionReady", "False").await?;
+    env.ready("nowhere", spec).await?;
+    assert_cold_start_fails(&env, "nowhere", "Unschedulable", "node").await?;
+    let (reason, _) = env.condition("nowhere", "RevisionReady", "False").await?;
     assert_eq!(reason, "Unschedulable");
-    scene.zero("nowhere").await?;
-    scene.done().await
+    env.without_pods("nowhere").await?;
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quota_that_is_used_up() -> Result<()> {
-    let scene = Scene::new("quota").await?;
+async fn an_exhausted_quota() -> Result<()> {
+    let env = TestEnv::new("quota").await?;
     let spec = json!({"scaling": {"initial": 0, "idleTimeout": "3s"}, "timeouts": {"coldStart": "110s"}});
-    scene.ready("hello", spec).await?;
-    let quotas: Api<ResourceQuota> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    env.ready("hello", spec).await?;
+    let quotas: Api<ResourceQuota> = Api::namespaced(env.client.clone(), &env.namespace);
     let quota = json!({"metadata": {"name": "no-pods"}, "spec": {"hard": {"pods": "0"}}});
     quotas.create(&PostParams::default(), &serde_json::from_value(quota)?).await?;
-    until("the quota to hold", PATIENCE, || async {
+    until("the quota to hold", TIMEOUT, || async {
         Ok(quotas.get("no-pods").await?.status.and_then(|status| status.hard).map(|_| ()))
     })
     .await?;
-    told(&scene, "hello", "PodCreationFailed", "exceeded quota").await?;
-    scene.asleep("hello").await?;
-    // The second time the condition of the revision is the same as before, and the callers are told all the same.
-    until("another try", PATIENCE, || async {
-        let answer = scene.get("hello", "/").await?;
-        assert_problem(&answer, 503, "PodCreationFailed");
-        Ok((answer.took > Duration::from_millis(20)).then_some(()))
+    assert_cold_start_fails(&env, "hello", "PodCreationFailed", "exceeded quota").await?;
+    env.scaled_to_zero("hello").await?;
+    // The second time the condition of the revision does not change, and requests fail with the reason nevertheless.
+    until("another attempt", TIMEOUT, || async {
+        let response = env.get("hello", "/").await?;
+        assert_problem(&response, 503, "PodCreationFailed");
+        Ok((response.took > Duration::from_millis(20)).then_some(()))
     })
     .await?;
-    scene.asleep("hello").await?;
-    // With room it starts.
+    env.scaled_to_zero("hello").await?;
+    // Without the quota it starts.
     quotas.delete("no-pods", &DeleteParams::default()).await?;
-    until("an answer", PATIENCE, || async {
-        Ok((scene.get("hello", "/").await?.status == StatusCode::OK).then_some(()))
+    until("a response", TIMEOUT, || async {
+        Ok((env.get("hello", "/").await?.status == StatusCode::OK).then_some(()))
     })
     .await?;
-    scene.done().await
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_denies_the_pods() -> Result<()> {
-    let scene = Scene::new("policy").await?;
+    let env = TestEnv::new("policy").await?;
     let spec = json!({"scaling": {"initial": 0, "idleTimeout": "3s"}, "timeouts": {"coldStart": "110s"}});
-    scene.ready("hello", spec).await?;
-    let name = format!("no-pods-{}", scene.namespace);
-    let policies: Api<ValidatingAdmissionPolicy> = Api::all(scene.client.clone());
+    env.ready("hello", spec).await?;
+    let name = format!("no-pods-{}", env.namespace);
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(env.client.clone());
     let policy = json!({"metadata": {"name": name}, "spec": {
         "failurePolicy": "Fail",
         "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}]},
         "validations": [{"expression": "false", "message": "pods are not welcome here"}],
     }});
     policies.create(&PostParams::default(), &serde_json::from_value(policy)?).await?;
-    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(scene.client.clone());
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(env.client.clone());
     let binding = json!({"metadata": {"name": name}, "spec": {
         "policyName": name, "validationActions": ["Deny"],
-        "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": scene.namespace}}},
+        "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": env.namespace}}},
     }});
     bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
-    let pods: Api<Pod> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    let pods: Api<Pod> = Api::namespaced(env.client.clone(), &env.namespace);
     let try_one = json!({"metadata": {"name": "x"}, "spec": {"containers": [{"name": "x", "image": "localhost/x:1"}]}});
     let try_one: Pod = serde_json::from_value(try_one)?;
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    until("the policy to hold", PATIENCE, || async {
+    until("the policy to hold", TIMEOUT, || async {
         Ok(pods.create(&dry, &try_one).await.is_err_and(|e| e.to_string().contains("not welcome")).then_some(()))
     })
     .await?;
-    told(&scene, "hello", "PodCreationFailed", "pods are not welcome here").await?;
-    scene.asleep("hello").await?;
+    assert_cold_start_fails(&env, "hello", "PodCreationFailed", "pods are not welcome here").await?;
+    env.scaled_to_zero("hello").await?;
     bindings.delete(&name, &DeleteParams::default()).await?;
     policies.delete(&name, &DeleteParams::default()).await?;
-    scene.done().await
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_host() -> Result<()> {
-    let scene = Scene::new("host").await?;
-    scene.ready("hello", json!({"scaling": {"initial": 0}})).await?;
-    let unknown = |n: u32| scene.host(&format!("nobody-{n}"));
+    let env = TestEnv::new("host").await?;
+    env.ready("hello", json!({"scaling": {"initial": 0}})).await?;
+    let unknown = |n: u32| env.host(&format!("nobody-{n}"));
     for n in 0..5 {
-        let answer = scene.caller.get(&unknown(n), "/").await?;
-        assert_eq!(answer.status, StatusCode::NOT_FOUND);
-        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        let response = env.http_client.get(&unknown(n), "/").await?;
+        assert_eq!(response.status, StatusCode::NOT_FOUND);
+        assert_eq!(response.header("content-type"), Some("application/problem+json"));
     }
-    for text in scene.of_activators("/metrics").await? {
-        assert!(!text.contains("nobody"), "a host that nobody has became a label");
+    for text in env.of_activators("/metrics").await? {
+        assert!(!text.contains("nobody"), "an unknown host became a label");
     }
-    scene.done().await
+    env.finish().await
 }

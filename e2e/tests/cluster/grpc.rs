@@ -1,4 +1,4 @@
-//! gRPC, by gRPC's own interoperability client and server.
+//! gRPC, with the interoperability client and server of the gRPC project.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result, ensure};
 use rouse_e2e::{
     clients::Clients,
     process::command,
-    world::{PATIENCE, until},
+    workspace::{TIMEOUT, until},
 };
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::{name_server::NameServer, scene::Scene, way::Way};
+use crate::{entry_point::EntryPoint, name_server::NameServer, test_env::TestEnv};
 
-/// The cases of the client that need no cloud and no TLS.
+/// Test cases of the client that need neither a cloud service nor TLS.
 const CASES: [&str; 16] = [
     "empty_unary",
     "large_unary",
@@ -33,67 +33,67 @@ const CASES: [&str; 16] = [
     "orca_oob",
 ];
 
-/// With this the client looks for reports of load, which come in trailers.
+/// Makes the client evaluate load reports, which are sent in trailers.
 const LOAD_REPORTS: &str = r#"{"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}"#;
 
-/// No case takes longer, cold or warm.
+/// Timeout of a case.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// One case against a host. What the client said is in the error.
-async fn case(name: &str, host: &str, way: &Way) -> Result<()> {
-    let names = NameServer::start(way.address.ip()).await?;
-    // Port 0 makes the client take the host as it stands: a target with its own name server.
-    let target = format!("dns://{}/{host}:{}", names.address, way.address.port());
+/// Runs one case against a host. An error contains the output of the client.
+async fn case(name: &str, host: &str, entry: &EntryPoint) -> Result<()> {
+    let names = NameServer::start(entry.address.ip()).await?;
+    // Port 0 makes the client use the host unchanged: a target with its own DNS server.
+    let target = format!("dns://{}/{host}:{}", names.address, entry.address.port());
     let mut client = command(Clients::from_environment()?.grpc, ["-server_host", &target, "-server_port", "0"]);
     client.args(["-test_case", name]);
     if name.starts_with("orca") {
         client.args(["-service_config_json", LOAD_REPORTS]);
     }
     let run = client.output();
-    let output = timeout(LIMIT, run).await.with_context(|| format!("{name} by {} does not end", way.name))??;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "{name} by {} failed ({}):\n{said}", way.name, output.status);
+    let output = timeout(LIMIT, run).await.with_context(|| format!("{name} by {} timed out", entry.name))??;
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{name} by {} failed ({}):\n{printed}", entry.name, output.status);
     Ok(())
 }
 
-/// The function of the tests: gRPC's own server.
+/// A Function that runs the interoperability server.
 pub(crate) struct Server;
 
 impl Server {
     const NAME: &str = "grpc";
 
-    pub(crate) async fn apply(scene: &Scene) -> Result<()> {
-        let image = scene.cluster.images.get("rouse-suites").context("the cluster has no image of the suites")?;
+    pub(crate) async fn apply(env: &TestEnv) -> Result<()> {
+        let image = env.cluster.images.get("rouse-suites").context("the cluster has no image of the suites")?;
         let spec = json!({
             "image": image, "command": ["/grpc-server", "-port=8080"], "protocol": "h2c", "scaling": {"idleTimeout": "2s"},
         });
-        scene.apply(Self::NAME, spec).await?;
-        scene.condition(Self::NAME, "Ready", "True").await?;
+        env.apply(Self::NAME, spec).await?;
+        env.condition(Self::NAME, "Ready", "True").await?;
         Ok(())
     }
 }
 
-/// Every case against [`Server`], the first of which wakes it.
-pub(crate) async fn all_cases(scene: &Scene, way: &Way) -> Result<()> {
-    let host = scene.host(Server::NAME);
-    // The ingress needs a moment for the host's own rule. Until then its calls come by HTTP/1.1, which gRPC cannot use.
-    until(&format!("HTTP/2 to the function by {}", way.name), PATIENCE, || async {
-        Ok(case("empty_unary", &host, way).await.ok())
+/// Runs every case against [`Server`]. The first one wakes it.
+pub(crate) async fn all_cases(env: &TestEnv, entry: &EntryPoint) -> Result<()> {
+    let host = env.host(Server::NAME);
+    // Until the ingress has the rule for the host, it forwards requests by HTTP/1.1, which gRPC cannot use.
+    until(&format!("HTTP/2 to the function by {}", entry.name), TIMEOUT, || async {
+        Ok(case("empty_unary", &host, entry).await.ok())
     })
     .await?;
-    scene.zero(Server::NAME).await?;
+    env.without_pods(Server::NAME).await?;
     for name in CASES {
-        case(name, &host, way).await?;
+        case(name, &host, entry).await?;
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_interoperability_through_the_ingress_and_directly() -> Result<()> {
-    let scene = Scene::new("grpc").await?;
-    Server::apply(&scene).await?;
-    for way in &scene.ways().await? {
-        all_cases(&scene, way).await?;
+    let env = TestEnv::new("grpc").await?;
+    Server::apply(&env).await?;
+    for entry in &env.entry_points().await? {
+        all_cases(&env, entry).await?;
     }
-    scene.done().await
+    env.finish().await
 }

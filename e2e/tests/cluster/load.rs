@@ -1,47 +1,47 @@
-//! Calls at a constant rate while something else goes on. Open loop: each begins when it is due, whether or not the ones
-//! before it have ended, so that a stall is felt by every call that falls into it.
+//! Open-loop load at a constant rate: each request is sent when it is due, whether or not earlier ones have ended, so that a
+//! stall affects every request that is due in it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use http::StatusCode;
 use parking_lot::Mutex;
-use rouse_e2e::world::World;
+use rouse_e2e::workspace::Workspace;
 use tokio::{
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
-/// Should a test never end it. Longer than all waits of a test together: `leaders` may wait four times for
-/// [`rouse_e2e::world::PATIENCE`] under one load.
+/// Longest duration of a load. Longer than all waits of a test together: `leaders` may wait four times for
+/// [`rouse_e2e::workspace::TIMEOUT`] under one load.
 const LONGEST: Duration = Duration::from_secs(900);
 
-/// Calls that go on.
+/// A running load.
 pub(crate) struct Load {
     stop: CancellationToken,
-    /// Whether it was ended, and not over before.
+    /// Returns whether it was stopped before [`LONGEST`].
     task: JoinHandle<bool>,
-    seen: Arc<Mutex<Calls>>,
+    seen: Arc<Mutex<LoadStats>>,
 }
 
-/// What became of the calls.
+/// Results of the requests.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Calls {
-    /// All that were begun and ended.
+pub(crate) struct LoadStats {
+    /// Number of requests that ended.
     pub(crate) count: u32,
-    /// Those that did not end with 200, in words.
+    /// Requests without status 200: status and body, or the error.
     pub(crate) failures: Vec<String>,
-    /// By the first word of their text: the greeting, which says which revision it was.
+    /// Number of responses by their first word, the greeting, which identifies the revision.
     pub(crate) greetings: BTreeMap<String, u32>,
 }
 
 impl Load {
-    /// `rate` calls a second of `path`, from now on.
-    pub(crate) fn begin(world: &World, name: &str, rate: u32, path: &str) -> Self {
-        let (stop, seen) = (CancellationToken::new(), Arc::<Mutex<Calls>>::default());
-        let task = tokio::spawn(calls(
-            world.clone(),
+    /// Starts to send `rate` requests per second for `path`.
+    pub(crate) fn start(workspace: &Workspace, name: &str, rate: u32, path: &str) -> Self {
+        let (stop, seen) = (CancellationToken::new(), Arc::<Mutex<LoadStats>>::default());
+        let task = tokio::spawn(requests(
+            workspace.clone(),
             name.to_owned(),
             path.to_owned(),
             Duration::from_secs(1) / rate,
@@ -51,42 +51,42 @@ impl Load {
         Self { stop, task, seen }
     }
 
-    /// What became of the calls so far.
-    pub(crate) fn so_far(&self) -> Calls {
+    /// Returns the results so far.
+    pub(crate) fn stats(&self) -> LoadStats {
         self.seen.lock().clone()
     }
 
-    /// Ends it, waits for the calls that are under way, and gives what became of all.
-    pub(crate) async fn end(self) -> Result<Calls> {
+    /// Stops the load, waits for the requests in flight, and returns the results.
+    pub(crate) async fn stop(self) -> Result<LoadStats> {
         self.stop.cancel();
-        ensure!(self.task.await?, "the load was over after {} s, before the test was", LONGEST.as_secs());
-        let calls = self.seen.lock().clone();
-        Ok(calls)
+        ensure!(self.task.await?, "the load ended after {} s, before the test", LONGEST.as_secs());
+        let requests = self.seen.lock().clone();
+        Ok(requests)
     }
 
-    /// The same, and none may have failed.
-    pub(crate) async fn end_well(self) -> Result<Calls> {
-        let calls = self.end().await?;
-        let Calls { count, failures, .. } = &calls;
-        ensure!(*count > 20, "only {count} calls were made");
-        ensure!(failures.is_empty(), "{} of {count} calls failed, the first with {}", failures.len(), failures[0]);
-        Ok(calls)
+    /// Like [`Self::stop`]; an error if a request failed.
+    pub(crate) async fn stop_without_failures(self) -> Result<LoadStats> {
+        let requests = self.stop().await?;
+        let LoadStats { count, failures, .. } = &requests;
+        ensure!(*count > 20, "only {count} requests were sent");
+        ensure!(failures.is_empty(), "{} of {count} requests failed, the first with {}", failures.len(), failures[0]);
+        Ok(requests)
     }
 }
 
-async fn calls(
-    world: World,
+async fn requests(
+    workspace: Workspace,
     name: String,
     path: String,
     interval: Duration,
     stop: CancellationToken,
-    seen: Arc<Mutex<Calls>>,
+    seen: Arc<Mutex<LoadStats>>,
 ) -> bool {
-    let (begun, mut under_way) = (Instant::now(), JoinSet::new());
+    let (started, mut in_flight) = (Instant::now(), JoinSet::new());
     let mut ended = false;
     for number in 0.. {
-        let due = begun + interval * number;
-        if due.duration_since(begun) > LONGEST {
+        let due = started + interval * number;
+        if due.duration_since(started) > LONGEST {
             break;
         }
         tokio::select! {
@@ -97,22 +97,22 @@ async fn calls(
             }
             () = sleep_until(due) => {}
         }
-        let (world, name, path, seen) = (world.clone(), name.clone(), path.clone(), Arc::clone(&seen));
-        under_way.spawn(async move {
-            let answer = world.get(&name, &path).await;
+        let (workspace, name, path, seen) = (workspace.clone(), name.clone(), path.clone(), Arc::clone(&seen));
+        in_flight.spawn(async move {
+            let response = workspace.get(&name, &path).await;
             let mut seen = seen.lock();
             seen.count += 1;
-            match answer {
-                Ok(answer) if answer.status == StatusCode::OK => {
-                    let word = answer.text().split_whitespace().next().unwrap_or_default().to_owned();
+            match response {
+                Ok(response) if response.status == StatusCode::OK => {
+                    let word = response.text().split_whitespace().next().unwrap_or_default().to_owned();
                     *seen.greetings.entry(word).or_default() += 1;
                 }
-                Ok(answer) => seen.failures.push(format!("{} {}", answer.status, answer.text())),
+                Ok(response) => seen.failures.push(format!("{} {}", response.status, response.text())),
                 Err(error) => seen.failures.push(format!("{error:#}")),
             }
         });
-        while under_way.try_join_next().is_some() {}
+        while in_flight.try_join_next().is_some() {}
     }
-    while under_way.join_next().await.is_some() {}
+    while in_flight.join_next().await.is_some() {}
     ended
 }

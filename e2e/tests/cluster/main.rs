@@ -1,11 +1,12 @@
-//! What users do, on a real Kubernetes with Rouse installed by Helm: apply, call through the ingress, change, break,
-//! delete. `cargo e2e test --tier 3` brings the cluster up and runs this.
+//! Tests of Rouse on a real Kubernetes cluster, installed by Helm, with requests through the ingress. `cargo e2e test
+//! --tier 3` starts the cluster and runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bad_input;
 mod chart;
 mod clients;
 mod deletion;
+mod entry_point;
 mod examples;
 mod failures;
 mod gateway;
@@ -26,9 +27,8 @@ mod revisions;
 mod rights;
 mod rollouts;
 mod scaling;
-mod scene;
 mod streams;
+mod test_env;
 mod volume;
 mod wake;
-mod way;
 mod websocket;

@@ -1,4 +1,4 @@
-//! A name server that gives every name one address, for clients that can be told nothing but a name server.
+//! A DNS server that resolves every name to one address, for clients that accept only a name server.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ const HEADER: usize = 12;
 const A: u16 = 1;
 const AAAA: u16 = 28;
 
-/// Serves on loopback until it is dropped.
+/// A DNS server on loopback. Stops when it is dropped.
 pub(crate) struct NameServer {
     pub(crate) address: SocketAddr,
     task: JoinHandle<()>,
@@ -39,7 +39,7 @@ impl Drop for NameServer {
     }
 }
 
-/// The answer to a question: the address to one for its kind, and nothing to any other.
+/// Returns the reply to a query: the address for its record type, and no record for any other.
 fn reply(query: &[u8], answer: IpAddr) -> Option<Vec<u8>> {
     let labels = query.get(HEADER..)?;
     let name = labels.iter().position(|b| *b == 0)? + 1;
@@ -50,11 +50,11 @@ fn reply(query: &[u8], answer: IpAddr) -> Option<Vec<u8>> {
         IpAddr::V6(ip) => (AAAA, ip.octets().to_vec()),
     };
     let found = asked == kind;
-    // The same id; an answer, with recursion as it was desired; one question, its answer or none.
+    // The id of the query; flags of a reply with recursion; one question and at most one answer.
     let mut reply = vec![query[0], query[1], 0x81, 0x80, 0, 1, 0, u8::from(found), 0, 0, 0, 0];
     reply.extend_from_slice(question);
     if found {
-        // The name is the one at the header's end; class IN; for 60 s.
+        // A pointer to the name in the question; class IN; TTL 60 s.
         reply.extend_from_slice(&[0xc0, 12]);
         reply.extend_from_slice(&kind.to_be_bytes());
         reply.extend_from_slice(&[0, 1, 0, 0, 0, 60]);

@@ -1,4 +1,4 @@
-//! The activator is replaced while calls go through it.
+//! Restart of the activator under load.
 
 use anyhow::Result;
 use http::StatusCode;
@@ -6,27 +6,27 @@ use serde_json::json;
 
 use crate::{
     load::Load,
-    scene::{RELEASE, Scene},
+    test_env::{RELEASE, TestEnv},
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_activator_takes_over_under_load() -> Result<()> {
-    let scene = Scene::alone("restart").await?;
-    scene.ready("hello", json!({"scaling": {"min": 1}})).await?;
-    let load = Load::begin(&scene.world, "hello", 100, "/");
-    // This one is in the old activator all the time that it goes.
+async fn replacing_the_activator_under_load_loses_no_request() -> Result<()> {
+    let env = TestEnv::exclusive("restart").await?;
+    env.ready("hello", json!({"scaling": {"min": 1}})).await?;
+    let load = Load::start(&env.workspace, "hello", 100, "/");
+    // This request is in flight in the old activator while it terminates.
     let long = tokio::spawn({
-        let world = scene.world.clone();
-        async move { world.get("hello", "/?sleep_ms=8000").await }
+        let workspace = env.workspace.clone();
+        async move { workspace.get("hello", "/?sleep_ms=8000").await }
     });
     let restart = ["rollout", "restart", "deployment/rouse-activator", "--namespace", RELEASE];
-    let (restarted, said) = scene.kubectl(&restart).await?;
-    assert!(restarted, "{said}");
+    let (restarted, printed) = env.kubectl(&restart).await?;
+    assert!(restarted, "{printed}");
     let status = ["rollout", "status", "deployment/rouse-activator", "--namespace", RELEASE, "--timeout=120s"];
-    let (done, said) = scene.kubectl(&status).await?;
-    assert!(done, "{said}");
+    let (completed, printed) = env.kubectl(&status).await?;
+    assert!(completed, "{printed}");
     let long = long.await??;
     assert_eq!(long.status, StatusCode::OK, "{}", long.text());
-    load.end_well().await?;
-    scene.done().await
+    load.stop_without_failures().await?;
+    env.finish().await
 }

@@ -1,5 +1,4 @@
-//! Changes under load: two hundred calls a second all the while, and none of them fails that the user's own pod did not
-//! fail.
+//! Rollouts under a load of 200 requests per second. No request fails except those that the Function itself fails.
 
 use std::time::Duration;
 
@@ -7,15 +6,15 @@ use anyhow::{Context as _, Result, ensure};
 use http::StatusCode;
 use parking_lot::Mutex;
 use rouse_crds::function::{FunctionStatus, RolloutPhase};
-use rouse_e2e::world::{PATIENCE, until};
+use rouse_e2e::workspace::{TIMEOUT, until};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::{load::Load, scene::Scene};
+use crate::{load::Load, test_env::TestEnv};
 
 const RATE: u32 = 200;
 
-/// A spec whose container greets with this word, with more variables and fields.
+/// A spec whose container responds with this greeting, with additional variables and fields.
 fn spec(greeting: &str, env: &Value, more: Value) -> Value {
     let mut variables = vec![json!({"name": "HELLO_GREETING", "value": greeting})];
     variables.extend(env.as_array().into_iter().flatten().cloned());
@@ -26,39 +25,39 @@ fn spec(greeting: &str, env: &Value, more: Value) -> Value {
     spec
 }
 
-async fn status(scene: &Scene) -> Result<FunctionStatus> {
-    Ok(scene.functions().get("hello").await?.status.unwrap_or_default())
+async fn status(env: &TestEnv) -> Result<FunctionStatus> {
+    Ok(env.functions().get("hello").await?.status.unwrap_or_default())
 }
 
-/// Waits until all calls go to this revision alone.
-async fn all_at(scene: &Scene, revision: &str) -> Result<()> {
-    until(&format!("all calls to go to {revision}"), PATIENCE, || async {
-        let traffic = status(scene).await?.traffic;
+/// Waits until a revision has all traffic.
+async fn until_all_traffic_at(env: &TestEnv, revision: &str) -> Result<()> {
+    until(&format!("all traffic at {revision}"), TIMEOUT, || async {
+        let traffic = status(env).await?.traffic;
         Ok((traffic.iter().all(|t| t.revision == revision || t.percent == 0)).then_some(()))
     })
     .await
 }
 
-/// Waits until a share of the calls goes to this revision.
-async fn some_at(scene: &Scene, revision: &str) -> Result<()> {
-    until(&format!("some calls to go to {revision}"), PATIENCE, || async {
-        let traffic = status(scene).await?.traffic;
+/// Waits until a revision has traffic.
+async fn until_traffic_at(env: &TestEnv, revision: &str) -> Result<()> {
+    until(&format!("traffic at {revision}"), TIMEOUT, || async {
+        let traffic = status(env).await?.traffic;
         Ok(traffic.iter().any(|t| t.revision == revision && t.percent > 0).then_some(()))
     })
     .await
 }
 
-async fn gone_back(scene: &Scene, revision: &str) -> Result<String> {
-    let message = until("the roll-out to be ended", PATIENCE, || async {
-        let rollout = status(scene).await?.rollout;
+async fn until_rolled_back(env: &TestEnv, revision: &str) -> Result<String> {
+    let message = until("the abort of the rollout", TIMEOUT, || async {
+        let rollout = status(env).await?.rollout;
         Ok(rollout.filter(|r| r.phase == RolloutPhase::Aborted).map(|r| r.message.unwrap_or_default()))
     })
     .await?;
-    all_at(scene, revision).await?;
+    until_all_traffic_at(env, revision).await?;
     Ok(message)
 }
 
-/// In steps of a few seconds.
+/// Rollout in steps of 4 s.
 fn steps(abort_on: &Value) -> Value {
     let mut rollout = json!({"steps": [10, 50], "interval": "4s"});
     if !abort_on.is_null() {
@@ -68,195 +67,195 @@ fn steps(abort_on: &Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_good_image_takes_over_in_steps() -> Result<()> {
-    let scene = Scene::new("steps").await?;
+async fn a_healthy_image_is_rolled_out_in_steps() -> Result<()> {
+    let env = TestEnv::new("steps").await?;
     let abort = json!({"errorRate": "5%", "p99": "5s"});
-    scene.ready("hello", spec("one", &json!([]), steps(&abort))).await?;
-    let load = Load::begin(&scene.world, "hello", RATE, "/");
-    scene.apply("hello", spec("two", &json!([]), steps(&abort))).await?;
-    let shares = Mutex::new(vec![]);
-    until("the new revision to have all calls", PATIENCE, || async {
-        let status = status(&scene).await?;
-        let share = status.traffic.iter().filter(|t| t.revision == "hello-00002").map(|t| t.percent).sum::<i32>();
-        let mut shares = shares.lock();
-        if shares.last() != Some(&share) {
-            shares.push(share);
+    env.ready("hello", spec("one", &json!([]), steps(&abort))).await?;
+    let load = Load::start(&env.workspace, "hello", RATE, "/");
+    env.apply("hello", spec("two", &json!([]), steps(&abort))).await?;
+    let percents = Mutex::new(vec![]);
+    until("all traffic at the new revision", TIMEOUT, || async {
+        let status = status(&env).await?;
+        let percent = status.traffic.iter().filter(|t| t.revision == "hello-00002").map(|t| t.percent).sum::<i32>();
+        let mut percents = percents.lock();
+        if percents.last() != Some(&percent) {
+            percents.push(percent);
         }
-        Ok((share == 100).then_some(()))
+        Ok((percent == 100).then_some(()))
     })
     .await?;
-    let (calls, shares) = (load.end_well().await?, shares.into_inner());
-    ensure!(shares.ends_with(&[10, 50, 100]), "its shares were {shares:?}");
-    ensure!(calls.greetings.get("two").is_some_and(|n| *n > 20), "{calls:?}");
-    // What there was is to be read.
-    let status = status(&scene).await?;
+    let (requests, percents) = (load.stop_without_failures().await?, percents.into_inner());
+    ensure!(percents.ends_with(&[10, 50, 100]), "its traffic percentages were {percents:?}");
+    ensure!(requests.greetings.get("two").is_some_and(|n| *n > 20), "{requests:?}");
+    // The former revisions are listed.
+    let status = status(&env).await?;
     let names: Vec<_> = status.revisions.iter().map(|r| r.name.as_str()).collect();
     ensure!(names == ["hello-00002", "hello-00001"], "{names:?}");
     ensure!(status.revisions[0].percent == 100 && status.rollout.is_none(), "{status:?}");
-    let list = ["get", "controllerrevisions", "-l", "rouse.dev/function=hello", "--namespace", &scene.namespace];
-    let (listed, said) = scene.kubectl(&list).await?;
-    ensure!(listed && said.contains("hello-00001") && said.contains("hello-00002"), "{said}");
-    scene.done().await
+    let list = ["get", "controllerrevisions", "-l", "rouse.dev/function=hello", "--namespace", &env.namespace];
+    let (listed, printed) = env.kubectl(&list).await?;
+    ensure!(listed && printed.contains("hello-00001") && printed.contains("hello-00002"), "{printed}");
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_crashes_never_gets_a_call() -> Result<()> {
-    let scene = Scene::new("crash").await?;
-    scene.ready("hello", spec("one", &json!([]), json!({}))).await?;
-    let load = Load::begin(&scene.world, "hello", RATE, "/");
-    scene.apply("hello", spec("two", &json!([{"name": "HELLO_EXIT_AT_START", "value": "3"}]), json!({}))).await?;
-    let (_, message) = scene.condition("hello", "RevisionReady", "False").await?;
+async fn an_image_that_crashes_receives_no_traffic() -> Result<()> {
+    let env = TestEnv::new("crash").await?;
+    env.ready("hello", spec("one", &json!([]), json!({}))).await?;
+    let load = Load::start(&env.workspace, "hello", RATE, "/");
+    env.apply("hello", spec("two", &json!([{"name": "HELLO_EXIT_AT_START", "value": "3"}]), json!({}))).await?;
+    let (_, message) = env.condition("hello", "RevisionReady", "False").await?;
     ensure!(message.contains("exited with status 3"), "{message}");
-    let calls = load.end_well().await?;
-    ensure!(!calls.greetings.contains_key("two"), "{calls:?}");
-    all_at(&scene, "hello-00001").await?;
-    scene.done().await
+    let requests = load.stop_without_failures().await?;
+    ensure!(!requests.greetings.contains_key("two"), "{requests:?}");
+    until_all_traffic_at(&env, "hello-00001").await?;
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_is_never_ready_never_gets_a_call() -> Result<()> {
-    let scene = Scene::new("deaf").await?;
+async fn an_image_that_is_never_ready_receives_no_traffic() -> Result<()> {
+    let env = TestEnv::new("deaf").await?;
     let short = json!({"timeouts": {"coldStart": "8s"}});
-    scene.ready("hello", spec("one", &json!([]), short.clone())).await?;
-    let load = Load::begin(&scene.world, "hello", RATE, "/");
-    scene.apply("hello", spec("two", &json!([{"name": "HELLO_NEVER_LISTEN", "value": "1"}]), short)).await?;
-    let (reason, _) = scene.condition("hello", "RevisionReady", "False").await?;
+    env.ready("hello", spec("one", &json!([]), short.clone())).await?;
+    let load = Load::start(&env.workspace, "hello", RATE, "/");
+    env.apply("hello", spec("two", &json!([{"name": "HELLO_NEVER_LISTEN", "value": "1"}]), short)).await?;
+    let (reason, _) = env.condition("hello", "RevisionReady", "False").await?;
     ensure!(reason == "ReadinessTimeout", "{reason}");
-    load.end_well().await?;
-    all_at(&scene, "hello-00001").await?;
-    scene.done().await
+    load.stop_without_failures().await?;
+    until_all_traffic_at(&env, "hello-00001").await?;
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_answers_with_errors_is_taken_back() -> Result<()> {
-    let scene = Scene::new("errors").await?;
+async fn an_image_that_responds_with_errors_is_rolled_back() -> Result<()> {
+    let env = TestEnv::new("errors").await?;
     let abort = json!({"errorRate": "5%"});
-    scene.ready("hello", spec("one", &json!([]), steps(&abort))).await?;
-    let load = Load::begin(&scene.world, "hello", RATE, "/");
-    scene.apply("hello", spec("two", &json!([{"name": "HELLO_STATUS", "value": "500"}]), steps(&abort))).await?;
-    let message = gone_back(&scene, "hello-00001").await?;
-    ensure!(message.contains('%'), "the message has no figures: {message}");
-    let (_, said) = scene.condition("hello", "Ready", "False").await?;
-    ensure!(said.contains("hello-00002"), "{said}");
-    let (_, events) = scene.kubectl(&["get", "events", "--namespace", &scene.namespace]).await?;
+    env.ready("hello", spec("one", &json!([]), steps(&abort))).await?;
+    let load = Load::start(&env.workspace, "hello", RATE, "/");
+    env.apply("hello", spec("two", &json!([{"name": "HELLO_STATUS", "value": "500"}]), steps(&abort))).await?;
+    let message = until_rolled_back(&env, "hello-00001").await?;
+    ensure!(message.contains('%'), "the message has no percentage: {message}");
+    let (_, printed) = env.condition("hello", "Ready", "False").await?;
+    ensure!(printed.contains("hello-00002"), "{printed}");
+    let (_, events) = env.kubectl(&["get", "events", "--namespace", &env.namespace]).await?;
     ensure!(events.contains("RolloutAborted"), "{events}");
-    let calls = load.end().await?;
-    // Nothing failed but what the new pod itself answered with 500, and it was a small share.
-    let by_rouse: Vec<_> = calls.failures.iter().filter(|f| !f.starts_with("500 ") || !f.contains("two")).collect();
-    ensure!(by_rouse.is_empty(), "{} of {} failed by Rouse, first {}", by_rouse.len(), calls.count, by_rouse[0]);
-    ensure!(!calls.failures.is_empty() && calls.failures.len() * 5 < calls.count as usize, "{calls:?}");
-    // It stays so, and what comes next is rolled out as ever.
-    scene.apply("hello", spec("three", &json!([]), steps(&abort))).await?;
-    all_at(&scene, "hello-00003").await?;
-    scene.condition("hello", "Ready", "True").await?;
-    scene.done().await
+    let requests = load.stop().await?;
+    // Only the responses of the new pod failed, and they were a small part.
+    let by_rouse: Vec<_> = requests.failures.iter().filter(|f| !f.starts_with("500 ") || !f.contains("two")).collect();
+    ensure!(by_rouse.is_empty(), "{} of {} failed by Rouse, first {}", by_rouse.len(), requests.count, by_rouse[0]);
+    ensure!(!requests.failures.is_empty() && requests.failures.len() * 5 < requests.count as usize, "{requests:?}");
+    // The next revision is rolled out normally.
+    env.apply("hello", spec("three", &json!([]), steps(&abort))).await?;
+    until_all_traffic_at(&env, "hello-00003").await?;
+    env.condition("hello", "Ready", "True").await?;
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_is_slow_is_taken_back() -> Result<()> {
-    let scene = Scene::new("slow").await?;
+async fn a_slow_image_is_rolled_back() -> Result<()> {
+    let env = TestEnv::new("slow").await?;
     let abort = json!({"p99": "800ms"});
-    scene.ready("hello", spec("one", &json!([]), steps(&abort))).await?;
-    let load = Load::begin(&scene.world, "hello", 50, "/");
-    scene.apply("hello", spec("two", &json!([{"name": "HELLO_SLEEP_MS", "value": "1500"}]), steps(&abort))).await?;
-    let message = gone_back(&scene, "hello-00001").await?;
+    env.ready("hello", spec("one", &json!([]), steps(&abort))).await?;
+    let load = Load::start(&env.workspace, "hello", 50, "/");
+    env.apply("hello", spec("two", &json!([{"name": "HELLO_SLEEP_MS", "value": "1500"}]), steps(&abort))).await?;
+    let message = until_rolled_back(&env, "hello-00001").await?;
     ensure!(message.contains("p99"), "{message}");
-    load.end_well().await?;
-    scene.done().await
+    load.stop_without_failures().await?;
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn back_in_the_middle_of_a_rollout() -> Result<()> {
-    let scene = Scene::new("back").await?;
+async fn a_rollback_during_a_rollout() -> Result<()> {
+    let env = TestEnv::new("back").await?;
     let slow = json!({"rollout": {"steps": [10, 50], "interval": "5m"}});
-    scene.ready("hello", spec("one", &json!([]), slow.clone())).await?;
-    let load = Load::begin(&scene.world, "hello", RATE, "/");
-    scene.apply("hello", spec("two", &json!([]), slow.clone())).await?;
-    some_at(&scene, "hello-00002").await?;
+    env.ready("hello", spec("one", &json!([]), slow.clone())).await?;
+    let load = Load::start(&env.workspace, "hello", RATE, "/");
+    env.apply("hello", spec("two", &json!([]), slow.clone())).await?;
+    until_traffic_at(&env, "hello-00002").await?;
     let mut pinned = spec("two", &json!([]), slow);
     pinned["traffic"] = json!([{"revision": "hello-00001", "percent": 100}]);
-    scene.apply("hello", pinned).await?;
-    all_at(&scene, "hello-00001").await?;
+    env.apply("hello", pinned).await?;
+    until_all_traffic_at(&env, "hello-00001").await?;
     let named = Instant::now();
-    let before = load.so_far().greetings.get("two").copied().unwrap_or(0);
-    until("some more calls", PATIENCE, || async {
-        Ok((load.so_far().greetings.get("one").is_some_and(|n| *n > 100) && named.elapsed() > Duration::from_secs(2))
+    let before = load.stats().greetings.get("two").copied().unwrap_or(0);
+    until("more requests", TIMEOUT, || async {
+        Ok((load.stats().greetings.get("one").is_some_and(|n| *n > 100) && named.elapsed() > Duration::from_secs(2))
             .then_some(()))
     })
     .await?;
-    let calls = load.end_well().await?;
-    let after = calls.greetings.get("two").copied().unwrap_or(0);
-    // Those that were under way when it was named.
-    ensure!(after - before <= 20, "{} calls went to the new revision after the old one was named", after - before);
-    scene.done().await
+    let requests = load.stop_without_failures().await?;
+    let after = requests.greetings.get("two").copied().unwrap_or(0);
+    // Requests that were in flight at that time.
+    ensure!(after - before <= 20, "{} requests went to the new revision after the old one was named", after - before);
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_quick_edits() -> Result<()> {
-    let scene = Scene::new("edits").await?;
-    scene.ready("hello", spec("one", &json!([]), json!({}))).await?;
-    let load = Load::begin(&scene.world, "hello", RATE, "/");
+async fn three_edits_in_a_row_lose_no_request() -> Result<()> {
+    let env = TestEnv::new("edits").await?;
+    env.ready("hello", spec("one", &json!([]), json!({}))).await?;
+    let load = Load::start(&env.workspace, "hello", RATE, "/");
     for greeting in ["two", "three", "four"] {
-        scene.apply("hello", spec(greeting, &json!([]), json!({}))).await?;
+        env.apply("hello", spec(greeting, &json!([]), json!({}))).await?;
     }
-    until("the last one to answer", PATIENCE, || async {
-        Ok(scene.get("hello", "/").await?.text().starts_with("four").then_some(()))
+    until("a response of the last revision", TIMEOUT, || async {
+        Ok(env.get("hello", "/").await?.text().starts_with("four").then_some(()))
     })
     .await?;
-    load.end_well().await?;
-    let latest = status(&scene).await?.latest_revision.context("no latest revision")?;
-    all_at(&scene, &latest).await?;
-    scene.done().await
+    load.stop_without_failures().await?;
+    let latest = status(&env).await?.latest_revision.context("no latest revision")?;
+    until_all_traffic_at(&env, &latest).await?;
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_at_zero_starts_nothing_and_loses_nothing() -> Result<()> {
-    let scene = Scene::new("zero").await?;
+async fn a_change_at_zero_starts_no_pod_and_loses_no_request() -> Result<()> {
+    let env = TestEnv::new("zero").await?;
     let lazy = json!({"scaling": {"initial": 0, "idleTimeout": "2s"}});
-    scene.ready("hello", spec("one", &json!([]), lazy.clone())).await?;
-    ensure!(scene.get("hello", "/").await?.text().starts_with("one"));
-    scene.asleep("hello").await?;
-    scene.apply("hello", spec("two", &json!([]), lazy)).await?;
-    all_at(&scene, "hello-00002").await?;
-    ensure!(scene.pods("hello").await?.is_empty(), "a change of a function at zero started a pod");
-    let load = Load::begin(&scene.world, "hello", RATE, "/");
-    until("calls to be answered", PATIENCE, || async { Ok((load.so_far().count > 100).then_some(())) }).await?;
-    let calls = load.end_well().await?;
-    ensure!(calls.greetings.keys().eq(["two"]), "{:?}", calls.greetings);
-    scene.done().await
+    env.ready("hello", spec("one", &json!([]), lazy.clone())).await?;
+    ensure!(env.get("hello", "/").await?.text().starts_with("one"));
+    env.scaled_to_zero("hello").await?;
+    env.apply("hello", spec("two", &json!([]), lazy)).await?;
+    until_all_traffic_at(&env, "hello-00002").await?;
+    ensure!(env.pods("hello").await?.is_empty(), "a change of a function at zero started a pod");
+    let load = Load::start(&env.workspace, "hello", RATE, "/");
+    until("responses", TIMEOUT, || async { Ok((load.stats().count > 100).then_some(())) }).await?;
+    let requests = load.stop_without_failures().await?;
+    ensure!(requests.greetings.keys().eq(["two"]), "{:?}", requests.greetings);
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_while_pods_go() -> Result<()> {
-    let scene = Scene::new("going").await?;
+async fn a_change_during_a_scale_down_loses_no_request() -> Result<()> {
+    let env = TestEnv::new("going").await?;
     let many = |min: u32| json!({"scaling": {"min": min, "max": 4, "idleTimeout": "5s"}});
-    scene.ready("hello", spec("one", &json!([]), many(4))).await?;
-    until("four pods", PATIENCE, || async {
-        Ok((scene.pods("hello").await?.iter().filter(|p| p.ready()).count() == 4).then_some(()))
+    env.ready("hello", spec("one", &json!([]), many(4))).await?;
+    until("four pods", TIMEOUT, || async {
+        Ok((env.pods("hello").await?.iter().filter(|p| p.ready()).count() == 4).then_some(()))
     })
     .await?;
-    let load = Load::begin(&scene.world, "hello", RATE, "/?sleep_ms=50");
-    scene.apply("hello", spec("one", &json!([]), many(1))).await?;
-    until("pods to go", PATIENCE, || async {
-        Ok(scene.pods("hello").await?.iter().any(|p| p.metadata.deletion_timestamp.is_some()).then_some(()))
+    let load = Load::start(&env.workspace, "hello", RATE, "/?sleep_ms=50");
+    env.apply("hello", spec("one", &json!([]), many(1))).await?;
+    until("terminating pods", TIMEOUT, || async {
+        Ok(env.pods("hello").await?.iter().any(|p| p.metadata.deletion_timestamp.is_some()).then_some(()))
     })
     .await?;
-    scene.apply("hello", spec("two", &json!([]), many(1))).await?;
-    all_at(&scene, "hello-00002").await?;
-    until("the former pods to go", PATIENCE, || async {
-        Ok(scene.pods("hello").await?.iter().all(|p| p.revision() == Some("hello-00002")).then_some(()))
+    env.apply("hello", spec("two", &json!([]), many(1))).await?;
+    until_all_traffic_at(&env, "hello-00002").await?;
+    until("the former terminating pods", TIMEOUT, || async {
+        Ok(env.pods("hello").await?.iter().all(|p| p.revision() == Some("hello-00002")).then_some(()))
     })
     .await?;
-    load.end_well().await?;
-    scene.done().await
+    load.stop_without_failures().await?;
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_are_split_tagged_kept_and_copied() -> Result<()> {
-    let scene = Scene::new("split").await?;
-    scene.ready("hello", spec("one", &json!([]), json!({}))).await?;
-    scene.apply("hello", spec("two", &json!([]), json!({}))).await?;
-    all_at(&scene, "hello-00002").await?;
+async fn traffic_split_tags_session_affinity_and_mirroring() -> Result<()> {
+    let env = TestEnv::new("split").await?;
+    env.ready("hello", spec("one", &json!([]), json!({}))).await?;
+    env.apply("hello", spec("two", &json!([]), json!({}))).await?;
+    until_all_traffic_at(&env, "hello-00002").await?;
     let split = json!({
         "traffic": [
             {"revision": "hello-00001", "percent": 80},
@@ -267,28 +266,32 @@ async fn calls_are_split_tagged_kept_and_copied() -> Result<()> {
         "rollout": {"affinity": {"cookie": "seen"}},
         "scaling": {"idleTimeout": "3s"},
     });
-    scene.apply("hello", spec("two", &json!([]), split)).await?;
-    some_at(&scene, "hello-00001").await?;
-    let load = Load::begin(&scene.world, "hello", 100, "/");
-    until("some hundred calls", PATIENCE, || async { Ok((load.so_far().count >= 600).then_some(())) }).await?;
-    let calls = load.end_well().await?;
-    let two = calls.greetings.get("two").copied().unwrap_or(0) as f64 / f64::from(calls.count);
-    ensure!((0.1..0.3).contains(&two), "{two} of the calls went to a share of a fifth");
-    // Each tag has its host, also from zero.
-    scene.asleep("hello").await?;
+    env.apply("hello", spec("two", &json!([]), split)).await?;
+    until_traffic_at(&env, "hello-00001").await?;
+    let load = Load::start(&env.workspace, "hello", 100, "/");
+    until("600 requests", TIMEOUT, || async { Ok((load.stats().count >= 600).then_some(())) }).await?;
+    let requests = load.stop_without_failures().await?;
+    let two = requests.greetings.get("two").copied().unwrap_or(0) as f64 / f64::from(requests.count);
+    ensure!((0.1..0.3).contains(&two), "{two} of the requests went to a revision with 20 %");
+    // Each tag has a host, which wakes from zero.
+    env.scaled_to_zero("hello").await?;
     for (tag, greeting) in [("old", "one"), ("next", "two")] {
-        let host = scene.host(&format!("{tag}-hello"));
-        let answer = scene.caller.get(&host, "/").await?;
-        ensure!(answer.status == StatusCode::OK && answer.text().starts_with(greeting), "{tag}: {}", answer.text());
+        let host = env.host(&format!("{tag}-hello"));
+        let response = env.http_client.get(&host, "/").await?;
+        ensure!(
+            response.status == StatusCode::OK && response.text().starts_with(greeting),
+            "{tag}: {}",
+            response.text()
+        );
     }
-    // A caller with a cookie stays.
-    let first = scene.get("hello", "/").await?;
+    // Session affinity: a client with the cookie stays on its revision.
+    let first = env.get("hello", "/").await?;
     let cookie = first.header("set-cookie").context("no cookie was set")?.split(';').next().unwrap_or("").to_owned();
     for _ in 0..30 {
-        let request = http::Request::get(format!("http://{}/", scene.caller.address()))
-            .header("host", scene.host("hello"))
+        let request = http::Request::get(format!("http://{}/", env.http_client.address()))
+            .header("host", env.host("hello"))
             .header("cookie", &cookie);
-        let again = scene.caller.request(request).await?;
+        let again = env.http_client.request(request).await?;
         ensure!(
             again.text().split(' ').next() == first.text().split(' ').next(),
             "{} then {}",
@@ -296,23 +299,23 @@ async fn calls_are_split_tagged_kept_and_copied() -> Result<()> {
             again.text()
         );
     }
-    // Every call is copied to the other revision, whose answers nobody gets.
+    // Every request is mirrored to the other revision, whose responses are discarded.
     let mirror = json!({
         "traffic": [{"revision": "hello-00001", "percent": 100}, {"latest": true, "tag": "next"}],
         "mirror": {"tag": "next"},
     });
-    scene.apply("hello", spec("two", &json!([]), mirror)).await?;
-    all_at(&scene, "hello-00001").await?;
-    let next = scene.host("next-hello");
+    env.apply("hello", spec("two", &json!([]), mirror)).await?;
+    until_all_traffic_at(&env, "hello-00001").await?;
+    let next = env.host("next-hello");
     let seen = async || -> Result<u64> {
-        let stats = scene.caller.get(&next, "/stats").await?.json();
+        let stats = env.http_client.get(&next, "/stats").await?.json();
         stats["requests"].as_u64().with_context(|| format!("no count in {stats}"))
     };
     let before = seen().await?;
     for _ in 0..20 {
-        let answer = scene.get("hello", "/").await?;
-        ensure!(answer.status == StatusCode::OK && answer.text().starts_with("one"), "{}", answer.text());
+        let response = env.get("hello", "/").await?;
+        ensure!(response.status == StatusCode::OK && response.text().starts_with("one"), "{}", response.text());
     }
-    until("the copies to arrive", PATIENCE, || async { Ok((seen().await? >= before + 20).then_some(())) }).await?;
-    scene.done().await
+    until("the mirrored requests", TIMEOUT, || async { Ok((seen().await? >= before + 20).then_some(())) }).await?;
+    env.finish().await
 }

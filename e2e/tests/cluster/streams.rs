@@ -1,4 +1,4 @@
-//! Bodies that take their time, both ways.
+//! Streaming of request and response bodies.
 
 use std::time::Duration;
 
@@ -9,14 +9,16 @@ use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::scene::Scene;
+use crate::test_env::TestEnv;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_arrives_piece_by_piece() -> Result<()> {
-    let scene = Scene::new("stream").await?;
-    scene.ready("hello", json!({"scaling": {"initial": 0}})).await?;
-    let response =
-        scene.caller.begin(Method::GET, &scene.host("hello"), "/stream?chunks=5&interval_ms=400", Bytes::new()).await?;
+async fn a_response_is_streamed() -> Result<()> {
+    let env = TestEnv::new("stream").await?;
+    env.ready("hello", json!({"scaling": {"initial": 0}})).await?;
+    let response = env
+        .http_client
+        .begin(Method::GET, &env.host("hello"), "/stream?chunks=5&interval_ms=400", Bytes::new())
+        .await?;
     assert_eq!(response.status(), StatusCode::OK);
     let first = Instant::now();
     let mut body = response.into_body();
@@ -26,36 +28,36 @@ async fn an_answer_arrives_piece_by_piece() -> Result<()> {
             arrivals.push(first.elapsed());
         }
     }
-    let spread = *arrivals.last().context("no data came")?;
-    assert!(arrivals.len() >= 5, "{} pieces of 5", arrivals.len());
-    assert!(spread >= Duration::from_millis(1200), "five pieces 400 ms apart came within {spread:?}");
-    scene.done().await
+    let spread = *arrivals.last().context("no data arrived")?;
+    assert!(arrivals.len() >= 5, "{} of 5 chunks", arrivals.len());
+    assert!(spread >= Duration::from_millis(1200), "five chunks 400 ms apart arrived within {spread:?}");
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_comes_back_whole_through_a_cold_start() -> Result<()> {
-    let scene = Scene::new("upload").await?;
-    scene.ready("hello", json!({"scaling": {"initial": 0}})).await?;
+async fn an_upload_is_complete_through_a_cold_start() -> Result<()> {
+    let env = TestEnv::new("upload").await?;
+    env.ready("hello", json!({"scaling": {"initial": 0}})).await?;
     let body: Bytes = (0..3_000_000u32).map(|n| (n % 251) as u8).collect::<Vec<_>>().into();
-    let answer = scene.caller.send(Method::POST, &scene.host("hello"), "/echo", body.clone()).await?;
-    assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(answer.header("rouse-cold-start"), Some("true"));
-    assert!(answer.body == body, "{} bytes came back of {}", answer.body.len(), body.len());
-    scene.done().await
+    let response = env.http_client.send(Method::POST, &env.host("hello"), "/echo", body.clone()).await?;
+    assert_eq!(response.status, StatusCode::OK);
+    assert_eq!(response.header("rouse-cold-start"), Some("true"));
+    assert!(response.body == body, "{} bytes came back of {}", response.body.len(), body.len());
+    env.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_functions_own_errors_are_its_own() -> Result<()> {
-    let scene = Scene::new("status").await?;
-    scene.ready("hello", json!({})).await?;
+async fn errors_of_the_function_are_passed_through() -> Result<()> {
+    let env = TestEnv::new("status").await?;
+    env.ready("hello", json!({})).await?;
     for status in [404, 418, 500, 503] {
-        let answer = scene.get("hello", &format!("/?status={status}")).await?;
-        assert_eq!(answer.status.as_u16(), status);
+        let response = env.get("hello", &format!("/?status={status}")).await?;
+        assert_eq!(response.status.as_u16(), status);
         assert_ne!(
-            answer.header("content-type"),
+            response.header("content-type"),
             Some("application/problem+json"),
-            "a function's own answer was replaced"
+            "a function's own response was replaced"
         );
     }
-    scene.done().await
+    env.finish().await
 }

@@ -1,6 +1,6 @@
-//! WebSocket as RFC 6455 has it, frame by frame. The cases and their numbers are those of the Autobahn test suite (which runs
-//! on Python 2 alone), the echo server is the one that a library is tested with there. What is tested is all between: every
-//! byte arrives, in order and in time, and an end is an end on both sides.
+//! WebSocket conformance (RFC 6455), frame by frame. The cases and their numbers are those of the Autobahn test suite, which
+//! needs Python 2. The server echoes messages, so the test covers the path in between: every byte arrives in order and in
+//! time, and a close on one side closes the other.
 
 mod cases;
 mod frames;
@@ -18,14 +18,14 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{scene::Scene, way::Way};
+use crate::{entry_point::EntryPoint, test_env::TestEnv};
 use cases::{Case, End, cases};
 use frames::{CLOSE, frame, read_message};
 
-/// No case takes longer, cold or warm.
+/// Timeout of a case.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The two sides of RFC 6455, section 1.3.
+/// Example key and accept value of RFC 6455, section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -33,14 +33,14 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 struct Connection {
     reader: OwnedReadHalf,
     writer: OwnedWriteHalf,
-    /// Bytes that came and are not yet a frame.
+    /// Received bytes without a complete frame.
     read: Vec<u8>,
 }
 
 impl Connection {
-    /// Shakes hands; gives the head of the answer too.
-    async fn open(way: &Way, host: &str) -> Result<(Self, String)> {
-        let mut stream = TcpStream::connect(way.address).await?;
+    /// Opens a connection. Returns the response headers of the handshake too.
+    async fn open(entry: &EntryPoint, host: &str) -> Result<(Self, String)> {
+        let mut stream = TcpStream::connect(entry.address).await?;
         stream.set_nodelay(true)?;
         let request = format!(
             "GET /m HTTP/1.1\r\nHost: {host}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
@@ -55,28 +55,28 @@ impl Connection {
             }
         };
         let head = String::from_utf8_lossy(&read[..end]).to_lowercase();
-        ensure!(head.starts_with("http/1.1 101") && head.contains(&ACCEPT.to_lowercase()), "no handshake:\n{head}");
+        ensure!(head.starts_with("http/1.1 101") && head.contains(&ACCEPT.to_lowercase()), "handshake failed:\n{head}");
         read.drain(..end);
         let (reader, writer) = stream.into_split();
         Ok((Self { reader, writer, read }, head))
     }
 
-    /// The next message or control frame: kind and payload. `None` if the connection has ended.
+    /// Reads the next message or control frame: opcode and payload. `None` if the connection was closed.
     async fn message(&mut self) -> Result<Option<(u8, Vec<u8>)>> {
         read_message(&mut self.reader, &mut self.read).await
     }
 
     /// Expects a close with one of these codes, and the end of the connection.
-    async fn closes(&mut self, codes: &[Option<u16>], way: &Way) -> Result<()> {
+    async fn closes(&mut self, codes: &[Option<u16>], entry: &EntryPoint) -> Result<()> {
         let Some((opcode, payload)) = self.message().await? else { bail!("the connection ended without a close") };
         ensure!(opcode == CLOSE, "not a close, but kind {opcode} with {} bytes", payload.len());
         let code = payload.get(..2).map(|b| u16::from_be_bytes([b[0], b[1]]));
         ensure!(codes.contains(&code), "closed with {code:?} and not one of {codes:?}");
-        // The answer to a close that the server began; one that answers ours does not ask for another.
+        // Replies to a close frame of the server. A reply to our own needs no further one.
         self.writer.write_all(&frame(true, 0, CLOSE, &payload)).await.ok();
-        if way.name == "ingress" {
-            // It is the server that ends the connection, and an activator passes that on at once. Envoy gives the client
-            // another second before it does, unless the client does its part.
+        if entry.name == "ingress" {
+            // The server closes the connection, and an activator forwards that immediately. Envoy waits another second
+            // unless the client closes its side.
             self.writer.shutdown().await.ok();
         }
         ensure!(self.message().await?.is_none(), "a frame after the close");
@@ -84,55 +84,55 @@ impl Connection {
     }
 }
 
-async fn run(case: &Case, way: &Way, host: &str) -> Result<()> {
-    let (mut connection, _) = Connection::open(way, host).await?;
+async fn run(case: &Case, entry: &EntryPoint, host: &str) -> Result<()> {
+    let (mut connection, _) = Connection::open(entry, host).await?;
     let Connection { reader, writer, read } = &mut connection;
-    // Sending goes on while answers are read, or a large message would wait for room in buffers on both sides.
+    // Sends and receives concurrently: a large message would block on full buffers on both sides.
     let send = async {
         for piece in &case.pieces {
             if writer.write_all(piece).await.is_err() {
-                // The other side has failed the connection already; what it said tells.
+                // The server has already failed the connection; its close frame is checked below.
                 break;
             }
         }
     };
     let receive = async {
-        for (n, expected) in case.answers.iter().enumerate() {
-            let answer = read_message(reader, read).await?;
-            let answer = answer.with_context(|| format!("the connection ended before answer {n}"))?;
-            ensure!(answer == *expected, "answer {n} is of kind {} and has {} bytes", answer.0, answer.1.len());
+        for (n, expected) in case.replies.iter().enumerate() {
+            let reply = read_message(reader, read).await?;
+            let reply = reply.with_context(|| format!("the connection ended before reply {n}"))?;
+            ensure!(reply == *expected, "reply {n} is of kind {} and has {} bytes", reply.0, reply.1.len());
         }
         Ok(())
     };
     tokio::join!(send, receive).1?;
     match &case.end {
-        End::Ours => {
+        End::ByClient => {
             connection.writer.write_all(&frame(true, 0, CLOSE, &1000u16.to_be_bytes())).await?;
-            connection.closes(&[Some(1000)], way).await
+            connection.closes(&[Some(1000)], entry).await
         }
-        End::Theirs(codes) => connection.closes(codes, way).await,
+        End::ByServer(codes) => connection.closes(codes, entry).await,
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn websocket_conformance_through_the_ingress_and_directly() -> Result<()> {
-    let scene = Scene::new("websocket").await?;
-    let image = scene.cluster.images.get("rouse-suites").context("the cluster has no image of the suites")?;
+    let env = TestEnv::new("websocket").await?;
+    let image = env.cluster.images.get("rouse-suites").context("the cluster has no image of the suites")?;
     let spec = json!({"image": image, "command": ["/websocket-server", "-addr=:8080"], "scaling": {"initial": 0}});
     let mut failed = vec![];
-    for way in &scene.ways().await? {
-        let name = format!("websocket-{}", way.name);
-        scene.ready(&name, spec.clone()).await?;
-        let host = scene.host(&name);
-        let (_, head) = timeout(LIMIT, Connection::open(way, &host)).await??;
-        ensure!(head.contains("rouse-cold-start: true"), "the first connection was not a cold one:\n{head}");
+    for entry in &env.entry_points().await? {
+        let name = format!("websocket-{}", entry.name);
+        env.ready(&name, spec.clone()).await?;
+        let host = env.host(&name);
+        let (_, head) = timeout(LIMIT, Connection::open(entry, &host)).await??;
+        ensure!(head.contains("rouse-cold-start: true"), "the first connection had no cold start:\n{head}");
         for case in cases() {
-            let ran = timeout(LIMIT, run(&case, way, &host)).await.unwrap_or_else(|_| bail!("no end"));
+            let ran = timeout(LIMIT, run(&case, entry, &host)).await.unwrap_or_else(|_| bail!("timed out"));
             if let Err(error) = ran {
-                failed.push(format!("{} by {}: {error:#}", case.name, way.name));
+                failed.push(format!("{} by {}: {error:#}", case.name, entry.name));
             }
         }
     }
     ensure!(failed.is_empty(), "{} cases failed:\n{}", failed.len(), failed.join("\n"));
-    scene.done().await
+    env.finish().await
 }

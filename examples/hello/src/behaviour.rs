@@ -1,4 +1,4 @@
-//! What each path does.
+//! Handlers of the paths.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    bodies::{Answer, dots, parts, whole},
+    bodies::{ResponseBody, dots, parts, whole},
     fetch::fetch,
     query::Query,
     settings::Settings,
@@ -20,34 +20,34 @@ use crate::{
     upgrade::upgrade,
 };
 
-/// The function: its settings and what it remembers.
+/// The function: settings and state.
 #[derive(Debug)]
 pub(crate) struct Function {
     settings: Settings,
     stats: Arc<Stats>,
-    /// When it began to take connections.
+    /// Time since which it listens.
     listening_since: Instant,
-    /// When `/ready` begins to say yes.
+    /// Time from which `/ready` succeeds.
     ready_at: Instant,
-    /// Connections that have been upgraded: no server counts them any more, and a shutdown waits for them.
+    /// Upgraded connections, which hyper no longer tracks, so that a shutdown waits for them.
     pub(crate) tunnels: TaskTracker,
 }
 
-/// Why a request gets no proper answer.
-enum Refused {
-    /// The client asked for something that cannot be: a sentence for it.
-    Nonsense(String),
-    /// The request could not be read to its end.
+/// Why a request fails.
+enum RequestError {
+    /// The request is invalid, with a message for the client.
+    Invalid(String),
+    /// The request could not be read.
     Broken(hyper::Error),
 }
 
-impl From<String> for Refused {
+impl From<String> for RequestError {
     fn from(reason: String) -> Self {
-        Self::Nonsense(reason)
+        Self::Invalid(reason)
     }
 }
 
-impl From<hyper::Error> for Refused {
+impl From<hyper::Error> for RequestError {
     fn from(error: hyper::Error) -> Self {
         Self::Broken(error)
     }
@@ -60,9 +60,9 @@ impl Function {
         Self { settings, stats: Arc::default(), listening_since, ready_at, tunnels: TaskTracker::new() }
     }
 
-    /// Answers one request. An error ends the connection.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Result<Response<Counted>, hyper::Error> {
-        // Probes are no requests: a kubelet's would make the counts say nothing.
+    /// Responds to one request. An error closes the connection.
+    pub(crate) async fn respond(&self, request: Request<Incoming>) -> Result<Response<Counted>, hyper::Error> {
+        // Probes are not counted, since those of the kubelet would distort the counts.
         if request.uri().path() == "/ready" {
             return Ok(self.ready().map(|body| Counted { body, _in_flight: None }));
         }
@@ -71,11 +71,11 @@ impl Function {
         let listening = self.listening_since.elapsed();
         let mut response = match self.behave(request, &in_flight).await {
             Ok(response) => response,
-            Err(Refused::Nonsense(reason)) => text(StatusCode::BAD_REQUEST, reason),
-            Err(Refused::Broken(error)) => return Err(error),
+            Err(RequestError::Invalid(reason)) => text(StatusCode::BAD_REQUEST, reason),
+            Err(RequestError::Broken(error)) => return Err(error),
         };
         if bodiless {
-            // Over HTTP/2 hyper sends the body that it is given, and after a HEAD a client takes that for an error.
+            // Over HTTP/2 hyper sends the body, which clients reject after a HEAD.
             if let Some(length) = response.body().size_hint().exact() {
                 response.headers_mut().insert(CONTENT_LENGTH, length.into());
             }
@@ -86,12 +86,16 @@ impl Function {
             headers.insert("hello-pod", pod);
         }
         headers.insert("hello-request", in_flight.number.into());
-        headers.insert("hello-in-flight", in_flight.together.into());
+        headers.insert("hello-in-flight", in_flight.concurrent.into());
         headers.insert("hello-listening-us", u64::try_from(listening.as_micros()).unwrap_or(u64::MAX).into());
         Ok(response.map(|body| Counted { body, _in_flight: Some(in_flight) }))
     }
 
-    async fn behave(&self, request: Request<Incoming>, in_flight: &Arc<InFlight>) -> Result<Response<Answer>, Refused> {
+    async fn behave(
+        &self,
+        request: Request<Incoming>,
+        in_flight: &Arc<InFlight>,
+    ) -> Result<Response<ResponseBody>, RequestError> {
         let uri = request.uri().clone();
         let query = Query::new(uri.query());
         let sleep = Some(query.sleep()?).filter(|sleep| !sleep.is_zero()).unwrap_or(self.settings.sleep);
@@ -117,7 +121,7 @@ impl Function {
             }
             "/upgrade" => upgrade(request, &self.tunnels, Arc::clone(in_flight)),
             "/exit" => exit(query)?,
-            path => text(StatusCode::NOT_FOUND, format!("{path} is not here; run rouse-hello --help for what is")),
+            path => text(StatusCode::NOT_FOUND, format!("{path} not found; run rouse-hello --help for the paths")),
         };
         if let Some(status) = status {
             *response.status_mut() = status;
@@ -128,12 +132,12 @@ impl Function {
         Ok(response)
     }
 
-    fn greet(&self, number: u64) -> Response<Answer> {
+    fn greet(&self, number: u64) -> Response<ResponseBody> {
         let Settings { greeting, pod, .. } = &self.settings;
         text(StatusCode::OK, format!("{greeting} from {pod}, request {number} of this pod"))
     }
 
-    fn ready(&self) -> Response<Answer> {
+    fn ready(&self) -> Response<ResponseBody> {
         if Instant::now() >= self.ready_at {
             text(StatusCode::OK, "ready")
         } else {
@@ -142,28 +146,28 @@ impl Function {
     }
 }
 
-/// A status that an answer with a body can have: 1xx are not final.
-fn asked_status(status: u16) -> Result<StatusCode, Refused> {
+/// Parses a final status: 1xx are not final.
+fn asked_status(status: u16) -> Result<StatusCode, RequestError> {
     StatusCode::from_u16(status)
         .ok()
         .filter(|status| (200..600).contains(&status.as_u16()))
-        .ok_or_else(|| Refused::Nonsense(format!("status={status} is not between 200 and 599")))
+        .ok_or_else(|| RequestError::Invalid(format!("status={status} is not between 200 and 599")))
 }
 
-fn text(status: StatusCode, line: impl Into<String>) -> Response<Answer> {
+fn text(status: StatusCode, line: impl Into<String>) -> Response<ResponseBody> {
     let mut response = Response::new(whole(line.into() + "\n"));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
-fn json(value: &serde_json::Value) -> Response<Answer> {
+fn json(value: &serde_json::Value) -> Response<ResponseBody> {
     let mut response = Response::new(whole(format!("{value}\n")));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-/// The head of a request. Names and values are in order, so that two can be compared.
+/// Returns the head of a request as JSON. Names and values are in order, so that two can be compared.
 fn head(request: &Request<Incoming>) -> serde_json::Value {
     serde_json::json!({
         "method": request.method().as_str(),
@@ -179,8 +183,8 @@ fn by_name(headers: &HeaderMap) -> BTreeMap<&str, Vec<String>> {
     headers.keys().map(|name| (name.as_str(), values(name))).collect()
 }
 
-/// The body goes back as it comes, so that a client may wait for an answer before it sends more.
-fn echo(request: Request<Incoming>) -> Response<Answer> {
+/// Streams the body back, so that a client may wait for a response before it sends more.
+fn echo(request: Request<Incoming>) -> Response<ResponseBody> {
     let (head, body) = request.into_parts();
     let mut response = Response::new(body.boxed_unsync());
     for name in [CONTENT_TYPE, TRAILER] {
@@ -192,7 +196,7 @@ fn echo(request: Request<Incoming>) -> Response<Answer> {
     response
 }
 
-async fn upload(mut body: Incoming) -> Result<Response<Answer>, Refused> {
+async fn upload(mut body: Incoming) -> Result<Response<ResponseBody>, RequestError> {
     let mut bytes = 0u64;
     while let Some(frame) = body.frame().await {
         bytes += frame?.data_ref().map_or(0, |data| data.len() as u64);
@@ -200,14 +204,14 @@ async fn upload(mut body: Incoming) -> Result<Response<Answer>, Refused> {
     Ok(json(&serde_json::json!({ "bytes": bytes })))
 }
 
-fn stream(query: Query<'_>) -> Result<Response<Answer>, Refused> {
+fn stream(query: Query<'_>) -> Result<Response<ResponseBody>, RequestError> {
     let (count, interval) = pace(query, "chunks")?;
     let mut response = Response::new(parts(count, interval, |n| format!("chunk {n}\n")));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     Ok(response)
 }
 
-fn sse(query: Query<'_>) -> Result<Response<Answer>, Refused> {
+fn sse(query: Query<'_>) -> Result<Response<ResponseBody>, RequestError> {
     let (count, interval) = pace(query, "events")?;
     let mut response = Response::new(parts(count, interval, |n| format!("id: {n}\ndata: event {n}\n\n")));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -215,14 +219,14 @@ fn sse(query: Query<'_>) -> Result<Response<Answer>, Refused> {
     Ok(response)
 }
 
-/// How many parts (0: without end) and how far apart.
-fn pace(query: Query<'_>, what: &str) -> Result<(Option<u64>, Duration), Refused> {
+/// Parses the number of parts (0: endless) and their interval.
+fn pace(query: Query<'_>, what: &str) -> Result<(Option<u64>, Duration), RequestError> {
     let count = Some(query.number(what, 10)?).filter(|count| *count > 0);
     Ok((count, Duration::from_millis(query.number("interval_ms", 100)?)))
 }
 
-fn exit(query: Query<'_>) -> Result<Response<Answer>, Refused> {
+fn exit(query: Query<'_>) -> Result<Response<ResponseBody>, RequestError> {
     let code: u8 = query.number("code", 1)?;
-    eprintln!("Ending with {code}, as a request to /exit says");
+    eprintln!("Exiting with status {code} (request to /exit)");
     std::process::exit(code.into())
 }

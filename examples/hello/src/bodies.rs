@@ -1,4 +1,4 @@
-//! The bodies of answers.
+//! Response bodies.
 
 use std::{
     pin::Pin,
@@ -10,17 +10,17 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Body, Frame, SizeHint};
 
-/// The body of an answer.
-pub(crate) type Answer = UnsyncBoxBody<Bytes, hyper::Error>;
+/// A response body.
+pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, hyper::Error>;
 
-/// A body that is there as a whole.
-pub(crate) fn whole(content: impl Into<Bytes>) -> Answer {
+/// Creates a body from its whole content.
+pub(crate) fn whole(content: impl Into<Bytes>) -> ResponseBody {
     Full::new(content.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// `count` parts, the first at once and each further one `interval` later; `None` never ends. `part` makes part number
-/// n, from 1.
-pub(crate) fn parts(count: Option<u64>, interval: Duration, part: fn(u64) -> String) -> Answer {
+/// Creates a body of `count` parts, the first at once and each further one `interval` later; `None` is endless. `part`
+/// returns part number n, from 1.
+pub(crate) fn parts(count: Option<u64>, interval: Duration, part: fn(u64) -> String) -> ResponseBody {
     let stream = futures::stream::unfold(1u64, move |n| async move {
         if count.is_some_and(|count| n > count) {
             return None;
@@ -33,11 +33,11 @@ pub(crate) fn parts(count: Option<u64>, interval: Duration, part: fn(u64) -> Str
     StreamBody::new(stream).boxed_unsync()
 }
 
-/// The same block again and again: any number of bytes costs no memory.
+/// Repeated block, so that the size of a body costs no memory.
 static BLOCK: [u8; 65536] = [b'.'; 65536];
 
-/// `bytes` dots.
-pub(crate) fn dots(bytes: u64) -> Answer {
+/// Creates a body of `bytes` dots.
+pub(crate) fn dots(bytes: u64) -> ResponseBody {
     Dots { left: bytes }.boxed_unsync()
 }
 
@@ -73,7 +73,7 @@ mod tests {
     use tokio::time::Instant;
 
     #[tokio::test]
-    async fn dots_come_to_the_byte() {
+    async fn dots_have_the_exact_length() {
         for bytes in [0, 1, 65536, 200_000] {
             let body = dots(bytes);
             assert_eq!(body.size_hint().exact(), Some(bytes));
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn parts_come_at_their_times() {
+    async fn parts_are_sent_at_the_interval() {
         let start = Instant::now();
         let mut body = parts(Some(3), Duration::from_secs(1), |n| format!("{n};"));
         let mut seen = Vec::new();

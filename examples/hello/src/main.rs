@@ -1,5 +1,5 @@
-//! A small HTTP function (HTTP/1.1 and HTTP/2 without TLS on one port) that says which pod it is and can be asked to be
-//! slow, to fail and to stream. `rouse-hello --help` says how.
+//! A small HTTP function (HTTP/1.1 and HTTP/2 without TLS on one port) that returns the name of its pod and can be
+//! slow, fail and stream on request; see `rouse-hello --help`.
 
 mod behaviour;
 mod bodies;
@@ -21,7 +21,7 @@ use crate::{behaviour::Function, settings::Settings};
 
 const HELP: &str = include_str!("help.txt");
 
-/// Exit code for settings that make no sense (EX_USAGE).
+/// Exit code for invalid settings (EX_USAGE).
 const BAD_SETTINGS: u8 = 64;
 
 fn main() -> ExitCode {
@@ -37,10 +37,10 @@ fn main() -> ExitCode {
         }
     };
     if let Some(code) = settings.exit_at_start {
-        eprintln!("Ending with {code}, as HELLO_EXIT_AT_START says");
+        eprintln!("Exiting with status {code} (HELLO_EXIT_AT_START)");
         return ExitCode::from(code);
     }
-    // One thread: it starts soonest and is small, and a function's pod seldom has a whole core.
+    // One thread: it starts fastest and needs little memory, and a pod rarely has a whole core.
     let run = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -54,9 +54,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, and then until the last request has its answer.
+/// Serves until SIGTERM or SIGINT, and then until the last response is sent.
 async fn run(settings: Settings) -> std::io::Result<()> {
-    // First of all: the first process of a container that has no handler is not ended by SIGTERM at all.
+    // First, since PID 1 of a container ignores SIGTERM without a handler.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = async move {
@@ -68,12 +68,12 @@ async fn run(settings: Settings) -> std::io::Result<()> {
     tokio::pin!(stop);
 
     if settings.never_listen {
-        println!("Not listening, as HELLO_NEVER_LISTEN says");
+        println!("Not listening (HELLO_NEVER_LISTEN)");
         stop.await;
         return Ok(());
     }
     if !settings.start_delay.is_zero() {
-        println!("Starting in {} ms, as HELLO_START_DELAY_MS says", settings.start_delay.as_millis());
+        println!("Starting in {} ms (HELLO_START_DELAY_MS)", settings.start_delay.as_millis());
         tokio::select! {
             () = tokio::time::sleep(settings.start_delay) => {}
             () = &mut stop => return Ok(()),
@@ -82,6 +82,6 @@ async fn run(settings: Settings) -> std::io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, settings.port)).await?;
     println!("Listening on port {} as {}", settings.port, settings.pod);
     serve::serve(listener, Arc::new(Function::new(settings)), stop).await;
-    println!("Stopped: every request has its answer");
+    println!("Stopped after the last response");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The query of a URI, as far as it is numbers and durations: nothing here needs percent-decoding.
+//! Query parameters: numbers and durations, without percent-decoding.
 
 use std::{str::FromStr, time::Duration};
 
@@ -11,12 +11,12 @@ impl<'a> Query<'a> {
         Self(query.unwrap_or_default())
     }
 
-    /// The first value of `name`.
+    /// Returns the first value of `name`.
     pub(crate) fn get(self, name: &str) -> Option<&'a str> {
         self.0.split('&').find_map(|pair| pair.split_once('=').filter(|(n, _)| *n == name).map(|(_, v)| v))
     }
 
-    /// The number `name`, or `default`. The error is a sentence for the client.
+    /// Parses the number `name`, or returns `default`. The error is a message for the client.
     pub(crate) fn number<N: FromStr>(self, name: &str, default: N) -> Result<N, String> {
         match self.get(name) {
             None => Ok(default),
@@ -24,7 +24,7 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// `sleep=2s`, `sleep=150ms` or `sleep_ms=150`. The error is a sentence for the client.
+    /// Parses `sleep=2s`, `sleep=150ms` or `sleep_ms=150`. The error is a message for the client.
     pub(crate) fn sleep(self) -> Result<Duration, String> {
         match self.get("sleep") {
             None => self.number("sleep_ms", 0).map(Duration::from_millis),

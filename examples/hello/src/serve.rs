@@ -1,4 +1,4 @@
-//! Connections: accept, serve HTTP/1.1 and h2c, and at the end wait for what is in flight.
+//! The server: accepts connections, serves HTTP/1.1 and h2c, and drains requests at shutdown.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,12 +11,11 @@ use tokio::net::TcpListener;
 
 use crate::behaviour::Function;
 
-/// How long to wait after an accept that failed, which is nearly always for want of file descriptors: until some
-/// connection has ended.
+/// Pause after a failed accept, which is mostly caused by exhausted file descriptors, until a connection is closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `stop`, then finishes what is in flight. The number of connections is bounded by the process's limit of
-/// open files; the end is bounded by whoever sends SIGKILL.
+/// Serves until `stop`, then drains the requests in flight. Connections are bounded by the limit of open files, the shutdown
+/// by SIGKILL.
 pub(crate) async fn serve(listener: TcpListener, function: Arc<Function>, stop: impl Future<Output = ()>) {
     tokio::pin!(stop);
     let graceful = GracefulShutdown::new();
@@ -25,7 +24,7 @@ pub(crate) async fn serve(listener: TcpListener, function: Arc<Function>, stop: 
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    eprintln!("A connection could not be accepted: {error}");
+                    eprintln!("Failed to accept a connection: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -33,13 +32,13 @@ pub(crate) async fn serve(listener: TcpListener, function: Arc<Function>, stop: 
             () = &mut stop => break,
         };
         if let Err(error) = stream.set_nodelay(true) {
-            eprintln!("A connection was gone at once: {error}");
+            eprintln!("A connection was closed immediately: {error}");
             continue;
         }
         let function = Arc::clone(&function);
         let service = service_fn(move |request| {
             let function = Arc::clone(&function);
-            async move { function.answer(request).await }
+            async move { function.respond(request).await }
         });
         let builder = auto::Builder::new(TokioExecutor::new());
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();

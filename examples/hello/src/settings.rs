@@ -1,8 +1,8 @@
-//! What the environment says.
+//! Settings from environment variables.
 
 use std::{str::FromStr, time::Duration};
 
-/// What the environment says.
+/// Settings from environment variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) port: u16,
@@ -12,14 +12,14 @@ pub(crate) struct Settings {
     pub(crate) ready_delay: Duration,
     pub(crate) exit_at_start: Option<u8>,
     pub(crate) never_listen: bool,
-    /// Status of the answers that ask for none.
+    /// Default status of responses.
     pub(crate) status: Option<u16>,
-    /// How long an answer takes where the call does not say it.
+    /// Default delay of responses.
     pub(crate) sleep: Duration,
 }
 
 impl Settings {
-    /// Reads all settings through `get`, which gives the value of a variable. The error is a sentence for a person.
+    /// Reads the settings through `get`, which returns the value of a variable. The error names the variable.
     pub(crate) fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         Ok(Self {
             port: number(&get, "PORT")?.unwrap_or(8080),
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_said() {
+    fn defaults() {
         let settings = read(&[]).unwrap();
         assert_eq!(settings.port, 8080);
         assert_eq!(settings.pod, "unknown");
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_said() {
+    fn every_variable_is_read() {
         let settings = read(&[
             ("PORT", "9000"),
             ("POD_NAME", "hello-1"),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_named() {
+    fn invalid_values_are_rejected_by_name() {
         assert!(read(&[("PORT", "http")]).unwrap_err().starts_with("PORT is \"http\""));
         assert!(read(&[("HELLO_EXIT_AT_START", "300")]).unwrap_err().starts_with("HELLO_EXIT_AT_START"));
         assert!(read(&[("HELLO_NEVER_LISTEN", "perhaps")]).unwrap_err().starts_with("HELLO_NEVER_LISTEN"));

@@ -1,4 +1,4 @@
-//! How many requests this pod has seen, and how many are in it at once.
+//! Request counters of this pod.
 
 use std::{
     pin::Pin,
@@ -12,9 +12,9 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-use crate::bodies::Answer;
+use crate::bodies::ResponseBody;
 
-/// Counts of requests since the start.
+/// Counters since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
     seen: AtomicU64,
@@ -23,12 +23,12 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Counts a request that has arrived; it is in flight until the last guard goes.
+    /// Counts a request. It is in flight until the last guard is dropped.
     pub(crate) fn arrive(self: &Arc<Self>) -> Arc<InFlight> {
         let number = self.seen.fetch_add(1, Relaxed) + 1;
-        let together = self.in_flight.fetch_add(1, Relaxed) + 1;
-        self.most.fetch_max(together, Relaxed);
-        Arc::new(InFlight { stats: Arc::clone(self), number, together })
+        let concurrent = self.in_flight.fetch_add(1, Relaxed) + 1;
+        self.most.fetch_max(concurrent, Relaxed);
+        Arc::new(InFlight { stats: Arc::clone(self), number, concurrent })
     }
 
     pub(crate) fn to_json(&self) -> serde_json::Value {
@@ -40,14 +40,14 @@ impl Stats {
     }
 }
 
-/// A request that is in this pod.
+/// Guard of a request in flight.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     stats: Arc<Stats>,
     /// Its number, from 1.
     pub(crate) number: u64,
-    /// How many there were when it came, itself included.
-    pub(crate) together: u64,
+    /// Number of requests in flight at its arrival, including itself.
+    pub(crate) concurrent: u64,
 }
 
 impl Drop for InFlight {
@@ -56,10 +56,10 @@ impl Drop for InFlight {
     }
 }
 
-/// An answer's body that keeps its request in flight until it has ended or been given up.
+/// A response body that keeps its request in flight until it ends or is dropped.
 pub(crate) struct Counted {
-    pub(crate) body: Answer,
-    /// Nothing for what is not counted.
+    pub(crate) body: ResponseBody,
+    /// `None` for requests that are not counted.
     pub(crate) _in_flight: Option<Arc<InFlight>>,
 }
 
@@ -88,14 +88,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_at_once_is_remembered() {
+    fn the_highest_concurrency_is_kept() {
         let stats = Arc::new(Stats::default());
         let first = stats.arrive();
         let second = stats.arrive();
-        assert_eq!((second.number, second.together), (2, 2));
+        assert_eq!((second.number, second.concurrent), (2, 2));
         drop(first);
         let third = stats.arrive();
-        assert_eq!((third.number, third.together), (3, 2));
+        assert_eq!((third.number, third.concurrent), (3, 2));
         drop((second, third));
         assert_eq!(stats.to_json(), serde_json::json!({"requests": 3, "in_flight": 0, "most_in_flight": 2}));
     }

@@ -1,4 +1,4 @@
-//! `Upgrade: echo`: a connection that sends every byte back.
+//! `Upgrade: echo`: a connection that echoes every byte.
 
 use std::sync::Arc;
 
@@ -11,21 +11,25 @@ use hyper_util::rt::TokioIo;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    bodies::{Answer, whole},
+    bodies::{ResponseBody, whole},
     stats::InFlight,
 };
 
-/// Whether the request asks for the protocol `echo`.
-fn asked_for_echo(request: &Request<Incoming>) -> bool {
+/// Returns whether the request upgrades to the protocol `echo`.
+fn is_echo_upgrade(request: &Request<Incoming>) -> bool {
     request.headers().get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"echo"))
 }
 
-/// Answers 101 and echoes on the connection until the client has sent its last byte, or 426 where no upgrade was asked
-/// for. The request stays in flight as long as the tunnel.
-pub(crate) fn upgrade(request: Request<Incoming>, tunnels: &TaskTracker, in_flight: Arc<InFlight>) -> Response<Answer> {
+/// Responds with 101 and echoes until the client closes its side, or with 426 if the request is not an upgrade. The request
+/// is in flight as long as the tunnel.
+pub(crate) fn upgrade(
+    request: Request<Incoming>,
+    tunnels: &TaskTracker,
+    in_flight: Arc<InFlight>,
+) -> Response<ResponseBody> {
     let echo = HeaderValue::from_static("echo");
     let mut response = Response::new(whole(""));
-    if !asked_for_echo(&request) {
+    if !is_echo_upgrade(&request) {
         *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
         response.headers_mut().insert(UPGRADE, echo);
         return response;
@@ -40,10 +44,10 @@ pub(crate) fn upgrade(request: Request<Incoming>, tunnels: &TaskTracker, in_flig
                     tokio::io::AsyncWriteExt::shutdown(&mut writer).await
                 };
                 if let Err(error) = copied.await {
-                    eprintln!("The tunnel broke: {error}");
+                    eprintln!("Tunnel failed: {error}");
                 }
             }
-            Err(error) => eprintln!("The upgrade failed: {error}"),
+            Err(error) => eprintln!("Upgrade failed: {error}"),
         }
     });
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

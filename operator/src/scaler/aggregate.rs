@@ -1,11 +1,11 @@
-//! Demand for each revision, summed over all activators. Pure: time is a [`Duration`] since any fixed origin.
+//! Demand per revision, summed over all activators. Pure: time is a [`Duration`] since any fixed origin.
 //!
-//! Demand is what happens while it is listened to. What a process had counted before it was heard, and between two frames
-//! that are too far apart, is set aside, see [`sample`].
+//! Only demand while a stream is connected counts. What a process counted before its first frame, or between two frames that
+//! are too far apart, is excluded; see [`sample`].
 //!
-//! A missing activator is never zero. One that cannot be reached keeps its last known requests, and they go on adding to
-//! the integral of requests over time, until its endpoint is gone. Counters never go back: what an activator had counted
-//! when it went, or began anew, is carried on.
+//! A missing activator is never read as zero. An unreachable one keeps its last known requests, and they keep adding to the
+//! integral of requests over time, until its endpoint is removed. Counters never decrease: the counts of an activator that
+//! was removed or restarted are retained.
 
 mod sample;
 
@@ -19,19 +19,19 @@ use rouse_autoscaler::Demand;
 use rouse_crds::demand::{Frame, HEARTBEAT, PodDemand, RevisionDemand};
 
 use crate::cluster::key::FunctionKey;
-pub use sample::Word;
+pub use sample::PodReport;
 use sample::{Counters, Sample};
 
-/// An activator's pod, as the EndpointSlices have it.
+/// An activator's pod, as listed in the EndpointSlices.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Source {
-    /// Its admin port.
+    /// Address of its admin port.
     pub address: SocketAddr,
-    /// `uid` of the pod: an address is used again by others.
+    /// `uid` of the pod, since addresses are reused.
     pub pod: Option<String>,
 }
 
-/// A revision of a function.
+/// A revision of a Function.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     function: FunctionKey,
@@ -39,229 +39,235 @@ struct Key {
 }
 
 impl Key {
-    fn of(told: &RevisionDemand) -> Self {
-        Self { function: FunctionKey::new(&told.namespace, &told.function), revision: told.revision.clone() }
+    fn of(demand: &RevisionDemand) -> Self {
+        Self { function: FunctionKey::new(&demand.namespace, &demand.function), revision: demand.revision.clone() }
     }
 }
 
-/// One activator's part in what is known of a revision, for whoever asks.
+/// Last report of one activator about one revision, for `/debug/functions`.
 #[derive(Clone, Debug)]
-pub struct Part {
-    /// Which activator.
+pub struct ActivatorDemand {
+    /// The activator.
     pub source: Source,
-    /// How long ago what follows was so.
+    /// Age of the report.
     pub age: Duration,
     /// Requests in pods.
     pub in_flight: u64,
-    /// Requests that wait.
+    /// Queued requests.
     pub queued: u64,
-    /// Requests that came to this process.
+    /// Requests since the start of its process.
     pub arrivals: u64,
-    /// Pods that it named.
+    /// Requests in each pod.
     pub pods: Vec<PodDemand>,
 }
 
-/// One activator, for whoever asks.
+/// State of one activator, for `/debug/functions`.
 #[derive(Clone, Debug)]
-pub struct Activator {
-    /// Which.
+pub struct ActivatorStatus {
+    /// The activator.
     pub source: Source,
-    /// Its process, once it has been heard.
+    /// Identity of its process, after the first frame.
     pub process: Option<String>,
-    /// Whether nothing may be scaled down before it has been heard.
-    pub awaited: bool,
-    /// How long ago it was heard last.
+    /// Whether a current frame of it is required for a scale-down.
+    pub required: bool,
+    /// Time since its last frame.
     pub age: Option<Duration>,
-    /// Revisions that it has told of.
+    /// Number of revisions that it reported.
     pub revisions: usize,
 }
 
-/// Revisions of one activator; what is beyond is not taken in. Ten thousand Functions with all the revisions that are kept.
-const MOST_REVISIONS: usize = 100_000;
+/// Most revisions per activator; further ones are ignored. Enough for 10,000 Functions with all retained revisions.
+const MAX_REVISIONS: usize = 100_000;
 
-/// A frame comes at least every [`HEARTBEAT`]; one second is for the way. After that, what was heard is no longer what is.
-pub(super) const FRESH: Duration = HEARTBEAT.saturating_add(Duration::from_secs(1));
+/// Age up to which a frame is current: [`HEARTBEAT`] and one second for the transfer.
+pub(super) const MAX_FRAME_AGE: Duration = HEARTBEAT.saturating_add(Duration::from_secs(1));
 
-/// What is known of one activator. Bounded by the revisions that it has been called for, and by [`MOST_REVISIONS`].
+/// State of one activator. Bounded by the revisions that received a request through it, and by [`MAX_REVISIONS`].
 #[derive(Debug, Default)]
-struct Known {
-    /// Whether nothing may be scaled down before it has been heard.
-    awaited: bool,
-    /// Its process, once it has been heard.
+struct SourceState {
+    /// Whether a current frame is required for a scale-down.
+    required: bool,
+    /// Identity of its process, after the first frame.
     process: Option<String>,
-    /// When it was heard last.
-    heard: Option<Duration>,
-    /// By how much our clock is ahead of the process's, and when that was found.
-    ahead: Option<(Duration, Duration)>,
+    /// Time of the last frame.
+    last_frame: Option<Duration>,
+    /// How far the local clock is ahead of the clock of the process, and the time of the estimate.
+    clock_offset: Option<(Duration, Duration)>,
     samples: HashMap<Key, Sample>,
-    /// Whether there are more than can be, which was said.
-    overfull: bool,
+    /// Whether revisions were ignored because of [`MAX_REVISIONS`], which was logged.
+    truncated: bool,
 }
 
-impl Known {
-    /// The moment of our clock at which a frame was written that says `written` and came at `now`.
+impl SourceState {
+    /// Returns the local time at which a frame was written that carries the time `written` and arrived at `now`.
     ///
-    /// Frames are on the way for different times. Were that taken for time in which requests ran, a steady single request
-    /// would look like a little more than one, and one more pod would be wanted. So the quickest way of all frames is
-    /// taken for every one of them; as clocks drift apart, that is let go by a thousandth of the time that passes.
-    fn moment(&mut self, written: Duration, now: Duration) -> Duration {
-        let ahead = now.saturating_sub(written);
-        let ahead = match self.ahead {
-            Some((before, at)) => ahead.min(before + now.saturating_sub(at) / 1000),
-            None => ahead,
+    /// The transfer times of frames differ. If the difference counted as time in which requests ran, one steady request
+    /// would look like slightly more than one, and an extra pod would be wanted. So the shortest transfer time applies to
+    /// all frames. Since clocks drift, the estimate is relaxed by a thousandth of the elapsed time.
+    fn local_time(&mut self, written: Duration, now: Duration) -> Duration {
+        let offset = now.saturating_sub(written);
+        let offset = match self.clock_offset {
+            Some((before, at)) => offset.min(before + now.saturating_sub(at) / 1000),
+            None => offset,
         };
-        self.ahead = Some((ahead, now));
-        (written + ahead).min(now)
+        self.clock_offset = Some((offset, now));
+        (written + offset).min(now)
     }
 }
 
-/// Counters of processes that are gone, and the highest integrals that were ever given out.
+/// Counters that outlive the process that counted them.
 #[derive(Clone, Copy, Debug, Default)]
-struct Carried {
+struct Retained {
+    /// Counts of processes that ended.
     counters: Counters,
-    /// Only its integrals are used.
-    given: Counters,
+    /// Highest values that [`Aggregate::demand`] returned. Only the integrals are used.
+    returned: Counters,
 }
 
-/// See the module.
+/// Demand of all revisions.
 #[derive(Debug, Default)]
 pub struct Aggregate {
-    sources: HashMap<Source, Known>,
-    carried: HashMap<Key, Carried>,
+    sources: HashMap<Source, SourceState>,
+    retained: HashMap<Key, Retained>,
 }
 
 impl Aggregate {
-    /// Takes in which activators there are; `true` are those that may have requests, and so have to be heard before
-    /// anything is scaled down. Yields the Functions whose demand changed with it.
+    /// Replaces the set of activators. The value is `true` for those that may have requests: a current frame of them is
+    /// required for a scale-down. Returns the Functions whose demand changed.
     pub fn set_sources(&mut self, sources: &HashMap<Source, bool>, now: Duration) -> Vec<FunctionKey> {
-        let mut touched = Vec::new();
-        let gone: Vec<_> = self.sources.keys().filter(|source| !sources.contains_key(source)).cloned().collect();
-        for source in gone {
-            if let Some(known) = self.sources.remove(&source) {
-                touched.extend(known.samples.keys().map(|key| key.function.clone()));
-                self.carry(known, now);
+        let mut changed = Vec::new();
+        let removed: Vec<_> = self.sources.keys().filter(|source| !sources.contains_key(source)).cloned().collect();
+        for source in removed {
+            if let Some(state) = self.sources.remove(&source) {
+                changed.extend(state.samples.keys().map(|key| key.function.clone()));
+                self.retain_counters(state, now);
             }
         }
-        for (source, awaited) in sources {
-            self.sources.entry(source.clone()).or_default().awaited = *awaited;
+        for (source, required) in sources {
+            self.sources.entry(source.clone()).or_default().required = *required;
         }
-        touched
+        changed
     }
 
-    /// Whether every activator that may have requests has been heard lately and whole, and there is one at all. Else a low
-    /// demand may be nothing but ignorance.
+    /// Returns whether the demand is complete: there is an activator, and every one that may have requests has sent a
+    /// current frame that was read completely. Otherwise a low demand may be missing data.
     pub fn complete(&self, now: Duration) -> bool {
-        let heard = |known: &Known| known.heard.is_some_and(|at| now.saturating_sub(at) <= FRESH) && !known.overfull;
-        !self.sources.is_empty() && self.sources.values().all(|known| !known.awaited || heard(known))
+        let current = |state: &SourceState| {
+            state.last_frame.is_some_and(|at| now.saturating_sub(at) <= MAX_FRAME_AGE) && !state.truncated
+        };
+        !self.sources.is_empty() && self.sources.values().all(|state| !state.required || current(state))
     }
 
-    /// Takes in a frame of `source` that came at `now`. Yields the Functions that it speaks of.
-    pub fn frame(&mut self, source: &Source, frame: Frame, now: Duration) -> Vec<FunctionKey> {
-        let Some(known) = self.sources.get_mut(source) else {
-            // It went while its last frame was on the way.
+    /// Applies a frame of `source` that arrived at `now`. Returns the Functions whose demand it changes.
+    pub fn apply_frame(&mut self, source: &Source, frame: Frame, now: Duration) -> Vec<FunctionKey> {
+        let Some(state) = self.sources.get_mut(source) else {
+            // The activator was removed while its last frame was in transit.
             return Vec::new();
         };
-        let mut touched = Vec::new();
-        if known.process.as_ref() != Some(&frame.process) {
-            let awaited = known.awaited;
-            let former = std::mem::replace(known, Known { awaited, process: Some(frame.process), ..Known::default() });
-            touched.extend(former.samples.keys().map(|key| key.function.clone()));
-            self.carry(former, now);
+        let mut changed = Vec::new();
+        if state.process.as_ref() != Some(&frame.process) {
+            let restarted =
+                SourceState { required: state.required, process: Some(frame.process), ..SourceState::default() };
+            let former = std::mem::replace(state, restarted);
+            changed.extend(former.samples.keys().map(|key| key.function.clone()));
+            self.retain_counters(former, now);
         }
-        let Some(known) = self.sources.get_mut(source) else { return touched };
+        let Some(state) = self.sources.get_mut(source) else { return changed };
         if frame.sequence == 0 {
-            // The first frame of a connection tells all that there is. What it lacks has ended while nobody listened.
-            let told: HashSet<_> = frame.revisions.iter().map(Key::of).collect();
-            for (key, sample) in known.samples.extract_if(|key, _| !told.contains(key)) {
-                touched.push(key.function.clone());
+            // The first frame of a connection contains every revision. Requests of the others ended while disconnected.
+            let reported: HashSet<_> = frame.revisions.iter().map(Key::of).collect();
+            for (key, sample) in state.samples.extract_if(|key, _| !reported.contains(key)) {
+                changed.push(key.function.clone());
                 let at = sample.at;
-                self.carried.entry(key).or_default().counters.add(sample.ended(at));
+                self.retained.entry(key).or_default().counters.add(sample.terminated_at(at));
             }
         }
-        let listened = known.heard.replace(now).is_some_and(|before| now.saturating_sub(before) <= FRESH);
-        let at = known.moment(Duration::from_micros(frame.at_us), now);
-        let mut left_out = 0usize;
-        for told in frame.revisions {
-            let key = Key::of(&told);
-            if known.samples.len() >= MOST_REVISIONS && !known.samples.contains_key(&key) {
-                left_out += 1;
+        let continuous =
+            state.last_frame.replace(now).is_some_and(|before| now.saturating_sub(before) <= MAX_FRAME_AGE);
+        let at = state.local_time(Duration::from_micros(frame.at_us), now);
+        let mut ignored = 0usize;
+        for revision in frame.revisions {
+            let key = Key::of(&revision);
+            if state.samples.len() >= MAX_REVISIONS && !state.samples.contains_key(&key) {
+                ignored += 1;
                 continue;
             }
-            touched.push(key.function.clone());
-            let former = known.samples.get(&key);
+            changed.push(key.function.clone());
+            let former = state.samples.get(&key);
             let past = match former {
-                Some(former) if former.is_restarted_by(&told) => Some(former.told()),
-                // What was given out for the time in between stays, and the counters go on from there: were it more than
-                // what was, it would stand still until that has caught up, and a load would look like none.
-                Some(former) if !listened => Some(former.by(at)),
+                Some(former) if former.is_restarted_by(&revision) => Some(former.counted()),
+                // The extrapolated counts of a pause stay, and the counters continue from there. Counts above the real ones would
+                // stand still until the real ones catch up, and a load would look like none.
+                Some(former) if !continuous => Some(former.counted_at(at)),
                 _ => None,
             };
             if let Some(past) = past {
-                self.carried.entry(key.clone()).or_default().counters.add(past);
+                self.retained.entry(key.clone()).or_default().counters.add(past);
             }
-            let sample = Sample::new(at, told, former, listened);
-            known.samples.insert(key, sample);
+            let sample = Sample::new(at, revision, former, continuous);
+            state.samples.insert(key, sample);
         }
-        if left_out > 0 && !known.overfull {
-            known.overfull = true;
-            tracing::warn!(activator = %source.address, left_out, "An activator tells of more revisions than there can be; those that are beyond are not taken in");
+        if ignored > 0 && !state.truncated {
+            state.truncated = true;
+            tracing::warn!(activator = %source.address, ignored, limit = MAX_REVISIONS, "Activator reports too many revisions; ignored the excess, scale-down is disabled");
         }
-        touched
+        changed
     }
 
-    /// Carries on what a process had counted up to `now`. Its requests end with it.
-    fn carry(&mut self, known: Known, now: Duration) {
-        for (key, sample) in known.samples {
-            self.carried.entry(key).or_default().counters.add(sample.ended(now));
+    /// Retains the counts of a process that ended at `now`, and its requests with it.
+    fn retain_counters(&mut self, state: SourceState, now: Duration) {
+        for (key, sample) in state.samples {
+            self.retained.entry(key).or_default().counters.add(sample.terminated_at(now));
         }
     }
 
-    /// Demand for a revision at `now`.
+    /// Returns the demand for a revision at `now`.
     pub fn demand(&mut self, function: &FunctionKey, revision: &str, now: Duration) -> Demand {
         let key = Key { function: function.clone(), revision: revision.to_owned() };
-        let carried = self.carried.get(&key).copied().unwrap_or_default();
-        let (mut demand, mut counters, mut heard) = (Demand::default(), carried.counters, false);
-        for sample in self.sources.values().filter_map(|known| known.samples.get(&key)) {
-            heard = true;
+        let retained = self.retained.get(&key).copied().unwrap_or_default();
+        let (mut demand, mut counters, mut reported) = (Demand::default(), retained.counters, false);
+        for sample in self.sources.values().filter_map(|state| state.samples.get(&key)) {
+            reported = true;
             demand.in_flight = demand.in_flight.saturating_add(sample.in_flight);
             demand.queued = demand.queued.saturating_add(sample.queued);
-            counters.add(sample.by(now));
+            counters.add(sample.counted_at(now));
         }
-        // Between frames the integrals are a guess that runs ahead of a request which has ended since.
-        let given = counters.max(&carried.given);
-        if heard && (given.request_us, given.busy_us) != (carried.given.request_us, carried.given.busy_us) {
-            self.carried.entry(key).or_default().given = given;
+        // Between frames the integrals are extrapolated, which overestimates a request that has ended since.
+        let highest = counters.max(&retained.returned);
+        let integrals = |counters: &Counters| (counters.request_us, counters.busy_us);
+        if reported && integrals(&highest) != integrals(&retained.returned) {
+            self.retained.entry(key).or_default().returned = highest;
         }
         demand.arrivals = counters.arrivals;
         demand.completions = counters.completions;
         demand.abandoned = counters.abandoned;
-        demand.request_us = given.request_us;
-        demand.busy_us = given.busy_us;
+        demand.request_us = highest.request_us;
+        demand.busy_us = highest.busy_us;
         demand.served_us = counters.served_us;
         demand
     }
 
-    /// What every activator that may send to it says of `pod`, and how many requests are in it over all.
-    pub fn words(&self, function: &FunctionKey, revision: &str, pod: &str) -> (Vec<Word>, u64) {
+    /// Returns the report of every activator that may send requests to `pod`, and the number of requests in the pod.
+    pub fn pod_reports(&self, function: &FunctionKey, revision: &str, pod: &str) -> (Vec<PodReport>, u64) {
         let key = Key { function: function.clone(), revision: revision.to_owned() };
-        let (mut words, mut in_flight) = (Vec::new(), 0u64);
-        for known in self.sources.values() {
-            let word = known.samples.get(&key).map_or(Word::Unnamed, |sample| sample.word(pod));
-            if let Word::Named { in_flight: some, .. } = word {
-                in_flight = in_flight.saturating_add(some);
+        let (mut reports, mut total) = (Vec::new(), 0u64);
+        for state in self.sources.values() {
+            let report = state.samples.get(&key).map_or(PodReport::Absent, |sample| sample.pod(pod));
+            if let PodReport::Present { in_flight, .. } = report {
+                total = total.saturating_add(in_flight);
             }
-            // One that only starts has sent nothing; once it is ready it knows what is marked.
-            if known.awaited {
-                words.push(word);
+            // An activator that is starting has sent no request; once it is ready, it knows the marked pods.
+            if state.required {
+                reports.push(report);
             }
         }
-        (words, in_flight)
+        (reports, total)
     }
 
-    /// Requests in the pods of a revision, over all activators that say; one that is not here has none.
+    /// Returns the requests in each pod of a revision, over all activators. A pod that is missing has none.
     pub fn loads(&self, function: &FunctionKey, revision: &str) -> HashMap<&str, u64> {
         let key = Key { function: function.clone(), revision: revision.to_owned() };
-        let samples = self.sources.values().filter_map(|known| known.samples.get(&key));
+        let samples = self.sources.values().filter_map(|state| state.samples.get(&key));
         let mut loads = HashMap::new();
         for pod in samples.flat_map(|sample| &sample.pods) {
             let load: &mut u64 = loads.entry(pod.pod.as_str()).or_default();
@@ -270,12 +276,12 @@ impl Aggregate {
         loads
     }
 
-    /// What each activator has said of a revision last.
-    pub fn parts(&self, function: &FunctionKey, revision: &str, now: Duration) -> Vec<Part> {
+    /// Returns the last report of each activator about a revision.
+    pub fn by_activator(&self, function: &FunctionKey, revision: &str, now: Duration) -> Vec<ActivatorDemand> {
         let key = Key { function: function.clone(), revision: revision.to_owned() };
-        let part = |(source, known): (&Source, &Known)| {
-            let sample = known.samples.get(&key)?;
-            Some(Part {
+        let demand = |(source, state): (&Source, &SourceState)| {
+            let sample = state.samples.get(&key)?;
+            Some(ActivatorDemand {
                 source: source.clone(),
                 age: now.saturating_sub(sample.at),
                 in_flight: sample.in_flight,
@@ -284,47 +290,47 @@ impl Aggregate {
                 pods: sample.pods.to_vec(),
             })
         };
-        let mut parts: Vec<_> = self.sources.iter().filter_map(part).collect();
-        parts.sort_by(|a, b| a.source.cmp(&b.source));
-        parts
+        let mut demands: Vec<_> = self.sources.iter().filter_map(demand).collect();
+        demands.sort_by(|a, b| a.source.cmp(&b.source));
+        demands
     }
 
-    /// The activators that there are.
-    pub fn activators(&self, now: Duration) -> Vec<Activator> {
-        let activator = |(source, known): (&Source, &Known)| Activator {
+    /// Returns the state of all activators.
+    pub fn activators(&self, now: Duration) -> Vec<ActivatorStatus> {
+        let status = |(source, state): (&Source, &SourceState)| ActivatorStatus {
             source: source.clone(),
-            process: known.process.clone(),
-            awaited: known.awaited,
-            age: known.heard.map(|at| now.saturating_sub(at)),
-            revisions: known.samples.len(),
+            process: state.process.clone(),
+            required: state.required,
+            age: state.last_frame.map(|at| now.saturating_sub(at)),
+            revisions: state.samples.len(),
         };
-        let mut activators: Vec<_> = self.sources.iter().map(activator).collect();
+        let mut activators: Vec<_> = self.sources.iter().map(status).collect();
         activators.sort_by(|a, b| a.source.cmp(&b.source));
         activators
     }
 
-    /// Forgets revisions that are no more, unless they have requests still.
-    pub fn keep(&mut self, exists: impl Fn(&FunctionKey, &str) -> bool) {
+    /// Drops revisions that do not exist any more, unless they still have requests.
+    pub fn retain_revisions(&mut self, exists: impl Fn(&FunctionKey, &str) -> bool) {
         let mut busy = HashSet::new();
-        for known in self.sources.values_mut() {
-            known.samples.retain(|key, sample| {
-                let has_some = sample.in_flight + sample.queued > 0;
-                if has_some {
+        for state in self.sources.values_mut() {
+            state.samples.retain(|key, sample| {
+                let has_requests = sample.in_flight + sample.queued > 0;
+                if has_requests {
                     busy.insert(key.clone());
                 }
-                has_some || exists(&key.function, &key.revision)
+                has_requests || exists(&key.function, &key.revision)
             });
-            known.overfull = known.samples.len() >= MOST_REVISIONS;
+            state.truncated = state.samples.len() >= MAX_REVISIONS;
         }
-        self.carried.retain(|key, _| busy.contains(key) || exists(&key.function, &key.revision));
+        self.retained.retain(|key, _| busy.contains(key) || exists(&key.function, &key.revision));
     }
 
-    /// Forgets a Function that is gone. What was heard of it stays until [`Self::keep`] and counts as nothing: an activator
-    /// that does not know yet may tell it once more, and there may be another Function of the name by then.
-    pub fn forget(&mut self, function: &FunctionKey) {
-        self.carried.retain(|key, _| key.function != *function);
-        let samples = self.sources.values_mut().flat_map(|known| &mut known.samples);
-        samples.filter(|(key, _)| key.function == *function).for_each(|(_, sample)| sample.settle());
+    /// Drops a deleted Function. Its samples stay until [`Self::retain_revisions`] and are excluded from demand: an
+    /// activator may report it once more after another Function was created under its name.
+    pub fn remove_function(&mut self, function: &FunctionKey) {
+        self.retained.retain(|key, _| key.function != *function);
+        let samples = self.sources.values_mut().flat_map(|state| &mut state.samples);
+        samples.filter(|(key, _)| key.function == *function).for_each(|(_, sample)| sample.exclude_all());
     }
 }
 

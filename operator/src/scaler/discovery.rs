@@ -1,4 +1,4 @@
-//! Finds the activators and has the stream of each read.
+//! Discovery of activators: runs one demand stream reader per endpoint of their Service.
 
 use std::{
     collections::HashMap,
@@ -17,36 +17,36 @@ use crate::cluster::key::FunctionKey;
 /// Name of the activators' admin port.
 const PORT: &str = "admin";
 
-/// How often what was heard of revisions that are no more is thrown away.
-const SWEEP: Duration = Duration::from_secs(300);
+/// Interval at which the demand of deleted revisions is dropped.
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Keeps a reader for each activator that the EndpointSlices of `service` name, until `stop`.
+/// Runs a reader for each activator in the EndpointSlices of `service`, until `stop`.
 pub async fn run(scaler: Arc<Scaler>, service: FunctionKey, changed: Arc<Notify>, stop: CancellationToken) {
-    let mut sweep = tokio::time::interval(SWEEP);
+    let mut cleanup = tokio::time::interval(CLEANUP_INTERVAL);
     let mut readers = JoinSet::new();
     let mut running = HashMap::new();
     loop {
         let sources = sources(&scaler.caches.slices.of(&service));
         running.retain(|source, reader: &mut tokio::task::AbortHandle| {
-            let known = sources.contains_key(source);
-            if !known {
-                tracing::info!(activator = %source.address, "An activator is gone");
+            let listed = sources.contains_key(source);
+            if !listed {
+                tracing::info!(activator = %source.address, "Activator removed");
                 reader.abort();
             }
-            // One that has panicked is begun anew.
-            known && !reader.is_finished()
+            // A reader that panicked is restarted.
+            listed && !reader.is_finished()
         });
         scaler.set_sources(&sources);
         for source in sources.into_keys() {
             running.entry(source.clone()).or_insert_with(|| {
-                tracing::info!(activator = %source.address, "Found an activator");
-                let (frames, streams, faults) = (Arc::clone(&scaler), Arc::clone(&scaler), Arc::clone(&scaler));
+                tracing::info!(activator = %source.address, "Activator added");
+                let (frames, gauge, faults) = (Arc::clone(&scaler), Arc::clone(&scaler), Arc::clone(&scaler));
                 let from = source.clone();
                 readers.spawn(stream::follow(
                     source,
-                    move |frame| frames.frame(&from, frame),
-                    move |change| streams.metrics.streams(change),
-                    move |fault| faults.metrics.refused(fault.word()),
+                    move |frame| frames.apply_frame(&from, frame),
+                    move |change| gauge.metrics.streams(change),
+                    move |fault| faults.metrics.refused(fault.label()),
                 ))
             });
         }
@@ -54,15 +54,15 @@ pub async fn run(scaler: Arc<Scaler>, service: FunctionKey, changed: Arc<Notify>
             biased;
             () = stop.cancelled() => return,
             () = changed.notified() => {}
-            _ = sweep.tick() => scaler.sweep(),
-            // Readers end by being aborted only; a set that is never emptied would grow with every activator that ever was.
+            _ = cleanup.tick() => scaler.drop_deleted_revisions(),
+            // Removes aborted readers: without this the set would grow with every former activator.
             Some(_) = readers.join_next(), if !readers.is_empty() => {}
         }
     }
 }
 
-/// Every endpoint, also one that is terminating or not ready: it may have requests still. The value says whether nothing
-/// may be scaled down before it has been heard: not so for one that is only starting.
+/// Returns every endpoint, including terminating and unready ones, which may still have requests. The value is whether a
+/// current frame is required for a scale-down: `false` for an activator that is starting.
 fn sources(slices: &[Arc<EndpointSlice>]) -> HashMap<Source, bool> {
     let mut sources = HashMap::new();
     for slice in slices {
@@ -74,13 +74,13 @@ fn sources(slices: &[Arc<EndpointSlice>]) -> HashMap<Source, bool> {
             let address = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok());
             let Some(address) = address else { continue };
             let pod = endpoint.target_ref.as_ref().and_then(|t| t.uid.clone());
-            sources.insert(Source { address: SocketAddr::new(address, port), pod }, awaited(endpoint));
+            sources.insert(Source { address: SocketAddr::new(address, port), pod }, required(endpoint));
         }
     }
     sources
 }
 
-fn awaited(endpoint: &Endpoint) -> bool {
+fn required(endpoint: &Endpoint) -> bool {
     let Some(conditions) = &endpoint.conditions else { return true };
     let ready = conditions.ready.unwrap_or(true);
     ready || conditions.serving.unwrap_or(ready) || conditions.terminating.unwrap_or(false)
@@ -92,7 +92,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn finds_every_activator_and_who_is_awaited() {
+    fn every_endpoint_is_found_and_starting_ones_are_not_required() {
         let slice: EndpointSlice = serde_json::from_value(json!({
             "metadata": {"name": "s"}, "addressType": "IPv4",
             "ports": [{"name": "http", "port": 8081}, {"name": "admin", "port": 9090}],
@@ -109,7 +109,8 @@ mod tests {
         }))
         .unwrap();
         let found = sources(&[Arc::new(slice), Arc::new(portless)]);
-        let mut found: Vec<_> = found.into_iter().map(|(s, awaited)| (s.address.to_string(), s.pod, awaited)).collect();
+        let mut found: Vec<_> =
+            found.into_iter().map(|(s, required)| (s.address.to_string(), s.pod, required)).collect();
         found.sort();
         assert_eq!(
             found,

@@ -1,4 +1,4 @@
-//! What the scaler knows of a Function and why it does what it does, as JSON for a human.
+//! State and decisions of the scaler for one Function, as JSON for `/debug/functions`.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,10 +8,13 @@ use rouse_autoscaler::{Decision, Metric, Policy, Seen};
 use rouse_crds::Function;
 use serde_json::{Value, json};
 
-use super::{Scaler, drain, memory::Memory, policy};
+use super::{
+    Scaler, drain, policy,
+    tracker::{FunctionTracker, RevisionTracker},
+};
 use crate::cluster::{children::DeploymentObject, key::FunctionKey};
 
-/// The scaler, while this replica leads; every clone has the same.
+/// Gives access to the scaler while this replica is the leader. Clones share it.
 #[derive(Clone, Default)]
 pub struct Explainer(Arc<Mutex<Option<Arc<Scaler>>>>);
 
@@ -21,59 +24,59 @@ impl fmt::Debug for Explainer {
     }
 }
 
-/// Why nothing is explained.
+/// Why there is no explanation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotExplained {
-    /// Another replica scales.
+pub enum ExplainError {
+    /// This replica is not the leader.
     NotLeading,
-    /// There is no such Function, or it cannot be read.
+    /// The Function does not exist or is invalid.
     Unknown,
 }
 
-/// Takes the scaler away from an [`Explainer`] when the rule ends.
+/// Registration of the scaler with an [`Explainer`]. Dropping it ends the registration.
 #[derive(Debug)]
-pub struct Rule(Explainer);
+pub struct Registration(Explainer);
 
-impl Drop for Rule {
+impl Drop for Registration {
     fn drop(&mut self) {
         *self.0.0.lock() = None;
     }
 }
 
 impl Explainer {
-    /// Explains by `scaler` until what is returned is dropped.
+    /// Registers `scaler` until the result is dropped.
     #[must_use]
-    pub fn begin(&self, scaler: &Arc<Scaler>) -> Rule {
+    pub fn register(&self, scaler: &Arc<Scaler>) -> Registration {
         *self.0.lock() = Some(Arc::clone(scaler));
-        Rule(self.clone())
+        Registration(self.clone())
     }
 
-    /// What is known of the Function, as of now.
+    /// Returns the state and the decisions of the scaler for a Function.
     ///
     /// # Errors
     ///
-    /// If there is nothing to be said.
-    pub fn explain(&self, key: &FunctionKey) -> Result<Value, NotExplained> {
-        let scaler = self.0.lock().clone().ok_or(NotExplained::NotLeading)?;
-        let guarded = scaler.caches.functions.get(key, &key.name).ok_or(NotExplained::Unknown)?;
-        let function = guarded.0.as_ref().map_err(|_| NotExplained::Unknown)?;
+    /// If this replica is not the leader, or the Function does not exist or is invalid.
+    pub fn explain(&self, key: &FunctionKey) -> Result<Value, ExplainError> {
+        let scaler = self.0.lock().clone().ok_or(ExplainError::NotLeading)?;
+        let guarded = scaler.caches.functions.get(key, &key.name).ok_or(ExplainError::Unknown)?;
+        let function = guarded.0.as_ref().map_err(|_| ExplainError::Unknown)?;
         Ok(scaler.explain(key, function, Timestamp::now()))
     }
 }
 
 impl Scaler {
     fn explain(&self, key: &FunctionKey, function: &Function, wall: Timestamp) -> Value {
-        let (now, found) = (self.now(), self.found(key, function));
-        let mut memories = self.memory.lock();
-        let mut nothing = super::Memories::default();
-        let memories = memories.get_mut(key).unwrap_or(&mut nothing);
+        let (now, workloads) = (self.now(), self.workloads(key, function));
+        let mut trackers = self.trackers.lock();
+        let mut empty = FunctionTracker::default();
+        let tracker = trackers.get_mut(key).unwrap_or(&mut empty);
         let schedules = function.spec.scaling.as_ref().and_then(|s| s.schedules.as_deref()).unwrap_or_default();
-        let wanted = memories.timetable.as_mut().map(|timetable| timetable.wanted(schedules, wall));
+        let wanted = tracker.timetable.as_mut().map(|timetable| timetable.wanted(schedules, wall));
         let cold_start = function.spec.timeouts().cold_start();
-        let revisions = found.deployments.iter().map(|(name, deployment)| {
-            let facts = policy::Facts::of(&found, name, cold_start, wanted.map_or(0, |w| w.min), wall);
+        let revisions = workloads.deployments.iter().map(|(name, deployment)| {
+            let facts = policy::Facts::of(&workloads, name, cold_start, wanted.map_or(0, |w| w.min), wall);
             let (policy, _) = policy::of(function, facts, wall);
-            self.explain_revision(key, name, deployment, &policy, memories.get(name), now)
+            self.explain_revision(key, name, deployment, &policy, tracker.get(name), now)
         });
         let revisions: Vec<_> = revisions.collect();
         let demand = self.demand.lock();
@@ -85,7 +88,7 @@ impl Scaler {
                     "address": a.source.address.to_string(),
                     "podUid": a.source.pod,
                     "process": a.process,
-                    "awaited": a.awaited,
+                    "awaited": a.required,
                     "heardSecondsAgo": a.age.map(seconds),
                     "revisions": a.revisions,
                 })
@@ -108,36 +111,36 @@ impl Scaler {
         name: &str,
         deployment: &DeploymentObject,
         policy: &Policy,
-        memory: Option<&Memory>,
+        tracker: Option<&RevisionTracker>,
         now: Duration,
     ) -> Value {
         let mut aggregate = self.demand.lock();
         let demand = aggregate.demand(key, name, now);
-        let activators = aggregate.parts(key, name, now).into_iter().map(|part| {
+        let activators = aggregate.by_activator(key, name, now).into_iter().map(|report| {
             json!({
-                "address": part.source.address.to_string(),
-                "ageSeconds": seconds(part.age),
-                "inFlight": part.in_flight,
-                "queued": part.queued,
-                "arrivals": part.arrivals,
-                "pods": part.pods,
+                "address": report.source.address.to_string(),
+                "ageSeconds": seconds(report.age),
+                "inFlight": report.in_flight,
+                "queued": report.queued,
+                "arrivals": report.arrivals,
+                "pods": report.pods,
             })
         });
         let activators: Vec<_> = activators.collect();
         let loads = aggregate.loads(key, name);
-        let drains = memory.into_iter().flat_map(|m| m.drain.under_way()).map(|(pod, since)| {
-            let passed = now.saturating_sub(since);
-            let (words, in_flight) = aggregate.words(key, name, pod);
+        let drains = tracker.into_iter().flat_map(|t| t.drain.victims()).map(|(pod, since)| {
+            let elapsed = now.saturating_sub(since);
+            let (reports, in_flight) = aggregate.pod_reports(key, name, pod);
             json!({
                 "pod": pod,
-                "markedSecondsAgo": seconds(passed),
+                "markedSecondsAgo": seconds(elapsed),
                 "inFlight": loads.get(pod).copied().unwrap_or(0),
-                // With no bound: whether it is empty, and not whether it has had its time.
-                "drained": drain::drained(passed, &words, in_flight, Duration::MAX).is_ok(),
+                // Without a timeout: whether the pod is empty, not whether the timeout has passed.
+                "drained": drain::drained(elapsed, &reports, in_flight, Duration::MAX).is_ok(),
             })
         });
         let drains: Vec<_> = drains.collect();
-        let decisions = memory.into_iter().flat_map(|m| m.journal.entries());
+        let decisions = tracker.into_iter().flat_map(|t| t.history.entries());
         let decisions: Vec<_> = decisions
             .map(|entry| {
                 json!({
@@ -163,16 +166,16 @@ impl Scaler {
                 "busySeconds": demand.busy_us as f64 / 1e6,
             },
             "activators": activators,
-            "policy": of_policy(policy),
-            "decided": memory.and_then(|m| m.last).as_ref().map(of_decision),
+            "policy": policy_json(policy),
+            "decided": tracker.and_then(|t| t.last_decision).as_ref().map(decision_json),
             "decisions": decisions,
             "drains": drains,
-            "failedWrites": memory.map_or(0, |m| m.failures),
+            "failedWrites": tracker.map_or(0, |t| t.failures),
         })
     }
 }
 
-fn of_policy(policy: &Policy) -> Value {
+fn policy_json(policy: &Policy) -> Value {
     json!({
         "min": policy.min,
         "max": policy.max,
@@ -191,7 +194,7 @@ fn of_policy(policy: &Policy) -> Value {
     })
 }
 
-fn of_decision(decision: &Decision) -> Value {
+fn decision_json(decision: &Decision) -> Value {
     let Seen { concurrency, queued, service, start, stable, panic, swift, target: _, idle } = decision.seen;
     json!({
         "replicas": decision.replicas,

@@ -1,4 +1,4 @@
-//! What a Function asks of the autoscaler for one of its revisions. Pure.
+//! Autoscaling policy of one revision, from the spec and status of its Function. Pure.
 
 use std::time::Duration;
 
@@ -13,82 +13,81 @@ use rouse_crds::{
 
 use crate::workloads::{Workloads, observe, pods};
 
-/// How long after it was made a new revision that fails is tried.
-const TRY: Duration = Duration::from_secs(600);
+/// Time after the creation of a failing revision in which its pods are kept running.
+const RETRY_PERIOD: Duration = Duration::from_secs(600);
 
-/// What is known of the revision.
+/// Observed state of a revision.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Whether it is the newest that has a Deployment.
+    /// Whether it is the newest revision with a Deployment.
     pub newest: bool,
-    /// When its Deployment was made.
+    /// Creation time of its Deployment.
     pub created: Option<Timestamp>,
-    /// Whether one of its pods cannot serve and none does.
+    /// Whether a pod has failed and none is ready.
     pub failing: bool,
     /// Whether one of its pods is ready.
     pub ready: bool,
-    /// Pods that the Function's schedules want now.
+    /// Pods that the schedules of the Function request now.
     pub scheduled: u32,
 }
 
 impl<'a> Facts<'a> {
-    /// What is known at `now` of the revision `name`, whose pods may take `cold_start` to listen, while a schedule wants
-    /// `scheduled` pods.
-    pub fn of(found: &Workloads, name: &'a str, cold_start: Duration, scheduled: u32, now: Timestamp) -> Self {
-        let seen = observe::revision(found, name, cold_start, now);
+    /// Observes the revision `name` at `now`. `cold_start` is the time in which a pod has to become ready.
+    pub fn of(workloads: &Workloads, name: &'a str, cold_start: Duration, scheduled: u32, now: Timestamp) -> Self {
+        let state = observe::revision(workloads, name, cold_start, now);
         Self {
             name,
-            // Names end in the number with leading zeros, so the last is the newest.
-            newest: found.deployments.keys().next_back().is_some_and(|newest| newest == name),
-            created: found.deployments.get(name).and_then(|d| d.creation_timestamp()).map(|t| t.0),
-            failing: seen.failure.is_some(),
-            ready: seen.ready > 0,
+            // Sorted by name, and so by age: names end in a number with leading zeros.
+            newest: workloads.deployments.keys().next_back().is_some_and(|newest| newest == name),
+            created: workloads.deployments.get(name).and_then(|d| d.creation_timestamp()).map(|t| t.0),
+            failing: state.failure.is_some(),
+            ready: state.ready > 0,
             scheduled,
         }
     }
 }
 
-/// The policy, and after how long it will be another one though nothing changes.
+/// Returns the policy, and the time after which it changes without an event.
 pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Option<Duration>) {
     let scaling = function.spec.scaling();
     let status = function.status.as_ref();
     let traffic = status.map_or(&[][..], |s| &s.traffic[..]);
-    // Before the first status there is one revision and all calls are its.
-    let carries = traffic.is_empty() || traffic.iter().any(|t| t.revision == facts.name && t.percent > 0);
-    let said = status
+    // Before the first status there is one revision, with all traffic.
+    let has_traffic = traffic.is_empty() || traffic.iter().any(|t| t.revision == facts.name && t.percent > 0);
+    let reported = status
         .filter(|s| s.latest_revision.as_deref() == Some(facts.name))
         .and_then(|s| s.conditions.iter().find(|c| c.type_ == REVISION_READY))
         .map(|c| c.status.as_str());
-    let unproven = facts.newest && !facts.ready && !facts.failing && !matches!(said, Some("True" | "False"));
-    let left = facts.created.map_or(Duration::ZERO, |created| {
-        // What is made in the future by a clock that is ahead of ours has the whole time left.
+    let unverified = facts.newest && !facts.ready && !facts.failing && !matches!(reported, Some("True" | "False"));
+    let start_remaining = facts.created.map_or(Duration::ZERO, |created| {
+        // A creation time in the future, by a clock that is ahead, leaves the whole time.
         let age = Duration::try_from(now.duration_since(created)).unwrap_or_default();
         function.spec.timeouts().cold_start().saturating_sub(age)
     });
-    let proving = unproven && !left.is_zero() && scaling.initial() > 0;
-    // A revision that is about to take over needs the pods for its share before it has the share. One that fails may do
-    // better by itself (a node comes, a registry is back), so for a while one pod goes on trying.
-    let failed = facts.failing || said == Some("False");
-    let asked = pods::requested_by_rollout(status, facts.name);
-    let trying = facts.created.map_or(Duration::ZERO, |created| {
-        TRY.saturating_sub(Duration::try_from(now.duration_since(created)).unwrap_or_default())
+    let starting = unverified && !start_remaining.is_zero() && scaling.initial() > 0;
+    // A revision needs the pods for its traffic before it receives the traffic. A failing revision may recover (a node is
+    // added, a registry is back), so for a while one pod keeps retrying.
+    let failed = facts.failing || reported == Some("False");
+    let requested = pods::requested_by_rollout(status, facts.name);
+    let retry_remaining = facts.created.map_or(Duration::ZERO, |created| {
+        RETRY_PERIOD.saturating_sub(Duration::try_from(now.duration_since(created)).unwrap_or_default())
     });
-    let held = match (failed, trying.is_zero()) {
-        (false, _) => asked,
-        (true, false) => asked.min(1),
-        // Not while it has calls: going back because of its failure is for the roll-out, which sees it while a pod tries.
-        (true, true) if carries => asked.min(1),
+    let held = match (failed, retry_remaining.is_zero()) {
+        (false, _) => requested,
+        (true, false) => requested.min(1),
+        // With traffic, one pod stays: the rollback is up to the rollout, which sees the failure while a pod retries.
+        (true, true) if has_traffic => requested.min(1),
         (true, true) => 0,
     };
-    let tries = failed && held > 0;
+    let retrying = failed && held > 0;
     let policy = Policy {
-        min: if carries { scaling.min() } else { 0 },
+        min: if has_traffic { scaling.min() } else { 0 },
         max: scaling.max(),
-        initial: if proving { scaling.initial() } else { 0 },
+        initial: if starting { scaling.initial() } else { 0 },
         held,
-        scheduled: if carries { facts.scheduled } else { 0 },
+        scheduled: if has_traffic { facts.scheduled } else { 0 },
         metric: match scaling.metric() {
             function::Metric::Concurrency => Metric::Concurrency,
             function::Metric::Rps => Metric::Rps,
@@ -99,13 +98,13 @@ pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Opt
         stable_window: scaling.stable_window(),
         panic_window: scaling.panic_window(),
         scale_down_delay: scaling.scale_down_delay(),
-        // Of a revision that nobody calls there is nothing to be learned.
-        prewarm: (carries && scaling.prewarm() == Prewarm::Auto).then_some(PRICE),
-        // What has no calls is nobody's to scale by hand: it goes.
-        paused: scaling.paused() && (carries || facts.newest),
+        // A revision without traffic has no idle times to learn from.
+        prewarm: (has_traffic && scaling.prewarm() == Prewarm::Auto).then_some(PRICE),
+        // An old revision without traffic is scaled down even if paused.
+        paused: scaling.paused() && (has_traffic || facts.newest),
     };
-    let ends = [proving.then_some(left), tries.then_some(trying)];
-    (policy, ends.into_iter().flatten().min())
+    let valid_for = [starting.then_some(start_remaining), retrying.then_some(retry_remaining)];
+    (policy, valid_for.into_iter().flatten().min())
 }
 
 #[cfg(test)]
@@ -115,12 +114,12 @@ mod tests {
     use serde_json::{Value, json};
 
     fn function(status: Value) -> Function {
-        let mut whole = json!({
+        let mut object = json!({
             "apiVersion": "rouse.dev/v1alpha1", "kind": "Function", "metadata": {"name": "f"},
             "spec": {"image": "i", "scaling": {"min": 2, "initial": 3, "target": 5}},
         });
-        whole["status"] = status;
-        serde_json::from_value(whole).unwrap()
+        object["status"] = status;
+        serde_json::from_value(object).unwrap()
     }
 
     fn facts(name: &str) -> Facts<'_> {
@@ -138,7 +137,7 @@ mod tests {
         "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + Duration::from_secs(second.unsigned_abs())
     }
 
-    fn said(status: &str) -> Value {
+    fn reported(status: &str) -> Value {
         json!({
             "latestRevision": "f-2",
             "traffic": [{"revision": "f-1", "percent": 100}],
@@ -147,15 +146,15 @@ mod tests {
     }
 
     #[rstest]
-    #[case::just_made(json!({}), facts("f-2"), 0, (2, 3))]
-    #[case::being_proven_beside_another(said("Unknown"), facts("f-2"), 10, (0, 3))]
-    #[case::proven(said("True"), facts("f-2"), 10, (0, 0))]
-    #[case::failed(said("False"), facts("f-2"), 10, (0, 0))]
-    #[case::failing_before_it_is_said(said("Unknown"), Facts { failing: true, ..facts("f-2") }, 10, (0, 0))]
-    #[case::ready_before_it_is_said(said("Unknown"), Facts { ready: true, ..facts("f-2") }, 10, (0, 0))]
-    #[case::too_old(said("Unknown"), facts("f-2"), 60, (0, 0))]
-    #[case::carries(said("Unknown"), Facts { newest: false, ..facts("f-1") }, 10, (2, 0))]
-    #[case::old_and_without_traffic(said("True"), Facts { newest: false, ..facts("f-0") }, 10, (0, 0))]
+    #[case::just_created(json!({}), facts("f-2"), 0, (2, 3))]
+    #[case::unverified_beside_another(reported("Unknown"), facts("f-2"), 10, (0, 3))]
+    #[case::verified(reported("True"), facts("f-2"), 10, (0, 0))]
+    #[case::failed(reported("False"), facts("f-2"), 10, (0, 0))]
+    #[case::failing_before_the_status_reports_it(reported("Unknown"), Facts { failing: true, ..facts("f-2") }, 10, (0, 0))]
+    #[case::ready_before_the_status_reports_it(reported("Unknown"), Facts { ready: true, ..facts("f-2") }, 10, (0, 0))]
+    #[case::cold_start_elapsed(reported("Unknown"), facts("f-2"), 60, (0, 0))]
+    #[case::has_traffic(reported("Unknown"), Facts { newest: false, ..facts("f-1") }, 10, (2, 0))]
+    #[case::old_and_without_traffic(reported("True"), Facts { newest: false, ..facts("f-0") }, 10, (0, 0))]
     fn min_and_initial(
         #[case] status: Value,
         #[case] facts: Facts<'_>,
@@ -164,43 +163,43 @@ mod tests {
     ) {
         let (policy, _) = of(&function(status), facts, now(second));
         assert_eq!((policy.min, policy.initial), expected);
-        assert_eq!(policy.scheduled > 0, policy.min > 0, "schedules are for what carries calls");
+        assert_eq!(policy.scheduled > 0, policy.min > 0, "schedules apply to revisions with traffic");
     }
 
     #[test]
-    fn prewarm_and_pause_are_taken_over() {
-        let mut function = function(said("True"));
+    fn prewarm_and_pause_apply_to_revisions_with_traffic() {
+        let mut function = function(reported("True"));
         let policies = |function: &Function| ["f-1", "f-0"].map(|name| of(function, facts(name), now(0)).0);
-        let [carries, _] = policies(&function);
-        assert_eq!((carries.prewarm, carries.paused), (None, false));
+        let [with_traffic, _] = policies(&function);
+        assert_eq!((with_traffic.prewarm, with_traffic.paused), (None, false));
         let scaling = function.spec.scaling.get_or_insert_default();
         (scaling.prewarm, scaling.paused) = (Some(Prewarm::Auto), Some(true));
-        let [carries, idle] = policies(&function);
-        assert_eq!((carries.prewarm, carries.paused, idle.prewarm), (Some(PRICE), true, None));
+        let [with_traffic, idle] = policies(&function);
+        assert_eq!((with_traffic.prewarm, with_traffic.paused, idle.prewarm), (Some(PRICE), true, None));
         let old = of(&function, Facts { newest: false, ..facts("f-0") }, now(0)).0;
-        assert!(!old.paused, "a revision without calls goes, or each edit would leave its pods behind");
+        assert!(!old.paused, "an old revision is scaled down, or each edit would leave its pods behind");
     }
 
     #[test]
-    fn a_roll_out_holds_the_pods_that_it_asks_for() {
-        let mut status = said("True");
+    fn a_rollout_holds_the_pods_that_it_requests() {
+        let mut status = reported("True");
         status["rollout"] = json!({"revision": "f-2", "from": "f-1", "percent": 10, "phase": "Progressing", "pods": 9});
         let held = |status: &Value, facts, second| of(&function(status.clone()), facts, now(second)).0.held;
         assert_eq!(held(&status, facts("f-2"), 100), 9);
         assert_eq!(held(&status, Facts { newest: false, ..facts("f-1") }, 100), 0);
         let failing = Facts { failing: true, ..facts("f-2") };
-        assert_eq!(held(&status, failing, 100), 1, "one that fails goes on trying");
+        assert_eq!(held(&status, failing, 100), 1, "one pod keeps retrying");
         assert_eq!(of(&function(status.clone()), failing, now(100)).1, Some(Duration::from_secs(500)));
-        assert_eq!(held(&status, failing, 600), 0, "not for ever");
+        assert_eq!(held(&status, failing, 600), 0, "until the retry period ends");
         status["rollout"]["phase"] = json!("Aborted");
         assert_eq!(held(&status, facts("f-2"), 100), 0);
     }
 
     #[test]
-    fn says_when_the_proof_is_over() {
-        let (policy, left) = of(&function(said("Unknown")), facts("f-2"), now(20));
-        assert_eq!(left, Some(Duration::from_secs(40)));
+    fn the_policy_expires_with_the_cold_start() {
+        let (policy, valid_for) = of(&function(reported("Unknown")), facts("f-2"), now(20));
+        assert_eq!(valid_for, Some(Duration::from_secs(40)));
         assert!((policy.target - 5.0).abs() < 1e-9);
-        assert_eq!(of(&function(said("True")), facts("f-2"), now(20)).1, None);
+        assert_eq!(of(&function(reported("True")), facts("f-2"), now(20)).1, None);
     }
 }

@@ -1,12 +1,12 @@
 //! Reads the demand stream of one activator.
 //!
-//! What is read is handed on before more is read, so nothing is held here but one unfinished line and what the HTTP library
-//! has read ahead; a writer that is faster than this reader is held back by its socket. A line has to be complete within
-//! [`SILENCE`], however busily its bytes trickle, and lines come no faster than [`MOST_FRAMES`].
+//! A frame is handed on before more is read, so the buffers hold one unfinished line and what the HTTP library has read
+//! ahead; TCP flow control slows down a writer that is faster than the reader. A line has to be complete within
+//! [`READ_TIMEOUT`], even if single bytes keep arriving, and the reader takes at most [`MAX_FRAMES`] per [`RATE_WINDOW`].
 
-mod trust;
+mod validate;
 
-pub use trust::{Fault, Witness};
+pub use validate::{Fault, Validator};
 
 use std::{io, time::Duration};
 
@@ -24,213 +24,216 @@ use tokio::{
 use super::aggregate::Source;
 use crate::runtime::backoff;
 
-/// An activator that says nothing for so long is as good as gone: three heartbeats.
-const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT.as_secs());
+/// Longest time without a frame, after which the connection is closed: three heartbeats.
+const READ_TIMEOUT: Duration = Duration::from_secs(3 * HEARTBEAT.as_secs());
 
-/// Frames that are read in a second; the others wait in the socket. An activator writes four, and one for each function that
-/// is woken.
-const MOST_FRAMES: u32 = 1000;
+/// Frames that are read per [`RATE_WINDOW`]; further ones stay in the socket. An activator writes four per second, and one
+/// for each wake.
+const MAX_FRAMES: u32 = 1000;
 
-/// The time in which so many are read.
-const FLOOD: Duration = Duration::from_secs(1);
+/// Period of the frame limit.
+const RATE_WINDOW: Duration = Duration::from_secs(1);
 
-/// What the HTTP library may read ahead, in bytes.
+/// Read buffer of the HTTP library, in bytes.
 const READ_AHEAD: usize = 64 << 10;
 
-/// How long a connection may take to come about.
-const CONNECT: Duration = Duration::from_secs(3);
+/// Timeout of a connection attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection.
-    #[error("cannot connect: {0}")]
+    /// The connection attempt failed.
+    #[error("connection failed: {0}")]
     Connect(#[from] io::Error),
-    /// The connection broke.
-    #[error("the connection failed: {0}")]
+    /// The connection failed.
+    #[error("HTTP error: {0}")]
     Http(#[from] hyper::Error),
-    /// It does not serve the stream.
-    #[error("answered with status {0}")]
+    /// The response is not a stream.
+    #[error("unexpected status {0}")]
     Status(StatusCode),
-    /// It said nothing.
-    #[error("nothing came within {0:?}")]
-    Silence(Duration),
+    /// No connection, response or frame arrived in time.
+    #[error("timed out after {0:?}")]
+    Timeout(Duration),
     /// A line is longer than any that an activator writes.
-    #[error("a line is longer than {MAX_LINE} bytes")]
-    TooLong,
-    /// Another process speaks than the one that began.
-    #[error("another process speaks on the same connection")]
-    Process,
+    #[error("a line exceeds {MAX_LINE} bytes")]
+    LineTooLong,
+    /// The identity of the process changed.
+    #[error("the process changed on one connection")]
+    ProcessChanged,
     /// A line is not a frame.
-    #[error("a line is no frame: {0}")]
-    Garbage(#[from] serde_json::Error),
-    /// A stream of another version.
-    #[error("the stream has version {0}, and this program reads version {VERSION}")]
+    #[error("invalid frame: {0}")]
+    InvalidFrame(#[from] serde_json::Error),
+    /// The stream has another version.
+    #[error("unsupported stream version {0}; supported: {VERSION}")]
     Version(u32),
-    /// It ended.
+    /// The activator closed the stream.
     #[error("the stream ended")]
     Ended,
 }
 
-/// Reads the stream of `source` over and over, for as long as it is polled, and hands each frame to `sink`, as far as it can
-/// be believed. `connected` is told 1 and -1, `fault` what could not be.
+/// Reads the stream of `source`, and reconnects with backoff, until it is dropped. Passes each valid frame to `sink`, 1 and
+/// -1 to `connected` for each connection, and what is invalid to `fault`.
 pub async fn follow(source: Source, sink: impl Fn(Frame), connected: impl Fn(i64), fault: impl Fn(Fault)) {
     let mut failures = 0;
     loop {
         let mut frames = 0u64;
-        let mut guard = Connected { tell: &connected, open: false };
-        let mut told = false;
-        let hear = |frame| {
+        let mut gauge = ConnectionGauge { change: &connected, open: false };
+        let mut logged = false;
+        let on_frame = |frame| {
             if frames == 0 {
-                guard.open();
+                gauge.open();
             }
             frames += 1;
             sink(frame);
         };
-        let doubt = |what: Fault| {
+        let on_fault = |what: Fault| {
             fault(what);
-            if !std::mem::replace(&mut told, true) {
-                tracing::warn!(activator = %source.address, what = what.word(), "An activator says of demand what cannot be; that is not believed, and more of it on this connection is only counted");
+            if !std::mem::replace(&mut logged, true) {
+                tracing::warn!(activator = %source.address, reason = what.label(), "Rejected invalid demand frame; further ones on this connection are only counted");
             }
         };
-        let Err(error) = read(&source, hear, doubt).await;
-        drop(guard);
-        // One that spoke was well until now.
+        let Err(error) = read(&source, on_frame, on_fault).await;
+        drop(gauge);
+        // A connection that delivered frames resets the backoff.
         failures = if frames > 0 { 1 } else { failures + 1 };
         let wait = backoff::QUICK.after(failures);
-        tracing::warn!(activator = %source.address, %error, failures, retry_in = ?wait, "A demand stream ended and is begun anew; what was last known stands");
+        tracing::warn!(activator = %source.address, %error, failures, retry_in = ?wait, "Demand stream ended; will reconnect, the last known demand is kept");
         tokio::time::sleep(wait).await;
     }
 }
 
-/// Tells `connected` of the end, also when the task is dropped in the middle.
-struct Connected<'a, F: Fn(i64)> {
-    tell: &'a F,
+/// Counts one open connection, also if the task is cancelled.
+struct ConnectionGauge<'a, F: Fn(i64)> {
+    change: &'a F,
     open: bool,
 }
 
-impl<F: Fn(i64)> Connected<'_, F> {
+impl<F: Fn(i64)> ConnectionGauge<'_, F> {
     fn open(&mut self) {
         self.open = true;
-        (self.tell)(1);
+        (self.change)(1);
     }
 }
 
-impl<F: Fn(i64)> Drop for Connected<'_, F> {
+impl<F: Fn(i64)> Drop for ConnectionGauge<'_, F> {
     fn drop(&mut self) {
         if self.open {
-            (self.tell)(-1);
+            (self.change)(-1);
         }
     }
 }
 
-/// Reads one connection to its end, which is always an error.
+/// Reads one connection until it ends, which is always an error.
 async fn read(
     source: &Source,
     mut sink: impl FnMut(Frame),
     mut fault: impl FnMut(Fault),
 ) -> Result<std::convert::Infallible, Error> {
-    let socket = timeout(CONNECT, TcpStream::connect(source.address)).await.map_err(|_| Error::Silence(CONNECT))??;
+    let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect(source.address))
+        .await
+        .map_err(|_| Error::Timeout(CONNECT_TIMEOUT))??;
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(READ_AHEAD).handshake(TokioIo::new(socket)).await?;
-    let talk = async {
+    let exchange = async {
         let request = Request::get("/v1/demand").header(HOST, source.address.to_string()).body(Empty::<Bytes>::new());
-        // A constant path and an address are always a request.
+        // Infallible: the path is constant and the host is an address.
         let Ok(request) = request else { return Err(Error::Ended) };
-        let response = timeout(SILENCE, sender.send_request(request)).await.map_err(|_| Error::Silence(SILENCE))??;
+        let response =
+            timeout(READ_TIMEOUT, sender.send_request(request)).await.map_err(|_| Error::Timeout(READ_TIMEOUT))??;
         if response.status() != StatusCode::OK {
             return Err(Error::Status(response.status()));
         }
         let mut body = response.into_body();
-        let (mut frames, mut witness) = (Frames::default(), Witness::default());
-        let (mut heard, mut second, mut number) = (Instant::now(), Instant::now(), 0u32);
+        let (mut reader, mut validator) = (FrameReader::default(), Validator::default());
+        let (mut last_frame, mut window, mut count) = (Instant::now(), Instant::now(), 0u32);
         loop {
-            let chunk = timeout_at(heard + SILENCE, body.frame()).await.map_err(|_| Error::Silence(SILENCE))?;
+            let chunk =
+                timeout_at(last_frame + READ_TIMEOUT, body.frame()).await.map_err(|_| Error::Timeout(READ_TIMEOUT))?;
             let Some(data) = chunk.ok_or(Error::Ended)??.into_data().ok() else { continue };
-            let mut broken = false;
-            frames.take(&data, |frame| {
-                heard = Instant::now();
-                number = number.saturating_add(1);
-                let checked = witness.check(frame, |what| {
-                    broken |= what == Fault::Process;
+            let mut process_changed = false;
+            reader.read(&data, |frame| {
+                last_frame = Instant::now();
+                count = count.saturating_add(1);
+                let valid = validator.validate(frame, |what| {
+                    process_changed |= what == Fault::Process;
                     fault(what);
                 });
-                checked.into_iter().for_each(&mut sink);
+                valid.into_iter().for_each(&mut sink);
             })?;
-            if broken {
-                return Err(Error::Process);
+            if process_changed {
+                return Err(Error::ProcessChanged);
             }
-            if number >= MOST_FRAMES {
-                sleep_until(second + FLOOD).await;
-                // The time in which nobody read is not the writer's.
-                heard = Instant::now();
+            if count >= MAX_FRAMES {
+                sleep_until(window + RATE_WINDOW).await;
+                // The pause of the reader does not count towards the timeout.
+                last_frame = Instant::now();
             }
-            if second.elapsed() >= FLOOD {
-                (second, number) = (Instant::now(), 0);
+            if window.elapsed() >= RATE_WINDOW {
+                (window, count) = (Instant::now(), 0);
             }
         }
     };
-    // The connection has to be polled for the talk to go on; it ends before the talk only by failing.
+    // The connection has to be polled for the exchange to progress.
     let mut connection = std::pin::pin!(connection);
-    let mut talk = std::pin::pin!(talk);
+    let mut exchange = std::pin::pin!(exchange);
     tokio::select! {
-        result = &mut talk => result,
-        ended = &mut connection => {
-            ended?;
-            // What had come before the end is read still.
-            talk.await
+        result = &mut exchange => result,
+        closed = &mut connection => {
+            closed?;
+            // Reads what arrived before the close.
+            exchange.await
         }
     }
 }
 
-/// Bytes into frames.
+/// Splits a stream of bytes into frames.
 ///
-/// Holds one unfinished line and nothing else, so never more than [`MAX_LINE`] bytes.
+/// Buffers one unfinished line, which is at most [`MAX_LINE`] bytes.
 #[derive(Debug, Default)]
-pub struct Frames {
-    /// A line without its end so far.
+pub struct FrameReader {
     unfinished: Vec<u8>,
 }
 
-impl Frames {
-    /// Takes the next bytes of a stream and hands every frame that ends in them to `sink`.
+impl FrameReader {
+    /// Reads the next bytes of a stream and passes every completed frame to `sink`.
     ///
     /// # Errors
     ///
-    /// If a line is too long, no frame, or of another version. Nothing more can be read from the stream then.
-    pub fn take(&mut self, mut data: &[u8], mut sink: impl FnMut(Frame)) -> Result<(), Error> {
+    /// If a line is too long, is not a frame, or has another version. The stream cannot be read further then.
+    pub fn read(&mut self, mut data: &[u8], mut sink: impl FnMut(Frame)) -> Result<(), Error> {
         while let Some(end) = data.iter().position(|b| *b == b'\n') {
-            let (part, rest) = (&data[..end], &data[end + 1..]);
+            let (line, rest) = (&data[..end], &data[end + 1..]);
             data = rest;
             if self.unfinished.is_empty() {
-                frame(part, &mut sink)?;
+                parse(line, &mut sink)?;
             } else {
-                self.hold(part)?;
-                frame(&std::mem::take(&mut self.unfinished), &mut sink)?;
+                self.buffer(line)?;
+                parse(&std::mem::take(&mut self.unfinished), &mut sink)?;
             }
         }
-        self.hold(data)
+        self.buffer(data)
     }
 
-    /// Bytes that are held.
+    /// Returns the number of buffered bytes.
     #[must_use]
-    pub fn held(&self) -> usize {
+    pub fn buffered(&self) -> usize {
         self.unfinished.len()
     }
 
-    fn hold(&mut self, part: &[u8]) -> Result<(), Error> {
-        if self.unfinished.len() + part.len() > MAX_LINE {
-            return Err(Error::TooLong);
+    fn buffer(&mut self, data: &[u8]) -> Result<(), Error> {
+        if self.unfinished.len() + data.len() > MAX_LINE {
+            return Err(Error::LineTooLong);
         }
-        self.unfinished.extend_from_slice(part);
+        self.unfinished.extend_from_slice(data);
         Ok(())
     }
 }
 
-/// Reads one line without its end. An empty one says nothing.
-fn frame(line: &[u8], sink: &mut impl FnMut(Frame)) -> Result<(), Error> {
+/// Parses one line without its line feed. Skips a blank line.
+fn parse(line: &[u8], sink: &mut impl FnMut(Frame)) -> Result<(), Error> {
     if line.len() > MAX_LINE {
-        return Err(Error::TooLong);
+        return Err(Error::LineTooLong);
     }
     if line.iter().all(u8::is_ascii_whitespace) {
         return Ok(());

@@ -106,7 +106,7 @@ async fn repairs_modified_objects_except_their_replicas() {
     assert_eq!(
         repaired.spec.unwrap().replicas,
         Some(2),
-        "the count is not the reconciler's, and with no activator heard the scaler takes none away"
+        "the reconciler does not write the count, and without an activator the scaler does not lower it"
     );
 
     let services: Api<Service> = rig.api();

@@ -12,4 +12,4 @@ mod input;
 mod rig;
 mod rollout;
 mod scale;
-mod scale_wishes;
+mod scale_overrides;

@@ -1,5 +1,5 @@
-//! The scaler's writes against a real API server. Activators cannot be here: an EndpointSlice may not name a loopback
-//! address, so what they would say is handed to the scaler directly.
+//! The scaler's writes against a real API server. The test passes demand frames to the scaler directly: an EndpointSlice
+//! must not contain a loopback address, so no activator can be discovered.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -25,25 +25,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::rig::{Rig, config};
 
-/// A scaler that works on what a whole operator has made and left.
-pub(crate) struct Stage {
+/// A scaler for a Function whose objects an operator created before it stopped.
+pub(crate) struct ScalerRig {
     pub(crate) scaler: Arc<Scaler>,
     pub(crate) source: Source,
-    began: Instant,
+    started: Instant,
     stop: CancellationToken,
-    work: tokio::task::JoinHandle<()>,
+    worker: tokio::task::JoinHandle<()>,
     _follow: tokio::task::JoinSet<()>,
 }
 
-impl Stage {
-    /// The Function `hello` with this spec, proven by one ready pod. The reconciler of a whole operator makes the objects, and
-    /// then leaves the counts to the scaler of this stage.
+impl ScalerRig {
+    /// Creates the Function `hello` with this spec and waits until its revision is ready. An operator creates the
+    /// objects and stops; then the scaler starts.
     pub(crate) async fn new(rig: &Rig, spec: &Value) -> Self {
         let operator = rig.operator().await;
         rig.apply("hello", spec).await;
         rig.function("hello", "has a status", |f| f.status.is_some()).await;
         rig.pods_ready("hello-00001", 1).await;
-        rig.function("hello", "is proven", |f| crate::rig::condition(f, "RevisionReady").0 == "True").await;
+        rig.function("hello", "has a ready revision", |f| crate::rig::condition(f, "RevisionReady").0 == "True").await;
         operator.stop().await;
 
         let metrics = Metrics::default();
@@ -61,17 +61,17 @@ impl Stage {
         let queue = Arc::clone(&listener.0);
         let scaler = Arc::new(Scaler::new(client, caches, events, metrics, Arc::clone(&queue)));
         let stop = CancellationToken::new();
-        let work = tokio::spawn({
+        let worker = tokio::spawn({
             let (scaler, stop) = (Arc::clone(&scaler), stop.clone());
-            async move { worker::run(&queue, 4, &stop, &Beat::default(), |key| Arc::clone(&scaler).look(key)).await }
+            async move { worker::run(&queue, 4, &stop, &Beat::default(), |key| Arc::clone(&scaler).reconcile(key)).await }
         });
         let source = Source { address: ([127, 0, 0, 1], 1).into(), pod: None };
         scaler.set_sources(&HashMap::from([(source.clone(), true)]));
-        Self { scaler, source, began: Instant::now(), stop, work, _follow: follow }
+        Self { scaler, source, started: Instant::now(), stop, worker, _follow: follow }
     }
 
-    /// What an activator that began with this stage says now: its requests by pod, and whether it sends there still.
-    pub(crate) fn says(&self, rig: &Rig, arrivals: u64, pods: &[(String, u64, bool)]) {
+    /// Applies a frame of an activator with its requests in each pod, and whether it has stopped sending to the pod.
+    pub(crate) fn send_frame(&self, rig: &Rig, arrivals: u64, pods: &[(String, u64, bool)]) {
         let pod = |(pod, in_flight, draining): &(String, u64, bool)| PodDemand {
             pod: pod.clone(),
             in_flight: *in_flight,
@@ -86,20 +86,20 @@ impl Stage {
             pods: pods.iter().map(pod).collect(),
             ..RevisionDemand::default()
         };
-        let at_us = u64::try_from(self.began.elapsed().as_micros()).unwrap();
+        let at_us = u64::try_from(self.started.elapsed().as_micros()).unwrap();
         let revisions = vec![revision];
         let frame = Frame { version: VERSION, process: "activator".into(), sequence: 0, at_us, revisions };
         self.scaler.frame(&self.source, frame);
     }
 
-    /// The same, with requests that are in one pod.
-    fn busy(&self, rig: &Rig, in_flight: u64, arrivals: u64) {
-        self.says(rig, arrivals, &[("somewhere".into(), in_flight, false)]);
+    /// Applies a frame with these requests in one pod.
+    fn send_requests(&self, rig: &Rig, in_flight: u64, arrivals: u64) {
+        self.send_frame(rig, arrivals, &[("p".into(), in_flight, false)]);
     }
 
     pub(crate) async fn end(self, rig: Rig) {
         self.stop.cancel();
-        self.work.await.unwrap();
+        self.worker.await.unwrap();
         rig.end(None).await;
     }
 }
@@ -117,13 +117,13 @@ impl Listener for Queue {
 }
 
 #[tokio::test]
-async fn to_zero_and_up_and_against_the_will_of_others() {
+async fn scales_to_zero_and_up_and_corrects_external_changes() {
     let rig = Rig::new("scale").await;
     let spec = json!({"image": "i", "scaling": {"idleTimeout": "1s", "target": 1, "panicWindow": "1s"}});
-    let stage = Stage::new(&rig, &spec).await;
+    let scaler = ScalerRig::new(&rig, &spec).await;
     let replicas = |d: &Deployment| d.spec.as_ref().unwrap().replicas.unwrap();
 
-    stage.busy(&rig, 0, 0);
+    scaler.send_requests(&rig, 0, 0);
     let idle: Deployment = rig.object("hello-00001", "is at zero", |d| replicas(d) == 0).await;
     assert!(idle.metadata.uid.is_some());
     rig.pods_ready("hello-00001", 0).await;
@@ -134,22 +134,22 @@ async fn to_zero_and_up_and_against_the_will_of_others() {
     let wake = Patch::<()>::Json(serde_json::from_value(wake).unwrap());
     let deployments: Api<Deployment> = rig.deployments();
     deployments.patch_scale("hello-00001", &PatchParams::default(), &wake).await.unwrap();
-    stage.busy(&rig, 1, 1);
+    scaler.send_requests(&rig, 1, 1);
     rig.pods_ready("hello-00001", 1).await;
-    // Twice the idle time-out; nothing happens, so there is nothing to wait for but time.
+    // Twice the idle timeout: the absence of a change can only be observed over time.
     let until = Instant::now() + Duration::from_secs(2);
     while Instant::now() < until {
-        assert_eq!(replicas(&deployments.get("hello-00001").await.unwrap()), 1, "a request that runs keeps its pod");
+        assert_eq!(replicas(&deployments.get("hello-00001").await.unwrap()), 1, "a running request keeps its pod");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    stage.busy(&rig, 8, 8);
+    scaler.send_requests(&rig, 8, 8);
     rig.object("hello-00001", "has grown", |d| replicas(d) >= 4).await;
-    stage.busy(&rig, 0, 8);
+    scaler.send_requests(&rig, 0, 8);
     rig.object("hello-00001", "is at zero again", |d| replicas(d) == 0).await;
 
-    // A human thinks otherwise.
-    let human = json!({"spec": {"replicas": 3}});
-    deployments.patch_scale("hello-00001", &PatchParams::default(), &Patch::Merge(human)).await.unwrap();
+    // Another client sets the count.
+    let external = json!({"spec": {"replicas": 3}});
+    deployments.patch_scale("hello-00001", &PatchParams::default(), &Patch::Merge(external)).await.unwrap();
     rig.object("hello-00001", "is at zero again", |d| replicas(d) == 0).await;
-    stage.end(rig).await;
+    scaler.end(rig).await;
 }

@@ -1,13 +1,13 @@
-//! How `hop` is shown to people, and the bars that it holds the activator to.
+//! Table of `hop`, and the bars for the activator.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{Figures, Load, Medians};
 
-/// Medians by contestant and load.
+/// Medians by subject and load.
 type All<'a> = BTreeMap<(&'a str, Load), Medians>;
 
-/// A row for each contestant and load, with what each adds to the way without a proxy.
+/// Returns a row for each subject and load, with the latency that it adds to direct requests.
 pub(super) fn table(names: &[&str], medians: &All<'_>, memory: &BTreeMap<&str, f64>) -> String {
     let mut text = String::new();
     for load in Load::ALL {
@@ -51,7 +51,7 @@ pub(super) fn table(names: &[&str], medians: &All<'_>, memory: &BTreeMap<&str, f
     text
 }
 
-/// Notes the ratios and differences that have a bar, with the bars.
+/// Records the ratios and differences that have a bar.
 pub(super) fn bars(medians: &All<'_>, figures: &mut Figures) {
     let full = Load::Closed(64);
     let cpu = |name| medians.get(&(name, full)).and_then(|m| m.cpu_us);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_is_counted_from_the_way_without_a_proxy() {
+    fn added_latency_is_relative_to_direct_requests() {
         let text = table(&["direct", "haproxy", "activator"], &all(), &[("activator", 12.0)].into());
         let row = text.lines().rfind(|line| line.contains("activator")).unwrap();
         let columns: Vec<_> = row.split_whitespace().collect();

@@ -1,4 +1,4 @@
-//! The clients of a crowd: one process that holds them, and says when asked what has become of them.
+//! The clients of `park`: one process that sends the requests and reports their state.
 
 use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
 
@@ -12,21 +12,21 @@ use tokio::{
 
 use crate::bench::daemon::Core;
 
-/// A generous limit for sending or answering a crowd.
-const PATIENCE: Duration = Duration::from_secs(180);
-/// How long nothing changes before a crowd is taken to have settled.
-const QUIET: Duration = Duration::from_secs(2);
-/// How long nobody is answered before those that are left are taken for lost.
-const STUCK: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(100);
+/// Timeout for sending the requests, and for their responses.
+const TIMEOUT: Duration = Duration::from_secs(180);
+/// Time without a change after which the state is settled.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
+/// Time without a response after which the remaining requests count as lost.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How many, and of what.
+/// Number and size of the requests.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
     pub(super) connections: usize,
-    /// Requests on each connection.
+    /// Requests per connection.
     pub(super) streams: usize,
-    /// Bytes of each body; a GET if none.
+    /// Body size in bytes; 0 for a GET.
     pub(super) body: usize,
 }
 
@@ -35,13 +35,13 @@ impl Size {
         self.connections * self.streams
     }
 
-    /// In words.
+    /// Returns the protocol, for the table.
     pub(super) fn how(self) -> String {
         if self.streams == 1 { "HTTP/1.1".to_owned() } else { format!("h2c, {} each", self.streams) }
     }
 }
 
-/// What has become of a crowd.
+/// State of the requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct State {
     pub(super) sent: usize,
@@ -52,20 +52,20 @@ pub(super) struct State {
     pub(super) broken: usize,
     pub(super) unconnected: usize,
     pub(super) waiting: usize,
-    /// The first answer of another kind, for a person.
+    /// First response with another status.
     pub(super) first_other: Option<String>,
 }
 
-/// A crowd. Its clients leave when it is dropped.
+/// The running clients. They disconnect when it is dropped.
 #[derive(Debug)]
 pub(super) struct Crowd {
     _process: Child,
-    asking: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
+    stdin: ChildStdin,
+    responses: Lines<BufReader<ChildStdout>>,
 }
 
 impl Crowd {
-    /// Sends it.
+    /// Starts the clients.
     pub(super) fn start(load: &Path, target: SocketAddr, hosts: &[String], size: Size) -> Result<Self> {
         let mut start = Core::Measuring.command(load);
         start.args(["park", "--target", &target.to_string()]);
@@ -73,49 +73,49 @@ impl Crowd {
         start.args(["--body", &size.body.to_string()]);
         start.args(hosts.iter().flat_map(|host| ["--host", host]));
         let mut process =
-            start.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start the crowd")?;
-        let asking = process.stdin.take().context("no stdin")?;
-        let answers = BufReader::new(process.stdout.take().context("no stdout")?).lines();
-        Ok(Self { _process: process, asking, answers })
+            start.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start the clients")?;
+        let stdin = process.stdin.take().context("no stdin")?;
+        let responses = BufReader::new(process.stdout.take().context("no stdout")?).lines();
+        Ok(Self { _process: process, stdin, responses })
     }
 
-    /// What has become of it so far.
+    /// Requests the current state.
     async fn state(&mut self) -> Result<State> {
-        self.asking.write_all(b"\n").await.context("the crowd has ended")?;
-        // Sending goes on beside it, on the same core.
-        let line = timeout(PATIENCE, self.answers.next_line()).await.context("the crowd does not answer")??;
-        serde_json::from_str(&line.context("the crowd has ended")?).context("the crowd's answer")
+        self.stdin.write_all(b"\n").await.context("the clients exited")?;
+        // Sending continues on the same core meanwhile.
+        let line = timeout(TIMEOUT, self.responses.next_line()).await.context("the clients do not respond")??;
+        serde_json::from_str(&line.context("the clients exited")?).context("the state of the clients")
     }
 
-    /// Waits until all are sent and nothing changes any more.
+    /// Waits until all requests are sent and the state is settled.
     pub(super) async fn settled(&mut self, requests: usize) -> Result<State> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut last = (State::default(), Instant::now());
         loop {
             let state = self.state().await?;
             if state != last.0 {
                 last = (state, Instant::now());
-            } else if state.sent == requests && last.1.elapsed() >= QUIET {
+            } else if state.sent == requests && last.1.elapsed() >= SETTLE_TIME {
                 return Ok(state);
             }
-            ensure!(last.0.unconnected == 0, "some could not connect: {:?}", last.0);
-            ensure!(begun.elapsed() < PATIENCE, "the crowd does not settle: {:?}", last.0);
-            tokio::time::sleep(POLL).await;
+            ensure!(last.0.unconnected == 0, "some clients could not connect: {:?}", last.0);
+            ensure!(started.elapsed() < TIMEOUT, "the state does not settle: {:?}", last.0);
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Waits until each has come to an end, or until none does any more.
+    /// Waits until every request has ended, or the state stalls.
     pub(super) async fn ended(&mut self, requests: usize) -> Result<State> {
         let mut last = (State::default(), Instant::now());
         loop {
             let state = self.state().await?;
-            if (state.sent == requests && state.waiting == 0) || last.1.elapsed() >= STUCK {
+            if (state.sent == requests && state.waiting == 0) || last.1.elapsed() >= STALL_TIMEOUT {
                 return Ok(state);
             }
             if state != last.0 {
                 last = (state, Instant::now());
             }
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Open-loop load: requests at a constant rate, each sent when it is due, whether or not earlier ones have a response.
 //!
-//! Latency counts from the moment at which a request was due, so a client that is late makes a figure worse, never better.
+//! Latency counts from the due time of a request, so a late client makes a figure worse, never better.
 
 use std::{
     collections::BTreeMap,
@@ -19,123 +19,123 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::world::World;
+use crate::workspace::Workspace;
 
 /// One request. Both times count from the start of the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
-    /// When it was due.
+    /// Due time.
     pub(super) due: Duration,
-    /// When its response ended, or it failed.
+    /// End of its response, or its failure.
     pub(super) end: Duration,
     /// Whether the response was 200.
-    pub(super) answered: bool,
+    pub(super) succeeded: bool,
 }
 
 impl Sample {
-    /// From the moment at which it was due to its end.
+    /// Returns the time from its due time to its end.
     pub(super) fn took(&self) -> Duration {
         self.end.saturating_sub(self.due)
     }
 }
 
-/// What became of all requests.
+/// Results of all requests.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    /// All of which the end is known, by the time at which they were due.
+    /// All requests that ended, by due time.
     pub(super) samples: Vec<Sample>,
     /// Number and first text of the failures by kind. Includes requests whose task panicked, which have no sample.
     failures: BTreeMap<String, (u32, String)>,
-    /// The most that a request was sent after it was due.
+    /// Longest delay of the client in sending a request.
     pub(super) late: Duration,
 }
 
 /// A running load. Dropping it stops it.
 #[derive(Debug)]
 pub(super) struct Load {
-    /// When the first request was due.
-    pub(super) begun: Instant,
+    /// Due time of the first request.
+    pub(super) started: Instant,
     /// Dropped to stop it.
     stop: oneshot::Sender<()>,
-    unanswered: Arc<AtomicUsize>,
+    pending: Arc<AtomicUsize>,
     task: JoinHandle<Requests>,
 }
 
-/// The end of one request: its sample, and if it failed the kind of failure and a text.
-type Ended = (Sample, Option<(String, String)>);
+/// Result of one request: its sample, and kind and text of a failure.
+type RequestResult = (Sample, Option<(String, String)>);
 
 impl Load {
-    /// Sends `GET path` to function `name` through the ingress, `rate` times a second, until [`Load::end`].
-    pub(super) fn begin(world: &World, name: &str, path: &str, rate: u32) -> Self {
-        let ((stop, stopped), unanswered, begun) = (oneshot::channel(), Arc::<AtomicUsize>::default(), Instant::now());
+    /// Sends `GET path` to function `name` through the ingress, `rate` times a second, until [`Load::stop`].
+    pub(super) fn start(workspace: &Workspace, name: &str, path: &str, rate: u32) -> Self {
+        let ((stop, stopped), pending, started) = (oneshot::channel(), Arc::<AtomicUsize>::default(), Instant::now());
         let interval = Duration::from_secs(1) / rate;
-        let (world, host, path) = (world.clone(), world.host(name), path.to_owned());
+        let (workspace, host, path) = (workspace.clone(), workspace.host(name), path.to_owned());
         let send = move || {
-            let (world, host, path) = (world.clone(), host.clone(), path.clone());
+            let (workspace, host, path) = (workspace.clone(), host.clone(), path.clone());
             async move {
-                match world.caller.get(&host, &path).await {
-                    Ok(answer) if answer.status == StatusCode::OK => None,
-                    Ok(answer) => Some((answer.status.to_string(), answer.text())),
+                match workspace.http_client.get(&host, &path).await {
+                    Ok(response) if response.status == StatusCode::OK => None,
+                    Ok(response) => Some((response.status.to_string(), response.text())),
                     Err(error) => Some(("no response".to_owned(), format!("{error:#}"))),
                 }
             }
         };
-        let task = tokio::spawn(drive(send, begun, interval, stopped, Arc::clone(&unanswered)));
-        Self { begun, stop, unanswered, task }
+        let task = tokio::spawn(send_at_rate(send, started, interval, stopped, Arc::clone(&pending)));
+        Self { started, stop, pending, task }
     }
 
-    /// Requests that are sent and have no response yet.
-    pub(super) fn unanswered(&self) -> usize {
-        self.unanswered.load(Ordering::Relaxed)
+    /// Returns the number of requests without a response.
+    pub(super) fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
     }
 
-    /// Stops the load and waits for the requests that are under way; the client limits each of them.
-    pub(super) async fn end(self) -> Result<Requests> {
+    /// Stops the load and waits for the requests in flight, which the client's timeout bounds.
+    pub(super) async fn stop(self) -> Result<Requests> {
         drop(self.stop);
         Ok(self.task.await?)
     }
 }
 
-async fn drive<F>(
+async fn send_at_rate<F>(
     send: impl Fn() -> F,
-    begun: Instant,
+    started: Instant,
     interval: Duration,
     mut stopped: oneshot::Receiver<()>,
-    unanswered: Arc<AtomicUsize>,
+    pending: Arc<AtomicUsize>,
 ) -> Requests
 where
     F: Future<Output = Option<(String, String)>> + Send + 'static,
 {
-    let (mut requests, mut under_way) = (Requests::default(), JoinSet::new());
+    let (mut requests, mut in_flight) = (Requests::default(), JoinSet::new());
     for number in 0.. {
         let due = interval * number;
         tokio::select! {
             biased;
             _ = &mut stopped => break,
-            () = sleep_until(begun + due) => {}
+            () = sleep_until(started + due) => {}
         }
-        requests.late = requests.late.max(begun.elapsed().saturating_sub(due));
-        unanswered.fetch_add(1, Ordering::Relaxed);
-        let (request, counter) = (send(), Arc::clone(&unanswered));
-        under_way.spawn(async move {
+        requests.late = requests.late.max(started.elapsed().saturating_sub(due));
+        pending.fetch_add(1, Ordering::Relaxed);
+        let (request, counter) = (send(), Arc::clone(&pending));
+        in_flight.spawn(async move {
             let failure = request.await;
             counter.fetch_sub(1, Ordering::Relaxed);
-            (Sample { due, end: begun.elapsed(), answered: failure.is_none() }, failure)
+            (Sample { due, end: started.elapsed(), succeeded: failure.is_none() }, failure)
         });
-        while let Some(ended) = under_way.try_join_next() {
-            requests.add(ended);
+        while let Some(result) = in_flight.try_join_next() {
+            requests.add(result);
         }
     }
-    while let Some(ended) = under_way.join_next().await {
-        requests.add(ended);
+    while let Some(result) = in_flight.join_next().await {
+        requests.add(result);
     }
     requests.samples.sort_unstable_by_key(|sample| sample.due);
     requests
 }
 
 impl Requests {
-    fn add(&mut self, ended: Result<Ended, JoinError>) {
-        let failure = match ended {
+    fn add(&mut self, result: Result<RequestResult, JoinError>) {
+        let failure = match result {
             Ok((sample, failure)) => {
                 self.samples.push(sample);
                 failure
@@ -147,13 +147,13 @@ impl Requests {
         }
     }
 
-    /// Requests without a response of 200.
+    /// Returns the number of requests without status 200.
     pub(super) fn failed(&self) -> u32 {
         self.failures.values().map(|(number, _)| number).sum()
     }
 
     /// Prints each kind of failure with its number and the first text.
-    pub(super) fn tell_failures(&self) {
+    pub(super) fn print_failures(&self) {
         for (kind, (number, first)) in &self.failures {
             eprintln!("    {number} requests failed with {kind}, the first: {}", first.trim());
         }
@@ -166,13 +166,13 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_millis(20);
 
-    /// Ten requests, of which each takes as long as `took` says and ends as `failure` says.
+    /// Sends ten requests that take `took` and fail with `failure`.
     async fn ten(
         took: fn(usize) -> Duration,
         failure: fn(usize) -> Option<(String, String)>,
     ) -> (Requests, usize, usize) {
         let (stop, stopped) = oneshot::channel();
-        let (number, unanswered) = (AtomicUsize::new(0), Arc::<AtomicUsize>::default());
+        let (number, pending) = (AtomicUsize::new(0), Arc::<AtomicUsize>::default());
         let send = move || {
             let number = number.fetch_add(1, Ordering::Relaxed);
             async move {
@@ -180,11 +180,11 @@ mod tests {
                 failure(number)
             }
         };
-        let load = tokio::spawn(drive(send, Instant::now(), INTERVAL, stopped, Arc::clone(&unanswered)));
+        let load = tokio::spawn(send_at_rate(send, Instant::now(), INTERVAL, stopped, Arc::clone(&pending)));
         tokio::time::sleep(INTERVAL * 9 + INTERVAL / 2).await;
-        let open = unanswered.load(Ordering::Relaxed);
+        let open = pending.load(Ordering::Relaxed);
         stop.send(()).unwrap();
-        (load.await.unwrap(), open, unanswered.load(Ordering::Relaxed))
+        (load.await.unwrap(), open, pending.load(Ordering::Relaxed))
     }
 
     #[tokio::test(start_paused = true)]
@@ -199,15 +199,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_failure_is_counted_a_panic_too() {
+    async fn every_failure_and_panic_is_counted() {
         let failure = |number| match number {
-            3 => panic!("as the test wants"),
+            3 => panic!("requested by the test"),
             7 | 8 => Some(("429 Too Many Requests".to_owned(), format!("number {number}"))),
             _ => None,
         };
         let (requests, ..) = ten(|_| Duration::ZERO, failure).await;
         assert_eq!((requests.samples.len(), requests.failed()), (9, 3));
-        assert_eq!(requests.samples.iter().filter(|s| s.answered).count(), 7);
+        assert_eq!(requests.samples.iter().filter(|s| s.succeeded).count(), 7);
         assert_eq!(requests.failures["429 Too Many Requests"], (2, "number 7".to_owned()));
     }
 }

@@ -33,7 +33,7 @@ for command in (
     f"ip rule add not fwmark {MARK} iif lo lookup 51 priority 51",
 ):
     subprocess.run(command.split(), check=True)
-# What is for this namespace itself still comes first: the table of local addresses has priority 0.
+# Packets for this namespace itself are not affected: the table of local addresses has priority 0.
 print("slow", flush=True)
 
 held = []
@@ -44,7 +44,7 @@ while True:
         try:
             out.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
         except OSError:
-            # As with a cable, nobody is told.
+            # Dropped silently, as on a network.
             pass
     until = held[0][0] - now if held else 1
     if not select.select([tun], [], [], until)[0]:

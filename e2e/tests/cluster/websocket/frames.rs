@@ -1,9 +1,9 @@
-//! Frames of RFC 6455, as bytes.
+//! Encoding and decoding of RFC 6455 frames.
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// Kinds of frames.
+/// Opcodes.
 pub(super) const CONTINUATION: u8 = 0;
 pub(super) const TEXT: u8 = 1;
 pub(super) const BINARY: u8 = 2;
@@ -11,7 +11,7 @@ pub(super) const CLOSE: u8 = 8;
 pub(super) const PING: u8 = 9;
 pub(super) const PONG: u8 = 10;
 
-/// A frame of the server.
+/// A frame from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Frame {
     fin: bool,
@@ -19,7 +19,7 @@ struct Frame {
     payload: Vec<u8>,
 }
 
-/// A client's frame. `rsv` are the three reserved bits as a number.
+/// Encodes a client's frame. `rsv` are the three reserved bits as a number.
 pub(super) fn frame(fin: bool, rsv: u8, opcode: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
     let mut bytes = vec![u8::from(fin) << 7 | rsv << 4 | opcode];
@@ -40,7 +40,7 @@ pub(super) fn frame(fin: bool, rsv: u8, opcode: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 impl Frame {
-    /// The frame at the beginning of the bytes and its length, if it is there as a whole.
+    /// Decodes the frame at the start of the bytes; `None` if it is incomplete. Returns its length too.
     fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
         let [first, second, rest @ ..] = bytes else { return None };
         let (length, extended) = match second & 0x7f {
@@ -53,7 +53,7 @@ impl Frame {
     }
 }
 
-/// The next frame; `None` if the connection has ended. `read` holds what came and is not yet a frame.
+/// Reads the next frame; `None` if the connection was closed. `read` buffers incomplete frames.
 async fn read_frame(from: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>) -> Result<Option<Frame>> {
     loop {
         if let Some((frame, length)) = Frame::parse(read) {
@@ -63,24 +63,24 @@ async fn read_frame(from: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>) -> 
         match from.read_buf(read).await {
             Ok(0) => return Ok(None),
             Ok(_) => {}
-            // What a side that fails a connection may do with bytes that are still under way.
+            // Allowed for a side that fails the connection while bytes are in transit.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// The next message or control frame: kind and payload.
+/// Reads the next message or control frame: opcode and payload.
 pub(super) async fn read_message(
     from: &mut (impl AsyncRead + Unpin),
     read: &mut Vec<u8>,
 ) -> Result<Option<(u8, Vec<u8>)>> {
-    let Some(mut whole) = read_frame(from, read).await? else { return Ok(None) };
-    while !whole.fin {
+    let Some(mut message) = read_frame(from, read).await? else { return Ok(None) };
+    while !message.fin {
         let more = read_frame(from, read).await?.context("the connection ended within a message")?;
         ensure!(more.opcode == CONTINUATION, "a frame of kind {} within a message", more.opcode);
-        whole.fin = more.fin;
-        whole.payload.extend(more.payload);
+        message.fin = more.fin;
+        message.payload.extend(more.payload);
     }
-    Ok(Some((whole.opcode, whole.payload)))
+    Ok(Some((message.opcode, message.payload)))
 }

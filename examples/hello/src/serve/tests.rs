@@ -1,4 +1,4 @@
-//! Real sockets, and bytes as a client would send them.
+//! Tests over real sockets.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ use tokio::{
 use super::*;
 use crate::settings::Settings;
 
-/// Far more than anything here takes; a hang must fail and not hang.
+/// Timeout of every test, so that a hang fails.
 const LIMIT: Duration = Duration::from_secs(30);
 
 struct Served {
@@ -43,13 +43,13 @@ impl Served {
         BufReader::new(TcpStream::connect(self.address).await.unwrap())
     }
 
-    /// Sends `request` and gives all that comes back until the server closes.
+    /// Sends `request` and returns everything until the server closes.
     async fn exchange(&self, request: &str) -> String {
         let mut connection = self.connect().await;
         connection.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        timeout(LIMIT, connection.read_to_string(&mut answer)).await.unwrap().unwrap();
-        answer
+        let mut response = String::new();
+        timeout(LIMIT, connection.read_to_string(&mut response)).await.unwrap().unwrap();
+        response
     }
 
     async fn get(&self, path: &str) -> String {
@@ -57,7 +57,7 @@ impl Served {
     }
 }
 
-/// Reads up to and with the next line that is `wanted`.
+/// Reads until the line `wanted`, inclusive.
 async fn read_until_line(connection: &mut BufReader<TcpStream>, wanted: &str) {
     loop {
         let mut line = String::new();
@@ -70,19 +70,19 @@ async fn read_until_line(connection: &mut BufReader<TcpStream>, wanted: &str) {
 }
 
 #[tokio::test]
-async fn it_greets_with_pod_and_number() {
+async fn greeting_contains_pod_and_number() {
     let served = served().await;
     served.get("/").await;
-    let answer = served.get("/").await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(answer.contains("hello-pod: pod-1\r\n"), "{answer}");
-    assert!(answer.contains("hello-request: 2\r\n"), "{answer}");
-    assert!(answer.contains("hello-in-flight: 1\r\n"), "{answer}");
-    assert!(answer.ends_with("\r\n\r\nHello from pod-1, request 2 of this pod\n"), "{answer}");
+    let response = served.get("/").await;
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    assert!(response.contains("hello-pod: pod-1\r\n"), "{response}");
+    assert!(response.contains("hello-request: 2\r\n"), "{response}");
+    assert!(response.contains("hello-in-flight: 1\r\n"), "{response}");
+    assert!(response.ends_with("\r\n\r\nHello from pod-1, request 2 of this pod\n"), "{response}");
 }
 
 #[tokio::test]
-async fn statuses_and_nonsense() {
+async fn statuses_and_invalid_requests() {
     let served = served().await;
     assert!(served.get("/?status=503").await.starts_with("HTTP/1.1 503 "));
     assert!(served.get("/?status=204").await.ends_with("\r\n\r\n"));
@@ -100,18 +100,18 @@ async fn probes_are_not_counted() {
 }
 
 #[tokio::test]
-async fn headers_come_back_as_json() {
+async fn headers_are_returned_as_json() {
     let served = served().await;
     let request = "GET /headers?a=b HTTP/1.1\r\nHost: hello\r\nX-Two: 1\r\nX-Two: 2\r\nConnection: close\r\n\r\n";
-    let answer = served.exchange(request).await;
-    let json: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let response = served.exchange(request).await;
+    let json: serde_json::Value = serde_json::from_str(response.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(json["method"], "GET");
     assert_eq!(json["uri"], "/headers?a=b");
     assert_eq!(json["headers"]["x-two"], serde_json::json!(["1", "2"]));
 }
 
 #[tokio::test]
-async fn echo_answers_before_the_body_has_ended_and_keeps_trailers() {
+async fn echo_responds_before_the_body_ends_and_keeps_trailers() {
     let served = served().await;
     let mut connection = served.connect().await;
     let head = "POST /echo HTTP/1.1\r\nHost: hello\r\nTE: trailers\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
@@ -130,24 +130,24 @@ async fn uploads_are_counted_and_sizes_are_sent() {
     let body = "x".repeat(100_000);
     let head = "POST /upload HTTP/1.1\r\nHost: hello\r\nContent-Length: 100000\r\nConnection: close\r\n\r\n";
     assert!(served.exchange(&format!("{head}{body}")).await.ends_with("{\"bytes\":100000}\n"));
-    let answer = served.get("/size?bytes=100000").await;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let response = served.get("/size?bytes=100000").await;
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert!(head.contains("content-length: 100000"), "{head}");
     assert_eq!(body.len(), 100_000);
 }
 
 #[tokio::test]
-async fn streams_and_events_come_one_by_one() {
+async fn streams_and_events_are_sent_one_by_one() {
     let served = served().await;
-    let answer = served.get("/stream?chunks=2&interval_ms=1").await;
-    assert!(answer.ends_with("8\r\nchunk 1\n\r\n8\r\nchunk 2\n\r\n0\r\n\r\n"), "{answer}");
-    let answer = served.get("/sse?events=1&interval_ms=1").await;
-    assert!(answer.contains("content-type: text/event-stream\r\n"), "{answer}");
-    assert!(answer.contains("id: 1\ndata: event 1\n\n"), "{answer}");
+    let response = served.get("/stream?chunks=2&interval_ms=1").await;
+    assert!(response.ends_with("8\r\nchunk 1\n\r\n8\r\nchunk 2\n\r\n0\r\n\r\n"), "{response}");
+    let response = served.get("/sse?events=1&interval_ms=1").await;
+    assert!(response.contains("content-type: text/event-stream\r\n"), "{response}");
+    assert!(response.contains("id: 1\ndata: event 1\n\n"), "{response}");
 }
 
 #[tokio::test]
-async fn an_upgraded_connection_echoes_to_its_end() {
+async fn an_upgraded_connection_echoes_until_it_is_closed() {
     let served = served().await;
     assert!(served.get("/upgrade").await.starts_with("HTTP/1.1 426 "));
     let mut connection = served.connect().await;
@@ -156,7 +156,7 @@ async fn an_upgraded_connection_echoes_to_its_end() {
     read_until_line(&mut connection, "").await;
     connection.write_all(b"ping\n").await.unwrap();
     read_until_line(&mut connection, "ping").await;
-    // Half-closed: the last bytes still come back.
+    // Half-closed: the last bytes are still echoed.
     connection.write_all(b"last").await.unwrap();
     connection.shutdown().await.unwrap();
     let mut rest = String::new();
@@ -165,14 +165,14 @@ async fn an_upgraded_connection_echoes_to_its_end() {
 }
 
 #[tokio::test]
-async fn it_speaks_h2c_on_the_same_port() {
+async fn h2c_is_served_on_the_same_port() {
     let served = served().await;
     let stream = TcpStream::connect(served.address).await.unwrap();
     let (mut sender, connection) = conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     let driver = tokio::spawn(connection);
     let request = Request::get("http://hello/headers").body(Empty::<Bytes>::new()).unwrap();
-    let answer = timeout(LIMIT, sender.send_request(request)).await.unwrap().unwrap();
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let response = timeout(LIMIT, sender.send_request(request)).await.unwrap().unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
     let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(json["version"], "HTTP/2.0");
     drop(sender);
@@ -180,7 +180,7 @@ async fn it_speaks_h2c_on_the_same_port() {
 }
 
 #[tokio::test]
-async fn on_stop_it_finishes_requests_and_tunnels_and_closes_idle_connections() {
+async fn shutdown_drains_requests_and_tunnels_and_closes_idle_connections() {
     let served = served().await;
     let mut idle = served.connect().await;
     idle.write_all(b"GET / HTTP/1.1\r\nHost: hello\r\n\r\n").await.unwrap();
@@ -202,13 +202,13 @@ async fn on_stop_it_finishes_requests_and_tunnels_and_closes_idle_connections() 
     served.stop.send(()).unwrap();
     let mut rest = String::new();
     timeout(LIMIT, idle.read_to_string(&mut rest)).await.unwrap().unwrap();
-    assert_eq!(rest, "", "an idle connection is closed");
+    assert_eq!(rest, "", "idle connections are closed");
 
     tunnel.write_all(b"still\n").await.unwrap();
     read_until_line(&mut tunnel, "still").await;
     echo.write_all(b"0\r\n\r\n").await.unwrap();
     timeout(LIMIT, echo.read_to_string(&mut rest)).await.unwrap().unwrap();
-    assert_eq!(rest, "0\r\n\r\n", "a request in flight has its whole answer");
+    assert_eq!(rest, "0\r\n\r\n", "a request in flight gets its complete response");
 
     assert!(!served.ended.is_finished(), "a tunnel is still open");
     tunnel.shutdown().await.unwrap();

@@ -1,40 +1,40 @@
-//! What one activator said of one revision last, and how much of it counts.
+//! Last report of one activator about one revision, and the part of its counters that counts as demand.
 
 use std::time::Duration;
 
 use rouse_crds::demand::{PodDemand, RevisionDemand};
 
-/// What an activator says of a pod that is to go.
+/// Report of an activator about one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// It has requests for the revision, and does not say in which pods.
-    Mute,
-    /// It says nothing of this pod: it has nothing in it, and has not heard yet that it is to go, or does not know it.
-    Unnamed,
-    /// It has so many requests in it, and sends it nothing new if `draining`.
-    Named {
-        /// Requests in it.
+pub enum PodReport {
+    /// The activator has requests in pods of the revision and does not report in which.
+    Unknown,
+    /// The pod is not in the report: it has no request, and the activator does not know it or has not seen its mark yet.
+    Absent,
+    /// The pod is in the report.
+    Present {
+        /// Requests in the pod.
         in_flight: u64,
-        /// Whether it sends nothing new there.
+        /// Whether the activator sends no new requests to it.
         draining: bool,
     },
 }
 
-/// See the module.
+/// Last report about a revision.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
     pub(super) at: Duration,
     pub(super) in_flight: u64,
     pub(super) queued: u64,
-    /// What the process has counted since it began, as of `at`.
-    told: Counters,
-    /// What of these counters does not count here.
-    aside: Counters,
-    /// As many as the frame held.
+    /// Counters since the start of the process, as of `at`.
+    reported: Counters,
+    /// Part of these counters that is excluded from demand.
+    excluded: Counters,
+    /// Bounded by the size of a frame.
     pub(super) pods: Box<[PodDemand]>,
 }
 
-/// Counters that only grow; see [`RevisionDemand`].
+/// Monotonic counters; see [`RevisionDemand`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counters {
     pub(super) arrivals: u64,
@@ -46,102 +46,101 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// An activator that does not report in-pod time apart is taken at its time in queue and pod together.
-    fn of(told: &RevisionDemand) -> Self {
+    /// Without a separate in-pod time (older activators), the time in queue and pod together is used.
+    fn of(demand: &RevisionDemand) -> Self {
         Self {
-            arrivals: told.arrivals,
-            completions: told.completions,
-            abandoned: told.abandoned,
-            request_us: told.request_us,
-            busy_us: told.busy_us.unwrap_or(told.request_us),
-            served_us: if told.busy_us.is_some() { told.served_us } else { told.request_us },
+            arrivals: demand.arrivals,
+            completions: demand.completions,
+            abandoned: demand.abandoned,
+            request_us: demand.request_us,
+            busy_us: demand.busy_us.unwrap_or(demand.request_us),
+            served_us: if demand.busy_us.is_some() { demand.served_us } else { demand.request_us },
         }
     }
 
     pub(super) fn add(&mut self, other: Self) {
-        *self = self.with(&other, u64::saturating_add);
+        *self = self.zip(&other, u64::saturating_add);
     }
 
-    fn less(&self, other: &Self) -> Self {
-        self.with(other, u64::saturating_sub)
+    fn minus(&self, other: &Self) -> Self {
+        self.zip(other, u64::saturating_sub)
     }
 
-    /// The higher of each.
+    /// Returns the maximum of each counter.
     pub(super) fn max(&self, other: &Self) -> Self {
-        self.with(other, u64::max)
+        self.zip(other, u64::max)
     }
 
-    fn with(&self, other: &Self, each: impl Fn(u64, u64) -> u64) -> Self {
+    fn zip(&self, other: &Self, f: impl Fn(u64, u64) -> u64) -> Self {
         Self {
-            arrivals: each(self.arrivals, other.arrivals),
-            completions: each(self.completions, other.completions),
-            abandoned: each(self.abandoned, other.abandoned),
-            request_us: each(self.request_us, other.request_us),
-            busy_us: each(self.busy_us, other.busy_us),
-            served_us: each(self.served_us, other.served_us),
+            arrivals: f(self.arrivals, other.arrivals),
+            completions: f(self.completions, other.completions),
+            abandoned: f(self.abandoned, other.abandoned),
+            request_us: f(self.request_us, other.request_us),
+            busy_us: f(self.busy_us, other.busy_us),
+            served_us: f(self.served_us, other.served_us),
         }
     }
 }
 
 impl Sample {
-    /// A sample as of `at`. Without `listened` it goes on from nothing: what `former` has counted by then is to be carried.
-    /// `listened` tells whether somebody has listened to the process all the time since `former`, or for
-    /// one of which nothing was said before, since a moment in which there was nothing to say.
+    /// Creates a sample as of `at`. `continuous` is whether frames of the process arrived without a pause since
+    /// `former`, or, without `former`, since a frame that did not contain the revision. After a pause the sample starts at zero:
+    /// the caller retains what `former` counted by then.
     ///
-    /// What a process has counted while nobody listened is set aside: it grew over a time that is past, and to an operator
-    /// that has just begun it would look like a thousand requests at once. That there were calls is kept, since a revision
-    /// that was called is not idle.
-    pub(super) fn new(at: Duration, told: RevisionDemand, former: Option<&Self>, listened: bool) -> Self {
-        let counters = Counters::of(&told);
-        let RevisionDemand { in_flight, queued, pods, .. } = told;
-        let aside = match former {
+    /// Counts from a pause are excluded: they grew over time that is past, and to an operator that just started they would
+    /// look like a thousand requests at once. One arrival is kept, since a revision that received a request is not idle.
+    pub(super) fn new(at: Duration, demand: RevisionDemand, former: Option<&Self>, continuous: bool) -> Self {
+        let counters = Counters::of(&demand);
+        let RevisionDemand { in_flight, queued, pods, .. } = demand;
+        let excluded = match former {
             Some(former) if former.is_ahead_of(&counters) => Counters::default(),
-            Some(former) if listened => former.aside,
+            Some(former) if continuous => former.excluded,
             Some(former) => {
-                let called = counters.arrivals.saturating_sub(former.told.arrivals).min(1);
-                Counters { arrivals: counters.arrivals.saturating_sub(called), ..counters }
+                let arrived = counters.arrivals.saturating_sub(former.reported.arrivals).min(1);
+                Counters { arrivals: counters.arrivals.saturating_sub(arrived), ..counters }
             }
-            None if listened => Counters::default(),
+            None if continuous => Counters::default(),
             None => Counters { arrivals: counters.arrivals.saturating_sub(1), ..counters },
         };
-        Self { at, in_flight, queued, told: counters, aside, pods: pods.into() }
+        Self { at, in_flight, queued, reported: counters, excluded, pods: pods.into() }
     }
 
-    /// Whether the same process has begun to count anew, since it tells less than was told here: a revision lost its traffic
-    /// and got it again.
+    /// Returns whether `counters` are lower than the reported ones: the process restarted them, because the revision lost
+    /// its traffic and regained it.
     pub(super) fn is_ahead_of(&self, counters: &Counters) -> bool {
-        counters.arrivals < self.told.arrivals || counters.request_us < self.told.request_us
+        counters.arrivals < self.reported.arrivals || counters.request_us < self.reported.request_us
     }
 
-    /// Whether the frame begins to count anew; see [`Self::is_ahead_of`].
-    pub(super) fn is_restarted_by(&self, told: &RevisionDemand) -> bool {
-        self.is_ahead_of(&Counters::of(told))
+    /// Returns whether `demand` restarts the counters; see [`Self::is_ahead_of`].
+    pub(super) fn is_restarted_by(&self, demand: &RevisionDemand) -> bool {
+        self.is_ahead_of(&Counters::of(demand))
     }
 
-    /// Requests that came to the process.
+    /// Returns the requests since the start of the process.
     pub(super) fn arrivals(&self) -> u64 {
-        self.told.arrivals
+        self.reported.arrivals
     }
 
-    /// Sets aside everything that it tells.
-    pub(super) fn settle(&mut self) {
-        self.aside = self.told;
+    /// Excludes all reported counts and requests.
+    pub(super) fn exclude_all(&mut self) {
+        self.excluded = self.reported;
         (self.in_flight, self.queued, self.pods) = (0, 0, Box::default());
     }
 
-    /// What counts, as of the sample.
-    pub(super) fn told(&self) -> Counters {
-        self.told.less(&self.aside)
+    /// Returns the counters that count as demand, as of the sample.
+    pub(super) fn counted(&self) -> Counters {
+        self.reported.minus(&self.excluded)
     }
 
-    /// What counts at `now`, if nothing has changed since.
-    pub(super) fn by(&self, now: Duration) -> Counters {
-        self.grown(now).less(&self.aside)
+    /// Returns the counters that count as demand, extrapolated to `now`.
+    pub(super) fn counted_at(&self, now: Duration) -> Counters {
+        self.extrapolated(now).minus(&self.excluded)
     }
 
-    /// The same, with the requests in pods and in the queue ended at `now`, as those of a process are that is gone.
-    pub(super) fn ended(&self, now: Duration) -> Counters {
-        let counters = self.by(now);
+    /// Like [`Self::counted_at`], for a process that terminated at `now`: its requests ended then.
+    pub(super) fn terminated_at(&self, now: Duration) -> Counters {
+        let counters = self.counted_at(now);
         Counters {
             completions: counters.completions.saturating_add(self.in_flight),
             abandoned: counters.abandoned.saturating_add(self.queued),
@@ -150,23 +149,25 @@ impl Sample {
         }
     }
 
-    /// The counters of the process at `now`, if nothing has changed since.
-    fn grown(&self, now: Duration) -> Counters {
-        let passed = u64::try_from(now.saturating_sub(self.at).as_micros()).unwrap_or(u64::MAX);
-        let grow = |sum: u64, requests: u64| sum.saturating_add(passed.saturating_mul(requests));
+    /// Returns the counters of the process at `now`, if no request arrived or ended since.
+    fn extrapolated(&self, now: Duration) -> Counters {
+        let elapsed = u64::try_from(now.saturating_sub(self.at).as_micros()).unwrap_or(u64::MAX);
+        let grow = |sum: u64, requests: u64| sum.saturating_add(elapsed.saturating_mul(requests));
         Counters {
-            request_us: grow(self.told.request_us, self.in_flight.saturating_add(self.queued)),
-            busy_us: grow(self.told.busy_us, self.in_flight),
-            ..self.told
+            request_us: grow(self.reported.request_us, self.in_flight.saturating_add(self.queued)),
+            busy_us: grow(self.reported.busy_us, self.in_flight),
+            ..self.reported
         }
     }
 
-    /// What it says of a pod.
-    pub(super) fn word(&self, pod: &str) -> Word {
+    /// Returns the report about one pod.
+    pub(super) fn pod(&self, pod: &str) -> PodReport {
         match self.pods.iter().find(|p| p.pod == pod) {
-            Some(PodDemand { in_flight, draining, .. }) => Word::Named { in_flight: *in_flight, draining: *draining },
-            None if self.pods.is_empty() && self.in_flight > 0 => Word::Mute,
-            None => Word::Unnamed,
+            Some(PodDemand { in_flight, draining, .. }) => {
+                PodReport::Present { in_flight: *in_flight, draining: *draining }
+            }
+            None if self.pods.is_empty() && self.in_flight > 0 => PodReport::Unknown,
+            None => PodReport::Absent,
         }
     }
 }

@@ -16,17 +16,17 @@ fn line(frame: &Frame) -> String {
     serde_json::to_string(frame).unwrap() + "\n"
 }
 
-/// An activator that answers each connection with the next of `answers` and then hangs up.
-async fn activator(answers: Vec<String>) -> Source {
+/// An activator that sends the next of `responses` on each connection and then closes it.
+async fn activator(responses: Vec<String>) -> Source {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        for answer in answers {
+        for response in responses {
             let (mut socket, _) = listener.accept().await.unwrap();
             let mut request = [0; 1024];
             let length = socket.read(&mut request).await.unwrap();
             assert!(request[..length].starts_with(b"GET /v1/demand HTTP/1.1\r\n"));
-            socket.write_all(answer.as_bytes()).await.unwrap();
+            socket.write_all(response.as_bytes()).await.unwrap();
         }
     });
     Source { address, pod: None }
@@ -37,21 +37,21 @@ fn ok(body: &str) -> String {
 }
 
 #[tokio::test]
-async fn reads_frames_and_comes_again() {
+async fn reads_frames_and_reconnects() {
     let first = ok(&format!("{}\n{}", line(&frame("a", 0)), line(&frame("a", 1))));
     let source = activator(vec![first, ok(&line(&frame("b", 0)))]).await;
-    let (heard, level) = (Arc::new(Mutex::new(vec![])), Arc::new(Mutex::new(vec![])));
+    let (received, level) = (Arc::new(Mutex::new(vec![])), Arc::new(Mutex::new(vec![])));
     let reading = tokio::spawn({
-        let (heard, level) = (heard.clone(), level.clone());
+        let (received, level) = (received.clone(), level.clone());
         follow(
             source,
-            move |f| heard.lock().push((f.process, f.sequence)),
+            move |f| received.lock().push((f.process, f.sequence)),
             move |change| level.lock().push(change),
             |_| {},
         )
     });
     let done = async {
-        while heard.lock().len() < 3 {
+        while received.lock().len() < 3 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -59,24 +59,24 @@ async fn reads_frames_and_comes_again() {
     reading.abort();
     assert!(reading.await.unwrap_err().is_cancelled());
     let expected = [("a".to_owned(), 0), ("a".to_owned(), 1), ("b".to_owned(), 0)];
-    assert_eq!(*heard.lock(), expected);
-    assert_eq!(*level.lock(), [1, -1, 1, -1], "also the one that was cut off by us is counted out");
+    assert_eq!(*received.lock(), expected);
+    assert_eq!(*level.lock(), [1, -1, 1, -1], "a cancelled reader is counted too");
 }
 
 #[rstest]
 #[case::status("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(), "404")]
-#[case::garbage(ok("{\"version\":\n"), "no frame")]
+#[case::garbage(ok("{\"version\":\n"), "invalid frame")]
 #[case::version(ok("{\"version\":9,\"process\":\"a\",\"sequence\":0,\"atUs\":0}\n"), "version 9")]
 #[case::end(ok(""), "ended")]
 #[tokio::test]
-async fn says_what_is_wrong(#[case] answer: String, #[case] message: &str) {
-    let source = activator(vec![answer]).await;
+async fn errors_name_the_cause(#[case] response: String, #[case] message: &str) {
+    let source = activator(vec![response]).await;
     let Err(error) = timeout(Duration::from_secs(20), read(&source, |_| {}, |_| {})).await.unwrap();
     assert!(error.to_string().contains(message), "{error}");
 }
 
 #[tokio::test]
-async fn one_that_is_not_there() {
+async fn an_unreachable_activator_is_an_error() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let source = Source { address: listener.local_addr().unwrap(), pod: None };
     drop(listener);
@@ -85,7 +85,7 @@ async fn one_that_is_not_there() {
 }
 
 #[tokio::test]
-async fn silence_ends_it() {
+async fn silence_ends_the_stream() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let source = Source { address: listener.local_addr().unwrap(), pod: None };
     let server = tokio::spawn(async move {
@@ -94,41 +94,41 @@ async fn silence_ends_it() {
         socket.write_all(ok(&line(&frame("a", 0))).as_bytes()).await.unwrap();
         std::future::pending::<()>().await;
     });
-    let begun = tokio::time::Instant::now();
+    let start = tokio::time::Instant::now();
     let Err(error) = read(&source, |_| {}, |_| {}).await;
-    assert!(matches!(error, Error::Silence(_)), "{error}");
-    assert!(begun.elapsed() >= SILENCE);
+    assert!(matches!(error, Error::Timeout(_)), "{error}");
+    assert!(start.elapsed() >= READ_TIMEOUT);
     server.abort();
 }
 
 #[test]
-fn frames_over_any_cut() {
+fn frames_are_read_across_any_split() {
     let text = format!("{}\n \r\n{}{}", line(&frame("a", 0)), line(&frame("a", 1)), line(&frame("b", 0)));
-    for cut in 0..text.len() {
-        let (mut frames, mut heard) = (Frames::default(), vec![]);
-        for part in [&text[..cut], &text[cut..]] {
-            frames.take(part.as_bytes(), |f| heard.push((f.process, f.sequence))).unwrap();
+    for split in 0..text.len() {
+        let (mut reader, mut read) = (FrameReader::default(), vec![]);
+        for chunk in [&text[..split], &text[split..]] {
+            reader.read(chunk.as_bytes(), |f| read.push((f.process, f.sequence))).unwrap();
         }
-        assert_eq!(heard, [("a".to_owned(), 0), ("a".to_owned(), 1), ("b".to_owned(), 0)], "cut at {cut}");
-        assert_eq!(frames.held(), 0);
+        assert_eq!(read, [("a".to_owned(), 0), ("a".to_owned(), 1), ("b".to_owned(), 0)], "split at {split}");
+        assert_eq!(reader.buffered(), 0);
     }
 }
 
 #[test]
-fn an_endless_line_is_cut_off() {
-    let mut frames = Frames::default();
+fn a_line_that_is_too_long_is_an_error() {
+    let mut reader = FrameReader::default();
     let chunk = vec![b'x'; 1 << 20];
     for _ in 0..4 {
-        frames.take(&chunk, |_| unreachable!()).unwrap();
+        reader.read(&chunk, |_| unreachable!()).unwrap();
     }
-    assert!(matches!(frames.take(b"x", |_| unreachable!()), Err(Error::TooLong)));
-    assert!(frames.held() <= MAX_LINE);
-    let whole = [vec![b' '; MAX_LINE + 1], b"\n".to_vec()].concat();
-    assert!(matches!(Frames::default().take(&whole, |_| unreachable!()), Err(Error::TooLong)), "all at once");
+    assert!(matches!(reader.read(b"x", |_| unreachable!()), Err(Error::LineTooLong)));
+    assert!(reader.buffered() <= MAX_LINE);
+    let line = [vec![b' '; MAX_LINE + 1], b"\n".to_vec()].concat();
+    assert!(matches!(FrameReader::default().read(&line, |_| unreachable!()), Err(Error::LineTooLong)), "in one chunk");
 }
 
-/// An activator that answers one connection with `head` and then with `more`, over and over, as fast as it is read, each after
-/// a pause. Yields how many bytes it could write.
+/// An activator that sends `head` on one connection and then `more` in a loop, as fast as it is read, with a pause
+/// after each. Returns the number of bytes that it could write.
 async fn flood(
     head: String,
     more: impl Fn(u64) -> String + Send + 'static,
@@ -155,53 +155,53 @@ async fn flood(
 }
 
 #[tokio::test]
-async fn a_line_that_trickles_is_cut_off_by_time() {
-    let begun = tokio::time::Instant::now();
+async fn a_line_that_trickles_in_times_out() {
+    let start = tokio::time::Instant::now();
     let (source, _) = flood(ok(&line(&frame("a", 0))), |_| "x".into(), Duration::from_millis(20)).await;
-    let heard = Mutex::new(0);
-    let reading = read(&source, |_| *heard.lock() += 1, |_| {});
+    let received = Mutex::new(0);
+    let reading = read(&source, |_| *received.lock() += 1, |_| {});
     let Err(error) = timeout(Duration::from_secs(30), reading).await.unwrap();
-    assert!(matches!(error, Error::Silence(_)), "{error}");
-    assert!(begun.elapsed() >= SILENCE && *heard.lock() == 1);
+    assert!(matches!(error, Error::Timeout(_)), "{error}");
+    assert!(start.elapsed() >= READ_TIMEOUT && *received.lock() == 1);
 }
 
 #[tokio::test]
-async fn blank_lines_are_no_sign_of_life() {
+async fn blank_lines_do_not_reset_the_timeout() {
     let (source, _) = flood(ok(""), |_| "\n".into(), Duration::from_millis(20)).await;
     let Err(error) = timeout(Duration::from_secs(30), read(&source, |_| {}, |_| {})).await.unwrap();
-    assert!(matches!(error, Error::Silence(_)), "{error}");
+    assert!(matches!(error, Error::Timeout(_)), "{error}");
 }
 
 #[tokio::test]
-async fn a_flood_waits_in_its_socket() {
+async fn excess_frames_stay_in_the_socket() {
     let (source, written) = flood(ok(""), |number| line(&frame("a", number)), Duration::ZERO).await;
-    let heard = Arc::new(Mutex::new(0u64));
+    let received = Arc::new(Mutex::new(0u64));
     let reading = tokio::spawn({
-        let heard = heard.clone();
-        async move { read(&source, |_| *heard.lock() += 1, |_| {}).await }
+        let received = received.clone();
+        async move { read(&source, |_| *received.lock() += 1, |_| {}).await }
     });
-    // Read at full speed, megabytes would be through before the third second.
+    // At full speed, megabytes would be read before the third window.
     let third = async {
-        while *heard.lock() < 2 * u64::from(MOST_FRAMES) {
+        while *received.lock() < 2 * u64::from(MAX_FRAMES) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let begun = tokio::time::Instant::now();
+    let start = tokio::time::Instant::now();
     timeout(Duration::from_secs(30), third).await.unwrap();
-    assert!(begun.elapsed() >= FLOOD / 2, "{:?}", begun.elapsed());
+    assert!(start.elapsed() >= RATE_WINDOW / 2, "{:?}", start.elapsed());
     assert!(!reading.is_finished());
-    // What one read brings is handed on at once, and the rest is the kernel's: nothing piles up here.
+    // The frames of one read are handed on at once, and the kernel buffers the rest.
     let ahead = READ_AHEAD as u64 / line(&frame("a", 0)).len() as u64;
-    assert!(*heard.lock() <= 4 * (u64::from(MOST_FRAMES) + ahead), "{} of {} bytes", heard.lock(), written.lock());
+    assert!(*received.lock() <= 4 * (u64::from(MAX_FRAMES) + ahead), "{} of {} bytes", received.lock(), written.lock());
     reading.abort();
 }
 
 #[tokio::test]
-async fn another_process_on_the_same_connection_ends_it() {
+async fn another_process_on_the_same_connection_ends_the_stream() {
     let source = activator(vec![ok(&format!("{}{}", line(&frame("a", 0)), line(&frame("b", 1))))]).await;
-    let (heard, faults) = (Mutex::new(0), Mutex::new(vec![]));
-    let reading = read(&source, |_| *heard.lock() += 1, |fault| faults.lock().push(fault));
+    let (received, faults) = (Mutex::new(0), Mutex::new(vec![]));
+    let reading = read(&source, |_| *received.lock() += 1, |fault| faults.lock().push(fault));
     let Err(error) = timeout(Duration::from_secs(20), reading).await.unwrap();
-    assert!(matches!(error, Error::Process), "{error}");
-    assert_eq!((*heard.lock(), faults.lock().clone()), (1, vec![Fault::Process]));
+    assert!(matches!(error, Error::ProcessChanged), "{error}");
+    assert_eq!((*received.lock(), faults.lock().clone()), (1, vec![Fault::Process]));
 }

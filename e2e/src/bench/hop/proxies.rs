@@ -1,5 +1,5 @@
-//! The proxies that are compared, each with one thread and with the settings that its makers advise for keeping connections.
-//! All of them add `X-Forwarded-For`, none writes an access log.
+//! The proxies of the comparison, each with one thread and the recommended settings for keep-alive connections. All of them
+//! add `X-Forwarded-For`, none writes an access log.
 
 use std::{ffi::OsString, net::SocketAddr, path::Path, time::Duration};
 
@@ -7,12 +7,12 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     bench::daemon::{Core, Daemon, Start},
-    caller::Caller,
+    http_client::HttpClient,
     process::wait_for,
 };
 
-/// `master_process off` puts the one worker into the process that is started, so that it ends with it. Connections are
-/// closed after a thousand requests by default, on both sides.
+/// `master_process off` runs the worker in the started process, so that it is killed with it. By default, connections are
+/// closed after a thousand requests on both sides.
 const NGINX: &str = "\
 daemon off;
 master_process off;
@@ -48,7 +48,7 @@ http {
 }
 ";
 
-/// Without `http-reuse always` the first request of each client waits for a connection of its own.
+/// Without `http-reuse always`, the first request of each client waits for a new connection.
 const HAPROXY: &str = "\
 global
   nbthread 1
@@ -68,7 +68,7 @@ backend origins
   server origin @ORIGIN@
 ";
 
-/// `use_remote_address` is what adds `X-Forwarded-For`. Envoy gives each request an id by default, as the activator does.
+/// `use_remote_address` adds `X-Forwarded-For`. Envoy adds a request id by default, as the activator does.
 const ENVOY: &str = r#"
 static_resources:
   listeners:
@@ -102,7 +102,7 @@ static_resources:
         - endpoint: {address: {socket_address: {address: @ORIGIN_IP@, port_value: @ORIGIN_PORT@}}}
 "#;
 
-/// One of the proxies that Rouse is compared with.
+/// A proxy that Rouse is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Proxy {
     Nginx,
@@ -119,7 +119,7 @@ impl Proxy {
         }
     }
 
-    /// Its whole configuration.
+    /// Returns the configuration.
     fn config(self, listen: SocketAddr, origin: SocketAddr, folder: &Path) -> String {
         let template = match self {
             Self::Nginx => NGINX,
@@ -138,7 +138,7 @@ impl Proxy {
         values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(name, value))
     }
 
-    /// Starts it on the measured core, between `listen` and `origin`, and waits until it answers.
+    /// Starts it on the measured core, between `listen` and `origin`, and waits until it responds.
     pub(super) async fn start(
         self,
         program: &Path,
@@ -158,10 +158,10 @@ impl Proxy {
         args.push(config.into());
         let start = Start { name: self.name(), program, args, env: vec![], core: Core::Measured, folder };
         let mut daemon = start.start()?;
-        let caller = Caller::new(listen);
-        wait_for(&format!("an answer through {}", self.name()), Duration::from_secs(30), async || {
-            daemon.alive()?;
-            Ok(caller.get("any", "/echo").await.is_ok_and(|answer| answer.status.is_success()))
+        let http_client = HttpClient::new(listen);
+        wait_for(&format!("a response through {}", self.name()), Duration::from_secs(30), async || {
+            daemon.check_alive()?;
+            Ok(http_client.get("any", "/echo").await.is_ok_and(|response| response.status.is_success()))
         })
         .await?;
         Ok(daemon)
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_configuration_has_every_place_filled() {
+    fn a_configuration_has_no_placeholder_left() {
         let (listen, origin) = ("127.0.0.1:81".parse().unwrap(), "127.0.0.1:82".parse().unwrap());
         for proxy in [Proxy::Nginx, Proxy::Haproxy, Proxy::Envoy] {
             let config = proxy.config(listen, origin, Path::new("/f"));

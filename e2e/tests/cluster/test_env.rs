@@ -1,4 +1,4 @@
-//! What every test here begins with: the cluster, and a namespace of its own in it.
+//! Environment of a test: the cluster, and a namespace for the test.
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Pod;
@@ -6,74 +6,74 @@ use kube::{Api, ResourceExt as _, api::ListParams};
 use rouse_crds::names::function_selector;
 use rouse_e2e::{
     Cluster,
-    world::{PATIENCE, World, until},
+    workspace::{TIMEOUT, Workspace, until},
 };
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// The namespace that Rouse is installed in.
+/// Namespace of the release.
 pub(crate) const RELEASE: &str = "rouse-system";
 
-/// A test that stops a part of Rouse holds this alone; all others share it.
-static PARTS: RwLock<()> = RwLock::const_new(());
+/// Held exclusively by a test that restarts or reconfigures Rouse, and shared by all others.
+static RELEASE_LOCK: RwLock<()> = RwLock::const_new(());
 
-/// A namespace, and the promise that every part of Rouse keeps running.
-pub(crate) struct Scene {
-    pub(crate) world: World,
+/// A namespace for one test, with a lock on the release.
+pub(crate) struct TestEnv {
+    pub(crate) workspace: Workspace,
     pub(crate) cluster: Cluster,
     _shared: Option<RwLockReadGuard<'static, ()>>,
-    _alone: Option<RwLockWriteGuard<'static, ()>>,
+    _exclusive: Option<RwLockWriteGuard<'static, ()>>,
 }
 
-impl std::ops::Deref for Scene {
-    type Target = World;
+impl std::ops::Deref for TestEnv {
+    type Target = Workspace;
 
-    fn deref(&self) -> &World {
-        &self.world
+    fn deref(&self) -> &Workspace {
+        &self.workspace
     }
 }
 
-impl Scene {
-    /// A namespace for the test `name`, another one in each run so that what a failed run left behind does no harm.
+impl TestEnv {
+    /// Creates a namespace for the test `name`. It is unique for each run, so that objects of a failed run do not interfere.
     pub(crate) async fn new(name: &str) -> Result<Self> {
-        let shared = PARTS.read().await;
+        let shared = RELEASE_LOCK.read().await;
         Ok(Self { _shared: Some(shared), ..Self::bare(name).await? })
     }
 
-    /// The same, with no other test running.
-    pub(crate) async fn alone(name: &str) -> Result<Self> {
-        let alone = PARTS.write().await;
-        Ok(Self { _alone: Some(alone), ..Self::bare(name).await? })
+    /// Like [`Self::new`], while no other test runs.
+    pub(crate) async fn exclusive(name: &str) -> Result<Self> {
+        let exclusive = RELEASE_LOCK.write().await;
+        Ok(Self { _exclusive: Some(exclusive), ..Self::bare(name).await? })
     }
 
     async fn bare(name: &str) -> Result<Self> {
         let cluster = Cluster::of_this_checkout()?;
-        let world = World::new(&cluster, &format!("e2e-{name}-{}", std::process::id())).await?;
-        Ok(Self { world, cluster, _shared: None, _alone: None })
+        let workspace = Workspace::new(&cluster, &format!("e2e-{name}-{}", std::process::id())).await?;
+        Ok(Self { workspace, cluster, _shared: None, _exclusive: None })
     }
 
-    /// Runs kubectl and gives whether it succeeded, and all that it said.
+    /// Runs kubectl and returns whether it succeeded, and its output.
     pub(crate) async fn kubectl(&self, args: &[&str]) -> Result<(bool, String)> {
         let output = self.cluster.kubectl(args).output().await.context("cannot run kubectl")?;
-        let said = [output.stdout, output.stderr].concat();
-        Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+        let printed = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8_lossy(&printed).into_owned()))
     }
 
-    /// `kubectl apply` of a Function in this namespace with the given spec in YAML's flow style.
+    /// Runs `kubectl apply` of a Function with a spec in YAML flow style.
     pub(crate) async fn kubectl_apply(&self, name: &str, spec: &str) -> Result<(bool, String)> {
         let file = tempfile::NamedTempFile::new()?;
         let manifest =
             format!("apiVersion: rouse.dev/v1alpha1\nkind: Function\nmetadata: {{name: {name}}}\nspec: {spec}\n");
         std::fs::write(file.path(), manifest)?;
-        let path = file.path().to_str().context("a path that is no text")?;
+        let path = file.path().to_str().context("the path is not UTF-8")?;
         self.kubectl(&["apply", "--namespace", &self.namespace, "--filename", path]).await
     }
 
-    /// What the activators' admin port answers to `GET path`, one text for each activator, through the API server.
+    /// Returns the response of each activator's admin port to `GET path`, through the API server.
     pub(crate) async fn of_activators(&self, path: &str) -> Result<Vec<String>> {
         self.of_component("activator", path).await
     }
 
-    /// The same of the operators. What a replica that does not lead refuses to tell is left out.
+    /// Like [`Self::of_activators`], for the operators. Refusals of replicas that are not the leader are omitted.
     pub(crate) async fn of_operators(&self, path: &str) -> Result<Vec<String>> {
         self.of_component("operator", path).await
     }
@@ -91,7 +91,7 @@ impl Scene {
         Ok(texts)
     }
 
-    /// Sum over the activators of the metric `name` with all of `labels` (as they stand in the text form).
+    /// Returns the sum of a metric over the activators, with all of `labels` (in the text format).
     pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
         let texts = self.of_activators("/metrics").await?;
         let lines = texts.iter().flat_map(|t| t.lines());
@@ -102,9 +102,9 @@ impl Scene {
         Ok(matching.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 
-    /// Waits until no pod of a function is wanted, nor there.
-    pub(crate) async fn asleep(&self, name: &str) -> Result<()> {
-        until(&format!("{name} asleep"), PATIENCE, || async {
+    /// Waits until no pod of a Function is desired and none exists.
+    pub(crate) async fn scaled_to_zero(&self, name: &str) -> Result<()> {
+        until(&format!("{name} at zero"), TIMEOUT, || async {
             let list = self.deployments().list(&ListParams::default().labels(&function_selector(name))).await?;
             let wanted = list.items.iter().filter_map(|d| d.spec.as_ref()?.replicas).sum::<i32>();
             Ok((wanted == 0 && self.pods(name).await?.is_empty()).then_some(()))
@@ -112,8 +112,8 @@ impl Scene {
         .await
     }
 
-    /// Ends the test: its namespace goes. A failed test does not come here, so that one can look at what it left.
-    pub(crate) async fn done(self) -> Result<()> {
-        self.world.leave().await
+    /// Deletes the namespace. A failed test keeps it for inspection.
+    pub(crate) async fn finish(self) -> Result<()> {
+        self.workspace.delete_namespace().await
     }
 }

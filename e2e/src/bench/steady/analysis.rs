@@ -1,24 +1,24 @@
-//! What a steady load's timeline amounts to. Pure: times count from the start of the load.
+//! Analysis of a run: end of the backlog, direction changes and needed pods. Pure: times count from the start of the load.
 
 use std::{cmp::Ordering, time::Duration};
 
 use super::load::Sample;
 
-/// The wanted count of pods from a moment on.
+/// Desired count from a point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Count {
+pub(super) struct ReplicaCount {
     pub(super) at: Duration,
     pub(super) wanted: i32,
 }
 
-/// Pods that `rate` requests a second of `service` need at `target` requests in a pod.
+/// Returns the pods that `rate` requests per second with an in-pod time of `service` need at `target` requests per pod.
 pub(super) fn needed(rate: u32, service: Duration, target: f64) -> f64 {
     (f64::from(rate) * service.as_secs_f64() / target).ceil()
 }
 
-/// How often the wanted count turned from rising to falling or back, in writes from `from` to `to`. The first write in that time
-/// turns if the last one before it went the other way.
-pub(super) fn direction_changes(counts: &[Count], from: Duration, to: Duration) -> usize {
+/// Returns how often the desired count changed its direction, in writes from `from` to `to`. The first write in that time
+/// counts if the last one before it had the other direction.
+pub(super) fn direction_changes(counts: &[ReplicaCount], from: Duration, to: Duration) -> usize {
     let (mut direction, mut turns) = (Ordering::Equal, 0);
     for pair in counts.windows(2) {
         let next = pair[1].wanted.cmp(&pair[0].wanted);
@@ -33,19 +33,20 @@ pub(super) fn direction_changes(counts: &[Count], from: Duration, to: Duration) 
     turns
 }
 
-/// How the end of a backlog shows at the client.
+/// Criteria for the end of a backlog, as observed by the client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Drained {
-    /// A request that did not wait in a backlog takes no longer than this.
+pub(super) struct BacklogEnd {
+    /// Longest latency of a request outside of a backlog.
     pub(super) within: Duration,
-    /// For so long no request may have waited in one. A shorter time is a lucky moment before the backlog has grown.
+    /// Time in which every request must meet that latency. With a shorter one, the first request before the backlog has
+    /// grown would count.
     pub(super) calm: Duration,
 }
 
-impl Drained {
-    /// The first moment, not before `from`, at which the backlog is drained: a request that was due then, and every one due in
-    /// the calm time that follows, has its response in time, and so has each that was due earlier. None if the samples, which
-    /// are in the order in which they were due, do not show such a time in full.
+impl BacklogEnd {
+    /// Returns the first time, at `from` or later, at which the backlog is drained: every request due in the following calm
+    /// time meets the latency, and every earlier request has ended. `None` if the samples, sorted by due time, contain no
+    /// complete calm time.
     pub(super) fn since(&self, samples: &[Sample], from: Duration) -> Option<Duration> {
         let (mut since, mut last_end) = (None, Duration::ZERO);
         for sample in samples {
@@ -53,7 +54,7 @@ impl Drained {
             if sample.due < from {
                 continue;
             }
-            if !sample.answered || last_end > sample.due + self.within {
+            if !sample.succeeded || last_end > sample.due + self.within {
                 since = None;
                 continue;
             }
@@ -84,8 +85,8 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_counted_and_not_moves() {
-        // One write a second from 0 s on; what counts is from 3 s to 8 s.
+    fn direction_changes_are_counted_not_writes() {
+        // One write per second from 0 s; the range is 3 s to 8 s.
         let cases: [(&[i32], usize); 11] = [
             (&[], 0),
             (&[5], 0),
@@ -101,23 +102,23 @@ mod tests {
         ];
         for (wanted, turns) in cases {
             let counts: Vec<_> =
-                wanted.iter().enumerate().map(|(n, w)| Count { at: ms(1000 * n as u64), wanted: *w }).collect();
+                wanted.iter().enumerate().map(|(n, w)| ReplicaCount { at: ms(1000 * n as u64), wanted: *w }).collect();
             assert_eq!(direction_changes(&counts, ms(3000), ms(8000)), turns, "{wanted:?}");
         }
     }
 
-    /// A request each 100 ms, which takes so many ms; 0 is one that fails at once.
+    /// One request per 100 ms, which takes this many milliseconds; 0 fails immediately.
     fn samples(took: &[u64]) -> Vec<Sample> {
         let sample = |(n, took): (usize, &u64)| {
             let due = ms(100 * n as u64);
-            Sample { due, end: due + ms(*took), answered: *took > 0 }
+            Sample { due, end: due + ms(*took), succeeded: *took > 0 }
         };
         took.iter().enumerate().map(sample).collect()
     }
 
     #[test]
-    fn a_backlog_is_drained_when_no_request_waits_in_one_any_more() {
-        let drained = Drained { within: ms(200), calm: ms(300) };
+    fn a_backlog_ends_when_every_request_meets_the_latency() {
+        let drained = BacklogEnd { within: ms(200), calm: ms(300) };
         let cases: [(&str, &[u64], u64, Option<u64>); 11] = [
             ("never a backlog", &[150, 150, 150, 150, 150], 0, Some(0)),
             ("not before the first pod", &[150, 150, 150, 150, 150, 150], 200, Some(200)),

@@ -1,4 +1,4 @@
-//! The two ways from outside of the cluster to a function: through the ingress, and straight to an activator.
+//! The two entry points from outside of the cluster: the ingress, and the public port of an activator.
 
 use std::{net::SocketAddr, process::Stdio};
 
@@ -10,34 +10,34 @@ use tokio::{
     process::Child,
 };
 
-use crate::scene::{RELEASE, Scene};
+use crate::test_env::{RELEASE, TestEnv};
 
-/// One of them.
-pub(crate) struct Way {
-    /// `ingress` or `direct`: part of the names of the functions that are called this way.
+/// An entry point.
+pub(crate) struct EntryPoint {
+    /// `ingress` or `direct`: part of the names of the Functions that are requested through it.
     pub(crate) name: &'static str,
-    /// Where calls go.
+    /// Address for requests.
     pub(crate) address: SocketAddr,
-    /// What forwards the port where this machine has no route to pods. It ends with this.
+    /// `kubectl port-forward`, if this machine has no route to pods. Killed on drop.
     _forward: Option<Child>,
 }
 
-impl Way {
-    /// The URL of a host by this way, for clients that are told the address of the name.
+impl EntryPoint {
+    /// Returns the URL of a host, for clients that resolve every name to the address.
     pub(crate) fn url(&self, scheme: &str, host: &str) -> String {
         format!("{scheme}://{host}:{}", self.address.port())
     }
 }
 
-impl Scene {
-    /// Both.
-    pub(crate) async fn ways(&self) -> Result<[Way; 2]> {
-        let ingress = Way { name: "ingress", address: self.cluster.ingress, _forward: None };
+impl TestEnv {
+    /// Returns both entry points.
+    pub(crate) async fn entry_points(&self) -> Result<[EntryPoint; 2]> {
+        let ingress = EntryPoint { name: "ingress", address: self.cluster.ingress, _forward: None };
         Ok([ingress, self.direct().await?])
     }
 
-    /// The public port of an activator.
-    pub(crate) async fn direct(&self) -> Result<Way> {
+    /// Returns the public port of an activator.
+    pub(crate) async fn direct(&self) -> Result<EntryPoint> {
         let (address, forward) = match self.cluster.node {
             Some(_) => (self.activator_address().await?, None),
             None => {
@@ -45,7 +45,7 @@ impl Scene {
                 (address, Some(forward))
             }
         };
-        Ok(Way { name: "direct", address, _forward: forward })
+        Ok(EntryPoint { name: "direct", address, _forward: forward })
     }
 
     async fn activator_address(&self) -> Result<SocketAddr> {
@@ -67,8 +67,8 @@ impl Scene {
         let line = lines.next_line().await?.context("kubectl port-forward ended")?;
         // Forwarding from 127.0.0.1:40001 -> 8080
         let address = line.split_whitespace().nth(2).and_then(|word| word.parse().ok());
-        // It says a word of each connection, and would end where nobody takes it.
+        // It prints a line for each connection, and would exit if the pipe were closed.
         tokio::spawn(async move { while lines.next_line().await.is_ok_and(|line| line.is_some()) {} });
-        Ok((address.with_context(|| format!("kubectl port-forward says: {line}"))?, child))
+        Ok((address.with_context(|| format!("kubectl port-forward printed: {line}"))?, child))
     }
 }

@@ -1,5 +1,5 @@
-//! A namespace of the cluster with functions in it: how tests, the demonstration and the benchmarks apply Functions, call
-//! them and look at what is there.
+//! A namespace of the cluster with Functions in it. Tests, the demonstration and the benchmarks use it to apply Functions,
+//! send requests to them and inspect their objects.
 
 use std::{path::Path, time::Duration};
 
@@ -18,37 +18,37 @@ pub use crate::process::until;
 
 use crate::{
     Cluster,
-    caller::{Answer, Caller},
+    http_client::{HttpClient, Response},
 };
 
-/// A generous limit for what the cluster does by itself.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Timeout of every wait for the cluster. Generous, since machines differ.
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A namespace with functions in it.
+/// A namespace with Functions in it.
 #[derive(Clone)]
-pub struct World {
-    /// The API server, as an administrator.
+pub struct Workspace {
+    /// Client of the API server with administrator rights.
     pub client: Client,
-    /// The ingress.
-    pub caller: Caller,
-    /// The namespace.
+    /// HTTP client of the ingress.
+    pub http_client: HttpClient,
+    /// Name of the namespace.
     pub namespace: String,
-    /// The domain that Rouse was installed with.
+    /// Domain of the installation.
     pub domain: String,
-    /// The image of `examples/hello`.
+    /// Image of `examples/hello`.
     pub image: String,
 }
 
-impl std::fmt::Debug for World {
+impl std::fmt::Debug for Workspace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("World")
+        f.debug_struct("Workspace")
             .field("namespace", &self.namespace)
             .field("domain", &self.domain)
             .finish_non_exhaustive()
     }
 }
 
-/// A client of the cluster's API server.
+/// Creates a client of the cluster's API server.
 ///
 /// # Errors
 ///
@@ -57,7 +57,7 @@ pub async fn client_of(cluster: &Cluster) -> Result<Client> {
     client(cluster, None).await
 }
 
-/// The same, with the rights of another user.
+/// Creates a client that impersonates a user.
 ///
 /// # Errors
 ///
@@ -70,13 +70,13 @@ async fn client(cluster: &Cluster, user: Option<String>) -> Result<Client> {
     client_from(&cluster.kubeconfig, user).await
 }
 
-/// A client of the API server that a kubeconfig names.
+/// Creates a client from a kubeconfig.
 ///
 /// # Errors
 ///
 /// If the kubeconfig cannot be read.
 pub async fn client_from(kubeconfig: &Path, user: Option<String>) -> Result<Client> {
-    // Several TLS providers may be compiled in; the first to be installed is the one that holds.
+    // Several TLS providers may be compiled in; the first one that is installed is used.
     drop(rustls::crypto::ring::default_provider().install_default());
     let kubeconfig = Kubeconfig::read_from(kubeconfig).context("the cluster's kubeconfig")?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -84,33 +84,33 @@ pub async fn client_from(kubeconfig: &Path, user: Option<String>) -> Result<Clie
     Ok(Client::try_from(config)?)
 }
 
-impl World {
-    /// Makes the namespace if it is not there.
+impl Workspace {
+    /// Creates the namespace unless it exists.
     ///
     /// # Errors
     ///
-    /// If the cluster does not answer.
+    /// If the cluster does not respond.
     pub async fn new(cluster: &Cluster, namespace: &str) -> Result<Self> {
         let client = client_of(cluster).await?;
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let wanted = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         namespaces.patch(namespace, &PatchParams::apply("rouse-e2e"), &Patch::Apply(wanted)).await?;
-        let caller = Caller::new(cluster.ingress);
+        let http_client = HttpClient::new(cluster.ingress);
         let image = cluster.images.get("rouse-hello").context("the cluster has no hello image")?.clone();
-        Ok(Self { client, caller, namespace: namespace.to_owned(), domain: cluster.domain.clone(), image })
+        Ok(Self { client, http_client, namespace: namespace.to_owned(), domain: cluster.domain.clone(), image })
     }
 
-    /// The Functions of the namespace.
+    /// Returns the Functions of the namespace.
     pub fn functions(&self) -> Api<Function> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// The Deployments of the namespace.
+    /// Returns the Deployments of the namespace.
     pub fn deployments(&self) -> Api<Deployment> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// The function's host on the ingress.
+    /// Returns the default host of a Function.
     pub fn host(&self, name: &str) -> String {
         format!("{name}.{}.{}", self.namespace, self.domain)
     }
@@ -126,19 +126,19 @@ impl World {
             fields.extend(more.clone());
         }
         let spec: FunctionSpec = serde_json::from_value(fields).context("not a Function's spec")?;
-        // Server-side, so that what the operator writes at the same moment into the status is no conflict.
+        // Server-side apply, so that a concurrent status update of the operator causes no conflict.
         let apply = PatchParams::apply("rouse-e2e").force();
         Ok(self.functions().patch(name, &apply, &Patch::Apply(Function::new(name, spec))).await?)
     }
 
-    /// Waits until condition `type_` has `status`, and gives its reason and message.
+    /// Waits until condition `type_` has `status`, and returns its reason and message.
     ///
     /// # Errors
     ///
-    /// If it does not within [`PATIENCE`].
+    /// If it times out after [`TIMEOUT`].
     pub async fn condition(&self, name: &str, type_: &str, status: &str) -> Result<(String, String)> {
         let api = self.functions();
-        until(&format!("{name}: {type_}={status}"), PATIENCE, || async {
+        until(&format!("{name}: {type_}={status}"), TIMEOUT, || async {
             let function = api.get(name).await?;
             let generation = function.metadata.generation;
             let conditions = function.status.unwrap_or_default().conditions;
@@ -148,95 +148,97 @@ impl World {
         .await
     }
 
-    /// Applies and waits until it is ready to be called.
+    /// Applies a Function and waits until it is ready and routed.
     ///
     /// # Errors
     ///
-    /// If it does not get ready.
+    /// If it does not become ready.
     pub async fn ready(&self, name: &str, spec: serde_json::Value) -> Result<()> {
         self.apply(name, spec).await?;
         self.condition(name, "Ready", "True").await?;
         self.routed(name).await
     }
 
-    /// Waits until the ingress leads the namespace's hosts to Rouse. A host of the same wildcard rule that no function has
-    /// is asked for, so that nothing is woken: Rouse's own 404 is proof.
+    /// Waits until the ingress routes the hosts of the namespace to Rouse. Requests a host of the same wildcard rule that no
+    /// Function owns, so that nothing is woken: Rouse responds with its own 404.
     ///
     /// # Errors
     ///
-    /// If the ingress does not know it within [`PATIENCE`].
+    /// If the ingress has no route after [`TIMEOUT`].
     pub async fn routed(&self, name: &str) -> Result<()> {
         let host = self.host(&format!("no-{name}"));
-        until(&format!("a route for *.{}.{}", self.namespace, self.domain), PATIENCE, || async {
-            let answer = self.caller.get(&host, "/").await;
-            Ok(answer.ok().filter(|a| a.json()["type"].as_str().is_some_and(|t| t.contains("rouse.dev"))).map(|_| ()))
+        until(&format!("a route for *.{}.{}", self.namespace, self.domain), TIMEOUT, || async {
+            let response = self.http_client.get(&host, "/").await;
+            Ok(response.ok().filter(|a| a.json()["type"].as_str().is_some_and(|t| t.contains("rouse.dev"))).map(|_| ()))
         })
         .await
     }
 
-    /// The function's pods, those that are going away too.
+    /// Returns the pods of a Function, including terminating ones.
     ///
     /// # Errors
     ///
-    /// If the API server does not answer.
+    /// If the API server does not respond.
     pub async fn pods(&self, name: &str) -> Result<Vec<FunctionPod>> {
         let api: Api<FunctionPod> = Api::namespaced(self.client.clone(), &self.namespace);
         Ok(api.list(&ListParams::default().labels(&names::function_selector(name))).await?.items)
     }
 
-    /// Waits for a verified zero: no pod, not even one that is terminating.
+    /// Waits until no pod exists, not even a terminating one.
     ///
     /// # Errors
     ///
-    /// If there still is one after [`PATIENCE`].
-    pub async fn zero(&self, name: &str) -> Result<()> {
-        until(&format!("{name} at zero"), PATIENCE, || async { Ok(self.pods(name).await?.is_empty().then_some(())) })
+    /// If a pod exists after [`TIMEOUT`].
+    pub async fn without_pods(&self, name: &str) -> Result<()> {
+        until(&format!("{name} at zero"), TIMEOUT, || async { Ok(self.pods(name).await?.is_empty().then_some(())) })
             .await
     }
 
-    /// Waits until every pod there is is at least going away, and gives the moment.
+    /// Waits until every pod is terminating or deleted, and returns the time.
     ///
     /// # Errors
     ///
-    /// If one stays longer than `limit`.
+    /// If it times out after `limit`.
     pub async fn terminating(&self, name: &str, limit: Duration) -> Result<Instant> {
-        until(&format!("{name} going to zero"), limit, || async {
+        until(&format!("termination of the pods of {name}"), limit, || async {
             let staying = self.pods(name).await?.iter().any(|p| p.metadata.deletion_timestamp.is_none());
             Ok((!staying).then(Instant::now))
         })
         .await
     }
 
-    /// `GET path` of a function through the ingress.
+    /// Sends `GET path` to a Function through the ingress.
     ///
     /// # Errors
     ///
-    /// If no answer comes.
-    pub async fn get(&self, name: &str, path: &str) -> Result<Answer> {
-        self.caller.get(&self.host(name), path).await
+    /// If there is no response.
+    pub async fn get(&self, name: &str, path: &str) -> Result<Response> {
+        self.http_client.get(&self.host(name), path).await
     }
 
-    /// Deletes the Function and waits until nothing of it is left.
+    /// Deletes a Function and waits until its objects are deleted.
     ///
     /// # Errors
     ///
-    /// If something is left after [`PATIENCE`].
+    /// If an object exists after [`TIMEOUT`].
     pub async fn delete(&self, name: &str) -> Result<()> {
         let api = self.functions();
         api.delete(name, &DeleteParams::background()).await?;
-        until(&format!("{name} gone"), PATIENCE, || async { Ok(api.get_opt(name).await?.is_none().then_some(())) })
-            .await?;
-        until(&format!("the children of {name} gone"), PATIENCE, || async {
+        until(&format!("deletion of {name}"), TIMEOUT, || async {
+            Ok(api.get_opt(name).await?.is_none().then_some(()))
+        })
+        .await?;
+        until(&format!("deletion of the objects of {name}"), TIMEOUT, || async {
             Ok(self.children(name).await?.is_empty().then_some(()))
         })
         .await
     }
 
-    /// Every object that belongs to a function, as `kind/name`.
+    /// Returns every object that belongs to a Function, as `kind/name`.
     ///
     /// # Errors
     ///
-    /// If the API server does not answer.
+    /// If the API server does not respond.
     pub async fn children(&self, name: &str) -> Result<Vec<String>> {
         use k8s_openapi::api::{
             apps::v1::{ControllerRevision, ReplicaSet},
@@ -256,12 +258,12 @@ impl World {
         Ok(found)
     }
 
-    /// Deletes the namespace, without waiting for the end of it.
+    /// Starts the deletion of the namespace.
     ///
     /// # Errors
     ///
     /// If the API server refuses.
-    pub async fn leave(&self) -> Result<()> {
+    pub async fn delete_namespace(&self) -> Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         namespaces.delete(&self.namespace, &DeleteParams::background()).await?;
         Ok(())

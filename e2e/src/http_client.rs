@@ -1,4 +1,4 @@
-//! Calls functions as a client outside of the cluster does: through the ingress, by host name.
+//! HTTP client outside of the cluster, which sends requests through the ingress by host name.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,47 +13,46 @@ use hyper_util::{
 };
 use tokio::time::{Instant, timeout};
 
-/// Longest that any call may take, so that no test waits for ever.
+/// Timeout of a request.
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// A client with a pool of connections to one address.
+/// HTTP client with a connection pool to one address.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub struct HttpClient {
     client: Client<HttpConnector, Full<Bytes>>,
     address: SocketAddr,
 }
 
-/// A whole answer.
+/// A response that was received completely.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Response {
     /// Status.
     pub status: StatusCode,
     /// Headers.
     pub headers: HeaderMap,
     /// Body.
     pub body: Bytes,
-    /// From the call to the end of the body.
+    /// Time from the request to the end of the response body.
     pub took: Duration,
 }
 
-impl Answer {
-    /// The body as text.
+impl Response {
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON; `Null` where it is none.
+    /// Returns the body as JSON, or `Null` if it is not JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// A header's value as text.
+    /// Returns the value of a header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|v| v.to_str().ok())
     }
 
-    /// Phases of a cold start in milliseconds, by name, as `Server-Timing` states them. Proxies on the way may add lines
-    /// of their own.
+    /// Returns the phases of a cold start in milliseconds, by name, from `Server-Timing`. Proxies may add entries.
     pub fn phases(&self) -> Vec<(String, f64)> {
         let lines = self.headers.get_all("server-timing").iter().filter_map(|v| v.to_str().ok());
         lines
@@ -67,8 +66,8 @@ impl Answer {
     }
 }
 
-impl Caller {
-    /// A client of the server at `address`.
+impl HttpClient {
+    /// Creates a client of the server at `address`.
     pub fn new(address: SocketAddr) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -79,58 +78,64 @@ impl Caller {
         Self { client, address }
     }
 
-    /// The address that is called.
+    /// Returns the address of the server.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// `GET path` at `host`.
+    /// Sends `GET path` to `host`.
     ///
     /// # Errors
     ///
-    /// If no answer comes: an answer with any status is none.
-    pub async fn get(&self, host: &str, path: &str) -> Result<Answer> {
+    /// If there is no response. A response with any status is not an error.
+    pub async fn get(&self, host: &str, path: &str) -> Result<Response> {
         self.send(Method::GET, host, path, Bytes::new()).await
     }
 
-    /// Any method with a body.
+    /// Sends a request with a body.
     ///
     /// # Errors
     ///
-    /// If no answer comes.
-    pub async fn send(&self, method: Method, host: &str, path: &str, body: Bytes) -> Result<Answer> {
-        let begun = Instant::now();
+    /// If there is no response.
+    pub async fn send(&self, method: Method, host: &str, path: &str, body: Bytes) -> Result<Response> {
+        let started = Instant::now();
         let call = async {
-            let response = self.begin(method, host, path, body).await?;
+            let response = self.send_streaming(method, host, path, body).await?;
             let (parts, body) = response.into_parts();
             let body = body.collect().await.context("the response ended early")?.to_bytes();
-            anyhow::Ok(Answer { status: parts.status, headers: parts.headers, body, took: begun.elapsed() })
+            anyhow::Ok(Response { status: parts.status, headers: parts.headers, body, took: started.elapsed() })
         };
         timeout(LIMIT, call).await.with_context(|| format!("no response from {host}{path} within {LIMIT:?}"))?
     }
 
-    /// A request of one's own, which names the address of this in its URI.
+    /// Sends any request. Its URI must contain the address of the server.
     ///
     /// # Errors
     ///
-    /// If it is no request, or no answer comes.
-    pub async fn request(&self, request: http::request::Builder) -> Result<Answer> {
-        let begun = Instant::now();
+    /// If the request is invalid, or there is no response.
+    pub async fn request(&self, request: http::request::Builder) -> Result<Response> {
+        let started = Instant::now();
         let call = async {
             let request = request.body(Full::new(Bytes::new())).context("invalid request")?;
             let (parts, body) = self.client.request(request).await.context("no response")?.into_parts();
             let body = body.collect().await.context("the response ended early")?.to_bytes();
-            anyhow::Ok(Answer { status: parts.status, headers: parts.headers, body, took: begun.elapsed() })
+            anyhow::Ok(Response { status: parts.status, headers: parts.headers, body, took: started.elapsed() })
         };
         timeout(LIMIT, call).await.with_context(|| format!("no response within {LIMIT:?}"))?
     }
 
-    /// Any method with a body; the answer's body is still to come.
+    /// Sends a request with a body and returns when the response headers arrive.
     ///
     /// # Errors
     ///
-    /// If no answer begins.
-    pub async fn begin(&self, method: Method, host: &str, path: &str, body: Bytes) -> Result<http::Response<Incoming>> {
+    /// If there is no response.
+    pub async fn send_streaming(
+        &self,
+        method: Method,
+        host: &str,
+        path: &str,
+        body: Bytes,
+    ) -> Result<http::Response<Incoming>> {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.address))
@@ -150,8 +155,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("server-timing", "wake;dur=3.5, schedule;dur=12".parse().unwrap());
         headers.append("server-timing", "cdn;desc=x, probe;desc=\"first\";dur=1".parse().unwrap());
-        let answer = Answer { status: StatusCode::OK, headers, body: Bytes::new(), took: Duration::ZERO };
+        let response = Response { status: StatusCode::OK, headers, body: Bytes::new(), took: Duration::ZERO };
         let expected = [("wake", 3.5), ("schedule", 12.0), ("probe", 1.0)].map(|(n, d)| (n.to_owned(), d));
-        assert_eq!(answer.phases(), expected);
+        assert_eq!(response.phases(), expected);
     }
 }
