@@ -51,7 +51,7 @@ impl Reader {
             }
         })
         .await
-        .expect("never reported")
+        .expect("it is never told")
     }
 }
 

@@ -66,7 +66,7 @@ async fn only_single_valid_requests_pass() {
         odd("a name in upper case", &[("X", "a")]),
         odd("no name", &[("", "a")]),
         odd("a pseudo-header that is none", &[(":x", "a")]),
-        odd("a response pseudo-header", &[(":status", "200")]),
+        odd("that of an answer", &[(":status", "200")]),
         odd("that of extended CONNECT", &[(":protocol", "websocket")]),
         odd("a second path", &[(":path", "/b"), (":path", "/c")]),
         odd("a space in the path", &[(":path", "/a HTTP/1.1")]),
@@ -104,9 +104,9 @@ async fn only_single_valid_requests_pass() {
             bytes.extend(frames::frame(frames::DATA, frames::END_STREAM, 1, data.as_bytes()));
         }
         client.send(&bytes).await;
-        let response = client.next_of(&[frames::HEADERS, frames::RESET, frames::GOAWAY]).await;
-        let refused = response.as_ref().is_none_or(|a| a.kind != frames::HEADERS || a.status() == Some(400));
-        assert!(refused, "{}: {response:?}", odd.name);
+        let answer = client.next_of(&[frames::HEADERS, frames::RESET, frames::GOAWAY]).await;
+        let refused = answer.as_ref().is_none_or(|a| a.kind != frames::HEADERS || a.status() == Some(400));
+        assert!(refused, "{}: {answer:?}", odd.name);
         assert_eq!(*seen.lock(), Vec::<String>::new(), "{}", odd.name);
     }
     // The plain request is valid.
@@ -115,8 +115,8 @@ async fn only_single_valid_requests_pass() {
     client
         .send(&[head, frames::frame(frames::DATA, frames::END_STREAM, 1, b"0\r\n\r\nGET /b HTTP/1.1\r\n\r\n")].concat())
         .await;
-    let response = client.next_of(&[frames::HEADERS, frames::RESET, frames::GOAWAY]).await;
-    assert_eq!(response.and_then(|a| a.status()), Some(200));
+    let answer = client.next_of(&[frames::HEADERS, frames::RESET, frames::GOAWAY]).await;
+    assert_eq!(answer.and_then(|a| a.status()), Some(200));
     assert_eq!(*seen.lock(), ["POST /a 0\r\n\r\nGET /b HTTP/1.1\r\n\r\n"]);
     assert_eq!(get(rig.public, HOST, "/").await.status, 200);
     rig.in_flight("hello", 0).await;

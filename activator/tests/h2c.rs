@@ -142,10 +142,10 @@ async fn service(request: Request<Incoming>) -> Response<PodBody> {
         (&HeaderValue::from_static("trailers"), &HeaderValue::from_static("5S"))
     );
     let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-    let response = Response::builder().header("content-type", "application/grpc");
+    let answer = Response::builder().header("content-type", "application/grpc");
     if method == "Fails" {
         // Trailers-only: a response that is a single head.
-        return response
+        return answer
             .header("grpc-status", "5")
             .header("grpc-message", "no such thing")
             .body(Full::default().boxed())
@@ -175,7 +175,7 @@ async fn service(request: Request<Incoming>) -> Response<PodBody> {
         }
         sender.send(Frame::trailers(trailers(&[("grpc-status", "0")]))).await.ok();
     });
-    response.body(body).unwrap()
+    answer.body(body).unwrap()
 }
 
 #[tokio::test]
@@ -191,9 +191,9 @@ async fn grpc_cold_and_warm() {
             rig.queued("hello", 1).await;
             rig.start_pod("hello", &pod);
         }
-        let response = timeout(GENEROUS, unary).await.unwrap().unwrap().unwrap();
-        assert_eq!(response.headers()["content-type"], "application/grpc");
-        let body = response.into_body().collect().await.unwrap();
+        let answer = timeout(GENEROUS, unary).await.unwrap().unwrap().unwrap();
+        assert_eq!(answer.headers()["content-type"], "application/grpc");
+        let body = answer.into_body().collect().await.unwrap();
         assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
         assert_eq!(body.to_bytes(), "ask");
         // The client streams.
@@ -206,30 +206,26 @@ async fn grpc_cold_and_warm() {
         let body = timeout(GENEROUS, answering).await.unwrap().unwrap().unwrap().into_body().collect().await.unwrap();
         assert_eq!(body.to_bytes(), "abc");
         // The server streams.
-        let response = client.send_request(call("Server", Full::default().boxed())).await.unwrap();
-        let body = timeout(GENEROUS, response.into_body().collect()).await.unwrap().unwrap();
+        let answer = client.send_request(call("Server", Full::default().boxed())).await.unwrap();
+        let body = timeout(GENEROUS, answer.into_body().collect()).await.unwrap().unwrap();
         assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
         assert_eq!(body.to_bytes(), "onetwothree");
         // Bidirectional streaming, one message at a time.
         let (sender, body) = by_hand();
-        let mut response =
-            timeout(GENEROUS, client.send_request(call("Bidi", body))).await.unwrap().unwrap().into_body();
+        let mut answer = timeout(GENEROUS, client.send_request(call("Bidi", body))).await.unwrap().unwrap().into_body();
         for word in ["one", "two", "three"] {
             sender.send(Frame::data(word.into())).await.unwrap();
-            let frame = timeout(GENEROUS, response.frame()).await.unwrap().unwrap().unwrap();
+            let frame = timeout(GENEROUS, answer.frame()).await.unwrap().unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), word);
             rig.in_flight("hello", 1).await;
         }
         drop(sender);
-        let end = timeout(GENEROUS, response.frame()).await.unwrap().unwrap().unwrap();
+        let end = timeout(GENEROUS, answer.frame()).await.unwrap().unwrap().unwrap();
         assert_eq!(end.into_trailers().unwrap()["grpc-status"], "0");
         // Trailers only.
-        let response = client.send_request(call("Fails", Full::default().boxed())).await.unwrap();
-        assert_eq!(
-            (response.status().as_u16(), &response.headers()["grpc-status"]),
-            (200, &HeaderValue::from_static("5"))
-        );
-        assert!(timeout(GENEROUS, response.into_body().collect()).await.unwrap().unwrap().to_bytes().is_empty());
+        let answer = client.send_request(call("Fails", Full::default().boxed())).await.unwrap();
+        assert_eq!((answer.status().as_u16(), &answer.headers()["grpc-status"]), (200, &HeaderValue::from_static("5")));
+        assert!(timeout(GENEROUS, answer.into_body().collect()).await.unwrap().unwrap().to_bytes().is_empty());
         rig.in_flight("hello", 0).await;
     }
     // A client that cancels at its deadline aborts the request in the pod.
@@ -257,8 +253,8 @@ async fn local_responses_are_valid_http_2() {
     for method in ["GET", "HEAD", "POST"] {
         let request =
             Request::builder().method(method).uri("http://nobody.example.com/").body(Full::from("x").boxed()).unwrap();
-        let response = timeout(GENEROUS, client.send_request(request)).await.unwrap().unwrap();
-        assert_eq!((response.status().as_u16(), response.headers().contains_key("connection")), (404, false));
+        let answer = timeout(GENEROUS, client.send_request(request)).await.unwrap().unwrap();
+        assert_eq!((answer.status().as_u16(), answer.headers().contains_key("connection")), (404, false));
     }
     let pod = FakePod::start(|_| async { ok("hi") }).await;
     rig.function("hello", json!({}));
@@ -286,8 +282,8 @@ async fn bodies_of_queued_requests_do_not_block_others() {
             calls.spawn(async move {
                 let body = Full::from(vec![b'x'; BODY]).boxed();
                 let request = Request::post(format!("http://{HOST}/")).body(body).unwrap();
-                let response = timeout(GENEROUS, sender.send_request(request)).await.expect("stuck").unwrap();
-                timeout(GENEROUS, response.into_body().collect()).await.expect("stuck").unwrap().to_bytes().len()
+                let answer = timeout(GENEROUS, sender.send_request(request)).await.expect("stuck").unwrap();
+                timeout(GENEROUS, answer.into_body().collect()).await.expect("stuck").unwrap().to_bytes().len()
             });
         }
         rig.queued("hello", STREAMS as u64).await;
@@ -312,8 +308,8 @@ async fn an_unread_response_does_not_block_others() {
     }
     let quick = Client::connect(rig.public).await.get(HOST, "/").await;
     assert_eq!(quick.body.len(), LENGTH);
-    for (response, _) in slow {
-        let body = timeout(GENEROUS, response.into_body().collect()).await.expect("stuck").unwrap();
+    for (answer, _) in slow {
+        let body = timeout(GENEROUS, answer.into_body().collect()).await.expect("stuck").unwrap();
         assert_eq!(body.to_bytes().len(), LENGTH);
     }
 }

@@ -49,11 +49,11 @@ async fn heads_are_bounded() {
             "header-too-large",
         ),
     ] {
-        let response = raw_answer(rig.public, &head).await;
-        assert!(response.starts_with(status) && response.contains(kind), "{response}");
+        let answer = raw_answer(rig.public, &head).await;
+        assert!(answer.starts_with(status) && answer.contains(kind), "{answer}");
         assert!(
-            response.to_ascii_lowercase().contains("connection: close") || response.starts_with("HTTP/1.0"),
-            "{response}"
+            answer.to_ascii_lowercase().contains("connection: close") || answer.starts_with("HTTP/1.0"),
+            "{answer}"
         );
     }
     assert_eq!(pod.requests.load(Ordering::SeqCst), 1);
@@ -70,9 +70,9 @@ async fn trailers_are_bounded() {
         // Either the pod responds without the end of the body, or the fault is reported: the connection ends in both
         // cases.
         stream.write_all(trailers.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        timeout(GENEROUS, stream.read_to_string(&mut response)).await.expect("the connection stays open").unwrap();
-        assert!(response.starts_with("HTTP/1.1 200") || response.starts_with("HTTP/1.1 431"), "{response}");
+        let mut answer = String::new();
+        timeout(GENEROUS, stream.read_to_string(&mut answer)).await.expect("the connection stays open").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 431"), "{answer}");
     }
     rig.in_flight("hello", 0).await;
 }
@@ -84,27 +84,27 @@ async fn heads_and_idle_connections_have_timeouts() {
     assert_eq!(kept.get(HOST, "/").await.status, 200);
     let silent = TcpStream::connect(rig.public).await.unwrap();
     for begun in ["G", "GET / HTTP/1.1\r\n", &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: y\r\n")] {
-        let response = raw_answer(rig.public, begun).await;
-        assert!(response.starts_with("HTTP/1.1 408") && response.contains("request-timeout"), "{begun:?}: {response}");
+        let answer = raw_answer(rig.public, begun).await;
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("request-timeout"), "{begun:?}: {answer}");
     }
     // The same after another request on the connection.
-    let response = raw_answer(rig.public, &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\nGET / HTT")).await;
-    assert!(response.starts_with("HTTP/1.1 200") && response.contains("HTTP/1.1 408"), "{response}");
+    let answer = raw_answer(rig.public, &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\nGET / HTT")).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("HTTP/1.1 408"), "{answer}");
     // Counted from the first byte, however the bytes arrive.
     let mut slow = TcpStream::connect(rig.public).await.unwrap();
-    let (mut response, mut sent) = (vec![], 0);
+    let (mut answer, mut sent) = (vec![], 0);
     timeout(GENEROUS, async {
         let mut ticks = tokio::time::interval(std::time::Duration::from_millis(20));
         loop {
             tokio::select! {
-                read = slow.read_buf(&mut response) => if read.is_err() || response.ends_with(b"}") { break },
+                read = slow.read_buf(&mut answer) => if read.is_err() || answer.ends_with(b"}") { break },
                 _ = ticks.tick() => { slow.write_all(b"x").await.ok(); sent += 1 }
             }
         }
     })
     .await
     .expect("a head of one byte after the other is waited for without end");
-    assert!(response.starts_with(b"HTTP/1.1 408") && sent < 200, "{sent}");
+    assert!(answer.starts_with(b"HTTP/1.1 408") && sent < 200, "{sent}");
     // All that took several times the head timeout.
     assert_eq!(kept.get(HOST, "/").await.status, 200);
     let mut silent = silent;
@@ -137,9 +137,9 @@ async fn a_long_request_does_not_make_its_connection_idle() {
     rig.queued("hello", 0).await;
     assert_eq!(raw_answer(rig.public, "").await, "");
     post.write_all(b"body").await.unwrap();
-    let mut response = String::new();
-    timeout(GENEROUS, post.read_to_string(&mut response)).await.unwrap().unwrap();
-    assert!(response.starts_with("HTTP/1.1 200") && response.ends_with("body"), "{response}");
+    let mut answer = String::new();
+    timeout(GENEROUS, post.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("body"), "{answer}");
 }
 
 #[tokio::test]
@@ -156,8 +156,8 @@ async fn tunnels_count_as_connections() {
             io.write_all(b"here").await.unwrap();
             io.read_to_end(&mut vec![]).await.ok();
         });
-        let response = http::Response::builder().status(101).header("connection", "upgrade").header("upgrade", "x");
-        response.body(Full::default().boxed()).unwrap()
+        let answer = http::Response::builder().status(101).header("connection", "upgrade").header("upgrade", "x");
+        answer.body(Full::default().boxed()).unwrap()
     })
     .await;
     rig.start_pod("hello", &pod);
@@ -271,9 +271,9 @@ async fn heads_of_http_2_are_bounded() {
             request = request.header(format!("x-{n}"), "y".repeat(size));
         }
         let request = request.body(Full::<bytes::Bytes>::default()).unwrap();
-        let response = timeout(GENEROUS, sender.send_request(request)).await.unwrap();
+        let answer = timeout(GENEROUS, sender.send_request(request)).await.unwrap();
         // The client may know the limit and not even send the request.
-        assert!(response.is_err() || response.is_ok_and(|response| response.status() == 431), "{count} of {size}");
+        assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status() == 431), "{count} of {size}");
     }
     assert_eq!(pod.requests.load(Ordering::SeqCst), 1);
 }

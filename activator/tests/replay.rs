@@ -69,8 +69,8 @@ async fn a_pod_that_closes_an_idle_connection(#[case] request: &str, #[case] sta
     rig.function("hello", json!({}));
     rig.show_as("p", "hello", running(), port);
     assert_eq!(get(rig.public, HOST, "/").await.text(), "ok");
-    let response = raw_answer(rig.public, &request.replace("{}", HOST)).await;
-    assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
+    let answer = raw_answer(rig.public, &request.replace("{}", HOST)).await;
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     assert_eq!(seen.load(Ordering::SeqCst), times);
     rig.in_flight("hello", 0).await;
 }

@@ -85,9 +85,9 @@ async fn a_preflight_wakes_nothing() {
 #[tokio::test]
 async fn every_response_has_cors_headers() {
     let pod = FakePod::start(|_| async {
-        let mut response: Response<_> = ok("hi");
-        response.headers_mut().insert("access-control-allow-origin", "*".parse().unwrap());
-        response
+        let mut answer: Response<_> = ok("hi");
+        answer.headers_mut().insert("access-control-allow-origin", "*".parse().unwrap());
+        answer
     })
     .await;
     let rig = warm(&pod, cors()).await;

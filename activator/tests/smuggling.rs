@@ -36,9 +36,9 @@ async fn noting() -> (FakePod, Seen) {
 }
 
 /// The statuses of all responses on a connection.
-fn statuses(response: &str) -> Vec<u16> {
-    let heads = response.match_indices("HTTP/1.").filter(|(at, _)| *at == 0 || !response[..*at].ends_with("upgrade: "));
-    heads.filter_map(|(at, _)| response[at..].split(' ').nth(1)?.parse().ok()).collect()
+fn statuses(answer: &str) -> Vec<u16> {
+    let heads = answer.match_indices("HTTP/1.").filter(|(at, _)| *at == 0 || !answer[..*at].ends_with("upgrade: "));
+    heads.filter_map(|(at, _)| answer[at..].split(' ').nth(1)?.parse().ok()).collect()
 }
 
 fn request(head: &str) -> String {
@@ -67,16 +67,16 @@ const fn taken(name: &'static str, bytes: &'static str, seen: &'static [(&'stati
 
 async fn check(rig: &Rig, seen: &Seen, line: &Line) {
     let bytes = request(line.bytes);
-    let response = raw_answer(rig.public, &bytes).await;
-    assert_eq!(statuses(&response), line.statuses, "{}: {bytes:?}: {response}", line.name);
+    let answer = raw_answer(rig.public, &bytes).await;
+    assert_eq!(statuses(&answer), line.statuses, "{}: {bytes:?}: {answer}", line.name);
     let seen: Vec<_> = std::mem::take(&mut *seen.lock()).into_iter().map(|(_, target, body)| (target, body)).collect();
     let seen: Vec<_> = seen.iter().map(|(target, body)| (target.as_str(), body.as_str())).collect();
     assert_eq!(seen, line.seen, "{}: {bytes:?}", line.name);
     if *line.statuses.last().unwrap() == 400 {
-        let response = response.to_ascii_lowercase();
+        let answer = answer.to_ascii_lowercase();
         assert!(
-            response.contains("application/problem+json") && response.contains("/bad-request"),
-            "{}: {response}",
+            answer.contains("application/problem+json") && answer.contains("/bad-request"),
+            "{}: {answer}",
             line.name
         );
     }
@@ -143,8 +143,8 @@ async fn two_lengths() {
         check(&rig, &seen, &line).await;
         if line.statuses == [400] {
             // Nothing that follows is read, whether it arrives at once or later.
-            let response = raw_answer(rig.public, &request(&[line.bytes, BEHIND].concat())).await;
-            assert_eq!(statuses(&response), [400], "{}: {response}", line.name);
+            let answer = raw_answer(rig.public, &request(&[line.bytes, BEHIND].concat())).await;
+            assert_eq!(statuses(&answer), [400], "{}: {answer}", line.name);
             assert_eq!(*seen.lock(), [], "{}", line.name);
         }
     }
@@ -250,15 +250,15 @@ async fn chunks_and_trailers() {
         ("a request for a trailer", "3|abc|0|GET /smuggled HTTP/1.1|HOST||", None),
     ] {
         let bytes = request(&[HEAD, body].concat());
-        let response = raw_answer(rig.public, &bytes).await;
+        let answer = raw_answer(rig.public, &bytes).await;
         let seen: Vec<_> = std::mem::take(&mut *seen.lock());
         match text {
             Some(text) => {
-                assert_eq!(statuses(&response), [200], "{name}: {response}");
+                assert_eq!(statuses(&answer), [200], "{name}: {answer}");
                 assert_eq!(seen, [("POST".to_owned(), "/a".to_owned(), text.to_owned())], "{name}");
             }
             None => {
-                assert_eq!(statuses(&response), [400], "{name}: {response}");
+                assert_eq!(statuses(&answer), [400], "{name}: {answer}");
                 assert_eq!(seen, [], "{name}");
             }
         }
@@ -296,8 +296,8 @@ async fn requests_before_a_rejected_one_are_served_first() {
             "GET /2 HTTP/1.1\r\nHost: hello.default.example.com\r\n\r\n",
             "GET /2 HTTP/1.1\r\nHost: hello.default.example.com\r\nConnection: close\r\n\r\n",
         );
-        let response = raw_answer(rig.public, &bytes).await;
-        assert_eq!(statuses(&response), line.statuses, "{}: {response}", line.name);
+        let answer = raw_answer(rig.public, &bytes).await;
+        assert_eq!(statuses(&answer), line.statuses, "{}: {answer}", line.name);
         let seen: Vec<_> =
             std::mem::take(&mut *seen.lock()).into_iter().map(|(_, target, body)| (target, body)).collect();
         let seen: Vec<_> = seen.iter().map(|(target, body)| (target.as_str(), body.as_str())).collect();
@@ -309,10 +309,10 @@ async fn requests_before_a_rejected_one_are_served_first() {
 async fn a_rejection_matches_its_request() {
     let (pod, seen) = noting().await;
     let rig = warm(&pod, json!({})).await;
-    let response = raw_answer(rig.public, &request("HEAD / HTTP/1.1|HOST|X : y||")).await;
-    assert!(response.starts_with("HTTP/1.1 400") && response.ends_with("\r\n\r\n"), "{response}");
-    let response = raw_answer(rig.public, &request("GET / HTTP/1.0|HOST|X : y||")).await;
-    assert!(response.starts_with("HTTP/1.0 400") && response.ends_with('}'), "{response}");
+    let answer = raw_answer(rig.public, &request("HEAD / HTTP/1.1|HOST|X : y||")).await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.ends_with("\r\n\r\n"), "{answer}");
+    let answer = raw_answer(rig.public, &request("GET / HTTP/1.0|HOST|X : y||")).await;
+    assert!(answer.starts_with("HTTP/1.0 400") && answer.ends_with('}'), "{answer}");
     // The header of the placeholder gains a client nothing.
     check(&rig, &seen, &taken("forged", "GET /a HTTP/1.1|HOST|Connection: close|Rouse-Refused: 1||", &[("/a", "")]))
         .await;

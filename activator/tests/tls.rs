@@ -203,7 +203,7 @@ async fn a_client_that_disconnects_leaves_the_queue() {
         }
     })
     .await
-    .expect("no response");
+    .expect("no answer");
 }
 
 #[tokio::test]

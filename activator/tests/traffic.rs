@@ -60,8 +60,8 @@ async fn with(rig: &Rig, name: &str, value: &str) -> Answer {
     Client::connect(rig.public).await.send(request).await
 }
 
-fn cookies(response: &Answer) -> Vec<&str> {
-    response.headers.get_all("set-cookie").iter().map(|v| v.to_str().unwrap()).collect()
+fn cookies(answer: &Answer) -> Vec<&str> {
+    answer.headers.get_all("set-cookie").iter().map(|v| v.to_str().unwrap()).collect()
 }
 
 #[tokio::test]
@@ -114,8 +114,8 @@ async fn at_zero_each_revision_is_woken_for_its_own_traffic() {
     let pods = [FakePod::saying("1").await, FakePod::saying("2").await];
     show(&rig, "hello-00001", &pods[0]);
     show(&rig, "hello-00002", &pods[1]);
-    let responses = join_all(calls).await;
-    assert!(responses.iter().all(|response| response.as_ref().unwrap().status == 200));
+    let answers = join_all(calls).await;
+    assert!(answers.iter().all(|answer| answer.as_ref().unwrap().status == 200));
     let [first, second] = [0, 1].map(|n: usize| pods[n].requests.load(Ordering::SeqCst));
     assert!(first + second == 200 && (5..45).contains(&second), "{first} and {second}");
 }
@@ -279,8 +279,8 @@ async fn a_request_without_a_pod_is_not_mirrored() {
     // Its pod is gone before that is known: requests granted to it find no pod, or go to the other revision.
     drop(first);
     let calls: Vec<_> = (0..40).map(|_| tokio::spawn(get(rig.public, HOST, "/"))).collect();
-    let responses = join_all(calls).await;
-    let by_second = responses.iter().filter(|response| response.as_ref().unwrap().text() == "2").count();
+    let answers = join_all(calls).await;
+    let by_second = answers.iter().filter(|answer| answer.as_ref().unwrap().text() == "2").count();
     assert!(by_second < 40, "some found no pod");
     rig.in_flight("hello", 0).await;
     assert_eq!(second.requests.load(Ordering::SeqCst), 20 + by_second, "no copy came");
@@ -330,8 +330,8 @@ async fn functions_that_call_each_other_wait_for_their_own_start_only() {
         rig.start_pod(name, &pod);
         pods.push(pod);
     }
-    let response = timeout(GENEROUS, call).await.expect("the chain is stuck").unwrap();
-    assert_eq!((response.status.as_u16(), response.text().as_str()), (200, "abcde"));
+    let answer = timeout(GENEROUS, call).await.expect("the chain is stuck").unwrap();
+    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "abcde"));
     // One wake each, and no request timed out and was retried while another was probed.
     assert!(pods.iter().all(|pod| pod.requests.load(Ordering::SeqCst) == 1));
 }

@@ -99,8 +99,8 @@ async fn forwarded_host_headers_do_not_affect_routing() {
             let request = format!(
                 "GET / HTTP/1.1\r\nHost: outside.default.example.com\r\n{header}: {host}\r\nConnection: close\r\n\r\n"
             );
-            let response = raw_answer(rig.public, &request).await;
-            assert!(response.ends_with("outside"), "{header}: {host}\n{response}");
+            let answer = raw_answer(rig.public, &request).await;
+            assert!(answer.ends_with("outside"), "{header}: {host}\n{answer}");
         }
     }
 }

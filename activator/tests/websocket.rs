@@ -41,7 +41,7 @@ fn wish(protocol: &str) -> String {
 
 async fn heard(stream: &mut TcpStream, expected: &[u8]) {
     let mut buffer = vec![0; expected.len()];
-    timeout(GENEROUS, stream.read_exact(&mut buffer)).await.expect("no bytes arrive").unwrap();
+    timeout(GENEROUS, stream.read_exact(&mut buffer)).await.expect("nothing comes").unwrap();
     assert_eq!(buffer, expected);
 }
 

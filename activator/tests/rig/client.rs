@@ -55,13 +55,13 @@ impl Client {
     pub(crate) async fn begin(&mut self, request: Request<Sent>) -> Response<Incoming> {
         // The connection's task may not have seen the end of the previous response yet.
         timeout(GENEROUS, self.sender.ready()).await.expect("the connection stays busy").unwrap();
-        timeout(GENEROUS, self.sender.send_request(request)).await.expect("no response").unwrap()
+        timeout(GENEROUS, self.sender.send_request(request)).await.expect("no answer").unwrap()
     }
 
     pub(crate) async fn send(&mut self, request: Request<Sent>) -> Answer {
         let response = self.begin(request).await;
         let (parts, body) = response.into_parts();
-        let body = timeout(GENEROUS, body.collect()).await.expect("no end of the response").unwrap();
+        let body = timeout(GENEROUS, body.collect()).await.expect("no end of the answer").unwrap();
         let trailers = body.trailers().cloned();
         Answer { status: parts.status, headers: parts.headers, body: body.to_bytes(), trailers }
     }

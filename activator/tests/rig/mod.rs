@@ -71,15 +71,15 @@ pub(crate) struct Wake {
 pub(crate) struct FakeScaler {
     asked: mpsc::UnboundedSender<Wake>,
     pub(crate) count: AtomicUsize,
-    responses: Mutex<Vec<Result<(), WakeError>>>,
+    answers: Mutex<Vec<Result<(), WakeError>>>,
     /// Number of next wakes that panic.
     pub(crate) defects: AtomicUsize,
 }
 
 impl FakeScaler {
     /// Sets the results of the next wakes, the last one first.
-    pub(crate) fn answer(&self, responses: impl Into<Vec<Result<(), WakeError>>>) {
-        *self.answers.lock() = responses.into();
+    pub(crate) fn answer(&self, answers: impl Into<Vec<Result<(), WakeError>>>) {
+        *self.answers.lock() = answers.into();
     }
 }
 
@@ -94,8 +94,8 @@ impl Scaler for FakeScaler {
         assert!(defect.is_err(), "a defect");
         self.count.fetch_add(1, Ordering::SeqCst);
         self.asked.send(Wake { namespace: namespace.into(), revision: revision.into(), replicas }).ok();
-        let response = self.answers.lock().pop().unwrap_or(Ok(()));
-        Box::pin(async move { response })
+        let answer = self.answers.lock().pop().unwrap_or(Ok(()));
+        Box::pin(async move { answer })
     }
 }
 
@@ -123,7 +123,7 @@ impl Rig {
         let scaler = Arc::new(FakeScaler {
             asked,
             count: AtomicUsize::new(0),
-            responses: Mutex::default(),
+            answers: Mutex::default(),
             defects: AtomicUsize::new(0),
         });
         let activator = Activator::bind(args, scaler.clone()).await.unwrap();

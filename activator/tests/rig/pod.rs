@@ -117,9 +117,9 @@ pub(crate) fn by_hand() -> (mpsc::Sender<Frame<Bytes>>, BoxBody<Bytes, Infallibl
     (sender, BodyExt::boxed(StreamBody::new(Box::pin(frames))))
 }
 
-/// A pod that sends bytes: `response` gets each request head, and the connection to write to. A probe, which sends
+/// A pod that sends bytes: `answer` gets each request head, and the connection to write to. A probe, which sends
 /// nothing, does not call it.
-pub(crate) async fn raw_pod<F, R>(response: F) -> u16
+pub(crate) async fn raw_pod<F, R>(answer: F) -> u16
 where
     F: Fn(String, TcpStream) -> R + Send + Sync + Clone + 'static,
     R: Future<Output = Option<TcpStream>> + Send + 'static,
@@ -128,7 +128,7 @@ where
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let response = response.clone();
+            let answer = answer.clone();
             tokio::spawn(async move {
                 loop {
                     let mut head = vec![];
