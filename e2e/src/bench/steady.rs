@@ -289,8 +289,8 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_follows_from_the_start_time() {
-        for (start, time) in [(0, 2000), (300, 2000), (1500, 3000), (20_000, 40_000)] {
+    fn the_drain_time_is_the_start_time_and_at_least_three_seconds() {
+        for (start, time) in [(0, 3000), (300, 3000), (3500, 3500), (20_000, 20_000)] {
             assert_eq!(drain_time(Duration::from_millis(start)), Duration::from_millis(time), "{start} ms");
         }
     }
