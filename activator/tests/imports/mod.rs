@@ -80,10 +80,12 @@ impl Imports {
         self.edges.len()
     }
 
-    /// Returns every import that is part of a circle between files, one per line.
+    /// Returns every import that is part of a circle between files, one per line. A module and its own submodules may name
+    /// each other.
     pub(crate) fn circles(&self) -> Vec<String> {
         let mut left: BTreeSet<(&str, &str)> =
             (self.edges.iter()).flat_map(|(from, to)| to.keys().map(move |to| (from.as_str(), to.as_str()))).collect();
+        left.retain(|(from, to)| !is_below(from, to) && !is_below(to, from));
         loop {
             let before = left.len();
             let (from, to): (BTreeSet<_>, BTreeSet<_>) = left.iter().copied().unzip();
@@ -193,6 +195,12 @@ fn add(modules: &mut Modules, sources: &BTreeMap<String, String>, path: Vec<Stri
         }
     }
     modules.insert(path, module);
+}
+
+/// Returns whether a file belongs to a submodule of the module of the other file.
+fn is_below(file: &str, of: &str) -> bool {
+    let folder = of.strip_suffix("/mod.rs").or_else(|| of.strip_suffix(".rs")).unwrap_or(of);
+    file != of && file.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Parses a `use` tree: each leaf's path with its name in scope. Returns the position after it.
