@@ -17,7 +17,7 @@ async fn a_response_is_streamed() -> Result<()> {
     env.ready("hello", json!({"scaling": {"initial": 0}})).await?;
     let response = env
         .http_client
-        .begin(Method::GET, &env.host("hello"), "/stream?chunks=5&interval_ms=400", Bytes::new())
+        .send_streaming(Method::GET, &env.host("hello"), "/stream?chunks=5&interval_ms=400", Bytes::new())
         .await?;
     assert_eq!(response.status(), StatusCode::OK);
     let first = Instant::now();
