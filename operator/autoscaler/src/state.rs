@@ -64,8 +64,10 @@ pub struct State {
     pub(crate) peaks: Peaks,
     /// Why the most of it was wanted.
     pub(crate) why: Reason,
-    /// Requests that arrived within one service time, while requests wait.
+    /// Requests beyond those that ended within one service time, while requests wait.
     pub(crate) bursts: Peaks,
+    /// Requests that arrived within one, too.
+    pub(crate) arrived: Peaks,
     /// What the average over the stable window wanted within the last such window.
     pub(crate) lasting: Peaks,
     /// What was wanted within the last `scale_down_delay`.
@@ -108,6 +110,7 @@ impl State {
             peaks: Peaks::default(),
             why: Reason::Panic,
             bursts: Peaks::default(),
+            arrived: Peaks::default(),
             lasting: Peaks::default(),
             delayed: Peaks::default(),
             habits: None,
@@ -210,6 +213,7 @@ impl State {
         self.evidence_from = Duration::ZERO;
         self.peaks.forget();
         self.bursts.forget();
+        self.arrived.forget();
         self.throughput = Throughput::default();
         self.service.rest();
         self.lasting.forget();

@@ -20,6 +20,7 @@ use crate::{
         loads::{Loads, target},
         pods,
     },
+    peaks::Peaks,
 };
 
 /// A second that wants so many times the ready pods is a rise, and how many times it has to be beyond chance.
@@ -58,10 +59,10 @@ pub(super) fn wanted(demand: &Demand, observed: &Observed, policy: &Policy, stat
 /// What is looked at to see whether a queue stands.
 const STANDS: Duration = Duration::from_millis(500);
 
-/// A burst is so many times the arrivals of as long a time on average.
-const BURST: f64 = 2.0;
+/// A burst has more new clients than so many times the arrivals of as long a time on average.
+const BURST: f64 = 1.5;
 
-/// And so many times those since: as the first pods come, more of the clients get their turn.
+/// And more arrivals than so many times those since: as the first pods come, more of the clients get their turn.
 const BURST_OVER: f64 = 1.25;
 
 /// Frames of demand come so often, and a burst falls into one.
@@ -75,14 +76,17 @@ const FRAME: Duration = Duration::from_millis(250);
 fn standing(demand: &Demand, policy: &Policy, state: &mut State, loads: &Loads) -> u32 {
     let Some(service) = loads.service.filter(|_| policy.limit.is_some()) else { return 0 };
     if demand.queued == 0 || policy.metric == Metric::Rps {
-        state.bursts.forget();
+        (state.bursts, state.arrived) = (Peaks::default(), Peaks::default());
         return 0;
     }
     let at = state.clock;
     // A burst can be on both sides of a frame's end.
     let within = (FRAME + Duration::try_from_secs_f64(service).unwrap_or(FRAME)).clamp(2 * FRAME, SWIFT);
-    let arrived = state.history.average(within).rps * within.as_secs_f64();
-    let burst = state.bursts.note(at, arrived as u32, FOLLOW);
+    let average = state.history.average(within);
+    // A proxy that holds requests back lets as many through as end, so only those beyond that are new clients.
+    let excess = (average.rps - average.completions).max(0.0) * within.as_secs_f64();
+    let burst = f64::from(state.bursts.note(at, excess as u32, FOLLOW));
+    let most = f64::from(state.arrived.note(at, (average.rps * within.as_secs_f64()) as u32, FOLLOW));
     let lately = state.history.average(STANDS);
     let ended = lately.completions * STANDS.as_secs_f64();
     // Requests wait only while no slot is free.
@@ -98,12 +102,12 @@ fn standing(demand: &Demand, policy: &Policy, state: &mut State, loads: &Loads) 
     // A rate that has risen and stays is no burst.
     let before = state.history.average(policy.panic_window).rps * within.as_secs_f64();
     let stays = lately.rps * within.as_secs_f64();
-    let bursts = f64::from(burst) > (BURST * before).max(BURST_OVER * stays);
+    let bursts = burst > BURST * before && most > BURST_OVER * stays;
     if !(full && stands && waits && bursts) {
         return 0;
     }
     // Of short requests a client sends several in a frame.
-    let clients = f64::from(burst) * (2.0 * service / FRAME.as_secs_f64()).min(1.0);
+    let clients = (burst + lately.busy) * (2.0 * service / FRAME.as_secs_f64()).min(1.0);
     // Between two requests a client is none, so a moment may show one less than there are.
     let at_once = loads.at_once.max(lately.concurrency / target(policy));
     pods((clients / target(policy)).min(at_once))

@@ -109,9 +109,14 @@ impl Station {
 
     /// `rate` requests a second of `service` milliseconds each, evenly, for so long.
     pub(crate) fn run(&mut self, seconds: u64, rate: u64, service: Ms) {
+        self.run_for(seconds * 1000, rate, service);
+    }
+
+    /// The same for so many milliseconds.
+    pub(crate) fn run_for(&mut self, millis: Ms, rate: u64, service: Ms) {
         let begun = self.now;
         let mut sent = 0;
-        while self.now < begun + seconds * 1000 {
+        while self.now < begun + millis {
             self.now += TICK;
             let due = (self.now - begun) * rate / 1000;
             self.arrive(due - sent, service);
