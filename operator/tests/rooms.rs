@@ -99,9 +99,6 @@ fn siblings_in_a_circle_are_found_and_a_parent_and_its_child_are_none() {
 fn imports_against_the_order_are_named() {
     let files = of(&[("lib.rs", "mod a; mod b;"), ("a.rs", ""), ("b.rs", "use crate::a;")]);
     assert_eq!(files.violations(&["b", "a"], &[("b", "a", "why")]), [""; 0]);
-    assert_eq!(
-        files.violations(&["a", "b"], &[("b", "a", "why")]),
-        ["declared import of a by b is against the order"]
-    );
+    assert_eq!(files.violations(&["a", "b"], &[("b", "a", "why")]), ["declared import of a by b is against the order"]);
     assert_eq!(files.violations(&["b", "a"], &[]), ["undeclared import of a by b: b.rs -> a.rs: crate::a"]);
 }
