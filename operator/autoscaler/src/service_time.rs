@@ -174,8 +174,8 @@ mod tests {
     #[test]
     fn requests_that_failed_in_a_pod_do_not_raise_the_age() {
         // A minute of requests to pods that refused the connection; then one that takes a second.
-        let (gone, one) = (demand(0, 2, 62_000, 2000), demand(1, 2, 62_500, 2000));
-        let service = recorded(&[(0, Demand::default()), (60, gone), (61, one)]);
+        let (failed, one) = (demand(0, 2, 62_000, 2000), demand(1, 2, 62_500, 2000));
+        let service = recorded(&[(0, Demand::default()), (60, failed), (61, one)]);
         assert_eq!((millis(&service, &one), service.mean_age(&one)), (Some(1000), Some(0.5)));
     }
 

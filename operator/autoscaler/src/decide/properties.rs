@@ -48,11 +48,11 @@ fn run(
 ) -> Result<(State, Duration, Demand, Observed), TestCaseError> {
     let (mut state, mut now) = (State::new(Duration::ZERO), Duration::ZERO);
     let (mut demand, mut observed) = (Demand::default(), Observed::default());
-    for (millis, in_flight, queued, calls, seen) in steps {
+    for (millis, in_flight, queued, short, seen) in steps {
         now += Duration::from_millis(*millis);
         demand.request_us += demand.concurrency() * millis * 1000;
         demand.busy_us += demand.in_flight * millis * 1000;
-        demand.arrivals += calls + in_flight.saturating_sub(demand.in_flight);
+        demand.arrivals += short + in_flight.saturating_sub(demand.in_flight);
         // Half of the steps are without requests, so that idle times occur.
         (demand.in_flight, demand.queued) = if millis % 2 == 0 { (*in_flight, *queued) } else { (0, 0) };
         if let Some((desired, ready)) = seen {
@@ -210,14 +210,14 @@ proptest! {
         let (mut demand, mut observed) = (Demand::default(), Observed { desired: 1, ready: 1 });
         // The time of requests before the first sample is unknown, so only later requests count.
         decide(Duration::ZERO, &demand, &observed, &policy, &mut state);
-        for (now, in_flight, calls) in jumps {
-            (demand.in_flight, demand.arrivals) = (in_flight, demand.arrivals + calls);
+        for (now, in_flight, short) in jumps {
+            (demand.in_flight, demand.arrivals) = (in_flight, demand.arrivals + short);
             demand.request_us += in_flight * 250_000;
             demand.busy_us += in_flight * 250_000;
             let now = Duration::from_secs(now);
             let decision = decide(now, &demand, &observed, &policy, &mut state);
             prop_assert!(decision.replicas <= policy.max);
-            prop_assert!(in_flight + calls == 0 || decision.replicas >= 1);
+            prop_assert!(in_flight + short == 0 || decision.replicas >= 1);
             prop_assert!(decision.wake_at.is_none_or(|at| at >= now));
             observed = Observed { desired: decision.replicas, ready: decision.replicas };
         }

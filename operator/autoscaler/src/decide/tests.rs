@@ -39,7 +39,7 @@ impl World {
         last
     }
 
-    fn call(&mut self) {
+    fn short_request(&mut self) {
         self.demand.arrivals += 1;
     }
 }
@@ -266,7 +266,7 @@ fn reviews_are_more_frequent_while_demand_exceeds_the_pods() {
     assert_eq!(after(10, 100, 30_000), Some(1000), "as many as the pod is for");
     assert_eq!(after(11, 100, 30_000), Some(250));
     assert_eq!(after(11, 1, 30_000), Some(1000), "there will not be more");
-    assert_eq!(after(10, 100, 100), Some(1000), "the idle time-out is not running");
+    assert_eq!(after(10, 100, 100), Some(1000), "the idle timeout is not running");
     assert_eq!(after(0, 100, 30_000), Some(30_000));
 }
 
@@ -293,7 +293,7 @@ fn the_last_pod_is_removed_after_the_idle_timeout_and_not_before() {
 fn a_request_between_two_decisions_counts() {
     let mut world = World::new(policy(), 1);
     world.load(0, 29.0);
-    world.call();
+    world.short_request();
     world.load(0, 29.0);
     assert_eq!(world.observed.desired, 1);
     assert_eq!(world.load(0, 1.0).replicas, 0);

@@ -160,7 +160,7 @@ fn a_first_request_is_handled_between_two_ticks_and_the_last_pod_is_removed_afte
 fn only_ticks_change_a_count_that_is_not_zero() {
     let changes = run(&[(1, 9), (1000, 30)], &Config { target: 10.0, ..Config::default() });
     for (quarter, _) in changes {
-        assert_eq!(quarter % 8, 0, "a tick comes every eight quarters of a second");
+        assert_eq!(quarter % 8, 0, "one tick every eight quarters of a second");
     }
 }
 

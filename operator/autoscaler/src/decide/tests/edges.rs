@@ -62,7 +62,7 @@ fn a_clock_that_goes_backwards_is_tolerated() {
     assert_eq!(world.decide().replicas, 3);
     assert_eq!(world.load(25, 100.0).replicas, 3);
     assert_eq!(world.load(0, 29.5).replicas, 3.min(world.observed.desired));
-    assert!(world.observed.desired >= 1, "the idle time-out is measured from the last request");
+    assert!(world.observed.desired >= 1, "the idle timeout is measured from the last request");
     let decision = world.load(0, 0.75);
     assert_eq!((decision.replicas, decision.reason), (0, Reason::Idle));
 }
@@ -86,7 +86,7 @@ fn a_clock_jump_restarts_the_idle_timeout() {
     world.load(50, 70.0);
     world.load(0, 10.0);
     world.now += Duration::from_secs(86_400);
-    assert_eq!(world.decide().replicas, 5, "nobody has watched them fall");
+    assert_eq!(world.decide().replicas, 5, "the fall was not observed");
     assert_eq!(world.load(0, 29.5).replicas, 5);
     assert_eq!(world.load(0, 0.75).replicas, 0);
 }
@@ -110,7 +110,7 @@ fn an_idle_function_needs_no_review_and_little_memory() {
     // A request after days of idle time is no jump.
     world.now += Duration::from_secs(300_000);
     world.demand.queued = 1;
-    world.call();
+    world.short_request();
     let decision = world.decide();
     assert_eq!((decision.replicas, decision.reason), (1, Reason::Waiting));
     assert_eq!(world.load(1, 10.0).replicas, 1, "the days before count as nothing");
