@@ -1,26 +1,14 @@
 //! The Knative pod autoscaler as published, as a baseline for measurements. The operator does not run it.
 //!
-//! [`scale`] is the algorithm according to its documentation and tests: it computes a count from two averages and the ready
-//! pods. [`decide`] adds the rest of the Knative autoscaler: the tick of two seconds, the immediate decision for a first
-//! request, the bounds, and the time for which a newly activated revision is kept. The *excess burst capacity* is not
-//! implemented: it only decides whether requests pass the activator, and in Rouse all do.
+//! [`scale`] computes one tick according to the documentation and the tests of Knative: a count from two averages and the
+//! ready pods. The ticks, the averages, the bounds and the grace period are left to the simulator. The *excess burst
+//! capacity* is not implemented: it only decides whether requests pass the activator, and in Rouse all do.
 
 use std::{collections::VecDeque, time::Duration};
-
-use crate::{
-    Decision, Demand, Metric, Observed, Policy, Reason, Seen,
-    history::{Average, History},
-};
 
 /// The keys of the ConfigMap `config-autoscaler` with their defaults, and the settings of a revision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Minimum number of pods.
-    pub min: u32,
-    /// Maximum number of pods.
-    pub max: u32,
-    /// Unit of `target`.
-    pub metric: Metric,
     /// Target per pod, more than 0: the `target-percentage` of 70 % of the hard limit, or of the default of 100.
     pub target: f64,
     /// Maximum factor by which the ready pods grow in one tick, more than 1.
@@ -31,8 +19,6 @@ pub struct Config {
     pub panic_threshold: f64,
     /// Window of the average that sizes a steady load, and the duration of panic mode.
     pub stable_window: Duration,
-    /// Window of the average that starts panic mode. Whole seconds.
-    pub panic_window: Duration,
     /// Time for which a lower count must persist.
     pub scale_down_delay: Duration,
     /// Minimum count other than zero.
@@ -41,46 +27,20 @@ pub struct Config {
     pub reachable: bool,
     /// Interval of decisions.
     pub tick: Duration,
-    /// Time for which the last pod is kept after zero was wanted.
-    pub pod_retention: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            min: 0,
-            max: u32::MAX,
-            metric: Metric::Concurrency,
             target: 70.0,
             max_scale_up_rate: 1000.0,
             max_scale_down_rate: 2.0,
             panic_threshold: 2.0,
             stable_window: Duration::from_secs(60),
-            panic_window: Duration::from_secs(6),
             scale_down_delay: Duration::ZERO,
             activation_scale: 1,
             reachable: true,
             tick: Duration::from_secs(2),
-            pod_retention: Duration::ZERO,
-        }
-    }
-}
-
-impl Config {
-    /// Creates the config for the policy of a Function. The panic window is a tenth of the stable window, as published,
-    /// rounded to a second. The idle timeout and schedules have no counterpart.
-    #[must_use]
-    pub fn of(policy: &Policy) -> Self {
-        let panic = (policy.stable_window.as_secs_f64() / 10.0).round().max(1.0);
-        Self {
-            min: policy.min,
-            max: policy.max,
-            metric: policy.metric,
-            target: policy.target,
-            stable_window: policy.stable_window,
-            panic_window: Duration::from_secs_f64(panic),
-            scale_down_delay: policy.scale_down_delay,
-            ..Self::default()
         }
     }
 }
@@ -103,30 +63,13 @@ pub struct State {
     most: u32,
     /// Tick numbers with decreasing counts of the last `scale_down_delay`.
     delayed: VecDeque<(u128, u32)>,
-    history: History,
-    /// When the next tick is due, and the count of the last one.
-    due: Duration,
-    last: u32,
-    /// When the revision was last scaled from zero, or when observation started.
-    active: Duration,
-    /// Since when zero is wanted.
-    zero: Option<Duration>,
 }
 
 impl State {
     /// Creates the state after a start with `ready` pods. More than one pod starts in panic mode, which keeps them.
     #[must_use]
     pub fn new(now: Duration, ready: u32) -> Self {
-        Self {
-            panic: (ready > 1).then_some(now),
-            most: ready,
-            delayed: VecDeque::new(),
-            history: History::default(),
-            due: now,
-            last: ready,
-            active: now,
-            zero: None,
-        }
+        Self { panic: (ready > 1).then_some(now), most: ready, delayed: VecDeque::new() }
     }
 
     /// Returns whether the revision is in panic mode.
@@ -176,56 +119,6 @@ impl State {
         }
         self.delayed.front().map_or(count, |(_, c)| *c)
     }
-}
-
-/// Decides the count of the Knative autoscaler at `now`. May be invoked at any time: between two ticks the count does not
-/// change, except for a request that finds no pod.
-pub fn decide(now: Duration, demand: &Demand, observed: &Observed, config: &Config, state: &mut State) -> Decision {
-    state.history.record(now, demand, config.stable_window, config.panic_window);
-    let of = |average: Average| match config.metric {
-        Metric::Concurrency => average.concurrency,
-        Metric::Rps => average.rps,
-    };
-    let mut averages = Averages {
-        stable: of(state.history.average(config.stable_window)),
-        panic: of(state.history.average(config.panic_window)),
-    };
-    let poked = state.last == 0 && demand.concurrency() > 0;
-    if poked {
-        // The activator reports a concurrency of 1 immediately for a first request, for one second of the window.
-        let a_second_of = |window: Duration| 1.0 / window.as_secs_f64().max(1.0);
-        averages.stable = averages.stable.max(a_second_of(config.stable_window));
-        averages.panic = averages.panic.max(a_second_of(config.panic_window));
-        state.active = now;
-    }
-    if poked || now >= state.due {
-        let wanted = scale(now, averages, observed.ready, config, state);
-        state.last = kept(now, wanted, config, state).max(config.min).min(config.max);
-        state.due = now.saturating_add(config.tick);
-    }
-    Decision {
-        replicas: state.last,
-        reason: if state.panics() { Reason::Panic } else { Reason::Load },
-        wake_at: (state.last > 0 || demand.concurrency() > 0).then_some(state.due),
-        seen: Seen {
-            concurrency: demand.concurrency(),
-            stable: averages.stable,
-            panic: averages.panic,
-            target: config.target,
-            ..Seen::default()
-        },
-    }
-}
-
-/// Keeps the last pod for a stable window after the activation of its revision, and for the retention.
-fn kept(now: Duration, wanted: u32, config: &Config, state: &mut State) -> u32 {
-    if wanted > 0 || state.last == 0 {
-        state.zero = None;
-        return wanted;
-    }
-    let since = *state.zero.get_or_insert(now);
-    let young = now.saturating_sub(state.active) < config.stable_window;
-    if young || now.saturating_sub(since) < config.pod_retention { 1 } else { 0 }
 }
 
 #[cfg(test)]

@@ -36,7 +36,6 @@ impl Kpa {
         let config = Config {
             target: f64::from(function.limit) * TARGET,
             stable_window: Duration::from_micros(stable),
-            panic_window: Duration::from_micros(panic),
             ..Config::default()
         };
         let state = State::new(Duration::ZERO, 0);
