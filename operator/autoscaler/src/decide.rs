@@ -110,7 +110,7 @@ pub fn decide(now: Duration, demand: &Demand, observed: &Observed, policy: &Poli
     Decision {
         replicas,
         reason,
-        wake_at: due.map(|due| state.to_caller_time(due)),
+        wake_at: due.map(|due| state.to_external_time(due)),
         seen: loads.seen(demand, policy, state),
     }
 }

@@ -26,7 +26,7 @@ const ORIGIN: Duration = Duration::from_secs(366 * 86_400);
 #[derive(Clone, Debug)]
 pub struct State {
     /// Last time of the external clock.
-    caller_time: Duration,
+    external_time: Duration,
     /// The internal time.
     pub(crate) clock: Duration,
     /// When the next review of a load is due. `None` without load: a time without requests of any length is fully known.
@@ -86,7 +86,7 @@ impl State {
     #[must_use]
     pub fn new(now: Duration) -> Self {
         Self {
-            caller_time: now,
+            external_time: now,
             clock: ORIGIN,
             review: None,
             observed_since: ORIGIN,
@@ -181,8 +181,8 @@ impl State {
 
     /// Advances the internal time to `now` of the external clock. A clock that goes backwards does not change it.
     pub(crate) fn advance(&mut self, now: Duration) {
-        self.clock = self.clock.saturating_add(now.saturating_sub(self.caller_time));
-        self.caller_time = now;
+        self.clock = self.clock.saturating_add(now.saturating_sub(self.external_time));
+        self.external_time = now;
         if self.review.is_some_and(|due| self.clock > due.saturating_add(LATE)) {
             // As after a restart: the present count is the minimum until a full window has been observed again.
             self.observed_since = self.clock;
@@ -196,8 +196,8 @@ impl State {
     }
 
     /// Converts an internal time to the external clock.
-    pub(crate) fn to_caller_time(&self, moment: Duration) -> Duration {
-        self.caller_time.saturating_add(moment.saturating_sub(self.clock))
+    pub(crate) fn to_external_time(&self, moment: Duration) -> Duration {
+        self.external_time.saturating_add(moment.saturating_sub(self.clock))
     }
 
     /// Resets the demand of an idle revision and frees its memory. The newest sample is kept, which shows that there was no
@@ -231,10 +231,10 @@ mod tests {
         assert_eq!(state.clock, ORIGIN + at(3));
         state.advance(at(5));
         assert_eq!(state.clock, ORIGIN + at(5));
-        assert_eq!(state.to_caller_time(state.clock + at(7)), at(12));
-        assert_eq!(state.to_caller_time(ORIGIN), at(5), "a past time is now");
+        assert_eq!(state.to_external_time(state.clock + at(7)), at(12));
+        assert_eq!(state.to_external_time(ORIGIN), at(5), "a past time is now");
         state.advance(Duration::MAX);
-        assert_eq!(state.to_caller_time(Duration::MAX), Duration::MAX);
+        assert_eq!(state.to_external_time(Duration::MAX), Duration::MAX);
     }
 
     #[test]

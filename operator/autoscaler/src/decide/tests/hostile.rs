@@ -190,7 +190,7 @@ fn pods_of_a_backlog_are_forgotten_while_paused() {
     station.policy.paused = false;
     station.arrive(9, 200);
     station.run(20, 5, 200);
-    assert!(station.most(700) < most / 2, "{most} were asked for ten minutes ago: {}", station.timeline());
+    assert!(station.most(700) < most / 2, "{most} were wanted ten minutes ago: {}", station.timeline());
 }
 
 #[test]
