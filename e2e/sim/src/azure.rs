@@ -1,5 +1,5 @@
-//! Reads the public Azure Functions trace of 2019: for each day a file with the number of calls of each function in each
-//! minute, and optionally one with how long calls took.
+//! Reader of the public Azure Functions trace of 2019: for each day, a file with the number of requests of each function per
+//! minute, and optionally a file with durations.
 //!
 //! `invocations_per_function_md.anon.d01.csv`: `HashOwner,HashApp,HashFunction,Trigger,1,…,1440`.
 //! `function_durations_percentiles.anon.d01.csv`: `HashOwner,HashApp,HashFunction,Average,Count,Minimum,Maximum,`
@@ -19,13 +19,13 @@ use crate::{
     MICROS_PER_SECOND, Micros,
     generate::service,
     random::{Purpose, log_normal, stream},
-    trace::{Call, Function},
+    trace::{Arrival, Function},
 };
 
 const MINUTES: u32 = 1_440;
 
-/// Calls in a minute beyond these are left out, and counted. The few functions that have more would fill the memory and
-/// need more pods than any policy here may ask for.
+/// Maximum number of requests of a function per minute. Requests beyond it are dropped and counted: the few such functions
+/// would exhaust memory and need more pods than the maximum of every policy.
 const MOST_IN_A_MINUTE: u32 = 10_000;
 
 /// Functions of the public trace.
@@ -34,25 +34,25 @@ pub(crate) struct Azure {
     rows: Vec<Row>,
     hours: u32,
     seed: u64,
-    /// Calls that were left out.
+    /// Number of dropped requests.
     clipped: u64,
 }
 
 #[derive(Debug, Default)]
 struct Row {
     kind: &'static str,
-    /// Minutes with calls, in order, and how many.
+    /// Minutes with requests, in order, and their number.
     minutes: Vec<(u32, u32)>,
-    /// Median of a call in seconds, and the standard deviation of its logarithm; made up where the trace has none.
+    /// Median duration in seconds and the standard deviation of its logarithm; generated where the trace has none.
     duration: Option<(f64, f64)>,
 }
 
 impl Azure {
-    /// Reads as many days as `hours` need, and of the functions a sample of at most `functions`, drawn by `seed`.
+    /// Reads the days of `hours`, and a random sample of at most `functions` functions.
     pub(crate) fn read(folder: &Path, functions: usize, hours: u32, seed: u64) -> Result<Self> {
         let days: Vec<_> = (1..=hours.div_ceil(24)).collect();
         let file = |kind: &str, day: u32| folder.join(format!("{kind}.anon.d{day:02}.csv"));
-        // Two walks: who is in the sample has to be known before counts are kept, since all of them do not fit.
+        // Two passes: the sample has to be known before counts are stored, since all counts do not fit into memory.
         let mut sample = BTreeSet::new();
         for day in &days {
             lines(&file("invocations_per_function_md", *day), |cells| {
@@ -64,7 +64,7 @@ impl Azure {
                 Ok(())
             })?;
         }
-        ensure!(!sample.is_empty(), "there is no function in {}", folder.display());
+        ensure!(!sample.is_empty(), "no function found in {}", folder.display());
         let mut found: HashMap<String, usize> = HashMap::new();
         let mut rows = Vec::new();
         for (index, (_, name)) in sample.into_iter().enumerate() {
@@ -78,7 +78,7 @@ impl Azure {
                 ensure!(cells.len() == 4 + MINUTES as usize, "there are {} columns, not 1444", cells.len());
                 rows[*index].kind = kind(cells[3]);
                 for (minute, cell) in (0..).zip(&cells[4..]) {
-                    let count: u32 = cell.trim().parse().with_context(|| format!("`{cell}` is no count"))?;
+                    let count: u32 = cell.trim().parse().with_context(|| format!("`{cell}` is not a count"))?;
                     clipped += u64::from(count.saturating_sub(MOST_IN_A_MINUTE));
                     if count > 0 {
                         rows[*index].minutes.push(((day - 1) * MINUTES + minute, count.min(MOST_IN_A_MINUTE)));
@@ -97,7 +97,7 @@ impl Azure {
             }
         }
         for row in &mut rows {
-            // A function that stands twice in a file is called by both.
+            // A function may have several lines in a file.
             row.minutes.sort_unstable();
         }
         Ok(Self { rows, hours, seed, clipped })
@@ -105,7 +105,7 @@ impl Azure {
 
     pub(crate) fn functions(&self) -> Vec<Function> {
         let of = |(index, row): (usize, &Row)| {
-            let random = &mut stream(self.seed, index, Purpose::Nature);
+            let random = &mut stream(self.seed, index, Purpose::Profile);
             Function {
                 index,
                 kind: row.kind,
@@ -117,32 +117,32 @@ impl Azure {
         self.rows.iter().enumerate().map(of).collect()
     }
 
-    /// Within its minute a call stands anywhere, since the trace does not say where.
-    pub(crate) fn calls(&self, function: &Function) -> Vec<Call> {
+    /// Returns the requests of a function, at random times within their minutes.
+    pub(crate) fn requests(&self, function: &Function) -> Vec<Arrival> {
         let row = &self.rows[function.index];
-        let random = &mut stream(self.seed, function.index, Purpose::Calls);
+        let random = &mut stream(self.seed, function.index, Purpose::Requests);
         let (median, spread) = row.duration.unwrap_or_else(|| (log_normal(random, (-0.38f64).exp(), 2.36), 0.5));
         let median = median.clamp(0.001, 600.0);
-        let mut calls = Vec::new();
+        let mut requests = Vec::new();
         for (minute, count) in row.minutes.iter().take_while(|(minute, _)| *minute < self.hours * 60) {
             let begin = f64::from(*minute) * 60.0;
             for _ in 0..*count {
                 let at = ((begin + random.random_range(0.0..60.0)) * MICROS_PER_SECOND) as Micros;
-                calls.push(Call { at, service: service(random, median, spread) });
+                requests.push(Arrival { at, service: service(random, median, spread) });
             }
         }
-        calls.sort_by_key(|call| call.at);
-        calls
+        requests.sort_by_key(|arrival| arrival.at);
+        requests
     }
 
     pub(crate) fn note(&self) -> Option<String> {
         (self.clipped > 0).then(|| {
-            format!("{} calls beyond {MOST_IN_A_MINUTE} in a minute of one function were left out", self.clipped)
+            format!("{} requests beyond {MOST_IN_A_MINUTE} per minute of one function were dropped", self.clipped)
         })
     }
 }
 
-/// Hands over the cells of each line but the first.
+/// Invokes `each` with the cells of every line after the header.
 fn lines(path: &PathBuf, mut each: impl FnMut(&[&str]) -> Result<()>) -> Result<()> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     for (number, line) in (1..).zip(BufReader::new(file).lines()) {
@@ -156,7 +156,7 @@ fn lines(path: &PathBuf, mut each: impl FnMut(&[&str]) -> Result<()>) -> Result<
     Ok(())
 }
 
-/// Who it is, over all files.
+/// Returns the identity of a function across files.
 fn name(cells: &[&str]) -> Result<String> {
     let [owner, app, function, _, ..] = cells else { bail!("there are only {} columns", cells.len()) };
     Ok(format!("{owner}/{app}/{function}"))
@@ -174,13 +174,13 @@ fn kind(trigger: &str) -> &'static str {
     }
 }
 
-/// The log-normal distribution through the median and the 99th percentile.
+/// Returns the log-normal distribution with the median and the 99th percentile of a line.
 fn duration(cells: &[&str]) -> Result<(f64, f64)> {
     let cell = |index: usize| -> Result<f64> {
         let text = cells.get(index).with_context(|| format!("there are only {} columns", cells.len()))?;
-        let value: f64 = text.trim().parse().with_context(|| format!("`{text}` is no number"))?;
-        ensure!(value.is_finite(), "`{text}` is no number");
-        // Zeros and below stand there for what was not measured.
+        let value: f64 = text.trim().parse().with_context(|| format!("`{text}` is not a number"))?;
+        ensure!(value.is_finite(), "`{text}` is not a number");
+        // Values that were not measured are zero or negative.
         Ok((value / 1_000.0).max(0.001))
     };
     let (median, high) = (cell(10)?, cell(12)?);
@@ -197,10 +197,10 @@ fn hash(seed: u64, name: &str) -> u64 {
 mod tests {
     use super::*;
 
-    /// A function, its trigger, and its minutes that have calls.
+    /// A function, its trigger, and its minutes with requests.
     type Line<'a> = (&'a str, &'a str, &'a [(u32, u32)]);
 
-    /// A day in the trace's layout.
+    /// Formats a day as the trace does.
     fn day(functions: &[Line<'_>]) -> String {
         let head: Vec<_> = (1..=MINUTES).map(|m| m.to_string()).collect();
         let mut text = format!("HashOwner,HashApp,HashFunction,Trigger,{}\n", head.join(","));
@@ -225,7 +225,7 @@ mod tests {
     const DURATIONS: &str = "function_durations_percentiles.anon.d01.csv";
 
     #[test]
-    fn counts_become_calls_in_their_minutes() {
+    fn counts_become_requests_in_their_minutes() {
         let durations = "HashOwner,HashApp,HashFunction,Average,Count,Minimum,Maximum,p0,p1,p25,p50,p75,p99,p100\n\
                          o,a,f,250,3,100,900,100,100,150,200,300,200,900\n";
         let folder = folder(&[
@@ -236,34 +236,34 @@ mod tests {
         let trace = Azure::read(folder.path(), 10, 48, 1).unwrap();
         let functions = trace.functions();
         assert_eq!((functions.len(), functions[0].kind, functions[0].expected), (1, "timer", 6.0));
-        let calls = trace.calls(&functions[0]);
-        let minutes: Vec<_> = calls.iter().map(|c| c.at / 60_000_000).collect();
+        let requests = trace.requests(&functions[0]);
+        let minutes: Vec<_> = requests.iter().map(|c| c.at / 60_000_000).collect();
         assert_eq!(minutes, [0, 0, 1439, 1441, 1441, 1441]);
-        // Median and 99th percentile are the same, so there is no spread.
-        assert!(calls.iter().all(|c| c.service.abs_diff(200_000) <= 1), "{calls:?}");
-        assert_eq!(calls, trace.calls(&functions[0]));
+        // Median and 99th percentile are equal, so there is no spread.
+        assert!(requests.iter().all(|c| c.service.abs_diff(200_000) <= 1), "{requests:?}");
+        assert_eq!(requests, trace.requests(&functions[0]));
         assert_eq!(trace.note(), None);
     }
 
     #[test]
-    fn policies_run_over_it() {
+    fn policies_run_on_the_trace() {
         let every_minute: Vec<_> = (0..MINUTES).map(|minute| (minute, 1)).collect();
         let folder = folder(&[(FIRST, day(&[("often", "http", &every_minute), ("once", "queue", &[(700, 1)])]))]);
         let trace = crate::trace::Trace::Azure(Azure::read(folder.path(), 10, 24, 1).unwrap());
         let policies = crate::compare::tests::policies("keep:1m,keep:20m");
         let summaries = crate::compare::compare(&trace, &policies, 24, 1, 2).unwrap();
-        assert_eq!((summaries[0].calls, summaries[1].calls), (1_441, 1_441));
-        // Gaps of a minute, and no longer than two, are bridged by twenty and not by one.
+        assert_eq!((summaries[0].requests, summaries[1].requests), (1_441, 1_441));
+        // Gaps of one to two minutes are bridged by a keep-alive of twenty minutes and not by one of one minute.
         assert!(summaries[0].cold_ratio_p50 > 0.1, "{summaries:?}");
         assert!(summaries[1].cold_ratio_p50 < 0.1, "{summaries:?}");
         assert!(summaries[0].wasted_pod_s < summaries[1].wasted_pod_s);
     }
 
     #[test]
-    fn hours_end_within_a_day() {
+    fn hours_may_end_within_a_day() {
         let folder = folder(&[(FIRST, day(&[("f", "http", &[(59, 1), (60, 1)])]))]);
         let trace = Azure::read(folder.path(), 10, 1, 1).unwrap();
-        assert_eq!(trace.calls(&trace.functions()[0]).len(), 1);
+        assert_eq!(trace.requests(&trace.functions()[0]).len(), 1);
     }
 
     #[test]
@@ -282,24 +282,24 @@ mod tests {
     }
 
     #[test]
-    fn too_many_calls_are_left_out_and_said() {
+    fn excess_requests_are_dropped_and_reported() {
         let folder = folder(&[(FIRST, day(&[("f", "queue", &[(3, 10_005)])]))]);
         let trace = Azure::read(folder.path(), 1, 24, 1).unwrap();
-        assert_eq!(trace.calls(&trace.functions()[0]).len(), 10_000);
-        assert!(trace.note().unwrap().starts_with("5 calls"));
+        assert_eq!(trace.requests(&trace.functions()[0]).len(), 10_000);
+        assert!(trace.note().unwrap().starts_with("5 requests"));
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_line() {
+    fn errors_name_the_line() {
         let said = |text: String| {
             let folder = folder(&[(FIRST, text)]);
             format!("{:#}", Azure::read(folder.path(), 10, 24, 1).unwrap_err())
         };
         let good = day(&[("f", "http", &[(3, 1)])]);
-        assert!(said(good.replace(",1,0", ",x,0")).contains("line 2: `x` is no count"));
+        assert!(said(good.replace(",1,0", ",x,0")).contains("line 2: `x` is not a count"));
         assert!(said(format!("{good}o,a\n")).contains("line 3: there are only 2 columns"));
         assert!(said(format!("{good}o,a,g,http,1,2\n")).contains("line 3: there are 6 columns"));
-        assert!(said(String::new()).contains("there is no function"));
+        assert!(said(String::new()).contains("no function found"));
         let nowhere = Azure::read(Path::new("/nowhere"), 10, 24, 1).unwrap_err();
         assert!(format!("{nowhere:#}").contains("cannot open /nowhere/invocations"));
     }

@@ -1,4 +1,4 @@
-//! Runs every policy over every function of a trace and sums up.
+//! Runs every policy on every function of a trace and aggregates the outcomes.
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -12,36 +12,37 @@ use crate::{
     world::run,
 };
 
-/// What came of one policy on a whole trace.
+/// Aggregated outcome of one policy on a whole trace.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Summary {
     pub(crate) policy: String,
     #[serde(skip)]
     pub(crate) ours: bool,
-    /// Cold calls of a function over its calls: percentiles over the functions that were called.
+    /// Ratio of cold requests of a function: percentiles over the functions with requests.
     pub(crate) cold_ratio_p50: f64,
     pub(crate) cold_ratio_p75: f64,
     pub(crate) cold_ratio_p95: f64,
-    /// Cold calls over all calls.
+    /// Ratio of cold requests over all functions.
     pub(crate) cold_ratio_calls: f64,
-    /// Response time over service time: percentiles over all calls.
+    /// Response time over service time: percentiles over all requests.
     pub(crate) slowdown_p50: f64,
     pub(crate) slowdown_p99: f64,
-    /// The 99th percentile of each function's calls: the median over functions.
+    /// Median over functions of the 99th percentile of a function.
     pub(crate) slowdown_p99_median_function: f64,
-    /// Wait for a pod, over all calls.
+    /// Time in the queue, over all requests.
     pub(crate) queue_p99_ms: f64,
-    /// Pod-seconds in which a pod was there, or starting, and did nothing.
+    /// Pod-seconds of idle and starting pods.
     pub(crate) wasted_pod_s: f64,
-    /// The same over that of a keep-alive of ten minutes.
+    /// `wasted_pod_s` relative to a keep-alive of ten minutes.
     pub(crate) wasted_relative: f64,
     pub(crate) pod_s: f64,
-    /// Pods started an hour, of all functions.
+    /// Pod starts per hour, over all functions.
     pub(crate) starts_per_hour: f64,
-    pub(crate) calls: u64,
+    #[serde(rename = "calls")]
+    pub(crate) requests: u64,
 }
 
-/// Every policy over every function, on so many threads. What comes out does not depend on how many.
+/// Runs every policy on every function. The result does not depend on the number of threads.
 pub(crate) fn compare(
     trace: &Trace,
     policies: &[Policy],
@@ -51,7 +52,7 @@ pub(crate) fn compare(
 ) -> Result<Vec<Summary>> {
     let end = Micros::from(hours) * 3_600 * MICROS_PER_SECOND as Micros;
     let mut functions = trace.functions();
-    // The long work first, so that no thread is left with it at the end.
+    // The longest work first, so that it does not run alone at the end.
     functions.sort_by(|a, b| b.expected.total_cmp(&a.expected).then(a.index.cmp(&b.index)));
     let mut all = policies.to_vec();
     if !all.contains(&REFERENCE) {
@@ -60,21 +61,21 @@ pub(crate) fn compare(
     let outcomes = threads::each(&functions, threads, |function| one(trace, function, &all, end, seed))?;
     let of = |nth: usize| outcomes.iter().map(move |outcomes| &outcomes[nth]);
     let wasted = |nth: usize| of(nth).map(Outcome::wasted).sum::<Micros>();
-    let reference = all.iter().position(|p| *p == REFERENCE).context("the reference was not run")?;
+    let reference = all.iter().position(|p| *p == REFERENCE).context("the reference policy was not run")?;
     let reference = wasted(reference) as f64;
     Ok((0..policies.len()).map(|nth| summary(policies[nth], of(nth), hours, reference)).collect())
 }
 
 fn one(trace: &Trace, function: &Function, policies: &[Policy], end: Micros, seed: u64) -> Vec<Outcome> {
-    let calls = trace.calls(function);
+    let requests = trace.requests(function);
     let run = |policy: &Policy| match policy.scaler(function) {
         Some(mut scaler) => {
-            let mut outcome = run(function, &calls, end, seed, &mut *scaler);
-            // Nobody asks for them here, and over a day they add up.
+            let mut outcome = run(function, &requests, end, seed, &mut *scaler);
+            // Not used here, and large over a day.
             outcome.wanted = Vec::new();
             outcome
         }
-        None => oracle::run(function, &calls, end),
+        None => oracle::run(function, &requests, end),
     };
     policies.iter().map(run).collect()
 }
@@ -86,18 +87,18 @@ fn summary<'a>(
     reference: f64,
 ) -> Summary {
     let (mut waits, mut slowdowns) = (Sketch::default(), Sketch::default());
-    let (mut calls, mut cold, mut wasted, mut time, mut starts) = (0, 0, 0, 0, 0);
+    let (mut requests, mut cold, mut wasted, mut time, mut starts) = (0, 0, 0, 0, 0);
     for outcome in outcomes.clone() {
         waits.merge(&outcome.waits);
         outcome.merge_slowdowns(&mut slowdowns);
-        calls += outcome.calls;
+        requests += outcome.requests;
         cold += outcome.cold;
         wasted += outcome.wasted();
         time += outcome.pods.all;
         starts += outcome.pods.starts;
     }
     let mut ratios: Vec<_> = outcomes.clone().filter_map(Outcome::cold_ratio).collect();
-    let mut slow: Vec<_> = outcomes.filter(|o| o.calls > 0).map(|o| o.slowdown(0.99)).collect();
+    let mut slow: Vec<_> = outcomes.filter(|o| o.requests > 0).map(|o| o.slowdown(0.99)).collect();
     let mut ratio = |part| percentile(&mut ratios, part).unwrap_or(0.0);
     let seconds = |micros: Micros| micros as f64 / MICROS_PER_SECOND;
     let over = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
@@ -107,7 +108,7 @@ fn summary<'a>(
         cold_ratio_p50: ratio(0.5),
         cold_ratio_p75: ratio(0.75),
         cold_ratio_p95: ratio(0.95),
-        cold_ratio_calls: over(cold as f64, calls as f64),
+        cold_ratio_calls: over(cold as f64, requests as f64),
         slowdown_p50: slowdown(&slowdowns, 0.5),
         slowdown_p99: slowdown(&slowdowns, 0.99),
         slowdown_p99_median_function: percentile(&mut slow, 0.5).unwrap_or(1.0),
@@ -116,14 +117,13 @@ fn summary<'a>(
         wasted_relative: over(wasted as f64, reference),
         pod_s: seconds(time),
         starts_per_hour: starts as f64 / f64::from(hours),
-        calls,
+        requests,
     }
 }
 
 impl Summary {
-    /// Better in something and worse in nothing, of waste and the part of cold calls of a function: neither in the median
-    /// nor in the percentiles above. One percentile alone would call two policies equal that both leave a quarter of the
-    /// functions cold.
+    /// Returns whether this policy is better in one and worse in none of: waste, and the percentiles of cold ratios. One
+    /// percentile alone would rate two policies equal that both leave a quarter of the functions cold.
     pub(crate) fn dominates(&self, other: &Self) -> bool {
         let (mine, theirs) = (self.costs(), other.costs());
         mine.iter().zip(&theirs).all(|(m, t)| m <= t) && mine != theirs
@@ -133,13 +133,13 @@ impl Summary {
         [self.wasted_relative, self.cold_ratio_p50, self.cold_ratio_p75, self.cold_ratio_p95]
     }
 
-    /// What knows the future is not to be compared with.
+    /// The oracle knows the future and is excluded from comparisons.
     pub(crate) fn is_bound(&self) -> bool {
         self.policy == Policy::Oracle.to_string()
     }
 }
 
-/// Those of which no other is better in waste and in a measure of cold starts, the oracle aside; from the least waste on.
+/// Returns the Pareto front of waste and a measure of cold starts, by increasing waste and without the oracle.
 pub(crate) fn front(summaries: &[Summary], cold: impl Fn(&Summary) -> f64) -> Vec<&Summary> {
     let rivals = || summaries.iter().filter(|s| !s.is_bound());
     let point = |s: &Summary| (s.wasted_relative, cold(s));
@@ -164,7 +164,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_run_is_the_same_every_time_on_any_number_of_threads() {
+    fn a_run_is_reproducible_on_any_number_of_threads() {
         let text = |threads, seed| serde_json::to_string(&summaries(threads, seed)).unwrap();
         let first = text(1, 4);
         assert_eq!(first, text(1, 4));
@@ -173,28 +173,31 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_policy_answers_every_call_and_none_beats_the_oracle() {
+    fn every_policy_serves_every_request_and_none_beats_the_oracle() {
         let summaries = summaries(2, 1);
         let oracle = &summaries[3];
         assert_eq!(oracle.cold_ratio_p95.to_bits(), 0);
         for summary in &summaries {
-            assert_eq!(summary.calls, oracle.calls);
-            assert!(summary.calls > 1_000 && summary.wasted_pod_s > 0.0);
+            assert_eq!(summary.requests, oracle.requests);
+            assert!(summary.requests > 1_000 && summary.wasted_pod_s > 0.0);
             assert!(summary.wasted_pod_s >= oracle.wasted_pod_s, "{summary:?}");
         }
-        // A minute wastes less than the ten that all is relative to.
+        // A keep-alive of one minute wastes less than the reference of ten minutes.
         assert!(summaries[2].wasted_relative < 1.0);
     }
 
-    /// These figures are older than the node model, and without one they stay as they were.
+    /// The figures from before the node model; without a node they must not change.
     #[test]
-    fn without_a_node_figures_are_as_they_always_were() {
+    fn without_a_node_figures_do_not_change() {
         let trace = Trace::open(&Source::Generated, 60, 2, 1).unwrap();
         let summaries = compare(&trace, &policies("heads,kpa,keep:1m,oracle"), 2, 1, 2).unwrap();
         let seen: Vec<_> = summaries
             .iter()
             .map(|s| {
-                format!("{} {} {:.6} {:.6} {:.9}", s.calls, s.starts_per_hour, s.pod_s, s.wasted_pod_s, s.queue_p99_ms)
+                format!(
+                    "{} {} {:.6} {:.6} {:.9}",
+                    s.requests, s.starts_per_hour, s.pod_s, s.wasted_pod_s, s.queue_p99_ms
+                )
             })
             .collect();
         assert_eq!(
@@ -209,7 +212,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_front_is_what_none_dominates() {
+    fn the_front_contains_the_policies_that_none_dominates() {
         let of = |name: &str, waste, cold| Summary {
             policy: name.to_owned(),
             wasted_relative: waste,

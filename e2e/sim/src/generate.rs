@@ -1,4 +1,4 @@
-//! Calls of made-up functions.
+//! Generator of the requests of synthetic functions.
 
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
@@ -6,12 +6,12 @@ use rand_distr::{Distribution as _, Exp1, Weibull};
 
 use crate::{
     MICROS_PER_SECOND, Micros,
-    nature::{Day, Manner, Nature},
+    profile::{ArrivalPattern, Day, Profile},
     random::{Purpose, log_normal, stream},
-    trace::{Call, Function},
+    trace::{Arrival, Function},
 };
 
-/// A made-up trace.
+/// A synthetic trace.
 #[derive(Debug)]
 pub(crate) struct Generated {
     functions: usize,
@@ -25,68 +25,68 @@ impl Generated {
     }
 
     pub(crate) fn functions(&self) -> Vec<Function> {
-        (0..self.functions).map(|index| Nature::draw(self.seed, index).function(index, self.hours)).collect()
+        (0..self.functions).map(|index| Profile::draw(self.seed, index).function(index, self.hours)).collect()
     }
 
-    pub(crate) fn calls(&self, function: &Function) -> Vec<Call> {
-        let nature = Nature::draw(self.seed, function.index);
-        let random = &mut stream(self.seed, function.index, Purpose::Calls);
+    pub(crate) fn requests(&self, function: &Function) -> Vec<Arrival> {
+        let profile = Profile::draw(self.seed, function.index);
+        let random = &mut stream(self.seed, function.index, Purpose::Requests);
         let end = f64::from(self.hours) * 3_600.0;
-        let mut calls = Calls { calls: Vec::new(), service: nature.service, spread: nature.spread };
-        // Calls a second, in the mean.
-        let rate = nature.rate / 86_400.0;
-        match nature.manner {
-            Manner::Timer { period, phase } => {
+        let mut arrivals = Arrivals { requests: Vec::new(), service: profile.service, spread: profile.spread };
+        // Mean requests per second.
+        let rate = profile.rate / 86_400.0;
+        match profile.pattern {
+            ArrivalPattern::Timer { period, phase } => {
                 let mut due = phase % period;
                 while due < end {
-                    // A scheduler is a little late, now and then more.
+                    // A scheduler is slightly late, and sometimes more.
                     let late = log_normal(random, 0.05, 1.0).min(period / 2.0);
-                    calls.push(random, due + late, end);
+                    arrivals.push(random, due + late, end);
                     due += period;
                 }
             }
-            Manner::Steady { day } => gaps(&mut calls, random, rate, day, end, |r| Exp1.sample(r)),
-            Manner::Weibull { shape, day } => {
+            ArrivalPattern::Steady { day } => gaps(&mut arrivals, random, rate, day, end, |r| Exp1.sample(r)),
+            ArrivalPattern::Weibull { shape, day } => {
                 // Scaled to a mean of 1.
                 let scale = 1.0 / gamma(1.0 + 1.0 / shape);
                 if let Ok(weibull) = Weibull::new(scale, shape) {
-                    gaps(&mut calls, random, rate, day, end, |r| weibull.sample(r));
+                    gaps(&mut arrivals, random, rate, day, end, |r| weibull.sample(r));
                 }
             }
-            Manner::LogNormal { spread, day } => {
+            ArrivalPattern::LogNormal { spread, day } => {
                 let median = (-spread * spread / 2.0).exp();
-                gaps(&mut calls, random, rate, day, end, |r| log_normal(r, median, spread));
+                gaps(&mut arrivals, random, rate, day, end, |r| log_normal(r, median, spread));
             }
-            Manner::Bursts { on, off } => bursts(&mut calls, random, rate, (on, off), end),
-            Manner::Once { calls: count } => {
+            ArrivalPattern::Bursts { on, off } => bursts(&mut arrivals, random, rate, (on, off), end),
+            ArrivalPattern::Once { requests: count } => {
                 let at = random.random_range(0.0..end);
                 for _ in 0..count {
                     let after: f64 = Exp1.sample(random);
-                    calls.push(random, at + after, end);
+                    arrivals.push(random, at + after, end);
                 }
             }
         }
-        // A late timer may be overtaken by the next, and the calls of one burst come in any order.
-        calls.calls.sort_by_key(|call| call.at);
-        calls.calls
+        // A late timer may fire after the next one, and the requests of one burst are in any order.
+        arrivals.requests.sort_by_key(|arrival| arrival.at);
+        arrivals.requests
     }
 }
 
-/// Calls whose gaps are drawn: numbers with a mean of 1, stretched to the rate that there is at that time of the day.
+/// Adds requests with random gaps: numbers with a mean of 1, scaled to the rate at that time of the day.
 fn gaps(
-    calls: &mut Calls,
+    arrivals: &mut Arrivals,
     random: &mut ChaCha8Rng,
     rate: f64,
     day: Day,
     end: f64,
     gap: impl Fn(&mut ChaCha8Rng) -> f64,
 ) {
-    // Not from a call at zero on: the trace begins somewhere in a gap.
+    // The trace starts within a gap and not with a request.
     let begun: f64 = random.random();
     let mut left = gap(random) * begun;
     let mut at = 0.0;
     loop {
-        // In steps of ten minutes at most, within which the time of day is the same.
+        // In steps of at most ten minutes, within which the rate is constant.
         let pace = rate * day.factor(at);
         let step = left / pace;
         if step > 600.0 {
@@ -101,13 +101,13 @@ fn gaps(
         if at >= end {
             return;
         }
-        calls.push(random, at, end);
+        arrivals.push(random, at, end);
         left = gap(random);
     }
 }
 
-/// Independent calls while it is on, none while it is off.
-fn bursts(calls: &mut Calls, random: &mut ChaCha8Rng, rate: f64, (on, off): (f64, f64), end: f64) {
+/// Adds independent requests during the on phases.
+fn bursts(arrivals: &mut Arrivals, random: &mut ChaCha8Rng, rate: f64, (on, off): (f64, f64), end: f64) {
     let dense = rate * (on + off) / on;
     let first: f64 = Exp1.sample(random);
     let mut at = first * off * random.random::<f64>();
@@ -120,34 +120,34 @@ fn bursts(calls: &mut Calls, random: &mut ChaCha8Rng, rate: f64, (on, off): (f64
             if at >= over.min(end) {
                 break;
             }
-            calls.push(random, at, end);
+            arrivals.push(random, at, end);
         }
         let pause: f64 = Exp1.sample(random);
         at = over + pause * off;
     }
 }
 
-struct Calls {
-    calls: Vec<Call>,
+struct Arrivals {
+    requests: Vec<Arrival>,
     service: f64,
     spread: f64,
 }
 
-impl Calls {
+impl Arrivals {
     fn push(&mut self, random: &mut ChaCha8Rng, at: f64, end: f64) {
         if at < end {
             let service = service(random, self.service, self.spread);
-            self.calls.push(Call { at: (at * MICROS_PER_SECOND) as Micros, service });
+            self.requests.push(Arrival { at: (at * MICROS_PER_SECOND) as Micros, service });
         }
     }
 }
 
-/// How long one call takes: a millisecond to an hour, in microseconds.
+/// Returns a random service time of one millisecond to one hour, in microseconds.
 pub(crate) fn service(random: &mut ChaCha8Rng, median: f64, spread: f64) -> u32 {
     (log_normal(random, median, spread).clamp(0.001, 3_600.0) * MICROS_PER_SECOND) as u32
 }
 
-/// The gamma function of a number from 1 to 10, by Stirling's series eight higher; good to nine digits.
+/// Returns the gamma function of a number from 1 to 10, by Stirling's series at `x + 8`; exact to nine digits.
 fn gamma(x: f64) -> f64 {
     let shifted = x + 8.0;
     let log = (shifted - 0.5) * shifted.ln() - shifted + 0.5 * std::f64::consts::TAU.ln() + 1.0 / (12.0 * shifted)
@@ -166,14 +166,14 @@ mod tests {
         Day { depth: 0.0, peak: 0.0 }
     }
 
-    fn drawn(make: impl Fn(&mut Calls, &mut ChaCha8Rng)) -> Vec<f64> {
-        let random = &mut stream(3, 0, Purpose::Calls);
-        let mut calls = Calls { calls: Vec::new(), service: 0.1, spread: 0.5 };
-        make(&mut calls, random);
-        calls.calls.iter().map(|c| c.at as f64 / MICROS_PER_SECOND).collect()
+    fn drawn(make: impl Fn(&mut Arrivals, &mut ChaCha8Rng)) -> Vec<f64> {
+        let random = &mut stream(3, 0, Purpose::Requests);
+        let mut arrivals = Arrivals { requests: Vec::new(), service: 0.1, spread: 0.5 };
+        make(&mut arrivals, random);
+        arrivals.requests.iter().map(|c| c.at as f64 / MICROS_PER_SECOND).collect()
     }
 
-    /// Mean of the gaps, and their standard deviation divided by it.
+    /// Returns the mean of the gaps and their coefficient of variation.
     fn shape(at: &[f64]) -> (f64, f64) {
         let gaps: Vec<_> = at.windows(2).map(|w| w[1] - w[0]).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
@@ -197,7 +197,7 @@ mod tests {
         let weibull = Weibull::new(1.0 / gamma(3.0), 0.5).unwrap();
         let crowded = drawn(|c, r| gaps(c, r, 1.0, none(), DAY, |r| weibull.sample(r)));
         let (mean, variation) = shape(&crowded);
-        // Of a Weibull distribution of shape ½ it is √5.
+        // The coefficient of variation of a Weibull distribution of shape ½ is √5.
         assert!((mean - 1.0).abs() < 0.04 && (variation - 5f64.sqrt()).abs() < 0.15, "{mean} {variation}");
 
         let log = drawn(|c, r| gaps(c, r, 1.0, none(), DAY, |r| log_normal(r, (-0.5f64).exp(), 1.0)));
@@ -225,17 +225,17 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_in_order_within_the_hours_and_the_same_every_time() {
+    fn requests_are_ordered_within_the_hours_and_reproducible() {
         let trace = Generated::new(300, 3, 5);
         let mut kinds = std::collections::BTreeSet::new();
         for function in trace.functions().iter().filter(|f| f.expected < 100_000.0) {
-            let calls = trace.calls(function);
-            assert!(calls.is_sorted_by_key(|c| c.at));
-            assert!(calls.iter().all(|c| c.at < 3 * 3_600 * 1_000_000 && c.service >= 1_000));
-            assert_eq!(calls, trace.calls(function));
+            let requests = trace.requests(function);
+            assert!(requests.is_sorted_by_key(|c| c.at));
+            assert!(requests.iter().all(|c| c.at < 3 * 3_600 * 1_000_000 && c.service >= 1_000));
+            assert_eq!(requests, trace.requests(function));
             kinds.insert(function.kind);
             if function.kind == "once" {
-                assert!(calls.len() <= 5);
+                assert!(requests.len() <= 5);
             }
         }
         assert_eq!(kinds.len(), 6, "{kinds:?}");

@@ -1,16 +1,16 @@
-//! Scale to zero, simulated: the product's own decisions and those of others, over a day of calls of a thousand functions.
+//! Simulator of autoscaling policies: Rouse and others, on a trace of many functions or in single scenarios.
 //!
 //! ```text
 //! trace ──► world (one for each function and policy) ──► outcome ──► compare ──► report · svg
 //! (generate,   ▲ │
 //!  azure)      │ ▼
-//!           scaler: policy/{rouse, heads, kpa, hpa, keep_alive}; the oracle needs no world
+//!           scaler: policy/{rouse, heads, kpa, hpa, keep_alive}; the oracle has no world
 //! ```
 //!
-//! With `--scenario`, the world has a node and clients as well: see [`scenario`].
+//! With `--scenario`, the world includes a node and clients: see [`scenario`].
 //!
-//! Time is whole microseconds since the trace began. Nothing here knows a clock, a thread or a random number that is not
-//! drawn from the seed, so that a run can be had again.
+//! Time is whole microseconds since the start of the trace. Runs are reproducible: no clock, no dependence on threads, and
+//! all random numbers derive from the seed.
 #![allow(clippy::disallowed_types, reason = "no runtime is used here whose time could be paused")]
 
 use std::{path::PathBuf, time::Instant};
@@ -26,12 +26,12 @@ mod azure;
 mod clients;
 mod compare;
 mod generate;
-mod nature;
 mod node;
 mod oracle;
 mod outcome;
 mod pods;
 mod policy;
+mod profile;
 mod queue;
 mod random;
 mod report;
@@ -43,44 +43,44 @@ mod threads;
 mod trace;
 mod world;
 
-/// Microseconds since the trace began, or between two moments of it.
+/// Microseconds since the start of the trace, or a duration.
 type Micros = u64;
 
 const MICROS_PER_SECOND: f64 = 1e6;
 
-/// Runs policies over a trace and says what calls waited and what pods idled.
+/// Simulates autoscaling policies on a trace and reports cold starts, queueing and idle pods.
 #[derive(Debug, Parser)]
 #[command(name = "cargo e2e sim", version)]
 struct Cli {
-    /// How many functions.
+    /// Number of functions.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     functions: u32,
-    /// How much time of theirs.
+    /// Simulated hours.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=336))]
     hours: u32,
-    /// Where random numbers come from. The same seed gives the same report.
+    /// Seed of all random numbers. The same seed gives the same report.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// `generated`, or `azure:DIR` with the files of the public Azure Functions trace of 2019.
+    /// Trace: `generated`, or `azure:DIR` with the files of the public Azure Functions trace of 2019.
     #[arg(long, default_value = "generated")]
     trace: Source,
-    /// What is compared: `rouse[:IDLE]`, `prewarm[:IDLE]`, `heads[:IDLE]`, `kpa[:GRACE]`, `hpa`, `keep:IDLE`, `oracle`;
-    /// times as 30s or 10m. Default: those of docs/autoscaling.md, and with scenarios rouse, heads, kpa and hpa.
+    /// Policies to compare: `rouse[:IDLE]`, `prewarm[:IDLE]`, `heads[:IDLE]`, `kpa[:GRACE]`, `hpa`, `keep:IDLE`, `oracle`,
+    /// with times such as 30s or 10m. Default: those of docs/autoscaling.md; with scenarios rouse, heads, kpa and hpa.
     #[arg(long, value_delimiter = ',')]
     policy: Vec<Policy>,
-    /// Run scenarios instead of a trace: `all`, names, or groups of names (`steady`). A wrong name lists them.
+    /// Run scenarios instead of a trace: `all`, names, or groups of names (`steady`). An unknown name lists them.
     #[arg(long, value_delimiter = ',', conflicts_with_all = ["functions", "hours", "trace", "svg"])]
     scenario: Vec<String>,
-    /// Print pods wanted and ready every two seconds of these scenarios.
+    /// Print the wanted and ready pods of these scenarios every two seconds.
     #[arg(long, value_delimiter = ',', conflicts_with_all = ["functions", "hours", "trace", "svg"])]
     timeline: Vec<String>,
-    /// Threads. They change nothing but the time that it takes.
+    /// Number of threads. Does not affect the result.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: u32,
-    /// Write all figures into this file.
+    /// Write all figures as JSON to this file.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Draw cold starts against waste into this file.
+    /// Write an SVG plot of cold starts against waste to this file.
     #[arg(long)]
     svg: Option<PathBuf>,
 }
@@ -100,9 +100,9 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Writes the figures where they are asked for.
+/// Writes the figures to the `--json` file, if any.
 fn finish(cli: &Cli, began: Instant, json: &serde_json::Value) -> Result<()> {
-    // Not a part of the report, which is the same every time.
+    // On stderr, since the report is reproducible.
     eprintln!("\nsimulated in {:.1} s", began.elapsed().as_secs_f64());
     if let Some(path) = &cli.json {
         let text = serde_json::to_string_pretty(json)? + "\n";
@@ -142,8 +142,8 @@ fn run(cli: &Cli) -> Result<Report> {
     let threads = cli.threads as usize;
     let summaries = compare::compare(&trace, &policies, cli.hours, cli.seed, threads)?;
     let steps: Vec<_> = policies.iter().flat_map(|policy| step::LIMITS.map(|limit| (*policy, limit))).collect();
-    let answers = threads::each(&steps, threads, |(policy, limit)| step::answer(*policy, *limit, cli.seed))?;
-    let answers = answers.into_iter().flatten().collect();
+    let steps = threads::each(&steps, threads, |(policy, limit)| step::step_response(*policy, *limit, cli.seed))?;
+    let steps = steps.into_iter().flatten().collect();
     let setting = Setting {
         trace: match &cli.trace {
             Source::Generated => "generated".to_owned(),
@@ -154,5 +154,5 @@ fn run(cli: &Cli) -> Result<Report> {
         seed: cli.seed,
         note: trace.note(),
     };
-    Ok(Report { setting, summaries, answers })
+    Ok(Report { setting, summaries, steps })
 }

@@ -1,12 +1,12 @@
-//! One node: CPU that starting and serving pods share, capacity for pods, and the pace at which pods are created.
+//! Node model: CPU shared by starting and serving pods, pod capacity, and the rate of pod creation.
 //!
 //! - **Creation**: the ReplicaSet controller creates pods in slow-start batches of 1, 2, 4, 8 …, and its client has a rate.
-//!   Here a batch of `b` pods takes `b ÷ creates_per_s` seconds, and the next batch begins after it.
-//! - **Capacity**: [`Spec::room`] pods fit. Any more are unschedulable, and are scheduled in order as soon as others are
+//!   Here a batch of `b` pods takes `b ÷ creates_per_s` seconds, and the next batch starts after it.
+//! - **Capacity**: [`Spec::capacity`] pods fit. Any more are unschedulable, and are scheduled in order as soon as others are
 //!   deleted.
 //! - **Start**: the image pull, then the function's start delay, then [`Spec::start_cpu_s`] of CPU.
 //! - **Deletion**: takes [`Spec::stop_cpu_s`] of CPU, and the pod keeps its capacity until then. A start is not completed.
-//! - **Requests**: [`Spec::request_cpu`] of the service time is CPU, and the rest is waiting that nothing slows down.
+//! - **Requests**: [`Spec::request_cpu`] of the service time is CPU, and the rest is waiting that is not slowed down.
 //! - **CPU**: processor sharing, see [`Cpu`].
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,7 +16,7 @@ use crate::{MICROS_PER_SECOND, Micros, pods::PodId};
 /// Properties of a node.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spec {
-    /// CPUs that pods share, infinity for as many as they want.
+    /// CPUs shared by the pods; infinity for no limit.
     pub(crate) cores: f64,
     /// CPU-seconds that the start of a pod takes, after its start delay.
     pub(crate) start_cpu_s: f64,
@@ -25,16 +25,16 @@ pub(crate) struct Spec {
     /// Fraction of a request's service time that is CPU, from 0 to 1.
     pub(crate) request_cpu: f64,
     /// Pods that fit.
-    pub(crate) room: u32,
+    pub(crate) capacity: u32,
     /// Pods that are created in a second.
     pub(crate) creates_per_s: f64,
     pub(crate) pull: Pull,
 }
 
-/// Time that an image takes to be pulled.
+/// Image pull time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pull {
-    /// The image is there.
+    /// The image is present.
     Present,
     /// The first pod pulls it, and pods scheduled meanwhile wait for the same pull.
     First(Micros),
@@ -43,14 +43,14 @@ pub(crate) enum Pull {
 }
 
 impl Default for Spec {
-    /// A node that is never short of anything, with the pace of kube-controller-manager (`--kube-api-qps` 20).
+    /// An unlimited node with the creation rate of kube-controller-manager (`--kube-api-qps` 20).
     fn default() -> Self {
         Self {
             cores: f64::INFINITY,
             start_cpu_s: 0.0,
             stop_cpu_s: 0.0,
             request_cpu: 0.0,
-            room: u32::MAX,
+            capacity: u32::MAX,
             creates_per_s: 20.0,
             pull: Pull::Present,
         }
@@ -70,12 +70,12 @@ pub(crate) enum Job {
     },
 }
 
-/// A node at work.
+/// State of a node.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) spec: Spec,
     pub(crate) cpu: Cpu<Job>,
-    /// Pods that were asked for and are not created.
+    /// Pods that were requested and are not created.
     uncreated: u32,
     /// Size of the next batch; none while no batch is in progress.
     batch: Option<u32>,
@@ -101,13 +101,13 @@ impl Node {
         }
     }
 
-    /// Pods that were asked for and are not created.
+    /// Returns the pods that were requested and are not created.
     pub(crate) fn uncreated(&self) -> u32 {
         self.uncreated
     }
 
-    /// Asks for more pods. Returns whether a first batch has to be begun at once.
-    pub(crate) fn ask(&mut self, more: u32) -> bool {
+    /// Requests more pods. Returns whether a first batch has to be started.
+    pub(crate) fn request(&mut self, more: u32) -> bool {
         self.uncreated += more;
         let begins = more > 0 && self.batch.is_none();
         if begins {
@@ -116,14 +116,14 @@ impl Node {
         begins
     }
 
-    /// Takes back up to so many pods that are not created. Returns how many are left to be deleted.
-    pub(crate) fn take_back(&mut self, fewer: u32) -> u32 {
+    /// Cancels up to `fewer` pods that are not created. Returns the number of pods that remain to be deleted.
+    pub(crate) fn cancel_uncreated(&mut self, fewer: u32) -> u32 {
         let back = fewer.min(self.uncreated);
         self.uncreated -= back;
         fewer - back
     }
 
-    /// Returns how many pods to create now, and when the next batch is due.
+    /// Returns the number of pods to create now, and when the next batch is due.
     pub(crate) fn create(&mut self, now: Micros) -> (u32, Option<Micros>) {
         let count = self.batch.unwrap_or(1).min(self.uncreated);
         if count == 0 {
@@ -131,18 +131,18 @@ impl Node {
             return (0, None);
         }
         self.uncreated -= count;
-        // A sync that has created all is over, and the next one begins with one pod.
+        // A sync that has created all pods ends, and the next one starts with one pod.
         self.batch = Some(if self.uncreated == 0 { 1 } else { count * 2 });
         let takes = f64::from(count) / self.spec.creates_per_s * MICROS_PER_SECOND;
         (count, Some(now + takes.ceil() as Micros))
     }
 
-    /// Whether one more pod fits beside so many that are scheduled.
+    /// Returns whether one more pod can be scheduled.
     pub(crate) fn fits(&self, scheduled: u32) -> bool {
-        scheduled + self.stopping < self.spec.room
+        scheduled + self.stopping < self.spec.capacity
     }
 
-    /// So many scheduled pods are deleted.
+    /// Starts the deletion of scheduled pods.
     pub(crate) fn stop(&mut self, now: Micros, count: u32) {
         if self.spec.stop_cpu_s > 0.0 {
             self.stopping += count;
@@ -152,13 +152,13 @@ impl Node {
         }
     }
 
-    /// The deletion of one of them is complete.
-    pub(crate) fn stopped(&mut self) {
+    /// Completes the deletion of one pod.
+    pub(crate) fn complete_deletion(&mut self) {
         self.stopping -= 1;
     }
 
-    /// Returns when a pod that is scheduled now has its image.
-    pub(crate) fn image(&mut self, now: Micros) -> Micros {
+    /// Returns when a pod that is scheduled now has pulled its image.
+    pub(crate) fn image_ready_at(&mut self, now: Micros) -> Micros {
         match self.spec.pull {
             Pull::Present => now,
             Pull::First(takes) => now.max(*self.image_at.get_or_insert(now + takes)),
@@ -166,13 +166,13 @@ impl Node {
         }
     }
 
-    /// Runs the CPU part of a start, of so many CPU-microseconds.
+    /// Starts the CPU part of a pod start.
     pub(crate) fn begin_start(&mut self, now: Micros, pod: PodId, work: f64) {
         let token = self.cpu.run(now, work, Job::Start(pod));
         self.starts.insert(pod.id(), token);
     }
 
-    /// The pod is deleted, or its start is complete.
+    /// Removes the start of a pod that is deleted or complete.
     pub(crate) fn end_start(&mut self, now: Micros, pod: PodId) {
         if let Some(token) = self.starts.remove(&pod.id()) {
             self.cpu.cancel(now, token);
@@ -180,7 +180,7 @@ impl Node {
     }
 }
 
-/// Names a job for as long as it runs.
+/// Identifies a running job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Token {
     /// Bits of the CPU time at which the job ends: of numbers that are not negative, bits are in the order of the numbers.
@@ -190,13 +190,13 @@ pub(crate) struct Token {
 
 /// Processor sharing: each job has a thread, so with `n` jobs each gets `min(1, cores ÷ n)` CPUs.
 ///
-/// All jobs progress alike, so it is enough to keep one number, the CPU time that each job has had since the beginning, and
-/// to order jobs by the number at which they end. Each operation is O(log n).
+/// All jobs progress at the same rate, so one number is enough, the CPU time that each job has had since the start. Jobs are
+/// ordered by the number at which they end. Each operation is O(log n).
 #[derive(Debug)]
 pub(crate) struct Cpu<J> {
     cores: f64,
     now: Micros,
-    /// CPU-microseconds that a job would have had if it had run since the beginning.
+    /// CPU-microseconds of a job that has run since the start.
     each: f64,
     jobs: BTreeMap<Token, J>,
     nth: u64,
@@ -204,7 +204,7 @@ pub(crate) struct Cpu<J> {
     used: f64,
 }
 
-/// CPU-microseconds by which a job may be short when it ends: arithmetic is rounded.
+/// Tolerance of the end of a job in CPU-microseconds, for rounding errors.
 const ROUNDING: f64 = 1e-3;
 
 impl<J> Cpu<J> {
@@ -212,12 +212,12 @@ impl<J> Cpu<J> {
         Self { cores, now: 0, each: 0.0, jobs: BTreeMap::new(), nth: 0, used: 0.0 }
     }
 
-    /// CPUs that each job has.
+    /// Returns the CPUs of each job.
     fn rate(&self) -> f64 {
         (self.cores / self.jobs.len() as f64).min(1.0)
     }
 
-    fn pass(&mut self, now: Micros) {
+    fn advance(&mut self, now: Micros) {
         if !self.jobs.is_empty() {
             let passed = (now - self.now) as f64 * self.rate();
             self.each += passed;
@@ -226,9 +226,9 @@ impl<J> Cpu<J> {
         self.now = now;
     }
 
-    /// Adds a job of so many CPU-microseconds.
+    /// Adds a job with its CPU-microseconds.
     pub(crate) fn run(&mut self, now: Micros, work: f64, job: J) -> Token {
-        self.pass(now);
+        self.advance(now);
         self.nth += 1;
         let token = Token { ends: (self.each + work.max(0.0)).to_bits(), nth: self.nth };
         self.jobs.insert(token, job);
@@ -237,25 +237,25 @@ impl<J> Cpu<J> {
 
     /// Removes a job that has not ended.
     pub(crate) fn cancel(&mut self, now: Micros, token: Token) {
-        self.pass(now);
+        self.advance(now);
         self.jobs.remove(&token);
     }
 
-    /// When the next job ends, if no other begins before.
+    /// Returns when the next job ends, if no other job starts before.
     pub(crate) fn next_at(&self) -> Option<Micros> {
         let (token, _) = self.jobs.first_key_value()?;
         let left = (f64::from_bits(token.ends) - self.each - ROUNDING).max(0.0);
         Some(self.now + (left / self.rate()).ceil() as Micros)
     }
 
-    /// Takes a job that has ended by now.
+    /// Removes and returns a job that has ended by now.
     pub(crate) fn take(&mut self, now: Micros) -> Option<J> {
-        self.pass(now);
+        self.advance(now);
         let entry = self.jobs.first_entry()?;
         (f64::from_bits(entry.key().ends) <= self.each + ROUNDING).then(|| entry.remove())
     }
 
-    /// CPU-seconds used so far.
+    /// Returns the CPU-seconds used so far.
     #[cfg(test)]
     pub(crate) fn used_s(&self) -> f64 {
         self.used / MICROS_PER_SECOND
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_at_once_take_as_many_times_as_long_on_one_core() {
+    fn concurrent_jobs_share_one_core() {
         let jobs = [(0, SECOND); 10];
         let one: Vec<_> = ends(1.0, &jobs).0.iter().map(|(_, at)| *at).collect();
         assert_eq!(one, [10 * SECOND; 10]);
@@ -340,11 +340,11 @@ mod tests {
                 (running, before) = (running + change, at);
             }
             let work: u64 = jobs.iter().map(|(_, work)| *work).sum();
-            // Ends are rounded up to a microsecond, in which all others go on.
+            // Ends are rounded up to a microsecond, during which all other jobs continue.
             let rounding = (jobs.len() * 5) as f64;
             prop_assert!((capacity - work as f64).abs() <= rounding, "{capacity} for {work}");
             prop_assert!((cpu.used_s() * 1e6 - work as f64).abs() <= rounding);
-            // Nobody is faster than alone, nor slower than if all had shared the CPU all the time.
+            // No job is faster than alone, or slower than if all jobs had shared the CPU all the time.
             for (nth, end) in &ends {
                 let (at, work) = jobs[*nth];
                 prop_assert!(*end >= at + work);
@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn pods_are_created_in_growing_batches_at_a_rate() {
         let mut node = Node::new(Spec::default());
-        assert!(node.ask(30) && !node.ask(10));
+        assert!(node.request(30) && !node.request(10));
         let (mut now, mut made) = (0, Vec::new());
         while let (count, Some(next)) = node.create(now) {
             made.push((now / 1_000, count));
@@ -363,18 +363,18 @@ mod tests {
         }
         assert_eq!(made, [(0, 1), (50, 2), (150, 4), (350, 8), (750, 16), (1_550, 9)]);
         assert_eq!((now / 1_000, node.uncreated()), (2_000, 0), "40 at 20 per second");
-        assert!(node.ask(1), "the next sync starts with one pod again");
-        assert_eq!((node.take_back(5), node.uncreated()), (4, 0));
+        assert!(node.request(1), "the next sync starts with one pod again");
+        assert_eq!((node.cancel_uncreated(5), node.uncreated()), (4, 0));
     }
 
     #[test]
     fn a_deleted_pod_keeps_its_capacity_until_its_deletion_is_complete() {
-        let mut node = Node::new(Spec { room: 3, stop_cpu_s: 2.0, cores: 1.0, ..Spec::default() });
+        let mut node = Node::new(Spec { capacity: 3, stop_cpu_s: 2.0, cores: 1.0, ..Spec::default() });
         assert!(node.fits(2) && !node.fits(3));
         node.stop(0, 2);
         assert!(node.fits(0) && !node.fits(1));
         assert_eq!((node.cpu.next_at(), node.cpu.take(4 * SECOND)), (Some(4 * SECOND), Some(Job::Stop)));
-        node.stopped();
+        node.complete_deletion();
         assert!(node.fits(1) && !node.fits(2));
     }
 
@@ -382,7 +382,7 @@ mod tests {
     fn an_image_is_pulled_once_or_for_every_pod() {
         let pulls = |pull| {
             let mut node = Node::new(Spec { pull, ..Spec::default() });
-            [0, 4, 30].map(|second| node.image(second * SECOND) / SECOND)
+            [0, 4, 30].map(|second| node.image_ready_at(second * SECOND) / SECOND)
         };
         assert_eq!(pulls(Pull::Present), [0, 4, 30]);
         assert_eq!(pulls(Pull::First(20 * SECOND)), [20, 20, 30]);

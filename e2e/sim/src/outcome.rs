@@ -1,11 +1,11 @@
-//! What came of one policy on one function.
+//! Outcome of one policy on one function, and the sketches of its distributions.
 
 use crate::{Micros, pods::PodTime};
 
-/// Each place of a sketch is so much wider than the one before, so a percentile is right to a hundredth.
+/// Growth factor of the buckets of a sketch: percentiles are exact to 1 %.
 const GROWTH: f64 = 1.02;
 
-/// Counts of values by their logarithm: percentiles over any number of samples in a few kilobytes. Exact for 0.
+/// A logarithmic histogram: percentiles over any number of samples in a few kilobytes. Exact for 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Sketch {
     zeros: u64,
@@ -36,7 +36,7 @@ impl Sketch {
         }
     }
 
-    /// The value that `part` of the samples do not exceed; 0 without samples.
+    /// Returns the quantile `part`; 0 without samples.
     pub(crate) fn percentile(&self, part: f64) -> f64 {
         let all = self.zeros + self.places.iter().sum::<u64>();
         let rank = (part * all as f64).ceil().max(1.0) as u64;
@@ -47,7 +47,7 @@ impl Sketch {
         for (place, count) in (0..).zip(&self.places) {
             seen += count;
             if seen >= rank {
-                // The middle of the place.
+                // The middle of the bucket.
                 return GROWTH.powf(f64::from(place) + 0.5);
             }
         }
@@ -55,55 +55,55 @@ impl Sketch {
     }
 }
 
-/// What is measured of each call.
+/// Measurements of all requests.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Samples {
-    calls: u64,
+    requests: u64,
     cold: u64,
     waits: Sketch,
     slowdowns: Sketch,
 }
 
 impl Samples {
-    /// `waited` and `service` are microseconds.
-    pub(crate) fn note(&mut self, waited: Micros, service: u32, cold: bool) {
-        self.calls += 1;
+    /// Records a request; `waited` and `service` are microseconds.
+    pub(crate) fn record(&mut self, waited: Micros, service: u32, cold: bool) {
+        self.requests += 1;
         self.cold += u64::from(cold);
         self.waits.add(waited as f64);
-        // As an excess, since most have none and that has to be told exactly and at no cost.
+        // Stored as the excess over 1, since most requests have none and zero is exact.
         self.slowdowns.add(waited as f64 / f64::from(service.max(1)) * SLOWDOWN_SCALE);
     }
 }
 
-/// A sketch is exact to a part of a value from 1 on, and a slowdown of a hundredth is to be seen.
+/// Scale of slowdowns in a sketch, whose values below 1 count as 0: a slowdown of 1 % has to be visible.
 const SLOWDOWN_SCALE: f64 = 1_000.0;
 
-/// What came of one policy on one function.
+/// Outcome of one policy on one function.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Outcome {
-    pub(crate) calls: u64,
-    /// Calls that came when there was no pod, or waited for a new one.
+    pub(crate) requests: u64,
+    /// Requests that arrived without a pod, or waited for a new pod.
     pub(crate) cold: u64,
-    /// How long calls waited for a pod, in microseconds.
+    /// Time in the queue, in microseconds.
     pub(crate) waits: Sketch,
     slowdowns: Sketch,
     pub(crate) pods: PodTime,
-    /// When how many pods were wanted, from the change on.
+    /// Changes of the wanted count.
     pub(crate) wanted: Vec<(Micros, u32)>,
 }
 
 impl Outcome {
     pub(crate) fn new(samples: Samples, pods: PodTime, wanted: Vec<(Micros, u32)>) -> Self {
-        let Samples { calls, cold, waits, slowdowns } = samples;
-        Self { calls, cold, waits, slowdowns, pods, wanted }
+        let Samples { requests, cold, waits, slowdowns } = samples;
+        Self { requests, cold, waits, slowdowns, pods, wanted }
     }
 
-    /// Part of the calls that were cold; `None` without calls.
+    /// Returns the ratio of cold requests; `None` without requests.
     pub(crate) fn cold_ratio(&self) -> Option<f64> {
-        (self.calls > 0).then(|| self.cold as f64 / self.calls as f64)
+        (self.requests > 0).then(|| self.cold as f64 / self.requests as f64)
     }
 
-    /// Time in which pods were there, or starting, and did nothing.
+    /// Returns the time of idle and starting pods.
     pub(crate) fn wasted(&self) -> Micros {
         self.pods.all - self.pods.busy
     }
@@ -112,18 +112,18 @@ impl Outcome {
         into.merge(&self.slowdowns);
     }
 
-    /// Response time over service time, at a percentile of this function's calls.
+    /// Returns a percentile of response time over service time.
     pub(crate) fn slowdown(&self, part: f64) -> f64 {
         slowdown(&self.slowdowns, part)
     }
 }
 
-/// Response time over service time, at a percentile.
+/// Returns a percentile of response time over service time.
 pub(crate) fn slowdown(of: &Sketch, part: f64) -> f64 {
     1.0 + of.percentile(part) / SLOWDOWN_SCALE
 }
 
-/// A percentile of a few values, by the nearest rank; `None` of none.
+/// Returns a percentile by the nearest rank; `None` without values.
 pub(crate) fn percentile(values: &mut [f64], part: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let rank = (part * values.len() as f64).ceil().max(1.0) as usize;
@@ -151,11 +151,11 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_did_not_wait_has_no_slowdown() {
+    fn a_request_that_was_not_queued_has_no_slowdown() {
         let mut samples = Samples::default();
-        samples.note(0, 1_000, false);
-        samples.note(0, 1_000, false);
-        samples.note(500_000, 1_000_000, true);
+        samples.record(0, 1_000, false);
+        samples.record(0, 1_000, false);
+        samples.record(500_000, 1_000_000, true);
         let outcome = Outcome::new(samples, PodTime { all: 30, busy: 10, starts: 1 }, Vec::new());
         assert_eq!((outcome.cold_ratio(), outcome.wasted()), (Some(1.0 / 3.0), 20));
         assert_eq!(outcome.slowdown(0.5).to_bits(), 1f64.to_bits());
@@ -164,7 +164,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_sketch_is_right_to_a_hundredth(
+        fn a_sketch_is_exact_to_one_percent(
             mut values in prop::collection::vec(1.0f64..1e10, 1..200), split in 0usize..200, part in 0.0f64..1.0,
         ) {
             let (mut one, mut two) = (Sketch::default(), Sketch::default());

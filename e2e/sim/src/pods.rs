@@ -7,50 +7,50 @@ enum Phase {
     Gone,
     Starting,
     Serving,
-    /// Gets nothing new and goes when it has nothing left.
+    /// Receives no new requests, and is removed when its requests are complete.
     Draining,
 }
 
 #[derive(Clone, Debug)]
 struct Pod {
     phase: Phase,
-    /// Told apart from the one that had the place before.
+    /// Distinguishes the pod from the earlier pod in the same slot.
     id: u64,
     /// Whether it has capacity on a node.
     scheduled: bool,
     created: Micros,
     in_flight: u32,
-    /// Since when it has something to do, or nothing.
+    /// Since when the pod is busy, or idle.
     since: Micros,
     busy: Micros,
 }
 
-/// Names a pod for as long as the simulation runs.
+/// Identifies a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PodId {
-    place: usize,
+    slot: usize,
     id: u64,
 }
 
 impl PodId {
-    /// Number of the pod among all that were created.
+    /// Sequence number of the pod.
     pub(crate) fn id(self) -> u64 {
         self.id
     }
 }
 
-/// Which pod gets a request.
+/// Load balancing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Pick {
-    /// The first that has a slot. That packs them: how long a call takes does not depend on how full its pod is, and
-    /// pods that are left over become idle, which every policy is good at seeing.
+    /// The first pod with a free slot. Requests are packed: the service time does not depend on the load of a pod, and
+    /// surplus pods become idle, which every policy detects.
     #[default]
     First,
-    /// The one with the fewest requests.
+    /// The pod with the fewest requests.
     Least,
 }
 
-/// Which of the starting pods are deleted first.
+/// Decision in which starting pods are deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Victims {
     #[default]
@@ -59,29 +59,29 @@ pub(crate) enum Victims {
     Newest,
 }
 
-/// Time that pods took.
+/// Pod time of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PodTime {
-    /// From when a pod was asked for until it was gone.
+    /// From the request for a pod until its removal.
     pub(crate) all: Micros,
-    /// With at least one request.
+    /// Time with at least one request.
     pub(crate) busy: Micros,
-    /// Pods that were started.
+    /// Number of started pods.
     pub(crate) starts: u64,
 }
 
-/// The pods of one function, and the time that they took up to the end of the trace.
+/// The pods of one function, and their pod time until the end of the trace.
 #[derive(Debug)]
 pub(crate) struct Pods {
-    places: Vec<Pod>,
-    /// A bit for each place whose pod would take one more request.
+    slots: Vec<Pod>,
+    /// One bit per slot whose pod accepts one more request.
     free: Vec<u64>,
     limit: u32,
     end: Micros,
     time: PodTime,
     starting: u32,
     serving: u32,
-    /// Those that have capacity on a node: all but the unschedulable.
+    /// Scheduled pods.
     scheduled: u32,
     next_id: u64,
     pick: Pick,
@@ -89,10 +89,10 @@ pub(crate) struct Pods {
 }
 
 impl Pods {
-    /// None yet. `limit` is what one works on at once; after `end`, time is not counted.
+    /// Creates an empty set. `limit` is the concurrency limit of a pod; time after `end` is not counted.
     pub(crate) fn new(limit: u32, end: Micros) -> Self {
         Self {
-            places: Vec::new(),
+            slots: Vec::new(),
             free: Vec::new(),
             limit: limit.max(1),
             end,
@@ -114,24 +114,24 @@ impl Pods {
         self.limit
     }
 
-    /// Those that serve.
+    /// Returns the number of ready pods.
     pub(crate) fn ready(&self) -> u32 {
         self.serving
     }
 
-    /// Those that are still starting.
+    /// Returns the number of starting pods.
     pub(crate) fn starting(&self) -> u32 {
         self.starting
     }
 
-    /// Those that serve or will.
+    /// Returns the number of ready and starting pods.
     pub(crate) fn live(&self) -> u32 {
         self.starting + self.serving
     }
 
-    /// Since when each of those that serve and have nothing to do has had nothing.
+    /// Returns since when each idle pod is idle.
     pub(crate) fn idle_since(&self) -> impl Iterator<Item = Micros> + '_ {
-        self.places.iter().filter(|p| p.phase == Phase::Serving && p.in_flight == 0).map(|p| p.since)
+        self.slots.iter().filter(|p| p.phase == Phase::Serving && p.in_flight == 0).map(|p| p.since)
     }
 
     /// Creates a pod that is scheduled at once.
@@ -141,7 +141,7 @@ impl Pods {
         pod
     }
 
-    /// Creates a pod that has no capacity yet.
+    /// Creates an unscheduled pod.
     pub(crate) fn create(&mut self, now: Micros) -> PodId {
         self.next_id += 1;
         let pod = Pod {
@@ -153,74 +153,74 @@ impl Pods {
             since: now,
             busy: 0,
         };
-        let place = self.places.iter().position(|p| p.phase == Phase::Gone).unwrap_or(self.places.len());
-        if place == self.places.len() {
-            self.places.push(pod);
-            self.free.resize(place / 64 + 1, 0);
+        let slot = self.slots.iter().position(|p| p.phase == Phase::Gone).unwrap_or(self.slots.len());
+        if slot == self.slots.len() {
+            self.slots.push(pod);
+            self.free.resize(slot / 64 + 1, 0);
         } else {
-            self.places[place] = pod;
+            self.slots[slot] = pod;
         }
         self.starting += 1;
         if now < self.end {
             self.time.starts += 1;
         }
-        PodId { place, id: self.next_id }
+        PodId { slot, id: self.next_id }
     }
 
-    /// Gives a pod capacity.
+    /// Schedules a pod.
     pub(crate) fn schedule(&mut self, pod: PodId) {
-        self.places[pod.place].scheduled = true;
+        self.slots[pod.slot].scheduled = true;
         self.scheduled += 1;
     }
 
-    /// Those that have capacity on a node.
+    /// Returns the number of scheduled pods.
     pub(crate) fn scheduled(&self) -> u32 {
         self.scheduled
     }
 
-    /// Whether a pod is starting, and not deleted.
+    /// Returns whether a pod is starting and not deleted.
     pub(crate) fn is_starting(&self, pod: PodId) -> bool {
-        let place = &self.places[pod.place];
-        place.id == pod.id && place.phase == Phase::Starting
+        let slot = &self.slots[pod.slot];
+        slot.id == pod.id && slot.phase == Phase::Starting
     }
 
-    /// Requests in a pod.
+    /// Returns the number of requests in a pod.
     pub(crate) fn in_flight(&self, pod: PodId) -> u32 {
-        self.places[pod.place].in_flight
+        self.slots[pod.slot].in_flight
     }
 
-    /// A pod has started. False if it is gone by now.
+    /// Marks a pod as ready. Returns false if the pod was removed.
     pub(crate) fn is_ready(&mut self, pod: PodId, now: Micros) -> bool {
         if !self.is_starting(pod) {
             return false;
         }
-        let place = &mut self.places[pod.place];
-        place.phase = Phase::Serving;
-        place.since = now;
+        let slot = &mut self.slots[pod.slot];
+        slot.phase = Phase::Serving;
+        slot.since = now;
         self.starting -= 1;
         self.serving += 1;
-        self.set_free(pod.place, true);
+        self.set_free(pod.slot, true);
         true
     }
 
-    /// Gives a request to a pod that takes one more.
+    /// Assigns a request to a pod with a free slot.
     pub(crate) fn begin(&mut self, now: Micros) -> Option<PodId> {
         self.begin_after(now, |_| {})
     }
 
-    /// As [`Self::begin`], and tells how long the pod had nothing to do, if it had nothing.
+    /// As [`Self::begin`], and returns how long the pod was idle, if it was.
     pub(crate) fn begin_after(&mut self, now: Micros, idle: impl FnOnce(Micros)) -> Option<PodId> {
-        let place = match self.pick {
+        let slot = match self.pick {
             Pick::First => {
                 let (word, bits) = self.free.iter().enumerate().find(|(_, bits)| **bits != 0)?;
                 word * 64 + bits.trailing_zeros() as usize
             }
             Pick::Least => {
-                let free = |place: &usize| self.free[place / 64] >> (place % 64) & 1 == 1;
-                (0..self.places.len()).filter(free).min_by_key(|place| self.places[*place].in_flight)?
+                let free = |slot: &usize| self.free[slot / 64] >> (slot % 64) & 1 == 1;
+                (0..self.slots.len()).filter(free).min_by_key(|slot| self.slots[*slot].in_flight)?
             }
         };
-        let pod = &mut self.places[place];
+        let pod = &mut self.slots[slot];
         if pod.in_flight == 0 {
             idle(now - pod.since);
             pod.since = now;
@@ -229,35 +229,35 @@ impl Pods {
         let full = pod.in_flight >= self.limit;
         let id = pod.id;
         if full {
-            self.set_free(place, false);
+            self.set_free(slot, false);
         }
-        Some(PodId { place, id })
+        Some(PodId { slot, id })
     }
 
-    /// A request is done.
+    /// Completes a request.
     pub(crate) fn finish(&mut self, pod: PodId, now: Micros) {
         let end = self.end;
-        let place = &mut self.places[pod.place];
-        place.in_flight -= 1;
-        if place.in_flight == 0 {
-            place.busy += now.min(end).saturating_sub(place.since);
-            place.since = now;
+        let slot = &mut self.slots[pod.slot];
+        slot.in_flight -= 1;
+        if slot.in_flight == 0 {
+            slot.busy += now.min(end).saturating_sub(slot.since);
+            slot.since = now;
         }
-        match place.phase {
-            Phase::Draining if place.in_flight == 0 => self.remove(pod.place, now),
-            Phase::Serving => self.set_free(pod.place, true),
+        match slot.phase {
+            Phase::Draining if slot.in_flight == 0 => self.remove(pod.slot, now),
+            Phase::Serving => self.set_free(pod.slot, true),
             _ => {}
         }
     }
 
-    /// Takes away so many pods: first those that have not started, then those with the least to do, then those that have
-    /// been idle for longest. What is in them is finished first. Returns those that had not started.
+    /// Removes pods: first those that have not started, then those with the fewest requests, then those that have been idle
+    /// for longest. Their requests complete first. Returns the pods that had not started.
     pub(crate) fn stop(&mut self, count: u32, now: Micros) -> Vec<PodId> {
-        let mut live: Vec<_> = (0..self.places.len())
-            .filter(|place| matches!(self.places[*place].phase, Phase::Starting | Phase::Serving))
+        let mut live: Vec<_> = (0..self.slots.len())
+            .filter(|slot| matches!(self.slots[*slot].phase, Phase::Starting | Phase::Serving))
             .collect();
-        live.sort_by_key(|place| {
-            let pod = &self.places[*place];
+        live.sort_by_key(|slot| {
+            let pod = &self.slots[*slot];
             let serving = pod.phase == Phase::Serving;
             match self.victims {
                 Victims::Newest if !serving => (false, u32::from(pod.scheduled), 0, Micros::MAX - pod.id),
@@ -265,46 +265,46 @@ impl Pods {
             }
         });
         let mut unstarted = Vec::new();
-        for place in live.into_iter().take(count as usize) {
-            match self.places[place].phase {
+        for slot in live.into_iter().take(count as usize) {
+            match self.slots[slot].phase {
                 Phase::Starting => {
                     self.starting -= 1;
-                    unstarted.push(PodId { place, id: self.places[place].id });
+                    unstarted.push(PodId { slot, id: self.slots[slot].id });
                 }
                 _ => self.serving -= 1,
             }
-            self.set_free(place, false);
-            if self.places[place].in_flight == 0 {
-                self.remove(place, now);
+            self.set_free(slot, false);
+            if self.slots[slot].in_flight == 0 {
+                self.remove(slot, now);
             } else {
-                self.places[place].phase = Phase::Draining;
+                self.slots[slot].phase = Phase::Draining;
             }
         }
         unstarted
     }
 
-    fn remove(&mut self, place: usize, now: Micros) {
-        let pod = &mut self.places[place];
+    fn remove(&mut self, slot: usize, now: Micros) {
+        let pod = &mut self.slots[slot];
         pod.phase = Phase::Gone;
         self.scheduled -= u32::from(pod.scheduled);
         self.time.all += now.min(self.end).saturating_sub(pod.created);
         self.time.busy += pod.busy;
     }
 
-    fn set_free(&mut self, place: usize, free: bool) {
-        let bit = 1 << (place % 64);
+    fn set_free(&mut self, slot: usize, free: bool) {
+        let bit = 1 << (slot % 64);
         if free {
-            self.free[place / 64] |= bit;
+            self.free[slot / 64] |= bit;
         } else {
-            self.free[place / 64] &= !bit;
+            self.free[slot / 64] &= !bit;
         }
     }
 
-    /// The time that all pods took, those among them that are still there.
+    /// Returns the time of all pods, including the present ones.
     pub(crate) fn time(mut self, now: Micros) -> PodTime {
-        for place in 0..self.places.len() {
-            if self.places[place].phase != Phase::Gone {
-                self.remove(place, now);
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].phase != Phase::Gone {
+                self.remove(slot, now);
             }
         }
         self.time
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn time_is_counted_until_the_end() {
+    fn pod_time_is_counted_until_the_end() {
         let mut pods = Pods::new(1, 1_000);
         let pod = pods.start(100);
         assert!(pods.is_ready(pod, 200));
@@ -339,14 +339,14 @@ mod tests {
     }
 
     #[test]
-    fn the_least_busy_go_first_and_finish_what_they_have() {
+    fn the_least_busy_pods_are_removed_first_and_complete_their_requests() {
         let mut pods = Pods::new(1, 1_000);
         let ids: Vec<_> = (0..4).map(|_| pods.start(0)).collect();
         for id in &ids[..3] {
             assert!(pods.is_ready(*id, 10));
         }
         assert_eq!((pods.begin(20), pods.begin(20)), (Some(ids[0]), Some(ids[1])));
-        // The one that has not started, and the one with nothing to do.
+        // The pod that has not started, and the idle pod.
         pods.stop(2, 30);
         assert_eq!((pods.live(), pods.ready(), pods.starting()), (2, 2, 0));
         assert!(!pods.is_ready(ids[3], 40));
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn of_starting_pods_the_unscheduled_and_then_the_newest_are_deleted_first() {
+    fn unscheduled_and_then_newest_starting_pods_are_deleted_first() {
         let mut pods = Pods::new(1, 1_000).with(Pick::First, Victims::Newest);
         let ids: Vec<_> = (0..3).map(|_| pods.start(0)).collect();
         let unscheduled = pods.create(0);
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_used_again_and_the_pod_before_is_not_confused_with_it() {
+    fn a_slot_is_reused_and_pods_in_it_are_distinguished() {
         let mut pods = Pods::new(1, 1_000);
         let first = pods.start(0);
         pods.stop(1, 5);

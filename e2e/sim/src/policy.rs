@@ -1,4 +1,4 @@
-//! The policies that are compared.
+//! The autoscaling policies and their names.
 
 use std::{fmt, str::FromStr};
 
@@ -12,32 +12,31 @@ mod keep_alive;
 mod kpa;
 mod rouse;
 
-/// How long the last pod stays by default, in seconds.
+/// Default idle timeout in seconds.
 const IDLE: u32 = 30;
 
-/// A policy with its setting.
+/// A policy with its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
-    /// The product's own, with so many seconds of `scaling.idleTimeout`, and with learning of idle times or without.
+    /// Rouse, with `scaling.idleTimeout` in seconds, and with or without pre-warming.
     Rouse { idle: u32, prewarm: bool },
-    /// The product's own before it counted work, with so many seconds of `scaling.idleTimeout`: counts queued requests as
-    /// concurrency.
+    /// The earlier algorithm of Rouse, which counts queued requests as concurrency, with `scaling.idleTimeout` in seconds.
     Heads { idle: u32 },
-    /// The Knative pod autoscaler with its defaults. `grace`: seconds that a revision without load is left running beyond
-    /// its window. With the defaults the activator is in the path of all but big revisions and none is needed.
+    /// The Knative pod autoscaler with its defaults. `grace`: seconds for which a revision without load is kept beyond its
+    /// window. With the defaults the activator is in the path of all but big revisions, and no grace is needed.
     Kpa { grace: u32 },
     /// The KEDA HTTP add-on with its defaults.
     Hpa,
-    /// A pod for each call that finds none free, kept for so many seconds after its last call.
+    /// Fixed keep-alive: a pod for each request without a free slot, kept for `idle` seconds after its last request.
     KeepAlive { idle: u32 },
-    /// Knows all calls before they come.
+    /// Knows all requests in advance.
     Oracle,
 }
 
-/// What everything is measured against.
+/// The reference of relative waste.
 pub(crate) const REFERENCE: Policy = Policy::KeepAlive { idle: 600 };
 
-/// What a Function says of scaling, beside its limit.
+/// Scaling settings of a Function, besides its concurrency limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Scaling {
     /// `scaling.idleTimeout`
@@ -47,7 +46,7 @@ pub(crate) struct Scaling {
 }
 
 impl Scaling {
-    /// Another idle timeout, and the default of the window.
+    /// Returns an idle timeout with the default window.
     fn idle(seconds: u32) -> Self {
         let second = MICROS_PER_SECOND as Micros;
         Self { idle: Micros::from(seconds) * second, stable: 60 * second }
@@ -55,11 +54,11 @@ impl Scaling {
 }
 
 impl Policy {
-    /// What is compared if nothing else is said.
+    /// Returns the default policies.
     pub(crate) const DEFAULT: &'static str =
         "rouse,rouse:60s,rouse:75s,rouse:10m,prewarm,kpa,kpa:30s,keep:1m,keep:10m,keep:20m,oracle";
 
-    /// The policy at work on a function; none for the oracle, which decides nothing as it goes.
+    /// Creates the scaler of a function; none for the oracle, which makes no decisions.
     pub(crate) fn scaler(self, function: &Function) -> Option<Box<dyn Scaler>> {
         let idle = match self {
             Self::Rouse { idle, .. } | Self::Heads { idle } => idle,
@@ -68,7 +67,7 @@ impl Policy {
         self.scaler_with(function, Scaling::idle(idle))
     }
 
-    /// The same with the scaling of a Function, where the policy follows one, instead of its own setting.
+    /// As [`Self::scaler`], but with the scaling of a Function instead of the policy's own setting, where that applies.
     pub(crate) fn scaler_with(self, function: &Function, scaling: Scaling) -> Option<Box<dyn Scaler>> {
         let micros = |seconds: u32| Micros::from(seconds) * MICROS_PER_SECOND as Micros;
         match self {
@@ -81,7 +80,7 @@ impl Policy {
         }
     }
 
-    /// Whether it is the product's, with any setting.
+    /// Returns whether the policy is Rouse, with any setting.
     pub(crate) fn is_ours(self) -> bool {
         matches!(self, Self::Rouse { .. })
     }
@@ -101,20 +100,20 @@ impl FromStr for Policy {
             ("keep", Some(idle)) => Self::KeepAlive { idle },
             ("oracle", None) => Self::Oracle,
             _ => bail!(
-                "`{text}` is no policy; write rouse, rouse:60s, prewarm, prewarm:60s, heads, heads:60s, kpa, kpa:30s, \
+                "`{text}` is not a policy; write rouse, rouse:60s, prewarm, prewarm:60s, heads, heads:60s, kpa, kpa:30s, \
                  hpa, keep:10m or oracle"
             ),
         })
     }
 }
 
-/// `30s`, `10m`.
+/// Parses a time such as `30s` or `10m`.
 fn seconds(text: &str) -> Result<u32> {
     let (number, unit) = match text.strip_suffix('m') {
         Some(number) => (number, 60),
-        None => (text.strip_suffix('s').with_context(|| format!("`{text}` is no time; write 30s or 10m"))?, 1),
+        None => (text.strip_suffix('s').with_context(|| format!("`{text}` is not a time; write 30s or 10m"))?, 1),
     };
-    let number: u32 = number.parse().with_context(|| format!("`{text}` is no time; write 30s or 10m"))?;
+    let number: u32 = number.parse().with_context(|| format!("`{text}` is not a time; write 30s or 10m"))?;
     number.checked_mul(unit).filter(|s| *s <= 86_400).with_context(|| format!("`{text}` is longer than a day"))
 }
 
@@ -146,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_and_written() {
+    fn names_round_trip() {
         for name in Policy::DEFAULT.split(',').chain(["heads", "heads:60s", "hpa"]) {
             assert_eq!(name.parse::<Policy>().unwrap().to_string(), name);
         }

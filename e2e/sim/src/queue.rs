@@ -1,4 +1,4 @@
-//! What will happen, soonest first.
+//! Event queue of the simulation.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -7,8 +7,7 @@ use std::{
 
 use crate::Micros;
 
-/// Events by their time. Of those at one time the one that was put in first comes out first, so that a run is the same
-/// every time.
+/// Events ordered by time, and by insertion order at the same time, so that runs are reproducible.
 #[derive(Debug)]
 pub(crate) struct EventQueue<E> {
     heap: BinaryHeap<Reverse<Entry<E>>>,
@@ -54,7 +53,7 @@ impl<E> EventQueue<E> {
         self.heap.push(Reverse(Entry { at, nth: self.put, event }));
     }
 
-    /// When the next event is.
+    /// Returns the time of the next event.
     pub(crate) fn next_at(&self) -> Option<Micros> {
         self.heap.peek().map(|Reverse(entry)| entry.at)
     }
@@ -70,14 +69,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_empty_queue_has_nothing() {
+    fn an_empty_queue_has_no_event() {
         let mut queue = EventQueue::<u8>::default();
         assert_eq!((queue.next_at(), queue.take()), (None, None));
     }
 
     proptest! {
         #[test]
-        fn comes_out_by_time_and_then_by_turn(times in prop::collection::vec(0u64..20, 0..100)) {
+        fn events_are_ordered_by_time_and_then_by_insertion(times in prop::collection::vec(0u64..20, 0..100)) {
             let mut queue = EventQueue::default();
             for (nth, at) in times.iter().enumerate() {
                 queue.put(*at, nth);

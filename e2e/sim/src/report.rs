@@ -1,14 +1,14 @@
-//! What is printed for people, and what is written for programs.
+//! The report on a trace, as text and as JSON.
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
     compare::{Summary, front},
-    step::Answer,
+    step::StepResponse,
 };
 
-/// What was run. Two runs of the same give the same report, byte for byte.
+/// Settings of a run. Two runs with the same settings give the same report, byte for byte.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Setting {
     pub(crate) trace: String,
@@ -19,12 +19,12 @@ pub(crate) struct Setting {
     pub(crate) note: Option<String>,
 }
 
-/// All that came out.
+/// Results of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) setting: Setting,
     pub(crate) summaries: Vec<Summary>,
-    pub(crate) answers: Vec<Answer>,
+    pub(crate) steps: Vec<StepResponse>,
 }
 
 impl Report {
@@ -35,17 +35,18 @@ impl Report {
         json!({
             "setting": self.setting,
             "policies": self.summaries,
-            "steps": self.answers,
+            "steps": self.steps,
             "front": {"cold_ratio_p50": front(|s| s.cold_ratio_p50), "cold_ratio_p75": front(|s| s.cold_ratio_p75)},
             "verdicts": self.verdicts(),
         })
     }
 
-    /// For people.
+    /// Formats the report as text.
     pub(crate) fn text(&self) -> String {
-        let calls = self.summaries.first().map_or(0, |s| s.calls);
+        let requests = self.summaries.first().map_or(0, |s| s.requests);
         let Setting { trace, functions, hours, seed, note } = &self.setting;
-        let mut text = format!("{functions} functions, {hours} hours, {calls} calls, trace {trace}, seed {seed}\n");
+        let mut text =
+            format!("{functions} functions, {hours} hours, {requests} requests, trace {trace}, seed {seed}\n");
         if let Some(note) = note {
             text += &format!("{note}\n");
         }
@@ -55,7 +56,7 @@ impl Report {
             "cold p50",
             "p75",
             "p95",
-            "of calls",
+            "of requests",
             "waste",
             "starts/h",
             "slow p50",
@@ -79,9 +80,9 @@ impl Report {
             ]
         });
         text += &table(&head, rows);
-        text += "\nA step from 5 to 50 calls at once, and an hour of 50\n\n";
+        text += "\nA step from 5 to 50 concurrent requests, and an hour of 50\n\n";
         let head = ["policy", "limit", "response", "overshoot", "queue p99", "turns", "turns, even"];
-        let rows = self.answers.iter().map(|a| {
+        let rows = self.steps.iter().map(|a| {
             vec![
                 a.policy.clone(),
                 a.limit.to_string(),
@@ -100,14 +101,14 @@ impl Report {
         text
     }
 
-    /// Who dominates whom, of ours and each of the others.
+    /// Compares each policy of Rouse with each other policy.
     fn verdicts(&self) -> Vec<String> {
         let mut verdicts = Vec::new();
         for ours in self.summaries.iter().filter(|s| s.ours) {
             for other in self.summaries.iter().filter(|s| !s.ours && !s.is_bound()) {
                 let how = match (ours.dominates(other), other.dominates(ours)) {
                     (true, _) if ours.cold_ratio_calls > other.cold_ratio_calls => {
-                        "dominates, though more of all calls are cold,"
+                        "dominates, though more of all requests are cold,"
                     }
                     (true, _) => "dominates",
                     (_, true) => "is dominated by",
@@ -115,7 +116,7 @@ impl Report {
                 };
                 let points = |of: fn(&Summary) -> f64| (of(ours) - of(other)) * 100.0;
                 verdicts.push(format!(
-                    "{} {how} {}: waste {:+.3}; cold, in points: p50 {:+.1}, p75 {:+.1}, p95 {:+.1}, of calls {:+.3}",
+                    "{} {how} {}: waste {:+.3}; cold, in points: p50 {:+.1}, p75 {:+.1}, p95 {:+.1}, of requests {:+.3}",
                     ours.policy,
                     other.policy,
                     ours.wasted_relative - other.wasted_relative,
@@ -134,7 +135,7 @@ fn percent(part: f64) -> String {
     format!("{:.1} %", part * 100.0)
 }
 
-/// Columns as wide as they need; the first to the left and the others to the right.
+/// Formats a table: the first column left-aligned, the others right-aligned.
 pub(crate) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut all = vec![head.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>()];
     all.extend(rows);
@@ -170,7 +171,7 @@ pub(crate) mod tests {
             wasted_relative: waste,
             pod_s: 20.0,
             starts_per_hour: 4.0,
-            calls: 9,
+            requests: 9,
         }
     }
 
@@ -183,7 +184,7 @@ pub(crate) mod tests {
                 summary("keep:1m", false, 0.6, 0.3),
                 summary("oracle", false, 0.0, 0.1),
             ],
-            answers: vec![Answer {
+            steps: vec![StepResponse {
                 policy: "rouse".into(),
                 limit: 5,
                 response_s: None,
@@ -196,29 +197,29 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn verdicts_say_who_is_better_and_by_how_much() {
+    fn verdicts_name_the_better_policy_and_the_margin() {
         assert_eq!(
             report().verdicts(),
             [
                 "rouse neither dominates nor is dominated by kpa: waste -0.100; \
-                 cold, in points: p50 +10.0, p75 +10.0, p95 +10.0, of calls +0.000",
+                 cold, in points: p50 +10.0, p75 +10.0, p95 +10.0, of requests +0.000",
                 "rouse dominates keep:1m: waste -0.100; \
-                 cold, in points: p50 -10.0, p75 -10.0, p95 -10.0, of calls +0.000",
+                 cold, in points: p50 -10.0, p75 -10.0, p95 -10.0, of requests +0.000",
             ]
         );
     }
 
     #[test]
-    fn the_table_is_aligned_and_says_never() {
+    fn the_table_is_aligned_and_reports_never() {
         let text = report().text();
-        assert!(text.starts_with("1 functions, 2 hours, 9 calls, trace generated, seed 3\n"));
+        assert!(text.starts_with("1 functions, 2 hours, 9 requests, trace generated, seed 3\n"));
         assert!(text.contains("never"));
         let lines: Vec<_> = text.lines().skip(2).take(5).collect();
         assert!(lines.iter().all(|line| line.chars().count() == lines[0].chars().count()), "{text}");
     }
 
     #[test]
-    fn programs_get_settings_figures_and_the_front() {
+    fn json_has_settings_figures_and_the_front() {
         let json = report().json();
         assert_eq!(json["setting"]["seed"], 3);
         assert_eq!(json["policies"][1]["policy"], "kpa");

@@ -1,68 +1,67 @@
-//! What the simulated world asks of a policy. The product's `decide` is behind it, in `policy/rouse.rs`, and so is
-//! everything that it is compared with.
+//! Interface between the simulated world and a policy. `policy/rouse.rs` implements it with the `decide` of Rouse.
 
 use crate::{Micros, pods::Pods};
 
-/// What a policy may know.
+/// Inputs of a policy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View<'a> {
     pub(crate) now: Micros,
     /// Requests in pods.
     pub(crate) in_flight: u64,
-    /// Requests that wait.
+    /// Requests in the queue.
     pub(crate) queued: u64,
-    /// Requests that came, ever.
+    /// Total requests received.
     pub(crate) arrivals: u64,
-    /// Requests that ended in a pod, ever.
+    /// Total requests completed in a pod.
     pub(crate) completions: u64,
-    /// Requests that left the queue without a pod, ever.
+    /// Total requests that left the queue without a pod.
     pub(crate) abandoned: u64,
     /// Integral of `in_flight + queued`, in request-microseconds.
     pub(crate) request_us: u64,
     /// Integral of `in_flight`, in request-microseconds.
     pub(crate) busy_us: u64,
-    /// In-pod time of the requests in `completions`, summed, in microseconds.
+    /// Total in-pod time of the requests in `completions`, in microseconds.
     pub(crate) served_us: u64,
-    /// Pods that were asked for.
+    /// Requested pods.
     pub(crate) desired: u32,
     pub(crate) pods: &'a Pods,
 }
 
 impl View<'_> {
-    /// Requests that want a pod.
+    /// Requests in pods and in the queue.
     pub(crate) fn concurrency(&self) -> u64 {
         self.in_flight + self.queued
     }
 }
 
-/// What a policy wants.
+/// Decision of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Order {
-    /// Pods.
+pub(crate) struct Decision {
+    /// Wanted pods.
     pub(crate) pods: u32,
-    /// When it wants to be asked again though nothing has happened.
-    pub(crate) again: Option<Micros>,
+    /// Time of the next decision, even if nothing has changed.
+    pub(crate) decide_at: Option<Micros>,
 }
 
-/// When a policy is asked, apart from the times that it has set itself, and from a request that comes while there is no
-/// pod and none is asked for: then every policy is.
+/// Event on which a policy decides. Every policy also decides at the times that it requests, and on a request while no pod
+/// is present or requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hears {
-    /// On each frame of demand: every 250 ms while something changes.
+pub(crate) enum Trigger {
+    /// Each demand frame: every 250 ms while demand changes.
     Frames,
-    /// On each request that has to wait.
-    Waiting,
-    /// Never: it looks when it looks.
-    Nothing,
+    /// Each queued request.
+    Queued,
+    /// None: the policy polls.
+    Poll,
 }
 
-/// A policy at work on one function.
+/// A policy that scales one function.
 pub(crate) trait Scaler {
-    fn hears(&self) -> Hears;
+    fn trigger(&self) -> Trigger;
 
-    /// What is asked for at once when a request comes and there is no pod. Whoever does not decide on it then, returns
-    /// what it wants to have decided.
-    fn wake(&mut self, view: &View<'_>) -> Order;
+    /// Decides immediately for a request without a pod. A policy that does not decide on this event returns its present
+    /// decision.
+    fn wake(&mut self, view: &View<'_>) -> Decision;
 
-    fn decide(&mut self, view: &View<'_>) -> Order;
+    fn decide(&mut self, view: &View<'_>) -> Decision;
 }

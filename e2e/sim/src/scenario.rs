@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use crate::{
     Micros,
     policy::{Policy, Scaling},
-    trace::{Call, Function},
+    trace::{Arrival, Function},
     world::{Setup, play},
 };
 
@@ -22,7 +22,7 @@ pub(crate) use cases::NAMES;
 pub(crate) use measure::Figures;
 pub(crate) use report::{Report, timelines};
 
-/// What is compared if nothing else is said.
+/// Default policies.
 pub(crate) const POLICIES: &str = "rouse,heads,kpa,hpa";
 
 const SECOND: Micros = 1_000_000;
@@ -31,37 +31,37 @@ const SECOND: Micros = 1_000_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    /// What happens in it, in a line.
+    /// Description in one line.
     pub(crate) about: String,
     pub(crate) function: Function,
     pub(crate) scaling: Scaling,
     pub(crate) setup: Setup,
     /// Requests of an open loop.
-    pub(crate) calls: Vec<Call>,
-    /// Expected requests in pods if none waited, for each second. It ends with the scenario.
+    pub(crate) requests: Vec<Arrival>,
+    /// Expected concurrency without queueing, for each second of the scenario.
     pub(crate) load: Vec<f64>,
-    /// Seconds in which the load is constant, for changes of direction and for the pods needed; none if it never is.
+    /// Seconds with a constant load, for direction changes and the needed pods; `None` if the load is never constant.
     pub(crate) constant: Option<(usize, usize)>,
 }
 
 impl Scenario {
-    /// Requests that one pod is meant to have.
+    /// Returns the target concurrency of a pod.
     pub(crate) fn target(&self) -> f64 {
         (f64::from(self.function.limit) * 0.7).max(1.0)
     }
 
-    /// Pods that an oracle would have for a load.
+    /// Returns the pods of an oracle for a load.
     fn pods(&self, load: f64) -> u32 {
-        // A load that is a sum of fractions does not need one more for a rounding error.
+        // A rounding error of a sum of fractions must not add a pod.
         (load / self.target() - 1e-9).ceil().max(0.0) as u32
     }
 
-    /// Pods needed in each second.
+    /// Returns the needed pods for each second.
     pub(crate) fn needed(&self) -> Vec<u32> {
         self.load.iter().map(|load| self.pods(*load)).collect()
     }
 
-    /// Pods needed at the constant load, or at the highest load where it is never constant.
+    /// Returns the pods needed at the constant load, or at the highest load if it is never constant.
     pub(crate) fn needed_steadily(&self) -> u32 {
         let part = self.constant.map_or(&*self.load, |(from, to)| &self.load[from..to]);
         self.pods(part.iter().copied().fold(0.0, f64::max)).max(1)
@@ -71,10 +71,10 @@ impl Scenario {
         self.load.len() as Micros * SECOND
     }
 
-    /// Runs a policy; none for the oracle, which is what policies are measured against.
+    /// Runs a policy; none for the oracle, which is the reference.
     pub(crate) fn run(&self, policy: Policy, seed: u64) -> Option<Figures> {
         let mut scaler = policy.scaler_with(&self.function, self.scaling)?;
-        let (outcome, trail) = play(&self.function, &self.calls, self.end(), seed, &self.setup, &mut *scaler);
+        let (outcome, trail) = play(&self.function, &self.requests, self.end(), seed, &self.setup, &mut *scaler);
         Some(Figures::of(self, policy, &outcome.wanted, &trail))
     }
 }
@@ -86,7 +86,7 @@ pub(crate) fn select(texts: &[String]) -> Result<Vec<&'static str>> {
         let is = |name: &&&str| text == "all" || text == **name || name.split('/').next() == Some(text);
         let found: Vec<_> = NAMES.iter().filter(is).copied().collect();
         if found.is_empty() {
-            bail!("`{text}` is no scenario; write all, or some of {}", NAMES.join(", "));
+            bail!("`{text}` is not a scenario; write all, or some of {}", NAMES.join(", "));
         }
         names.extend(found);
     }

@@ -1,9 +1,9 @@
-//! How a policy answers a step: a function whose load is five calls at once, and from one moment on fifty.
+//! Step response of a policy: the concurrency of a function rises from five to fifty.
 //!
-//! Two runs for each limit, with an hour of constant load after the step. In the first, calls come evenly and all take
-//! 200 ms, so that fifty at once is fifty at any moment; it gives the time until enough pods are wanted, and the overshoot. In
-//! the second they come as they like and take as long as they like, with the same mean. Who turns in the first is restless
-//! by himself, who turns in the second follows every chance.
+//! Two runs per limit, with an hour of constant load after the step. In the first run, requests are evenly spaced and take
+//! 200 ms each, so the concurrency is always fifty. This run measures the response time and the overshoot. In the second run,
+//! requests are independent and of random length, with the same mean. Direction changes in the first run are oscillation of
+//! the policy; those in the second run are reactions to random variation.
 
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Exp1};
@@ -15,46 +15,46 @@ use crate::{
     outcome::Outcome,
     policy::Policy,
     random::{Purpose, stream},
-    trace::{Call, Function},
+    trace::{Arrival, Function},
     world::run,
 };
 
 const SECOND: Micros = 1_000_000;
-/// When the step is: after all windows are full.
+/// Time of the step, after all windows are full.
 const STEP: Micros = 300 * SECOND;
-/// After so long it is over, and the load is constant.
+/// Time from which the policy should have settled.
 const SETTLED: Micros = STEP + 300 * SECOND;
 const END: Micros = SETTLED + 3_600 * SECOND;
-/// For overshoot, how long after the step to look.
+/// Time after the step in which overshoot is measured.
 const WATCHED: Micros = 60 * SECOND;
 
-/// Calls at once before and after the step.
+/// Concurrency before and after the step.
 const LOADS: (f64, f64) = (5.0, 50.0);
 const SERVICE: f64 = 0.2;
 
-/// Limits that are tried.
+/// Concurrency limits to test.
 pub(crate) const LIMITS: [u32; 3] = [1, 5, 20];
 
-/// How a policy answered.
+/// Step response of a policy.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Answer {
+pub(crate) struct StepResponse {
     pub(crate) policy: String,
-    /// Calls that one pod takes at once.
+    /// Concurrency limit of a pod.
     pub(crate) limit: u32,
-    /// From the step on, seconds until enough pods for it are wanted; none if they never were.
+    /// Seconds from the step until enough pods are wanted; `None` if they never are.
     pub(crate) response_s: Option<f64>,
-    /// The most that was wanted in the minute after, over what the policy wants in the end, less one.
+    /// Maximum count in the minute after the step, relative to the final count, minus one.
     pub(crate) overshoot: f64,
-    /// In an hour of constant load, how often the count went up after it had gone down, or down after up.
+    /// Direction changes of the count in an hour of constant load.
     pub(crate) turns: u32,
-    /// The same when calls come evenly.
+    /// The same with evenly spaced requests.
     pub(crate) turns_even: u32,
-    /// Of all independent calls, 99 of 100 waited no longer than this for a pod, in milliseconds.
+    /// 99th percentile of the time in the queue with independent requests, in milliseconds.
     pub(crate) queue_p99_ms: f64,
 }
 
-/// Puts a policy to the step; none for the oracle, which has no answer to give.
-pub(crate) fn answer(policy: Policy, limit: u32, seed: u64) -> Option<Answer> {
+/// Measures the step response of a policy; none for the oracle.
+pub(crate) fn step_response(policy: Policy, limit: u32, seed: u64) -> Option<StepResponse> {
     let function = Function { index: 0, kind: "step", limit, start: 0.4, expected: 0.0 };
     let even = run(&function, &even(), END, seed, &mut *policy.scaler(&function)?);
     let rough = run(&function, &rough(seed), END, seed, &mut *policy.scaler(&function)?);
@@ -67,7 +67,7 @@ pub(crate) fn answer(policy: Policy, limit: u32, seed: u64) -> Option<Answer> {
         .map(|(_, count)| *count)
         .max()
         .unwrap_or(0);
-    Some(Answer {
+    Some(StepResponse {
         policy: policy.to_string(),
         limit,
         response_s: response(&even, enough),
@@ -86,7 +86,7 @@ fn response(outcome: &Outcome, enough: u32) -> Option<f64> {
     Some((right.0 - STEP) as f64 / MICROS_PER_SECOND)
 }
 
-/// What is wanted just before a moment.
+/// Returns the wanted count just before a time.
 fn count_at(outcome: &Outcome, at: Micros) -> u32 {
     outcome.wanted.iter().take_while(|(when, _)| *when < at).last().map_or(0, |(_, count)| *count)
 }
@@ -102,30 +102,30 @@ fn turns(outcome: &Outcome) -> u32 {
     turns
 }
 
-/// Calls that are all alike.
-fn even() -> Vec<Call> {
-    let mut calls = Vec::new();
+/// Returns evenly spaced requests of the same length.
+fn even() -> Vec<Arrival> {
+    let mut requests = Vec::new();
     for (from, to, load) in [(0, STEP, LOADS.0), (STEP, END, LOADS.1)] {
         let gap = (SERVICE / load * MICROS_PER_SECOND) as Micros;
-        calls.extend((from..to).step_by(gap as usize).map(|at| Call { at, service: (SERVICE * 1e6) as u32 }));
+        requests.extend((from..to).step_by(gap as usize).map(|at| Arrival { at, service: (SERVICE * 1e6) as u32 }));
     }
-    calls
+    requests
 }
 
-/// Independent calls of different lengths, with the same mean.
-fn rough(seed: u64) -> Vec<Call> {
-    let random: &mut ChaCha8Rng = &mut stream(seed, usize::MAX >> 2, Purpose::Calls);
+/// Returns independent requests of random length, with the same mean.
+fn rough(seed: u64) -> Vec<Arrival> {
+    let random: &mut ChaCha8Rng = &mut stream(seed, usize::MAX >> 2, Purpose::Requests);
     let spread = 0.5f64;
     let median = SERVICE * (-spread * spread / 2.0).exp();
-    let mut calls = Vec::new();
+    let mut requests = Vec::new();
     let mut at = 0.0;
     while at < END as f64 {
         let load = if at < STEP as f64 { LOADS.0 } else { LOADS.1 };
         let gap: f64 = Exp1.sample(random);
         at += gap * SERVICE / load * MICROS_PER_SECOND;
-        calls.push(Call { at: at as Micros, service: service(random, median, spread) });
+        requests.push(Arrival { at: at as Micros, service: service(random, median, spread) });
     }
-    calls
+    requests
 }
 
 #[cfg(test)]
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_response_is_the_time_until_enough_are_wanted() {
+    fn response_time_is_measured_until_enough_pods_are_wanted() {
         let answered = outcome(&[(0, 1), (STEP + SECOND, 5), (STEP + 3 * SECOND, 10)]);
         assert_eq!(response(&answered, 10), Some(3.0));
         assert_eq!(response(&answered, 11), None);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn only_changes_of_direction_in_the_calm_count() {
+    fn only_direction_changes_after_settling_count() {
         let settled = [(0, 4), (STEP, 9), (STEP + 1, 5)];
         assert_eq!(turns(&outcome(&settled)), 0);
         let mut later = settled.to_vec();
@@ -155,9 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn the_loads_are_what_they_are_called() {
-        let busy = |calls: &[Call], from: Micros, to: Micros| {
-            let sum: u64 = calls.iter().filter(|c| (from..to).contains(&c.at)).map(|c| u64::from(c.service)).sum();
+    fn loads_have_their_concurrency() {
+        let busy = |requests: &[Arrival], from: Micros, to: Micros| {
+            let sum: u64 = requests.iter().filter(|c| (from..to).contains(&c.at)).map(|c| u64::from(c.service)).sum();
             sum as f64 / (to - from) as f64
         };
         assert!((busy(&even(), 0, STEP) - 5.0).abs() < 0.01);

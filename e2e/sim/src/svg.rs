@@ -1,4 +1,4 @@
-//! Cold starts against waste, as a picture.
+//! SVG plot of cold starts against waste.
 
 use crate::{
     compare::{Summary, front},
@@ -11,7 +11,7 @@ const TOP: f64 = 90.0;
 const BOTTOM: f64 = 480.0;
 const HEADROOM: f64 = 24.0;
 
-/// One of the two plots: its left and right end, and what it shows of cold starts.
+/// One of the two plots: its left and right edge, and its measure of cold starts.
 #[derive(Clone, Copy)]
 struct Field {
     left: f64,
@@ -29,7 +29,7 @@ const OURS: &str = "#0b6e4f";
 const THEIRS: &str = "#b3541e";
 const BOUND: &str = "#666666";
 
-/// Adds an element on a line of its own.
+/// Appends an element on a separate line.
 macro_rules! element {
     ($svg:expr, $($what:tt)*) => {{
         $svg.push_str(&format!($($what)*));
@@ -37,7 +37,7 @@ macro_rules! element {
     }};
 }
 
-/// The picture: waste to the right on a logarithmic scale, cold starts upwards, so that the lower left is the better corner.
+/// Returns the plot: waste to the right on a logarithmic scale, cold starts upwards. The lower left corner is best.
 pub(crate) fn plot(report: &Report) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
@@ -63,7 +63,7 @@ fn panel(svg: &mut String, points: &[Summary], field: Field) {
     let scale = Scale::of(points, field);
     axes(svg, &scale);
     text(svg, (f64::midpoint(field.left, field.right), TOP - 14.0), "middle", "bold", field.name);
-    // What is on the front is better than all that is above and to the right of these steps.
+    // The Pareto front dominates everything above and to the right of these steps.
     let mut path = String::new();
     for point in front(points, field.cold) {
         let (x, y) = scale.place(point);
@@ -84,7 +84,7 @@ fn panel(svg: &mut String, points: &[Summary], field: Field) {
             svg,
             "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"6\" fill=\"{fill}\" stroke=\"{colour}\" stroke-width=\"2\"/>"
         );
-        // A name that found no room beside its point is tied to it.
+        // A name without space beside its point is connected to it by a line.
         if (label.1 - y).abs() > 30.0 {
             let end = label.1 + if label.1 > y { -12.0 } else { 4.0 };
             element!(
@@ -114,9 +114,9 @@ fn colour(point: &Summary) -> &'static str {
     }
 }
 
-/// From figures to places.
+/// Maps figures to coordinates.
 struct Scale {
-    /// Logarithms of the least and the most waste, to the full tick.
+    /// Logarithms of the minimum and maximum waste, rounded to ticks.
     waste: (f64, f64),
     most_cold: f64,
     field: Field,
@@ -137,7 +137,7 @@ impl Scale {
     }
 
     fn y(&self, cold: f64) -> f64 {
-        // Room above the highest tick, for the names of those that stand on it.
+        // Space above the highest tick, for the names of points on it.
         BOTTOM - (BOTTOM - TOP - HEADROOM) * (cold / self.most_cold).clamp(0.0, 1.0)
     }
 
@@ -178,7 +178,7 @@ fn axes(svg: &mut String, scale: &Scale) {
     element!(
         svg,
         "<text transform=\"translate({:.1} {middle:.1}) rotate(-90)\" text-anchor=\"middle\">\
-         cold calls of all calls of a function</text>",
+         ratio of cold requests of a function</text>",
         left - 58.0
     );
 }
@@ -207,9 +207,9 @@ fn legend(svg: &mut String) {
     text(svg, (x + 37.0, HEIGHT - 14.0), "start", "", "front: none is better in both");
 }
 
-/// Where the names of points stand: to the right of each where that is free, else to the left, above or below.
+/// Returns the positions of names: to the right of each point if that is free, otherwise to the left, above or below.
 fn labels(points: &[Summary], scale: &Scale) -> Vec<((f64, f64), &'static str)> {
-    // What is taken: left, right, top, bottom.
+    // Occupied rectangles: left, right, top, bottom.
     let mut taken: Vec<(f64, f64, f64, f64)> =
         points.iter().map(|p| scale.place(p)).map(|(x, y)| (x - 7.0, x + 7.0, y - 7.0, y + 7.0)).collect();
     let mut labels = Vec::new();
@@ -226,7 +226,7 @@ fn labels(points: &[Summary], scale: &Scale) -> Vec<((f64, f64), &'static str)> 
             let below = y + 37.0 + 18.0 * f64::from(step);
             tries.extend([(x, below, "middle"), (x + 14.0, below, "start"), (x - 14.0, below, "end")]);
         }
-        let room = |(x, y, anchor): &(f64, f64, &str)| {
+        let bounds = |(x, y, anchor): &(f64, f64, &str)| {
             let left = match *anchor {
                 "start" => *x,
                 "end" => x - wide,
@@ -235,18 +235,18 @@ fn labels(points: &[Summary], scale: &Scale) -> Vec<((f64, f64), &'static str)> 
             (left, left + wide, y - 11.0, y + 3.0)
         };
         let free = |place: &&(f64, f64, &'static str)| {
-            let (left, right, top, bottom) = room(place);
+            let (left, right, top, bottom) = bounds(place);
             let inside = left > scale.field.left && right < scale.field.right + 8.0 && top > TOP && bottom < BOTTOM;
             inside && taken.iter().all(|t| right < t.0 || left > t.1 || bottom < t.2 || top > t.3)
         };
         let place = *tries.iter().find(free).unwrap_or(&tries[0]);
-        taken.push(room(&place));
+        taken.push(bounds(&place));
         labels.push(((place.0, place.1), place.2));
     }
     labels
 }
 
-/// `font`: words of CSS' font weight and size, either of which may be missing.
+/// `font`: CSS font weight and size, either of which may be missing.
 fn text(svg: &mut String, (x, y): (f64, f64), anchor: &str, font: &str, what: &str) {
     let mut style = String::new();
     for word in font.split_whitespace() {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn names_do_not_cover_one_another() {
+    fn names_do_not_overlap() {
         let mut report = report();
         report.summaries = (0..4).map(|_| report.summaries[0].clone()).collect();
         let places = labels(&report.summaries, &Scale::of(&report.summaries, FIELDS[0]));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_break_the_picture() {
+    fn names_are_escaped() {
         assert_eq!(escape("<a&b>"), "&lt;a&amp;b&gt;");
     }
 }

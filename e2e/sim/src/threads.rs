@@ -1,11 +1,11 @@
-//! The same work on many things, on some threads.
+//! Parallel map over a slice, on a fixed number of threads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, anyhow};
 
-/// What `work` makes of each item, in the order of the items, however many threads there are. They are begun in order too,
-/// so the long ones should come first.
+/// Returns the result of `work` for each item, in the order of the items. Work starts in the same order, so the longest
+/// should come first.
 pub(crate) fn each<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Result<Vec<R>> {
     let next = AtomicUsize::new(0);
     let one = || {
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_is_in_order_on_any_number_of_threads() {
+    fn results_are_in_order_on_any_number_of_threads() {
         let items: Vec<_> = (0..100u64).collect();
         let squares: Vec<_> = items.iter().map(|i| i * i).collect();
         for threads in [0, 1, 2, 7] {

@@ -1,4 +1,4 @@
-//! Who is called, and when.
+//! Traces: functions and their requests.
 
 use std::path::PathBuf;
 
@@ -6,34 +6,34 @@ use anyhow::{Result, bail};
 
 use crate::{Micros, azure::Azure, generate::Generated};
 
-/// One call of a function.
+/// One request of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Call {
+pub(crate) struct Arrival {
     pub(crate) at: Micros,
-    /// How long a pod works on it, in microseconds.
+    /// Service time in microseconds.
     pub(crate) service: u32,
 }
 
-/// A function as far as a policy could see it.
+/// The properties of a function that are visible to a policy.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Function {
-    /// Its number in the trace.
+    /// Number of the function in the trace.
     pub(crate) index: usize,
-    /// How its calls come.
+    /// Arrival pattern.
     pub(crate) kind: &'static str,
-    /// Calls that a pod works on at once.
+    /// Concurrency limit of a pod.
     pub(crate) limit: u32,
-    /// Half of its pods start faster than this, in seconds.
+    /// Median pod start time in seconds.
     pub(crate) start: f64,
-    /// About how many calls it will get, to put the long work first.
+    /// Approximate number of requests, to run the longest work first.
     pub(crate) expected: f64,
 }
 
-/// Where calls come from.
+/// Source of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Generated,
-    /// A folder with the files of the public trace.
+    /// A directory with the files of the public trace.
     Azure(PathBuf),
 }
 
@@ -44,13 +44,12 @@ impl std::str::FromStr for Source {
         match text.split_once(':') {
             None if text == "generated" => Ok(Self::Generated),
             Some(("azure", folder)) if !folder.is_empty() => Ok(Self::Azure(PathBuf::from(folder))),
-            _ => bail!("`{text}` is no trace; write `generated` or `azure:DIR`"),
+            _ => bail!("`{text}` is not a trace; write `generated` or `azure:DIR`"),
         }
     }
 }
 
-/// Functions and their calls. The calls of a function are made when they are asked for, since those of all at once would
-/// be gigabytes.
+/// Functions and their requests. The requests of a function are generated on demand, since all of them would take gigabytes.
 #[derive(Debug)]
 pub(crate) enum Trace {
     Generated(Generated),
@@ -72,15 +71,15 @@ impl Trace {
         }
     }
 
-    /// In the order of time, each within the hours of the trace.
-    pub(crate) fn calls(&self, function: &Function) -> Vec<Call> {
+    /// Returns the requests of a function ordered by time, within the hours of the trace.
+    pub(crate) fn requests(&self, function: &Function) -> Vec<Arrival> {
         match self {
-            Self::Generated(trace) => trace.calls(function),
-            Self::Azure(trace) => trace.calls(function),
+            Self::Generated(trace) => trace.requests(function),
+            Self::Azure(trace) => trace.requests(function),
         }
     }
 
-    /// What a reader of the figures should know of the trace.
+    /// Returns a note on the trace for the report.
     pub(crate) fn note(&self) -> Option<String> {
         match self {
             Self::Generated(_) => None,
@@ -94,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_is_read_or_refused() {
+    fn a_source_is_parsed_or_rejected() {
         assert_eq!("generated".parse::<Source>().unwrap(), Source::Generated);
         assert_eq!("azure:/data/a".parse::<Source>().unwrap(), Source::Azure("/data/a".into()));
         for wrong in ["", "azure", "azure:", "huawei:/x", "generated:1"] {

@@ -1,10 +1,10 @@
-//! One function, its callers, its pods, and a policy that decides how many there are.
+//! Discrete-event simulation of one function: its clients, its pods, and the policy that scales them.
 //!
-//! Calls wait in the order in which they came. A demand frame goes out at once when nothing was said for 250 ms, and
-//! else when they are over. Functions do not know of one another, so each has a world to itself.
+//! Requests are queued in FIFO order. A demand frame is sent at once, but not within 250 ms of the previous one. Functions do
+//! not affect each other, so each has a separate world.
 //!
-//! Without a node, a new pod takes as long as it takes; what starts pods takes no time of its own, since it is the same for
-//! all policies. With one, pods are created, scheduled and started by the rules of [`crate::node`].
+//! Without a node, a new pod is ready after its start time, and the control plane takes no time, which is the same for all
+//! policies. With a node, pods are created, scheduled and started by the rules of [`crate::node`].
 
 use std::collections::VecDeque;
 
@@ -18,8 +18,8 @@ use crate::{
     pods::{PodId, Pods, Victims},
     queue::EventQueue,
     random::{Purpose, stream},
-    scaler::{Hears, Order, Scaler, View},
-    trace::{Call, Function},
+    scaler::{Decision, Scaler, Trigger, View},
+    trace::{Arrival, Function},
 };
 
 mod requests;
@@ -28,42 +28,48 @@ mod starts;
 
 pub(crate) use setup::{Setup, Trail};
 
-/// Least time between two frames of demand, as in the product.
+/// Minimum interval of demand frames, as in Rouse.
 const FRAME: Micros = 250_000;
 
-/// Most pods of a function, as in the product.
+/// Maximum number of pods of a function, as in Rouse.
 pub(crate) const MOST_PODS: u32 = 100;
 
-/// How long after the end of a scenario the requests that have come may still get a pod.
+/// Time after the end of a scenario in which queued requests may still get a pod.
 const GRACE: Micros = 60_000_000;
 
-/// A request that a function rejects takes so long.
+/// Duration of a request that a function rejects.
 const FAST_FAILURE: Micros = 1_000;
 
 #[derive(Debug)]
 enum Event {
     Ready(PodId),
-    /// The image and the start delay are over; what is left of the start is CPU.
+    /// Image pull and start delay are complete; the rest of the start is CPU.
     Delayed(PodId, f64),
-    /// A request that began then ends in its pod.
+    /// A request that started at that time completes in its pod.
     Done(PodId, Micros),
     /// The controller creates the next batch of pods.
     Create,
     /// A client sends a request.
     Send(Request),
-    /// From now on so many clients send one request after the other.
+    /// The number of closed-loop clients changes.
     Clients(u32),
 }
 
-/// Runs a policy on one function for so long. Calls that came are answered beyond the end, but time counts only up to it.
-pub(crate) fn run(function: &Function, calls: &[Call], end: Micros, seed: u64, scaler: &mut dyn Scaler) -> Outcome {
-    play(function, calls, end, seed, &Setup::default(), scaler).0
+/// Runs a policy on one function until `end`. Requests complete after the end, but pod time counts only up to it.
+pub(crate) fn run(
+    function: &Function,
+    requests: &[Arrival],
+    end: Micros,
+    seed: u64,
+    scaler: &mut dyn Scaler,
+) -> Outcome {
+    play(function, requests, end, seed, &Setup::default(), scaler).0
 }
 
-/// As [`run`], in a world with properties.
+/// As [`run`], with a node, clients and scenario measurements.
 pub(crate) fn play(
     function: &Function,
-    calls: &[Call],
+    requests: &[Arrival],
     end: Micros,
     seed: u64,
     setup: &Setup,
@@ -92,7 +98,7 @@ pub(crate) fn play(
         events: EventQueue::default(),
         frame_at: None,
         last_frame: None,
-        look_at: None,
+        decide_at: None,
         samples: Samples::default(),
         wanted: vec![(0, 0)],
         trail: Trail::default(),
@@ -103,15 +109,15 @@ pub(crate) fn play(
         }
         world.events.put(end, Event::Clients(0));
     }
-    let mut calls = calls.iter().copied().peekable();
+    let mut requests = requests.iter().copied().peekable();
     loop {
         let event = world.events.next_at().unwrap_or(Micros::MAX);
         let cpu = world.node.as_ref().and_then(|node| node.cpu.next_at()).unwrap_or(Micros::MAX);
-        let call = calls.peek().map_or(Micros::MAX, |call| call.at);
+        let arrival = requests.peek().map_or(Micros::MAX, |arrival| arrival.at);
         let leave = world.leave_at().unwrap_or(Micros::MAX);
         let frame = world.frame_at.unwrap_or(Micros::MAX);
-        let look = world.look_at.unwrap_or(Micros::MAX);
-        let next = event.min(cpu).min(call).min(leave).min(frame).min(look);
+        let decide = world.decide_at.unwrap_or(Micros::MAX);
+        let next = event.min(cpu).min(arrival).min(leave).min(frame).min(decide);
         let over = if setup.scenario {
             world.trail.requests == world.trail.unserved || next >= end + GRACE
         } else {
@@ -120,14 +126,14 @@ pub(crate) fn play(
         if next == Micros::MAX || (next >= end && over) {
             break;
         }
-        world.pass(next);
+        world.advance(next);
         if event == next {
             world.event();
         } else if cpu == next {
             world.cpu();
-        } else if call == next {
-            if let Some(call) = calls.next() {
-                world.request(Request::first(call));
+        } else if arrival == next {
+            if let Some(arrival) = requests.next() {
+                world.request(Request::first(arrival));
             }
         } else if leave == next {
             world.leave();
@@ -152,25 +158,25 @@ pub(crate) fn play(
 }
 
 /// A request in the queue.
-struct Waiting {
+struct Queued {
     request: Request,
-    /// When it came there was no pod.
-    alone: bool,
+    /// Whether there was no pod when the request arrived.
+    without_pod: bool,
 }
 
 struct World<'a> {
     scaler: &'a mut dyn Scaler,
-    /// Median of a pod's start, in seconds.
+    /// Median pod start time in seconds.
     start: f64,
     starts: ChaCha8Rng,
     now: Micros,
     pods: Pods,
     node: Option<Node>,
     setup: &'a Setup,
-    /// Clients that have a request on its way, of those that send one after the other, and how many there are to be.
+    /// Closed-loop clients with a request in progress, and their wanted number.
     sending: u32,
     clients: u32,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Queued>,
     in_flight: u64,
     arrivals: u64,
     completions: u64,
@@ -182,16 +188,16 @@ struct World<'a> {
     events: EventQueue<Event>,
     frame_at: Option<Micros>,
     last_frame: Option<Micros>,
-    look_at: Option<Micros>,
+    decide_at: Option<Micros>,
     samples: Samples,
-    /// When how many pods were wanted.
+    /// Changes of the wanted count.
     wanted: Vec<(Micros, u32)>,
-    /// Its `unserved` counts those that had their response until the end.
+    /// `unserved` counts the requests with a response until the end of the run.
     trail: Trail,
 }
 
 impl World<'_> {
-    fn pass(&mut self, to: Micros) {
+    fn advance(&mut self, to: Micros) {
         let passed = to - self.now;
         self.request_us += (self.in_flight + self.waiting.len() as u64) * passed;
         self.busy_us += self.in_flight * passed;
@@ -226,19 +232,19 @@ impl World<'_> {
         }
     }
 
-    /// Demand has changed, so there will be a frame.
+    /// Schedules a frame, since demand has changed.
     fn changed(&mut self) {
-        if self.scaler.hears() == Hears::Frames && self.frame_at.is_none() {
+        if self.scaler.trigger() == Trigger::Frames && self.frame_at.is_none() {
             self.frame_at = Some(self.last_frame.map_or(self.now, |last| self.now.max(last + FRAME)));
         }
     }
 
     fn decide(&mut self) {
-        let order = self.ask(|scaler, view| scaler.decide(view));
-        self.obey(order);
+        let decision = self.with_view(|scaler, view| scaler.decide(view));
+        self.apply(decision);
     }
 
-    fn ask(&mut self, ask: impl FnOnce(&mut dyn Scaler, &View<'_>) -> Order) -> Order {
+    fn with_view(&mut self, invoke: impl FnOnce(&mut dyn Scaler, &View<'_>) -> Decision) -> Decision {
         let view = View {
             now: self.now,
             in_flight: self.in_flight,
@@ -252,12 +258,12 @@ impl World<'_> {
             desired: self.desired,
             pods: &self.pods,
         };
-        ask(self.scaler, &view)
+        invoke(self.scaler, &view)
     }
 
-    fn obey(&mut self, order: Order) {
-        self.look_at = order.again.map(|at| at.max(self.now + 1));
-        let wanted = order.pods.min(MOST_PODS);
+    fn apply(&mut self, decision: Decision) {
+        self.decide_at = decision.decide_at.map(|at| at.max(self.now + 1));
+        let wanted = decision.pods.min(MOST_PODS);
         if wanted == self.desired {
             return;
         }

@@ -1,49 +1,48 @@
-//! The decision.
+//! Computes the replica count of a revision: the order of the steps, the floors and the time of the next decision.
 
 use std::time::Duration;
 
 use crate::{Decision, Demand, Observed, Policy, Reason, State};
 use loads::Loads;
 
-/// A hundredth of a pod is no pod. Frames are late by some milliseconds, and at a target of 1 that alone would ask for one
-/// more now and then.
+/// Fraction of a pod that is ignored when rounding up. Demand frames are late by some milliseconds, which at a target of 1
+/// would request one more pod now and then.
 const SLACK: f64 = 0.01;
 
-/// The shortest window: what is at once has to last so long to be a rise.
+/// The shortest window of a rise.
 const SWIFT: Duration = Duration::from_secs(1);
 
-/// While pods are there and demand is in the windows, averages fall by the mere passing of time, so they are looked at
-/// again this often.
+/// Interval of reviews while pods run and demand is in the windows: averages fall as time passes.
 const REVIEW: Duration = Duration::from_secs(1);
 
-/// The same while there is more at once than the pods are for.
-const HURRY: Duration = Duration::from_millis(250);
+/// Interval of reviews while the present demand exceeds the pods.
+const REVIEW_SHORT: Duration = Duration::from_millis(250);
 
-/// Decides how many pods a revision should have at `now`. Meant to be called for everything that changes and at
+/// Decides how many pods a revision should have at `now`. To be invoked on every change of an input and at
 /// [`Decision::wake_at`].
 ///
-/// - While anything is in flight or queued, and until `idle_timeout` after the last request, there is at least one pod.
-/// - After `idle_timeout` without a request there are none, but for `min`, a schedule, `initial` while the revision is being
-///   proven, and (with `prewarm`) a time in which a call is likely.
-/// - In between, demand over the windows divided by the target; see the modules `loads`, `rise` and `steady`.
-/// - While requests wait: what their work adds; see the modules `cold` and `backlog`. Pods that are on their way count.
-/// - No more than is of use; see the module `growth`.
-/// - After a restart, or when nobody has watched for a while, the present count is the floor until a whole stable window
-///   has been seen (or the idle time-out is over, which is a whole window of its own).
+/// - While requests are in flight or queued, and until `idle_timeout` after the last request, there is at least one pod.
+/// - After `idle_timeout` without a request there is no pod, except for `min`, a schedule, `initial`, a rollout, and (with
+///   `prewarm`) a time in which a request is likely.
+/// - In between, the count is demand over the windows divided by the target; see the modules `loads`, `rise` and `steady`.
+/// - Queued requests add pods for their work; see the modules `cold` and `backlog`. Pending pods count.
+/// - Pods that would not help are not requested; see the module `growth`.
+/// - After a restart or a gap in the observation, the present count is the minimum until a full stable window has been
+///   observed or the idle timeout has expired.
 ///
-/// `max` wins over all of this, and `paused` over that.
+/// `max` takes precedence over all of this, and `paused` over `max`.
 pub fn decide(now: Duration, demand: &Demand, observed: &Observed, policy: &Policy, state: &mut State) -> Decision {
     state.advance(now);
     let at = state.clock;
     let busy = demand.concurrency() > 0;
-    let called = notice(demand, observed, policy, state);
+    let active = record_activity(demand, observed, policy, state);
     state.history.record(at, demand, policy.stable_window, policy.panic_window);
-    state.starts.note(at, observed);
-    state.service.note(at, demand, policy.stable_window);
+    state.starts.record(at, observed);
+    state.service.record(at, demand, policy.stable_window);
     if demand.queued > 0 {
         state.queued_at = Some(at);
     } else {
-        // Whatever decides: what was asked for because of one queue is not for the next.
+        // Also while paused or idle: pods requested for one queue do not count for the next one.
         state.backlogged = None;
     }
     let loads = Loads::of(demand, observed, policy, state);
@@ -54,24 +53,24 @@ pub fn decide(now: Duration, demand: &Demand, observed: &Observed, policy: &Poli
     }
 
     let idle = !busy && state.idle() >= policy.idle_timeout;
-    let mut likely = None;
+    let mut prewarm = None;
     let (mut replicas, mut reason) = if policy.paused {
         (observed.desired, Reason::Paused)
     } else if idle {
-        state.rest();
-        likely = Likely::of(policy, state);
-        if likely.is_some_and(|likely| likely.now) { (1, Reason::Prewarmed) } else { (0, Reason::Idle) }
+        state.reset_demand();
+        prewarm = Prewarm::of(policy, state);
+        if prewarm.is_some_and(|prewarm| prewarm.now) { (1, Reason::Prewarmed) } else { (0, Reason::Idle) }
     } else {
         serve(demand, observed, policy, state, &loads)
     };
     if !policy.paused {
-        // Whether there is to be a pod at all is not for an average to say. From zero, only a request that is there now (or
-        // was since the decision before) starts one; with a pod there, the idle time-out keeps the last one.
+        // An average does not decide between zero and one. From zero, only a request since the previous decision starts a
+        // pod; otherwise the idle timeout keeps the last pod.
         if !idle && replicas <= 1 && !busy {
-            let kept = called || observed.desired > 0;
+            let kept = active || observed.desired > 0;
             (replicas, reason) = if kept { (1, Reason::KeptWarm) } else { (0, Reason::Idle) };
         }
-        if replicas == 0 && called {
+        if replicas == 0 && active {
             (replicas, reason) = (1, Reason::Load);
         }
         let floors = [
@@ -81,7 +80,7 @@ pub fn decide(now: Duration, demand: &Demand, observed: &Observed, policy: &Poli
             (policy.min, Reason::Min),
         ];
         for (floor, why) in floors {
-            // What is held counts as a rise, too, and is not to be told as one.
+            // Held pods are recorded as a rise; the reported reason is the rollout.
             if floor > replicas || (why == Reason::Rollout && floor == replicas && reason == Reason::Panic) {
                 (replicas, reason) = (floor, why);
             }
@@ -92,57 +91,62 @@ pub fn decide(now: Duration, demand: &Demand, observed: &Observed, policy: &Poli
     }
 
     let idle_at = state.last_active.saturating_add(policy.idle_timeout);
-    let review = if policy.paused || idle || (!busy && quiet(observed, state, &loads)) {
+    let review = if policy.paused || idle || (!busy && only_idle_timeout_pending(observed, state, &loads)) {
         None
     } else {
         let short = busy && loads.at_once > f64::from(observed.desired) && replicas < policy.max;
-        Some(at.saturating_add(if short { HURRY } else { REVIEW }))
+        Some(at.saturating_add(if short { REVIEW_SHORT } else { REVIEW }))
     };
     let due = if policy.paused || busy {
-        // The idle time-out is not running: the review is all that time brings.
+        // The idle timeout is not running, so only the review is due.
         review
     } else if idle {
-        likely.map(|likely| likely.changes)
+        prewarm.map(|prewarm| prewarm.changes)
     } else {
         Some(review.map_or(idle_at, |review| review.min(idle_at)))
     };
     state.review = review;
     state.desired = Some((observed.desired, replicas));
-    Decision { replicas, reason, wake_at: due.map(|due| state.by_caller(due)), seen: loads.seen(demand, policy, state) }
+    Decision {
+        replicas,
+        reason,
+        wake_at: due.map(|due| state.to_external_time(due)),
+        seen: loads.seen(demand, policy, state),
+    }
 }
 
-/// Takes in what says that somebody calls. Yields whether a request is there or was since the decision before.
-fn notice(demand: &Demand, observed: &Observed, policy: &Policy, state: &mut State) -> bool {
+/// Records activity. Returns whether there is a request, or was one since the previous decision.
+fn record_activity(demand: &Demand, observed: &Observed, policy: &Policy, state: &mut State) -> bool {
     let at = state.clock;
-    let called = demand.concurrency() > 0 || state.arrivals.is_some_and(|before| before != demand.arrivals);
-    // A count that left zero by another's hand (an activator's wake) means a call whose frame may still be on its way: the
-    // idle time-out begins anew, lest the pods go before they were of use.
+    let active = demand.concurrency() > 0 || state.arrivals.is_some_and(|before| before != demand.arrivals);
+    // A count that another client raised from zero is an activator's wake for a request whose demand frame may not have
+    // arrived. The idle timeout restarts, so that the pods are not removed before they are used.
     let woken = observed.desired > 0 && state.desired == Some((0, 0));
-    if called || woken {
+    if active || woken {
         if policy.prewarm.is_some() && state.active_known && state.idle() >= policy.idle_timeout {
             let idle = state.idle();
-            state.habits.get_or_insert_with(Box::default).record(idle);
+            state.idle_histogram.get_or_insert_with(Box::default).record(idle);
         }
         state.last_active = at;
         state.active_known = true;
     }
     if woken {
         state.rise = Some(at);
-        state.ask_for(observed.desired, hold(policy));
+        state.record_expected(observed.desired, hold_time(policy));
     }
     if policy.held > 0 {
-        // Its calls are on their way: as if they were here, lest the pods go in the moment in which they come.
+        // The requests of the rollout are expected: they count as activity, so that the pods are not removed as they arrive.
         state.last_active = at;
         state.rise = Some(at);
-        state.ask_for(policy.held.min(policy.max), hold(policy));
+        state.record_expected(policy.held.min(policy.max), hold_time(policy));
     }
     state.arrivals = Some(demand.arrivals);
-    called
+    active
 }
 
-/// Whole pods for a load.
+/// Rounds a load up to whole pods.
 pub(crate) fn pods(load: f64) -> u32 {
-    // From outside of the range, and from what is no number, a cast yields the end of the range or zero.
+    // The cast saturates, and maps NaN to zero.
     (load - SLACK).ceil() as u32
 }
 
@@ -162,20 +166,20 @@ fn serve(demand: &Demand, observed: &Observed, policy: &Policy, state: &mut Stat
     } else if let Some(backlog) = backlog::wanted(demand, observed, steady.max(wanted), policy, state, loads) {
         (wanted, why) = (backlog, Reason::Backlog);
     }
-    if let Some(held) = state.hold(bounded(wanted), hold(policy)).filter(|held| *held >= replicas) {
+    if let Some(held) = state.record_peak(bounded(wanted), hold_time(policy)).filter(|held| *held >= replicas) {
         let held_only = held > wanted;
-        (replicas, reason) = (held, if held_only { state.why } else { why });
-        state.why = reason;
+        (replicas, reason) = (held, if held_only { state.peak_reason } else { why });
+        state.peak_reason = reason;
     }
-    // As long as requests wait and nothing says how many pods they need, those that are on their way are not taken away.
+    // While requests are queued and the pods for them are not known, pending pods are not removed.
     if demand.queued > 0 && (waiting || loads.service.is_none()) && observed.desired > replicas {
         (replicas, reason) = (observed.desired, Reason::Waiting);
     }
-    let delayed = state.delayed.note(at, replicas, policy.scale_down_delay);
+    let delayed = state.delayed_max.record(at, replicas, policy.scale_down_delay);
     if delayed > replicas {
         (replicas, reason) = (delayed, Reason::Delayed);
     }
-    if at.saturating_sub(state.since) < policy.stable_window && observed.desired > replicas {
+    if at.saturating_sub(state.observed_since) < policy.stable_window && observed.desired > replicas {
         (replicas, reason) = (observed.desired, Reason::Learning);
     }
     if let Some((most, limited)) = bound
@@ -187,30 +191,30 @@ fn serve(demand: &Demand, observed: &Observed, policy: &Policy, state: &mut Stat
     (replicas, reason)
 }
 
-/// How long what a rise wanted is kept: a pod that nobody has needed for the idle time-out goes, be it the last one or not.
-pub(crate) fn hold(policy: &Policy) -> Duration {
+/// Returns how long the pods of a rise are kept: no longer than an unused last pod.
+pub(crate) fn hold_time(policy: &Policy) -> Duration {
     policy.idle_timeout.min(policy.stable_window).max(policy.panic_window)
 }
 
-/// Whether nothing but the idle time-out will change the count: no demand in the windows and no rise under way.
-fn quiet(observed: &Observed, state: &State, loads: &Loads) -> bool {
-    observed.desired <= 1 && state.rise.is_none() && pods(loads.stable) <= 1 && state.delayed.most() <= 1
+/// Returns whether only the idle timeout will change the count: no demand in the windows and no rise in progress.
+fn only_idle_timeout_pending(observed: &Observed, state: &State, loads: &Loads) -> bool {
+    observed.desired <= 1 && state.rise.is_none() && pods(loads.stable) <= 1 && state.delayed_max.max() <= 1
 }
 
-/// What habits say of an idle function.
+/// Pre-warming of an idle function.
 #[derive(Clone, Copy, Debug)]
-struct Likely {
-    /// Whether a call is likely now.
+struct Prewarm {
+    /// Whether a request is likely now.
     now: bool,
-    /// When that changes.
+    /// When `now` changes.
     changes: Duration,
 }
 
-impl Likely {
+impl Prewarm {
     fn of(policy: &Policy, state: &State) -> Option<Self> {
-        let window = state.habits.as_deref()?.paying(policy.prewarm?, policy.idle_timeout)?;
+        let window = state.idle_histogram.as_deref()?.prewarm_window(policy.prewarm?, policy.idle_timeout)?;
         let idle = state.idle();
-        // How long it has been idle is not known after a restart, so what is due at a certain time of it is not either.
+        // After a restart the idle time may be unknown, and so is the start of a later window.
         if idle >= window.until || (window.from > policy.idle_timeout && !state.active_known) {
             return None;
         }

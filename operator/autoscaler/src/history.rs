@@ -1,49 +1,49 @@
-//! Counters over time, and their average rates over the last so many seconds.
+//! Samples of the demand counters, and average rates over a window.
 
 use std::time::Duration;
 
-use crate::{Demand, ends::Ends};
+use crate::{Demand, inline_ends_deque::InlineEndsDeque};
 
-/// The counters at one moment.
+/// The counters at one time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Point {
     /// Nanoseconds, enough for five hundred years.
     at: u64,
     request_us: u64,
     busy_us: u64,
-    /// Arrivals that did not leave the queue without a pod. The only one that can go back.
+    /// Arrivals that were not abandoned. The only counter that can decrease.
     work: u64,
     completions: u64,
 }
 
-/// Points no closer together than a sixteenth of the panic window or a quarter of a second, over the stable window. With
-/// the widest bounds that a Function can state points would number tens of thousands, so the count is capped as well: past
-/// [`MAX_POINTS`] every second point goes, so that what is long ago is known in less detail.
+/// Samples over the stable window, spaced by at least a sixteenth of the panic window or a quarter of a second. With the
+/// largest windows of the API there would be tens of thousands, so beyond [`MAX_POINTS`] every second point is dropped, and
+/// older demand is known in less detail.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
-    points: Ends<Point>,
-    /// When the point before the newest was.
+    points: InlineEndsDeque<Point>,
+    /// Time of the point before the newest.
     before: Option<u64>,
 }
 
 const MAX_POINTS: usize = 512;
 
-/// Frames come no more often.
+/// Minimum interval between demand frames.
 const CLOSEST: Duration = Duration::from_millis(250);
 
-/// Nothing is averaged over less, if the window is not shorter itself.
+/// Minimum time to average over, unless the window is shorter.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Average rates over a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Average {
-    /// Requests at once, in pods and in the queue.
+    /// Concurrent requests in pods and in the queue.
     pub(crate) concurrency: f64,
-    /// Requests at once in pods. Never more than `concurrency`.
+    /// Concurrent requests in pods. At most `concurrency`.
     pub(crate) busy: f64,
-    /// Requests per second that came and did not leave without a pod.
+    /// Arrivals per second that were not abandoned.
     pub(crate) rps: f64,
-    /// Requests per second that ended in a pod.
+    /// Requests per second that completed in a pod.
     pub(crate) completions: f64,
 }
 
@@ -60,12 +60,12 @@ impl Point {
 }
 
 impl History {
-    /// Notes the counters as of `now`. A moment before the latest one is taken as the latest one.
+    /// Records the counters at `now`. A time before the newest point counts as the time of the newest point.
     pub(crate) fn record(&mut self, now: Duration, demand: &Demand, stable: Duration, panic: Duration) {
         let now = nanos(now);
         let point = Point::of(now, demand);
         let closest = nanos((panic / 16).min(CLOSEST));
-        // The newest point moves along with time until it is far enough from the one before it.
+        // The newest point is replaced until it is far enough from the point before it.
         match self.points.back_mut() {
             Some(last) if self.before.is_some_and(|before| last.at - before < closest) => {
                 *last = Point { at: now.max(last.at), ..point };
@@ -77,7 +77,7 @@ impl History {
             }
             None => self.points.push_back(point),
         }
-        // One point older than the window stays, to measure from.
+        // One point older than the window is kept as the base of the rates.
         let stable = nanos(stable);
         while self.points.len() > 2 && now.saturating_sub(self.points[1].at) >= stable {
             self.points.pop_front();
@@ -87,7 +87,7 @@ impl History {
         }
     }
 
-    /// Takes every second point away, but not the newest.
+    /// Drops every second point, but not the newest.
     fn thin(&mut self) {
         let mut kept = Self::default();
         let newest = self.points.len() - 1;
@@ -100,7 +100,7 @@ impl History {
         *self = kept;
     }
 
-    /// Forgets all but the newest point.
+    /// Drops all points but the newest.
     pub(crate) fn keep_newest(&mut self) {
         let mut newest = Self::default();
         if let Some(point) = self.points.pop_back() {
@@ -109,8 +109,9 @@ impl History {
         *self = newest;
     }
 
-    /// Average over the last `window`, or over what is known where that is shorter, but over a second at least: what came within
-    /// milliseconds says little of what is at once. The published autoscaler counts in seconds. Nothing known: zero.
+    /// Returns the average over the last `window`, or over the recorded time if that is shorter; zero if nothing is recorded.
+    /// Averages over at least one second, as the published autoscaler does, since arrivals within milliseconds are no
+    /// measure of concurrency.
     pub(crate) fn average(&self, window: Duration) -> Average {
         let (Some(first), Some(last)) = (self.points.front(), self.points.back()) else { return Average::default() };
         let from = last.at.saturating_sub(nanos(window)).max(first.at);
@@ -118,7 +119,7 @@ impl History {
             return Average::default();
         }
         let seconds = Duration::from_nanos(last.at - from).max(window.min(SHORTEST)).as_secs_f64();
-        // The stable window mostly begins with the first point, which needs no search.
+        // The stable window mostly starts at the first point, which needs no search.
         let (base, after, part) = if from > first.at { self.at(from) } else { (first, first, 0.0) };
         let rate = |unit: f64, of: fn(&Point) -> u64| {
             let begin = of(base) as f64 + (of(after) as f64 - of(base) as f64) * part;
@@ -133,20 +134,20 @@ impl History {
         }
     }
 
-    /// The points around a moment that is not before the first point and is before the last, and how far it is from the one to
-    /// the other: counters are taken to grow evenly between points.
+    /// Returns the points around a time in `[first, last)` and its relative position between them. Counters are interpolated
+    /// linearly.
     fn at(&self, moment: u64) -> (&Point, &Point, f64) {
         let next = self.after(moment);
         let (a, b) = (&self.points[next - 1], &self.points[next]);
         (a, b, (moment - a.at) as f64 / (b.at - a.at) as f64)
     }
 
-    /// Index of the first point after a moment that is not before the first point and is before the last.
+    /// Returns the index of the first point after a time in `[first, last)`.
     ///
-    /// It is looked for from where it is if points came evenly, in growing steps: what takes time is how many points are
-    /// looked at, since none is in the processor's cache.
+    /// An exponential search that starts at the index for evenly spaced points. The cost is the number of points read, since
+    /// none is in the CPU cache.
     fn after(&self, moment: u64) -> usize {
-        // The point before `begin` is not after the moment, that at `end`, if there is one, is.
+        // Invariant: the point before `begin` is not after `moment`; the point at `end`, if any, is.
         let (mut begin, mut end) = (1, self.points.len());
         let (mut probe, mut step) = (self.expected(moment).max(begin), 1);
         while begin < end {
@@ -165,7 +166,7 @@ impl History {
         begin
     }
 
-    /// Index of the point that is closest to such a moment, if points came evenly, as they do as a rule.
+    /// Returns the index of the point closest to a time, if points are evenly spaced.
     fn expected(&self, moment: u64) -> usize {
         let end = self.points.len() - 1;
         let (first, last) = (self.points[0].at, self.points[end].at);

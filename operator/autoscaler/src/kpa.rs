@@ -1,91 +1,51 @@
-//! The published Knative pod autoscaler, as a baseline to measure against. The operator does not run it.
+//! The Knative pod autoscaler as published, as a baseline for measurements. The operator does not run it.
 //!
-//! [`scale`] is the algorithm as its documentation and its own tests have it: two averages and the ready pods in, a count
-//! out. [`decide`] puts around it what Knative puts around it: a tick of two seconds, the poke by which a first request is
-//! answered between two ticks, the bounds, and the time for which a revision that was just activated is kept. What it has
-//! beside the count, the *excess burst capacity*, only says whether requests go through an activator; here all do.
+//! [`scale`] computes one tick according to the documentation and the tests of Knative: a count from two averages and the
+//! ready pods. The ticks, the averages, the bounds and the grace period are left to the simulator. The *excess burst
+//! capacity* is not implemented: it only decides whether requests pass the activator, and in Rouse all do.
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::{
-    Decision, Demand, Metric, Observed, Policy, Reason, Seen,
-    history::{Average, History},
-};
-
-/// The keys of the ConfigMap `config-autoscaler`, with its defaults, and what a revision may set beside them.
+/// The keys of the ConfigMap `config-autoscaler` with their defaults, and the settings of a revision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Never fewer pods.
-    pub min: u32,
-    /// Never more pods.
-    pub max: u32,
-    /// What `target` counts.
-    pub metric: Metric,
-    /// Wanted per pod, more than 0: of the hard limit, or of the default of 100, the `target-percentage` of 70.
+    /// Target per pod, more than 0: the `target-percentage` of 70 % of the hard limit, or of the default of 100.
     pub target: f64,
-    /// The most by which ready pods are multiplied in one tick, more than 1.
+    /// Maximum factor by which the ready pods grow in one tick, more than 1.
     pub max_scale_up_rate: f64,
-    /// The most by which ready pods are divided in one tick, more than 1.
+    /// Maximum divisor of the ready pods in one tick, more than 1.
     pub max_scale_down_rate: f64,
-    /// A rise is a panic when so many times the ready pods are wanted.
+    /// Multiple of the ready pods from which a rise starts panic mode.
     pub panic_threshold: f64,
-    /// The time over which demand is averaged to size a steady load, and for which a panic lasts.
+    /// Window of the average that sizes a steady load, and the duration of panic mode.
     pub stable_window: Duration,
-    /// The time over which demand is averaged to see a panic. Whole seconds.
-    pub panic_window: Duration,
-    /// How long a lower count has to be wanted.
+    /// Time for which a lower count must persist.
     pub scale_down_delay: Duration,
-    /// The least that is wanted if anything is.
+    /// Minimum count other than zero.
     pub activation_scale: u32,
-    /// Whether the revision carries traffic. One that does not may fall at any rate.
+    /// Whether the revision receives traffic. The scale-down rate of a revision without traffic is not limited.
     pub reachable: bool,
-    /// The time between two decisions.
+    /// Interval of decisions.
     pub tick: Duration,
-    /// How long the last pod is kept after zero was wanted.
-    pub pod_retention: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            min: 0,
-            max: u32::MAX,
-            metric: Metric::Concurrency,
             target: 70.0,
             max_scale_up_rate: 1000.0,
             max_scale_down_rate: 2.0,
             panic_threshold: 2.0,
             stable_window: Duration::from_secs(60),
-            panic_window: Duration::from_secs(6),
             scale_down_delay: Duration::ZERO,
             activation_scale: 1,
             reachable: true,
             tick: Duration::from_secs(2),
-            pod_retention: Duration::ZERO,
         }
     }
 }
 
-impl Config {
-    /// The defaults for what a Function asks for. The panic window is the published tenth of the stable one, to the closest
-    /// second; an idle time-out has no counterpart, and neither have schedules.
-    #[must_use]
-    pub fn of(policy: &Policy) -> Self {
-        let panic = (policy.stable_window.as_secs_f64() / 10.0).round().max(1.0);
-        Self {
-            min: policy.min,
-            max: policy.max,
-            metric: policy.metric,
-            target: policy.target,
-            stable_window: policy.stable_window,
-            panic_window: Duration::from_secs_f64(panic),
-            scale_down_delay: policy.scale_down_delay,
-            ..Self::default()
-        }
-    }
-}
-
-/// What is observed at one tick: averages of what the target counts, over the two windows.
+/// Averages at one tick, in the unit of the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Averages {
     /// Over the stable window.
@@ -94,52 +54,35 @@ pub struct Averages {
     pub panic: f64,
 }
 
-/// What is remembered between two ticks.
+/// State of a revision between two ticks.
 #[derive(Clone, Debug)]
 pub struct State {
-    /// Since when there is a panic.
+    /// When demand last exceeded the panic threshold; `None` outside of panic mode.
     panic: Option<Duration>,
-    /// The most that was wanted in it.
+    /// Maximum count in panic mode.
     most: u32,
-    /// By number of the tick, falling counts of the last `scale_down_delay`.
+    /// Tick numbers with decreasing counts of the last `scale_down_delay`.
     delayed: VecDeque<(u128, u32)>,
-    history: History,
-    /// When the next tick is due, and what the last one said.
-    due: Duration,
-    last: u32,
-    /// When the revision last left zero, or this memory began.
-    active: Duration,
-    /// Since when zero is wanted.
-    zero: Option<Duration>,
 }
 
 impl State {
-    /// As after a start with so many ready pods: more than one are kept by a panic, since nothing is known yet.
+    /// Creates the state after a start with `ready` pods. More than one pod starts in panic mode, which keeps them.
     #[must_use]
     pub fn new(now: Duration, ready: u32) -> Self {
-        Self {
-            panic: (ready > 1).then_some(now),
-            most: ready,
-            delayed: VecDeque::new(),
-            history: History::default(),
-            due: now,
-            last: ready,
-            active: now,
-            zero: None,
-        }
+        Self { panic: (ready > 1).then_some(now), most: ready, delayed: VecDeque::new() }
     }
 
-    /// Whether there is a panic.
+    /// Returns whether the revision is in panic mode.
     #[must_use]
     pub fn panics(&self) -> bool {
         self.panic.is_some()
     }
 }
 
-/// One tick of the algorithm, before bounds.
+/// Computes one tick of the algorithm, without the bounds.
 pub fn scale(now: Duration, seen: Averages, ready: u32, config: &Config, state: &mut State) -> u32 {
     let pods = f64::from(ready.max(1));
-    // Rounded so that a cautious rate still lets one pod more or less.
+    // Rounded so that a low rate still permits a change of one pod.
     let most = (config.max_scale_up_rate * pods).ceil();
     let least = if config.reachable { (pods / config.max_scale_down_rate).floor() } else { 0.0 };
     let (stable, panic) = ((seen.stable / config.target).ceil(), (seen.panic / config.target).ceil());
@@ -162,7 +105,7 @@ pub fn scale(now: Duration, seen: Averages, ready: u32, config: &Config, state: 
 }
 
 impl State {
-    /// The most of the last `scale_down_delay`, counted in ticks.
+    /// Returns the maximum of the last `scale_down_delay`, counted in ticks.
     fn delay(&mut self, now: Duration, count: u32, config: &Config) -> u32 {
         let tick = config.tick.as_nanos().max(1);
         let number = now.as_nanos() / tick;
@@ -176,56 +119,6 @@ impl State {
         }
         self.delayed.front().map_or(count, |(_, c)| *c)
     }
-}
-
-/// What Knative would want at `now`. May be called at any time: between two ticks it repeats itself, except that a request
-/// which finds no pod is answered at once.
-pub fn decide(now: Duration, demand: &Demand, observed: &Observed, config: &Config, state: &mut State) -> Decision {
-    state.history.record(now, demand, config.stable_window, config.panic_window);
-    let of = |average: Average| match config.metric {
-        Metric::Concurrency => average.concurrency,
-        Metric::Rps => average.rps,
-    };
-    let mut averages = Averages {
-        stable: of(state.history.average(config.stable_window)),
-        panic: of(state.history.average(config.panic_window)),
-    };
-    let poked = state.last == 0 && demand.concurrency() > 0;
-    if poked {
-        // An activator says `1` at once when a first request comes, and that is one of the seconds of a window.
-        let a_second_of = |window: Duration| 1.0 / window.as_secs_f64().max(1.0);
-        averages.stable = averages.stable.max(a_second_of(config.stable_window));
-        averages.panic = averages.panic.max(a_second_of(config.panic_window));
-        state.active = now;
-    }
-    if poked || now >= state.due {
-        let wanted = scale(now, averages, observed.ready, config, state);
-        state.last = kept(now, wanted, config, state).max(config.min).min(config.max);
-        state.due = now.saturating_add(config.tick);
-    }
-    Decision {
-        replicas: state.last,
-        reason: if state.panics() { Reason::Panic } else { Reason::Load },
-        wake_at: (state.last > 0 || demand.concurrency() > 0).then_some(state.due),
-        seen: Seen {
-            concurrency: demand.concurrency(),
-            stable: averages.stable,
-            panic: averages.panic,
-            target: config.target,
-            ..Seen::default()
-        },
-    }
-}
-
-/// The last pod stays for a stable window after its revision was activated, and for the retention.
-fn kept(now: Duration, wanted: u32, config: &Config, state: &mut State) -> u32 {
-    if wanted > 0 || state.last == 0 {
-        state.zero = None;
-        return wanted;
-    }
-    let since = *state.zero.get_or_insert(now);
-    let young = now.saturating_sub(state.active) < config.stable_window;
-    if young || now.saturating_sub(since) < config.pod_retention { 1 } else { 0 }
 }
 
 #[cfg(test)]

@@ -1,84 +1,87 @@
-//! How many pods should a revision have? [`decide()`] answers from what is known now and what was known before.
+//! The autoscaling algorithm: [`decide()`] computes the replica count of a revision from its demand, its pods, its policy
+//! and the [`State`] of earlier decisions.
 //!
-//! Nothing here knows Kubernetes, a runtime or a clock. Time is a [`Duration`] since any fixed origin and comes in as an
-//! argument, so that a test, a simulator and the operator run the same code.
+//! The crate is pure: no Kubernetes client, no async runtime, no clock. Time is a [`Duration`] since any fixed origin and is
+//! passed as an argument, so tests, the simulator and the operator run the same code.
 //!
-//! The algorithm grew from the published Knative pod autoscaler, which is in [`kpa`] as it is published, to be measured
-//! against: demand averaged over a long *stable* window sizes a steady load, and a short *panic* window sees a sudden rise.
-//! It differs in what demand is. The published algorithm counts requests in pods and in the queue alike, so that pods that
-//! start late make it ask for more pods, without end. Here demand is work, by Little's law (J. D. C. Little, "A Proof for
-//! the Queuing Formula L = λW", Operations Research 9(3), 1961): arrivals per second times the seconds that a request spends
-//! *in a pod*. A backlog is work that has to be done once, and pods that are starting are capacity that is coming.
-//! It differs as well where a function can be at zero (going there is a matter of the idle timeout alone and not of an
-//! average), in how soon it accepts a rise, and in how it lets go of one.
+//! The algorithm is derived from the Knative pod autoscaler, which [`kpa`] implements as published, as a baseline. Demand
+//! averaged over a long *stable* window sizes a steady load. A short *panic* window detects a sudden rise.
 //!
-//! [`schedule`] says what a schedule wants at a wall-clock time; [`Habits`] learn when a function is called.
+//! The definition of demand differs. The published algorithm counts requests in pods and in the queue alike, so slow pod
+//! starts make it request more and more pods. Here demand is work, by Little's law (J. D. C. Little, "A Proof for the
+//! Queuing Formula L = λW", Operations Research 9(3), 1961): arrivals per second times the seconds that a request spends
+//! *in a pod*. A backlog is work that has to be done once, and starting pods count as future capacity.
+//!
+//! Other differences: scaling to zero depends on the idle timeout alone and not on an average, a rise is detected earlier,
+//! and the extra pods of a rise are removed differently.
+//!
+//! [`schedule`] computes the minimum of a schedule at a wall-clock time. [`IdleHistogram`] learns idle times for pre-warming.
 
 pub mod kpa;
 pub mod schedule;
 
 mod decide;
-mod ends;
-mod habits;
 mod history;
-mod peaks;
+mod idle_histogram;
+mod inline_ends_deque;
+mod pod_starts;
 mod reason;
-mod service;
-mod starts;
+mod service_time;
 mod state;
+mod window_max;
 
 pub use decide::decide;
-pub use habits::{Habits, NotHabits, Window};
+pub use idle_histogram::{IdleHistogram, ParseIdleHistogramError, Window};
 pub use reason::{Decision, Reason, Seen};
 pub use state::{Learned, State};
 
 use std::time::Duration;
 
-/// The idle time that the published autoscaler spends on avoiding a start.
-pub const PRICE: Duration = Duration::from_secs(60);
+/// Default for [`Policy::prewarm`]: the idle pod time that the published autoscaler spends to avoid one cold start.
+pub const COLD_START_COST: Duration = Duration::from_secs(60);
 
-/// What the target counts.
+/// The unit of [`Policy::target`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Metric {
-    /// Requests at once, waiting or in a pod.
+    /// Concurrent requests, queued or in a pod.
     #[default]
     Concurrency,
-    /// Requests a second.
+    /// Requests per second.
     Rps,
 }
 
-/// What the Function asks for.
+/// Autoscaling settings of a revision: the `spec.scaling` of its Function, plus the floors that apply at the moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// Never fewer pods.
+    /// Minimum number of pods.
     pub min: u32,
-    /// Never more pods. Wins over everything else.
+    /// Maximum number of pods. Takes precedence over every minimum.
     pub max: u32,
-    /// Never fewer pods while the revision is being proven. The caller sets it to 0 once it is proven, or has failed.
+    /// Minimum number of pods until the revision is verified ready. 0 once it is verified ready or has failed.
     pub initial: u32,
-    /// Never fewer pods while calls are about to be led to the revision, and for as long afterwards as a rise is held: until
-    /// they are there, nothing but this says that they come. 0 while none are.
+    /// Minimum number of pods while a rollout is about to send requests to the revision; 0 otherwise. The pods are kept for
+    /// the hold time of a rise afterwards, since demand does not show these requests before they arrive.
     pub held: u32,
-    /// Never fewer pods while a schedule is on; see [`schedule::active`]. 0 while none is.
+    /// Minimum number of pods of the active schedules, see [`schedule::active`]; 0 if none is active.
     pub scheduled: u32,
-    /// What `target` counts.
+    /// Unit of `target`.
     pub metric: Metric,
-    /// Wanted per pod, more than 0.
+    /// Target per pod, more than 0.
     pub target: f64,
-    /// The most requests that a pod takes at once, `scaling.concurrencyLimit`; `None` if there is no limit.
+    /// Maximum number of concurrent requests of a pod, `scaling.concurrencyLimit`; `None` if unlimited.
     pub limit: Option<u32>,
-    /// How long without any request until the last pod goes.
+    /// Time without any request after which the last pod is removed.
     pub idle_timeout: Duration,
-    /// The time over which demand is averaged to size a steady load.
+    /// Window of the average that sizes a steady load.
     pub stable_window: Duration,
-    /// The time over which demand is averaged to see a sudden rise.
+    /// Window of the average that detects a sudden rise.
     pub panic_window: Duration,
-    /// How long a lower count has to be wanted before pods go.
+    /// Time for which a lower count must persist before pods are removed.
     pub scale_down_delay: Duration,
-    /// Whether idle times are learned, and a pod is started or kept when a call is likely soon: what a start that a caller
-    /// has to wait for is worth, in the time of a pod that waits for nobody. [`PRICE`] is a fair one.
+    /// Pre-warming: `None` turns it off. The value is the idle pod time that avoiding one cold start is worth;
+    /// [`COLD_START_COST`] is the default.
     pub prewarm: Option<Duration>,
-    /// Whether the count is left alone, whatever it is.
+    /// Whether the present count is kept unchanged.
     pub paused: bool,
 }
 
@@ -103,47 +106,47 @@ impl Default for Policy {
     }
 }
 
-/// Demand for one revision, summed over all activators. Everything below `queued` is a counter that never goes back: the
-/// caller carries it over the restart of an activator.
+/// Demand for one revision, summed over all activators. Every field below `queued` is a monotonic counter, which the
+/// aggregation carries over activator restarts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
-    /// Requests in pods now.
+    /// Requests that are in pods.
     pub in_flight: u64,
-    /// Requests that wait for a pod now.
+    /// Requests that wait for a pod.
     pub queued: u64,
-    /// Requests that came, ever.
+    /// Total requests received.
     pub arrivals: u64,
-    /// Requests that ended in a pod, ever.
+    /// Total requests completed in a pod.
     pub completions: u64,
-    /// Requests that left the queue without a pod, ever. Of a client that times out and tries again each try but the last is
-    /// one, so that `arrivals - abandoned` counts its work once.
+    /// Total requests that left the queue without a pod. A client that times out and retries abandons every try but the
+    /// last, so `arrivals - abandoned` counts its work once.
     pub abandoned: u64,
     /// Integral of `in_flight + queued` over time, in request-microseconds.
     pub request_us: u64,
     /// Integral of `in_flight` over time, in request-microseconds.
     pub busy_us: u64,
-    /// In-pod time of the requests in `completions`, summed, in microseconds.
+    /// Total in-pod time of the requests in `completions`, in microseconds.
     pub served_us: u64,
 }
 
 impl Demand {
-    /// Requests that want a pod now.
+    /// Requests in pods and in the queue.
     #[must_use]
     pub fn concurrency(&self) -> u64 {
         self.in_flight.saturating_add(self.queued)
     }
 
-    /// Requests that came and did not leave without a pod, ever: what is work.
+    /// Total requests that were not abandoned.
     pub(crate) fn work(&self) -> u64 {
         self.arrivals.saturating_sub(self.abandoned)
     }
 }
 
-/// The pods that there are.
+/// Observed replica counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Asked for now.
+    /// Replicas requested in the scale.
     pub desired: u32,
-    /// Ready now.
+    /// Ready pods.
     pub ready: u32,
 }

@@ -1,74 +1,74 @@
-//! Why a count was decided, in words and numbers.
+//! The result of a decision: the count, its reason and the numbers behind it.
 
 use std::{fmt, time::Duration};
 
-/// How many pods, why, and when to ask again. Its text is a sentence for an event or a debug page.
+/// The decided count, its reason, and when to decide again. Formats as one sentence for an Event or a debug page.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decision {
-    /// Pods wanted.
+    /// Decided number of pods.
     pub replicas: u32,
-    /// What decided it.
+    /// What determined the count.
     pub reason: Reason,
-    /// Ask again at this time even if nothing has changed. `None`: nothing will change by itself.
+    /// Decide again at this time even if nothing has changed. `None`: time alone changes nothing.
     pub wake_at: Option<Duration>,
-    /// What it was decided from.
+    /// The inputs of the decision.
     pub seen: Seen,
 }
 
-/// Numbers that a decision was made from. Averages are in what the target counts.
+/// Inputs of a decision. Averages are in the unit of the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Seen {
-    /// Requests at once, waiting or in a pod, at this moment.
+    /// Concurrent requests, queued or in a pod, at the time of the decision.
     pub concurrency: u64,
-    /// Those among them that wait.
+    /// Queued requests.
     pub queued: u64,
-    /// Time that a request spends in a pod, if it is known.
+    /// Service time, the time that a request spends in a pod, if known.
     pub service: Option<Duration>,
-    /// Time that a pod takes to start, if it is known.
+    /// Pod start time, if known.
     pub start: Option<Duration>,
-    /// Average over the stable window, or over the part of it that says something about now.
+    /// Average over the stable window, or over its part since the last rise.
     pub stable: f64,
     /// Average over the panic window.
     pub panic: f64,
     /// Average over the last second.
     pub swift: f64,
-    /// Wanted per pod.
+    /// Target per pod.
     pub target: f64,
     /// Time since the last request.
     pub idle: Duration,
 }
 
-/// What decided a count.
+/// What determined a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// No request for the whole idle time-out.
+    /// No request for the idle timeout.
     Idle,
-    /// No load, but the idle time-out is not over.
+    /// No load, but the idle timeout has not expired.
     KeptWarm,
     /// The average over the stable window.
     Load,
-    /// Requests wait and no pod is ready yet.
+    /// Requests are queued and no pod is ready yet.
     Waiting,
-    /// Requests have piled up that the pods for the load would not serve in time.
+    /// A backlog that the pods for the load would not drain in time.
     Backlog,
-    /// Pods are late that were asked for, so asking for more is no help: no room, a slow image, a starved node.
+    /// Requested pods are late, so more would not help: insufficient capacity, a slow image pull, an overloaded node.
     WaitingForCapacity,
-    /// More pods have not served more requests, so what limits them is elsewhere.
+    /// More pods did not increase throughput, so the limit is elsewhere.
     Bottleneck,
-    /// A sudden rise, or one that was lately.
+    /// A present or recent sudden rise.
     Panic,
-    /// Too little is known since the start to go below the count that there is.
+    /// Too little history since the start to scale below the present count.
     Learning,
-    /// The revision is being proven.
+    /// The revision is not verified ready yet.
     Initial,
-    /// Calls are about to be led to the revision.
+    /// A rollout is about to send requests to the revision.
     Rollout,
-    /// More was wanted within the scale-down delay.
+    /// A higher count was wanted within the scale-down delay.
     Delayed,
-    /// The next call is likely soon, going by earlier ones.
+    /// A request is likely soon, by the idle-time histogram.
     Prewarmed,
-    /// A schedule.
+    /// An active schedule.
     Scheduled,
     /// `scaling.min`.
     Min,
@@ -79,7 +79,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// One lower-case word, for the label of a metric.
+    /// Returns the value of the metric label.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -112,14 +112,14 @@ impl fmt::Display for Reason {
             Self::Load => "load over the stable window",
             Self::Waiting => "requests wait for a first pod",
             Self::Backlog => "a backlog of queued requests",
-            Self::WaitingForCapacity => "pods that were asked for are late, so no more are asked for",
-            Self::Bottleneck => "more pods have not served more requests, so no more are asked for",
+            Self::WaitingForCapacity => "requested pods are late, so no more are requested",
+            Self::Bottleneck => "more pods have not served more requests, so no more are requested",
             Self::Panic => "sudden rise",
             Self::Learning => "kept until a whole window has been seen",
-            Self::Initial => "being proven",
-            Self::Rollout => "a roll-out is about to lead calls here",
+            Self::Initial => "the revision is not verified ready yet",
+            Self::Rollout => "a rollout is about to send requests to the revision",
             Self::Delayed => "more was wanted within scaleDownDelay",
-            Self::Prewarmed => "a call is likely soon",
+            Self::Prewarmed => "a request is likely soon",
             Self::Scheduled => "a schedule is on",
             Self::Min => "scaling.min",
             Self::Max => "scaling.max",
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_decision_explains_itself() {
+    fn formats_a_decision() {
         let seen = Seen {
             concurrency: 7,
             queued: 3,
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn words_and_sentences_tell_reasons_apart() {
+    fn labels_and_sentences_of_reasons_are_unique() {
         use Reason::*;
         let all = [
             Idle,

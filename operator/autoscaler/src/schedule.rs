@@ -1,12 +1,11 @@
-//! Schedules: what they want at a wall-clock time. Pure: the time is an argument, and so is the time zone.
+//! Schedules: the minimum number of pods at a wall-clock time. Pure: the time and the time zone are arguments.
 //!
-//! A window begins whenever the clock on the wall shows a minute of its cron expression, and lasts for its duration, measured
-//! in time that passes. Where a clock is changed:
-//! - a minute that is skipped begins its window in the moment of the change, since to have pods a little early is what a
-//!   schedule is for;
-//! - a minute that is shown twice begins its window twice, so that all that the wall shows of it is covered.
+//! A window starts when local time reaches a minute of the cron expression, and lasts for its duration in elapsed time.
+//! When the offset of the zone changes:
+//! - A skipped minute starts its window at the change, since a schedule should have its pods early rather than late.
+//! - A repeated minute starts its window twice, so that both occurrences are covered.
 //!
-//! A zone that changes its offset twice within a day is taken to have changed it once.
+//! Two changes of the offset within a day are treated as one.
 
 mod cron;
 
@@ -14,9 +13,9 @@ pub use cron::{Cron, CronError};
 
 use std::time::Duration;
 
-/// How far the clocks of a place are ahead of UTC.
+/// A time zone.
 pub trait Zone {
-    /// Seconds to be added to UTC at this Unix time to have what the wall shows. Behind UTC, they are negative.
+    /// Returns local time minus UTC in seconds, at a Unix time.
     fn offset_at(&self, unix: i64) -> i32;
 }
 
@@ -26,7 +25,7 @@ impl<F: Fn(i64) -> i32> Zone for F {
     }
 }
 
-/// No offset at all.
+/// The zone without an offset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Utc;
 
@@ -36,38 +35,38 @@ impl Zone for Utc {
     }
 }
 
-/// Times in which at least so many pods are kept.
+/// A recurring window with a minimum number of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule<Z> {
-    /// When they begin.
+    /// Start of the window.
     pub cron: Cron,
-    /// Where.
+    /// Time zone of `cron`.
     pub zone: Z,
-    /// How long they last: whole seconds, at most [`LONGEST`].
+    /// Duration of the window: whole seconds, at most [`LONGEST`].
     pub duration: Duration,
-    /// Never fewer pods in them.
+    /// Minimum number of pods in the window.
     pub min: u32,
 }
 
-/// What is longer is taken for so long: a leap year.
+/// Maximum duration, to which longer ones are truncated: a leap year.
 pub const LONGEST: Duration = Duration::from_secs(366 * DAY.unsigned_abs());
 
-/// What schedules want.
+/// The result of all schedules at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Active {
-    /// The most of the schedules that are on; 0 while none is.
+    /// Maximum of the active schedules; 0 if none is active.
     pub min: u32,
-    /// Until then, in Unix seconds, nothing changes. At most a day ahead; then it is to be asked again, and may be the same.
+    /// Unix time until which `min` is valid. At most a day ahead, after which `min` may be the same.
     pub until: i64,
 }
 
 const DAY: i64 = 86_400;
 
-/// The year 9999: a clock that shows more is not asked what it means.
+/// The year 9999. Later times are clamped.
 const FARTHEST: i64 = 253_402_300_800;
 
-/// What the schedules want at a Unix time. Takes microseconds and, for long durations, some more, so the result is meant to
-/// be kept until [`Active::until`].
+/// Evaluates schedules at a Unix time. Takes microseconds, and more for long durations, so the result should be cached until
+/// [`Active::until`].
 pub fn active<Z: Zone>(schedules: &[Schedule<Z>], unix: i64) -> Active {
     let unix = unix.clamp(-FARTHEST, FARTHEST);
     let mut active = Active { min: 0, until: unix.saturating_add(DAY) };
@@ -84,17 +83,17 @@ pub fn active<Z: Zone>(schedules: &[Schedule<Z>], unix: i64) -> Active {
 }
 
 impl<Z: Zone> Schedule<Z> {
-    /// When the window ends that is on, if one is and no other begins before.
+    /// Returns the end of the active window.
     fn end(&self, unix: i64) -> Option<i64> {
         let seconds = i64::try_from(self.duration.min(LONGEST).as_secs()).unwrap_or(0);
         let begun = self.last(unix, unix.saturating_sub(seconds).saturating_add(1))?;
         Some(begun.saturating_add(seconds))
     }
 
-    /// The latest beginning until `unix`, and not before `oldest`.
+    /// Returns the latest start of a window in `[oldest, unix]`.
     fn last(&self, unix: i64, oldest: i64) -> Option<i64> {
         let mut end = unix;
-        // Back from one change of the clock to the one before.
+        // Backwards from one offset change to the previous one.
         while end >= oldest {
             let offset = self.offset(end);
             let begin = self.begin_of_offset(end, oldest);
@@ -102,7 +101,7 @@ impl<Z: Zone> Schedule<Z> {
                 return Some(local - offset);
             }
             if begin == oldest {
-                // Whether the clock was changed just then is the last question.
+                // The offset may have changed at `oldest` itself.
                 let before = self.offset(begin - 1);
                 return self.skipped(before, offset, begin).then_some(begin);
             }
@@ -114,10 +113,10 @@ impl<Z: Zone> Schedule<Z> {
         None
     }
 
-    /// The earliest beginning after `unix` and before `latest`, which is at most a day ahead.
+    /// Returns the earliest start of a window in `(unix, latest)`; `latest` is at most a day ahead.
     fn next(&self, unix: i64, latest: i64) -> Option<i64> {
         let (first, last) = (unix.saturating_add(1), latest.saturating_sub(1));
-        // From before the first second, so that a change in it is seen.
+        // Starts before the first second, so that a change in that second is found.
         let (before, after) = (self.offset(unix), self.offset(last));
         let change = if before == after { last.saturating_add(1) } else { self.change(unix, last) };
         if let Some(local) = self.cron.at_or_after(first + before, change - 1 + before) {
@@ -136,7 +135,7 @@ impl<Z: Zone> Schedule<Z> {
         i64::from(self.zone.offset_at(unix))
     }
 
-    /// The first second of the offset that is in force at `unix`, or `oldest`.
+    /// Returns the first second of the offset that applies at `unix`, but not before `oldest`.
     fn begin_of_offset(&self, unix: i64, oldest: i64) -> i64 {
         let offset = self.offset(unix);
         let mut known = unix;
@@ -150,7 +149,7 @@ impl<Z: Zone> Schedule<Z> {
         oldest
     }
 
-    /// The first second that has not the offset of `from` any more; `to` has not.
+    /// Returns the first second whose offset differs from that of `from`. The offset of `to` must differ.
     fn change(&self, from: i64, to: i64) -> i64 {
         let offset = self.offset(from);
         let (mut same, mut other) = (from, to);
@@ -165,8 +164,8 @@ impl<Z: Zone> Schedule<Z> {
         other
     }
 
-    /// Whether a change of the clock at `change` skips a minute that would have begun a window, or shows such a one first: either
-    /// begins a window then. There is none if the clock is put back.
+    /// Returns whether a window starts at an offset change, because a minute of the expression is skipped or is the first one
+    /// after the change. Always false if the clock is set back.
     fn skipped(&self, before: i64, after: i64, change: i64) -> bool {
         self.cron.at_or_before(change + after, change + before).is_some()
     }

@@ -1,127 +1,125 @@
-//! What is remembered of a revision between two decisions.
+//! State of a revision between two decisions.
 
 use std::time::Duration;
 
 use crate::{
     Reason,
     decide::{Backlog, Throughput},
-    habits::Habits,
     history::History,
-    peaks::Peaks,
-    service::ServiceTime,
-    starts::Starts,
+    idle_histogram::IdleHistogram,
+    pod_starts::PodStarts,
+    service_time::ServiceTime,
+    window_max::WindowMax,
 };
 
-/// A review of a load that comes so much later than it was asked for was not made by somebody who watched: the machine
-/// slept, or a clock jumped. How long the load was there meanwhile is not known.
+/// A review that is later than due by more than this means that the machine was suspended or that the clock jumped. The
+/// demand in between is not known.
 const LATE: Duration = Duration::from_secs(10);
 
-/// Where time begins in here, so that there is a past to put a last request into.
-const BEGINNING: Duration = Duration::from_secs(366 * 86_400);
+/// Start of the internal time, so that the time of the last request can lie before it.
+const ORIGIN: Duration = Duration::from_secs(366 * 86_400);
 
-/// What is remembered of a revision between two decisions. Kept by the caller, one for each revision; a fresh one means
-/// that nothing is known yet, as after a restart.
+/// State of a revision between two decisions. The operator keeps one per revision; a new one means that nothing is known
+/// yet, as after a restart.
 ///
-/// Time in here is its own and only goes forward, by what the caller's clock has moved on. All other moments are of this
-/// time.
+/// All times are in an internal, monotonic time, which advances by as much as the external clock advances.
 #[derive(Clone, Debug)]
 pub struct State {
-    /// What the caller's clock said last.
-    heard: Duration,
-    /// The time in here.
+    /// Last time of the external clock.
+    external_time: Duration,
+    /// The internal time.
     pub(crate) clock: Duration,
-    /// When a load is to be looked at again. None while there is none: of a time without a call, however long, all is known.
+    /// When the next review of a load is due. `None` without load: a time without requests of any length is fully known.
     pub(crate) review: Option<Duration>,
-    /// When this memory began.
-    pub(crate) since: Duration,
-    /// When a request was last there, waiting, in a pod, or come and gone since the decision before. At the beginning it
-    /// is not known, so the beginning counts.
+    /// When observation started.
+    pub(crate) observed_since: Duration,
+    /// When a request was last queued, in a pod, or received and completed between two decisions. The start of observation
+    /// while not known.
     pub(crate) last_active: Duration,
-    /// Whether `last_active` is a request's and not a beginning's.
+    /// Whether `last_active` is the time of a request.
     pub(crate) active_known: bool,
-    /// Arrivals at the decision before; none before the first.
+    /// Arrivals at the previous decision.
     pub(crate) arrivals: Option<u64>,
-    /// Since when requests have been waiting at each decision while no pod served.
+    /// Since when requests are queued while no pod serves.
     pub(crate) waiting_since: Option<Duration>,
     /// When requests were last queued.
     pub(crate) queued_at: Option<Duration>,
-    /// How long a request spends in a pod.
     pub(crate) service: ServiceTime,
-    /// Pods that are on their way, and how long they take.
-    pub(crate) starts: Starts,
-    /// Pods that were asked for because of the present queue.
+    /// Pending pods and the pod start time.
+    pub(crate) starts: PodStarts,
+    /// Pods that were requested for the present queue.
     pub(crate) backlogged: Option<Backlog>,
-    /// What more pods have brought.
+    /// Throughput by number of pods.
     pub(crate) throughput: Throughput,
-    /// Pods that were asked for at the decision before, and that it decided.
+    /// The observed and the decided count of the previous decision.
     pub(crate) desired: Option<(u32, u32)>,
     pub(crate) history: History,
-    /// What was before this moment says nothing about now: demand has left it behind.
+    /// Demand before this time is ignored by the stable window: it precedes a rise.
     pub(crate) evidence_from: Duration,
-    /// While a sudden rise is on: when demand was last above the threshold.
+    /// When demand was last above the threshold of a sudden rise; `None` without a rise.
     pub(crate) rise: Option<Duration>,
-    /// What the rise wanted, or the backlog, or those that waited for a first pod.
-    pub(crate) peaks: Peaks,
-    /// Why the most of it was wanted.
-    pub(crate) why: Reason,
-    /// Requests beyond those that ended within one service time, while requests wait.
-    pub(crate) bursts: Peaks,
-    /// Requests that arrived within one, too.
-    pub(crate) arrived: Peaks,
-    /// What the average over the stable window wanted within the last such window.
-    pub(crate) lasting: Peaks,
-    /// What was wanted within the last `scale_down_delay`.
-    pub(crate) delayed: Peaks,
-    /// How long idle times were, if they are learned.
-    pub(crate) habits: Option<Box<Habits>>,
+    /// Maximum count for a rise, a backlog, or requests that wait for a first pod.
+    pub(crate) peaks: WindowMax,
+    /// Reason of the maximum in `peaks`.
+    pub(crate) peak_reason: Reason,
+    /// Maximum of the arrivals beyond the completions in one service time, while requests are queued.
+    pub(crate) bursts: WindowMax,
+    /// Maximum of the arrivals in one service time, while requests are queued.
+    pub(crate) arrived: WindowMax,
+    /// Maximum count for the stable average within the last stable window.
+    pub(crate) stable_max: WindowMax,
+    /// Maximum count within the last `scale_down_delay`.
+    pub(crate) delayed_max: WindowMax,
+    /// `None` while no idle time is recorded.
+    pub(crate) idle_histogram: Option<Box<IdleHistogram>>,
 }
 
-/// What a revision's pods and requests have shown.
+/// Measured pod start time and service time of a revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Learned {
-    /// How long a pod takes to start.
+    /// Time until a requested pod is ready.
     pub start: Option<Duration>,
-    /// Seconds that a request spends in a pod.
+    /// Service time: the seconds that a request spends in a pod.
     pub service: Option<f64>,
 }
 
 impl State {
-    /// Nothing known, beginning `now`.
+    /// Creates an empty state; observation starts at `now`.
     #[must_use]
     pub fn new(now: Duration) -> Self {
         Self {
-            heard: now,
-            clock: BEGINNING,
+            external_time: now,
+            clock: ORIGIN,
             review: None,
-            since: BEGINNING,
-            last_active: BEGINNING,
+            observed_since: ORIGIN,
+            last_active: ORIGIN,
             active_known: false,
             arrivals: None,
             waiting_since: None,
             queued_at: None,
             service: ServiceTime::default(),
-            starts: Starts::default(),
+            starts: PodStarts::default(),
             throughput: Throughput::default(),
             backlogged: None,
             desired: None,
             history: History::default(),
             evidence_from: Duration::ZERO,
             rise: None,
-            peaks: Peaks::default(),
-            why: Reason::Panic,
-            bursts: Peaks::default(),
-            arrived: Peaks::default(),
-            lasting: Peaks::default(),
-            delayed: Peaks::default(),
-            habits: None,
+            peaks: WindowMax::default(),
+            peak_reason: Reason::Panic,
+            bursts: WindowMax::default(),
+            arrived: WindowMax::default(),
+            stable_max: WindowMax::default(),
+            delayed_max: WindowMax::default(),
+            idle_histogram: None,
         }
     }
 
-    /// As [`State::new`], with what was kept over a restart: the habits, and how long ago the last request was, where that
-    /// is known.
+    /// Creates a state from data that survived a restart: the idle-time histogram and, if known, the time since the last
+    /// request.
     #[must_use]
-    pub fn restored(now: Duration, habits: Habits, idle: Option<Duration>) -> Self {
-        let mut state = Self { habits: Some(Box::new(habits)), ..Self::new(now) };
+    pub fn restored(now: Duration, histogram: IdleHistogram, idle: Option<Duration>) -> Self {
+        let mut state = Self { idle_histogram: Some(Box::new(histogram)), ..Self::new(now) };
         if let Some(idle) = idle {
             state.last_active = state.clock.saturating_sub(idle);
             state.active_known = true;
@@ -129,95 +127,94 @@ impl State {
         state
     }
 
-    /// How long ago a request was last there, as of the last decision.
+    /// Returns the time since the last request, as of the last decision.
     #[must_use]
     pub fn idle(&self) -> Duration {
         self.clock.saturating_sub(self.last_active)
     }
 
-    /// What was learned of idle times, to be kept over a restart.
+    /// Returns the idle-time histogram, to be persisted.
     #[must_use]
-    pub fn habits(&self) -> Option<&Habits> {
-        self.habits.as_deref()
+    pub fn habits(&self) -> Option<&IdleHistogram> {
+        self.idle_histogram.as_deref()
     }
 
-    /// Takes in that `replicas` were written as they were decided. A count that is observed to differ from it afterwards is
-    /// another's doing: one above zero after a zero is an activator's wake.
+    /// Records that the decided count was written. If the observed count differs afterwards, another client changed it. A
+    /// count above zero after a written zero is a wake from zero by an activator.
     pub fn wrote(&mut self, replicas: u32) {
         self.desired = Some((replicas, replicas));
     }
 
-    /// What was learned of the revision's pods and requests.
+    /// Returns the measured start time and service time.
     #[must_use]
     pub fn learned(&self) -> Learned {
         Learned { start: self.starts.time(), service: self.service.mean() }
     }
 
-    /// Takes what was learned of another revision of the same Function for what is not known of this one yet.
+    /// Assumes the measurements of another revision of the same Function where this revision has none.
     pub fn assume(&mut self, learned: Learned) {
         learned.start.into_iter().for_each(|time| self.starts.assume(time));
         learned.service.into_iter().for_each(|seconds| self.service.assume(seconds));
     }
 
-    /// Takes in pods that are wanted for what is about to come, which is held as a rise.
-    pub(crate) fn ask_for(&mut self, count: u32, span: Duration) {
-        if count > self.peaks.most() {
-            // Why others were wanted before says nothing of these.
-            self.why = Reason::Panic;
+    /// Records pods for expected requests, which are held like those of a rise.
+    pub(crate) fn record_expected(&mut self, count: u32, span: Duration) {
+        if count > self.peaks.max() {
+            // The reason of an earlier maximum does not apply.
+            self.peak_reason = Reason::Panic;
         }
-        self.peaks.note(self.clock, count, span);
+        self.peaks.record(self.clock, count, span);
     }
 
-    /// Takes in what a rise or a queue wants now, and yields the most that either wanted within `span`; `None` if neither has
-    /// wanted anything.
-    pub(crate) fn hold(&mut self, count: u32, span: Duration) -> Option<u32> {
+    /// Records the count for a rise or a queue, and returns its maximum within `span`; `None` if there was none.
+    pub(crate) fn record_peak(&mut self, count: u32, span: Duration) -> Option<u32> {
         if count == 0 && self.rise.is_none() {
             return None;
         }
-        // What a queue adds was never over a threshold: it is not followed but only held.
+        // Pods for a queue did not exceed a threshold, so they are held but not followed as a rise.
         self.rise.get_or_insert(Duration::ZERO);
-        let most = self.peaks.note(self.clock, count, span);
-        if most == 0 {
+        let max = self.peaks.record(self.clock, count, span);
+        if max == 0 {
             self.rise = None;
-            self.peaks.forget();
+            self.peaks.clear();
             return None;
         }
-        Some(most)
+        Some(max)
     }
 
-    /// Moves time on to what the caller's clock says `now`. A clock that goes back does not move it.
+    /// Advances the internal time to `now` of the external clock. A clock that goes backwards does not change it.
     pub(crate) fn advance(&mut self, now: Duration) {
-        self.clock = self.clock.saturating_add(now.saturating_sub(self.heard));
-        self.heard = now;
+        self.clock = self.clock.saturating_add(now.saturating_sub(self.external_time));
+        self.external_time = now;
         if self.review.is_some_and(|due| self.clock > due.saturating_add(LATE)) {
-            // As after a restart: the present count is the floor until a window has been seen again.
-            self.since = self.clock;
+            // As after a restart: the present count is the minimum until a full window has been observed again.
+            self.observed_since = self.clock;
             self.last_active = self.clock;
             self.active_known = false;
             (self.waiting_since, self.backlogged) = (None, None);
             self.rise = None;
             self.history = History::default();
-            self.rest();
+            self.reset_demand();
         }
     }
 
-    /// A moment of the time in here, by the caller's clock.
-    pub(crate) fn by_caller(&self, moment: Duration) -> Duration {
-        self.heard.saturating_add(moment.saturating_sub(self.clock))
+    /// Converts an internal time to the external clock.
+    pub(crate) fn to_external_time(&self, moment: Duration) -> Duration {
+        self.external_time.saturating_add(moment.saturating_sub(self.clock))
     }
 
-    /// Nobody calls: what was wanted is of no use any more, and takes no room. Of the counters the newest stays, so that it
-    /// is known that there was nothing.
-    pub(crate) fn rest(&mut self) {
+    /// Resets the demand of an idle revision and frees its memory. The newest sample is kept, which shows that there was no
+    /// demand since.
+    pub(crate) fn reset_demand(&mut self) {
         self.rise = None;
         self.evidence_from = Duration::ZERO;
-        self.peaks.forget();
-        self.bursts.forget();
-        self.arrived.forget();
+        self.peaks.clear();
+        self.bursts.clear();
+        self.arrived.clear();
         self.throughput = Throughput::default();
-        self.service.rest();
-        self.lasting.forget();
-        self.delayed.forget();
+        self.service.limit_weight();
+        self.stable_max.clear();
+        self.delayed_max.clear();
         self.history.keep_newest();
     }
 }
@@ -231,34 +228,34 @@ mod tests {
     }
 
     #[test]
-    fn time_in_here_never_goes_back() {
+    fn internal_time_never_goes_backwards() {
         let mut state = State::new(at(100));
         state.advance(at(103));
         state.advance(at(3));
-        assert_eq!(state.clock, BEGINNING + at(3));
+        assert_eq!(state.clock, ORIGIN + at(3));
         state.advance(at(5));
-        assert_eq!(state.clock, BEGINNING + at(5));
-        assert_eq!(state.by_caller(state.clock + at(7)), at(12));
-        assert_eq!(state.by_caller(BEGINNING), at(5), "what is over is now");
+        assert_eq!(state.clock, ORIGIN + at(5));
+        assert_eq!(state.to_external_time(state.clock + at(7)), at(12));
+        assert_eq!(state.to_external_time(ORIGIN), at(5), "a past time is now");
         state.advance(Duration::MAX);
-        assert_eq!(state.by_caller(Duration::MAX), Duration::MAX);
+        assert_eq!(state.to_external_time(Duration::MAX), Duration::MAX);
     }
 
     #[test]
-    fn who_comes_much_too_late_begins_anew() {
+    fn a_review_that_is_much_too_late_restarts_observation() {
         let mut state = State::new(at(0));
-        state.review = Some(BEGINNING + at(1));
+        state.review = Some(ORIGIN + at(1));
         state.advance(at(11));
-        assert_eq!((state.since, state.last_active), (BEGINNING, BEGINNING));
+        assert_eq!((state.observed_since, state.last_active), (ORIGIN, ORIGIN));
         state.advance(Duration::from_millis(11_001));
-        assert_eq!((state.since, state.last_active), (state.clock, state.clock));
+        assert_eq!((state.observed_since, state.last_active), (state.clock, state.clock));
         let mut state = State::new(at(0));
         state.advance(at(100_000));
-        assert_eq!(state.since, BEGINNING, "nobody asked it to come earlier");
+        assert_eq!(state.observed_since, ORIGIN, "no earlier review was due");
     }
 
     #[test]
-    fn what_is_assumed_gives_way_to_what_is_seen() {
+    fn the_first_assumption_is_kept() {
         let mut state = State::new(at(0));
         assert_eq!(state.learned(), Learned::default());
         let learned = Learned { start: Some(at(20)), service: Some(0.5) };
@@ -268,13 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_over_a_restart() {
-        let state = State::restored(at(1), Habits::default(), Some(at(4000)));
+    fn restores_the_histogram_and_the_idle_time() {
+        let state = State::restored(at(1), IdleHistogram::default(), Some(at(4000)));
         assert_eq!((state.idle(), state.active_known), (at(4000), true));
         assert!(state.habits().is_some());
-        let days = State::restored(at(1), Habits::default(), Some(at(300 * 86_400)));
-        assert_eq!(days.idle(), at(300 * 86_400), "an idle time of most of a year is known in full");
-        let state = State::restored(at(1), Habits::default(), None);
+        let days = State::restored(at(1), IdleHistogram::default(), Some(at(300 * 86_400)));
+        assert_eq!(days.idle(), at(300 * 86_400), "an idle time of 300 days is kept in full");
+        let state = State::restored(at(1), IdleHistogram::default(), None);
         assert_eq!((state.idle(), state.active_known), (at(0), false));
         assert!(State::new(at(1)).habits().is_none());
     }

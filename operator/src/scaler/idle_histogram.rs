@@ -6,7 +6,7 @@ use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},
 };
-use rouse_autoscaler::{Habits, State};
+use rouse_autoscaler::{IdleHistogram, State};
 use rouse_crds::{
     Function,
     function::{Prewarm, TrafficStatus},
@@ -43,7 +43,7 @@ pub(super) struct StatusPatch(pub(super) Option<String>);
 /// Returns a state that starts at `now` with the histogram in the status.
 pub(super) fn restore(function: &Function, now: Duration) -> State {
     let value = function.status.as_ref().and_then(|s| s.habits.as_deref());
-    match value.filter(|_| learns(function)).map(str::parse::<Habits>) {
+    match value.filter(|_| learns(function)).map(str::parse::<IdleHistogram>) {
         Some(Ok(histogram)) => State::restored(now, histogram, None),
         Some(Err(error)) => {
             tracing::warn!(function = function.name_any(), namespace = function.namespace(), %error, "Failed to parse status.habits; starting with an empty idle-time histogram");
@@ -63,7 +63,7 @@ impl Persisted {
     pub(super) fn next_write<'a>(
         &mut self,
         function: &Function,
-        histogram: impl FnOnce(&[TrafficStatus]) -> Option<&'a Habits>,
+        histogram: impl FnOnce(&[TrafficStatus]) -> Option<&'a IdleHistogram>,
     ) -> (Option<StatusPatch>, Option<Instant>) {
         let status = function.status.as_ref();
         let former = status.and_then(|s| s.habits.as_deref());
@@ -74,7 +74,7 @@ impl Persisted {
         let due = self.at.map(|at| at + WRITE_INTERVAL).filter(|due| *due > Instant::now());
         let traffic = status.map_or(&[][..], |s| &s.traffic[..]);
         let histogram = if learns { histogram(traffic) } else { None };
-        let total = histogram.map_or(0, Habits::total);
+        let total = histogram.map_or(0, IdleHistogram::total);
         if let Some(due) = due {
             // Old idle times lose weight, so the total differs whenever one was added.
             return (None, (total != self.total).then_some(due));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use rouse_autoscaler::{Metric, PRICE, Policy};
+use rouse_autoscaler::{COLD_START_COST, Metric, Policy};
 use rouse_crds::{
     Function,
     conditions::REVISION_READY,
@@ -99,7 +99,7 @@ pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Opt
         panic_window: scaling.panic_window(),
         scale_down_delay: scaling.scale_down_delay(),
         // A revision without traffic has no idle times to learn from.
-        prewarm: (has_traffic && scaling.prewarm() == Prewarm::Auto).then_some(PRICE),
+        prewarm: (has_traffic && scaling.prewarm() == Prewarm::Auto).then_some(COLD_START_COST),
         // An old revision without traffic is scaled down even if paused.
         paused: scaling.paused() && (has_traffic || facts.newest),
     };
@@ -175,7 +175,7 @@ mod tests {
         let scaling = function.spec.scaling.get_or_insert_default();
         (scaling.prewarm, scaling.paused) = (Some(Prewarm::Auto), Some(true));
         let [with_traffic, idle] = policies(&function);
-        assert_eq!((with_traffic.prewarm, with_traffic.paused, idle.prewarm), (Some(PRICE), true, None));
+        assert_eq!((with_traffic.prewarm, with_traffic.paused, idle.prewarm), (Some(COLD_START_COST), true, None));
         let old = of(&function, Facts { newest: false, ..facts("f-0") }, now(0)).0;
         assert!(!old.paused, "an old revision is scaled down, or each edit would leave its pods behind");
     }

@@ -1,5 +1,5 @@
-//! What the pure part of the autoscaler costs: `decide` for ten thousand functions, each with its own full window. Prints
-//! figures as JSON, for `cargo e2e bench decide`.
+//! Benchmark of the autoscaling algorithm: `decide` for ten thousand functions, each with a full window. Prints figures as
+//! JSON, for `cargo e2e bench decide`.
 #![allow(clippy::disallowed_types, reason = "no runtime is used here whose time could be paused")]
 
 use std::{
@@ -14,26 +14,26 @@ use serde_json::{Value, json};
 
 const FUNCTIONS: usize = 10_000;
 
-/// As often as frames come.
+/// Interval of demand frames.
 const STEP: Duration = Duration::from_millis(250);
 
-/// Longer than the stable window, so that it is full.
+/// Warm-up ticks: longer than the stable window.
 const WARM: u32 = 300;
 
-/// Ticks that are measured.
+/// Number of measured ticks.
 const TICKS: u32 = 100;
 
 struct Function {
     state: State,
     demand: Demand,
     observed: Observed,
-    /// Requests at once, about.
+    /// Approximate concurrency.
     level: u64,
 }
 
 fn main() {
     let mut random = ChaCha8Rng::seed_from_u64(1);
-    // A target of 7 is that of a limit of 10.
+    // The target of a concurrency limit of 10.
     let policy = Policy { target: 7.0, ..Policy::default() };
     let function = |level| Function {
         state: State::new(Duration::ZERO),
@@ -65,7 +65,7 @@ fn main() {
     let mut asked = 0;
     let mut decisions = Vec::with_capacity(TICKS as usize);
     for tick in 0..TICKS {
-        // Past the idle time-out, by a little more each time.
+        // After the idle timeout, slightly later each time.
         now += Duration::from_secs(60);
         let begun = Instant::now();
         for function in &mut idle {
@@ -88,7 +88,7 @@ fn main() {
     println!("{}", Value::from(figures.to_vec()));
 }
 
-/// What happens to a function between two frames: its load goes up and down around its level.
+/// Advances a function by one frame: its load varies around its level.
 fn load(function: &mut Function, random: &mut ChaCha8Rng) {
     let at_once = random.random_range(0..=2 * function.level);
     let demand = &mut function.demand;

@@ -1,14 +1,14 @@
-//! The policy of the product before it counted work: a request in the queue counts as concurrency, like one in a pod.
+//! The earlier policy of Rouse: a request in the queue counts as concurrency, like a request in a pod.
 //!
-//! A frozen copy of that algorithm, kept as a baseline. A queue that grows while pods start is taken for load, so the count
-//! runs away when pods are late. Left out is what a simulation does not use: schedules, idle-time histograms, floors and
-//! pauses.
+//! A frozen copy of that algorithm, as a baseline. A queue that grows while pods start counts as load, so the count runs
+//! away when pods start late. Features that the simulation does not use are omitted: schedules, idle-time histograms, minimum
+//! counts and pauses.
 
 use std::time::Duration;
 
 use crate::{
     Micros,
-    scaler::{Hears, Order, Scaler, View},
+    scaler::{Decision, Scaler, Trigger, View},
     world::MOST_PODS,
 };
 
@@ -38,21 +38,21 @@ impl Heads {
 }
 
 impl Scaler for Heads {
-    fn hears(&self) -> Hears {
-        Hears::Frames
+    fn trigger(&self) -> Trigger {
+        Trigger::Frames
     }
 
     /// The activator's patch from zero: a slot for each request in the queue.
-    fn wake(&mut self, view: &View<'_>) -> Order {
+    fn wake(&mut self, view: &View<'_>) -> Decision {
         let pods = (view.queued as f64 / self.setting.target).ceil().max(1.0) as u32;
-        Order { pods, again: None }
+        Decision { pods, decide_at: None }
     }
 
-    fn decide(&mut self, view: &View<'_>) -> Order {
-        let (pods, again) = decide(view, &self.setting, &mut self.state);
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (pods, decide_at) = decide(view, &self.setting, &mut self.state);
         if pods != view.desired {
             self.state.wrote(pods);
         }
-        Order { pods, again: again.and_then(|at| Micros::try_from(at.as_micros()).ok()) }
+        Decision { pods, decide_at: decide_at.and_then(|at| Micros::try_from(at.as_micros()).ok()) }
     }
 }

@@ -11,14 +11,14 @@
 //! | 1 → 0 | `cooldownPeriod` of 300 s after the last active poll | <https://keda.sh/docs/latest/reference/scaledobject-spec/> |
 //!
 //! The add-on's poll for activity is every second here. With its defaults, the interceptor is polled every 500 ms and KEDA
-//! hears of activity every 200 ms. The target is 70 % of the limit, as for the other policies: the add-on's own default of
+//! trigger of activity every 200 ms. The target is 70 % of the limit, as for the other policies: the add-on's own default of
 //! 100 requests knows no limit.
 
 use std::collections::VecDeque;
 
 use crate::{
     Micros,
-    scaler::{Hears, Order, Scaler, View},
+    scaler::{Decision, Scaler, Trigger, View},
 };
 
 const SECOND: Micros = 1_000_000;
@@ -72,29 +72,29 @@ impl Hpa {
 }
 
 impl Scaler for Hpa {
-    fn hears(&self) -> Hears {
-        Hears::Nothing
+    fn trigger(&self) -> Trigger {
+        Trigger::Poll
     }
 
-    fn wake(&mut self, view: &View<'_>) -> Order {
-        Order { pods: 0, again: Some(*self.poll.get_or_insert((view.now / POLL + 1) * POLL)) }
+    fn wake(&mut self, view: &View<'_>) -> Decision {
+        Decision { pods: 0, decide_at: Some(*self.poll.get_or_insert((view.now / POLL + 1) * POLL)) }
     }
 
-    fn decide(&mut self, view: &View<'_>) -> Order {
+    fn decide(&mut self, view: &View<'_>) -> Decision {
         self.poll = None;
         let next = Some((view.now / POLL + 1) * POLL);
         if view.concurrency() > 0 {
             self.active = view.now;
         } else if view.now >= self.active + COOLDOWN {
             self.recommended.clear();
-            return Order { pods: 0, again: None };
+            return Decision { pods: 0, decide_at: None };
         }
         let pods = match view.desired {
             0 => u32::from(view.concurrency() > 0),
             pods if view.now.is_multiple_of(SYNC) => self.sync(view.now, view.concurrency(), pods),
             pods => pods,
         };
-        Order { pods, again: next.filter(|_| pods > 0) }
+        Decision { pods, decide_at: next.filter(|_| pods > 0) }
     }
 }
 
@@ -102,31 +102,31 @@ impl Scaler for Hpa {
 mod tests {
     use super::*;
     use crate::{
-        trace::{Call, Function},
+        trace::{Arrival, Function},
         world::run,
     };
 
-    fn wanted(calls: &[Call], seconds: u64) -> Vec<(u64, u32)> {
+    fn wanted(requests: &[Arrival], seconds: u64) -> Vec<(u64, u32)> {
         let function = Function { index: 0, kind: "test", limit: 10, start: 0.4, expected: 0.0 };
-        let outcome = run(&function, calls, seconds * SECOND, 1, &mut Hpa::new(10));
+        let outcome = run(&function, requests, seconds * SECOND, 1, &mut Hpa::new(10));
         outcome.wanted.iter().map(|(at, count)| (*at / SECOND, *count)).collect()
     }
 
     #[test]
-    fn a_count_within_the_tolerance_stays() {
+    fn a_count_within_the_tolerance_is_kept() {
         let mut hpa = Hpa::new(10);
         assert_eq!([76, 64].map(|concurrency| hpa.sync(0, concurrency, 10)), [10, 10]);
         assert_eq!(hpa.sync(0, 78, 10), 12);
     }
 
     #[test]
-    fn up_by_four_pods_or_to_twice_as_many() {
+    fn scales_up_by_four_pods_or_to_twice_as_many() {
         let up = |pods| Hpa::new(10).sync(0, 10_000, pods);
         assert_eq!([1, 3, 4, 5, 20].map(up), [5, 7, 8, 10, 40]);
     }
 
     #[test]
-    fn down_to_the_most_that_was_recommended_in_five_minutes() {
+    fn scales_down_to_the_highest_recommendation_of_five_minutes() {
         let mut hpa = Hpa::new(10);
         assert_eq!(hpa.sync(0, 70, 5), 10);
         assert_eq!(hpa.sync(15 * SECOND, 21, 10), 10);
@@ -136,16 +136,16 @@ mod tests {
     }
 
     #[test]
-    fn wakes_at_the_next_poll_and_goes_to_zero_after_the_cooldown() {
-        let calls = [Call { at: 2_500_000, service: 10_000 }];
+    fn wakes_at_the_next_poll_and_scales_to_zero_after_the_cooldown() {
+        let requests = [Arrival { at: 2_500_000, service: 10_000 }];
         // The poll at 3 s sees the request, that at 4 s no longer does.
-        assert_eq!(wanted(&calls, 1_000), [(0, 0), (3, 1), (303, 0)]);
+        assert_eq!(wanted(&requests, 1_000), [(0, 0), (3, 1), (303, 0)]);
     }
 
     #[test]
-    fn a_steady_load_is_looked_at_every_fifteen_seconds() {
-        let calls: Vec<_> = (0..6_000).map(|nth| Call { at: nth * 20_000, service: 1_000_000 }).collect();
-        let wanted = wanted(&calls, 60);
+    fn a_steady_load_is_decided_every_fifteen_seconds() {
+        let requests: Vec<_> = (0..6_000).map(|nth| Arrival { at: nth * 20_000, service: 1_000_000 }).collect();
+        let wanted = wanted(&requests, 60);
         assert_eq!(wanted[..3], [(0, 0), (1, 1), (15, 5)]);
         assert!(wanted.iter().all(|(at, _)| *at == 1 || at % 15 == 0), "{wanted:?}");
     }

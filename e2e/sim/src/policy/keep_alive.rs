@@ -1,9 +1,9 @@
-//! Fixed keep-alive, as most public clouds have it: a call that finds no free place starts a pod, and a pod goes when it
-//! has had nothing to do for so long.
+//! Fixed keep-alive, as in most public clouds: a request without a free slot starts a pod, and a pod is removed after an
+//! idle time.
 
 use crate::{
     Micros,
-    scaler::{Hears, Order, Scaler, View},
+    scaler::{Decision, Scaler, Trigger, View},
 };
 
 pub(super) struct KeepAlive {
@@ -17,16 +17,16 @@ impl KeepAlive {
 }
 
 impl Scaler for KeepAlive {
-    fn hears(&self) -> Hears {
-        Hears::Waiting
+    fn trigger(&self) -> Trigger {
+        Trigger::Queued
     }
 
-    fn wake(&mut self, view: &View<'_>) -> Order {
+    fn wake(&mut self, view: &View<'_>) -> Decision {
         self.decide(view)
     }
 
-    fn decide(&mut self, view: &View<'_>) -> Order {
-        // Places that are about to be there count.
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        // Slots of starting pods count.
         let limit = u64::from(view.pods.limit());
         let coming = u64::from(view.pods.starting()) * limit;
         let missing = view.queued.saturating_sub(coming).div_ceil(limit) as u32;
@@ -39,9 +39,9 @@ impl Scaler for KeepAlive {
             }
         }
         let pods = (view.pods.live() + missing).saturating_sub(expired);
-        // Who is busy now cannot have been idle for so long any sooner.
-        let again = (pods > 0).then(|| first.unwrap_or(view.now) + self.idle);
-        Order { pods, again }
+        // A busy pod cannot reach the idle time any sooner.
+        let decide_at = (pods > 0).then(|| first.unwrap_or(view.now) + self.idle);
+        Decision { pods, decide_at }
     }
 }
 
@@ -49,19 +49,19 @@ impl Scaler for KeepAlive {
 mod tests {
     use super::*;
     use crate::{
-        trace::{Call, Function},
+        trace::{Arrival, Function},
         world::run,
     };
 
     const SECOND: Micros = 1_000_000;
 
     #[test]
-    fn a_pod_for_each_call_that_finds_none_and_gone_when_idle() {
+    fn a_pod_for_each_request_without_a_slot_is_removed_when_idle() {
         let function = Function { index: 0, kind: "test", limit: 1, start: 0.4, expected: 0.0 };
-        let call = |at: Micros| Call { at, service: 1_000_000 };
-        let calls = [call(0), call(0), call(60 * SECOND), call(150 * SECOND), call(300 * SECOND)];
-        let outcome = run(&function, &calls, 1_000 * SECOND, 1, &mut KeepAlive { idle: 100 * SECOND });
-        // The second pod went at 101, the first was used at 60 and 150 and went at 251.
+        let arrival = |at: Micros| Arrival { at, service: 1_000_000 };
+        let requests = [arrival(0), arrival(0), arrival(60 * SECOND), arrival(150 * SECOND), arrival(300 * SECOND)];
+        let outcome = run(&function, &requests, 1_000 * SECOND, 1, &mut KeepAlive { idle: 100 * SECOND });
+        // The second pod was removed at 101; the first was used at 60 and 150 and removed at 251.
         assert_eq!((outcome.cold, outcome.pods.starts), (3, 3));
         let wanted: Vec<_> = outcome.wanted.iter().map(|(at, count)| (at / SECOND, *count)).collect();
         assert_eq!(wanted, [(0, 0), (0, 1), (0, 2), (101, 1), (251, 0), (300, 1), (401, 0)]);

@@ -1,6 +1,6 @@
-//! The Knative pod autoscaler as it is published, with its defaults. The algorithm is the product's baseline,
-//! `rouse_autoscaler::kpa::scale`. Around it is what Knative puts there: windows that begin anew with the first call after
-//! a pause, a look every 2 s, one at once when a revision without pods is called, and the grace before the last pod goes.
+//! The Knative pod autoscaler with its defaults, around the published algorithm in `rouse_autoscaler::kpa::scale`: windows
+//! that restart with the first request after a pause, a tick every 2 s, an immediate decision for a request without pods, and
+//! the grace period before the last pod is removed.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -8,13 +8,13 @@ use rouse_autoscaler::kpa::{Averages, Config, State, scale};
 
 use crate::{
     Micros,
-    scaler::{Hears, Order, Scaler, View},
+    scaler::{Decision, Scaler, Trigger, View},
     trace::Function,
 };
 
 const SECOND: Micros = 1_000_000;
 const TICK: Micros = 2 * SECOND;
-/// Wanted in a pod, of the container's concurrency.
+/// Target utilization of the container concurrency.
 const TARGET: f64 = 0.7;
 
 pub(super) struct Kpa {
@@ -23,9 +23,9 @@ pub(super) struct Kpa {
     grace: Micros,
     /// The stable and the panic window.
     windows: (Micros, Micros),
-    /// The integral of concurrency at each look, over the stable window.
+    /// The integral of concurrency at each tick, over the stable window.
     looks: VecDeque<(Micros, u64)>,
-    /// Since when nothing was wanted.
+    /// Since when zero pods are wanted.
     inactive: Option<Micros>,
 }
 
@@ -36,14 +36,13 @@ impl Kpa {
         let config = Config {
             target: f64::from(function.limit) * TARGET,
             stable_window: Duration::from_micros(stable),
-            panic_window: Duration::from_micros(panic),
             ..Config::default()
         };
         let state = State::new(Duration::ZERO, 0);
         Self { config, state, grace, windows: (stable, panic), looks: VecDeque::new(), inactive: None }
     }
 
-    /// Average concurrency over a window, or over what there is of it.
+    /// Returns the average concurrency over a window, or over its recorded part.
     fn average(&self, window: Micros) -> f64 {
         let Some((now, total)) = self.looks.back().copied() else { return 0.0 };
         let from = now.saturating_sub(window);
@@ -51,48 +50,48 @@ impl Kpa {
         if now == at {
             return 0.0;
         }
-        // Rounded as there, so that a sum of fractions does not ask for one more.
+        // Rounded as in Knative, so that a sum of fractions does not request one more pod.
         ((total - before) as f64 / (now - at) as f64 * 1e6).round() / 1e6
     }
 
-    fn scale(&mut self, view: &View<'_>, stable: f64, panic: f64) -> Order {
+    fn scale(&mut self, view: &View<'_>, stable: f64, panic: f64) -> Decision {
         let now = Duration::from_micros(view.now);
         let wanted = scale(now, Averages { stable, panic }, view.pods.ready(), &self.config, &mut self.state);
-        self.order(view.now, view.desired, wanted)
+        self.decision(view.now, view.desired, wanted)
     }
 
-    fn order(&mut self, now: Micros, desired: u32, wanted: u32) -> Order {
+    fn decision(&mut self, now: Micros, desired: u32, wanted: u32) -> Decision {
         let pods = if wanted > 0 {
             self.inactive = None;
             wanted
         } else {
             let since = *self.inactive.get_or_insert(now);
-            // Until the grace is over the last one stays.
+            // The last pod is kept for the grace period.
             if now >= since + self.grace { 0 } else { desired.min(1) }
         };
-        // A revision at zero is not looked at until it is called.
-        let again = (pods > 0).then_some((now / TICK + 1) * TICK);
-        Order { pods, again }
+        // A revision at zero is not decided before its next request.
+        let decide_at = (pods > 0).then_some((now / TICK + 1) * TICK);
+        Decision { pods, decide_at }
     }
 }
 
 impl Scaler for Kpa {
-    fn hears(&self) -> Hears {
-        Hears::Nothing
+    fn trigger(&self) -> Trigger {
+        Trigger::Poll
     }
 
-    fn wake(&mut self, view: &View<'_>) -> Order {
-        // What was more than a window ago is forgotten, and the average begins anew.
+    fn wake(&mut self, view: &View<'_>) -> Decision {
+        // The average restarts after a pause of more than a window.
         if self.looks.back().is_some_and(|(at, _)| at + self.windows.0 < view.now) {
             self.looks.clear();
         }
         self.looks.push_back((view.now, view.request_us));
-        // The activator says how many wait at this moment.
+        // The activator reports the present number of queued requests.
         let waiting = view.concurrency() as f64;
         self.scale(view, waiting, waiting)
     }
 
-    fn decide(&mut self, view: &View<'_>) -> Order {
+    fn decide(&mut self, view: &View<'_>) -> Decision {
         self.looks.push_back((view.now, view.request_us));
         while self.looks.len() > 2 && self.looks[1].0 + self.windows.0 <= view.now {
             self.looks.pop_front();
@@ -105,7 +104,7 @@ impl Scaler for Kpa {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{trace::Call, world::run};
+    use crate::{trace::Arrival, world::run};
 
     fn function(limit: u32) -> Function {
         Function { index: 0, kind: "test", limit, start: 0.4, expected: 0.0 }
@@ -116,31 +115,31 @@ mod tests {
     }
 
     #[test]
-    fn averages_begin_with_the_first_call_after_a_pause() {
-        // One call at once for four seconds, an hour after another: over four seconds and not over sixty.
-        let calls = [Call { at: 0, service: 1_000_000 }, Call { at: 3_600 * SECOND, service: 10_000_000 }];
+    fn averages_restart_with_the_first_request_after_a_pause() {
+        // A concurrency of one for four seconds, after an hour: averaged over four seconds and not over sixty.
+        let requests = [Arrival { at: 0, service: 1_000_000 }, Arrival { at: 3_600 * SECOND, service: 10_000_000 }];
         let mut kpa = kpa(1);
-        run(&function(1), &calls, 3_605 * SECOND, 1, &mut kpa);
+        run(&function(1), &requests, 3_605 * SECOND, 1, &mut kpa);
         assert!((kpa.average(60 * SECOND) - 1.0).abs() < 1e-6, "{}", kpa.average(60 * SECOND));
     }
 
     #[test]
-    fn the_last_pod_goes_a_window_after_the_last_call() {
-        let calls = [Call { at: 0, service: 1_000_000 }];
-        let gone = |grace: Micros| {
+    fn the_last_pod_is_removed_a_window_after_the_last_request() {
+        let requests = [Arrival { at: 0, service: 1_000_000 }];
+        let last_change = |grace: Micros| {
             let outcome =
-                run(&function(10), &calls, 1_000 * SECOND, 1, &mut Kpa::new(&function(10), grace, 60 * SECOND));
+                run(&function(10), &requests, 1_000 * SECOND, 1, &mut Kpa::new(&function(10), grace, 60 * SECOND));
             outcome.wanted.last().map(|(at, count)| (*at / SECOND, *count))
         };
-        assert_eq!(gone(0), Some((62, 0)));
-        assert_eq!(gone(30 * SECOND), Some((92, 0)));
+        assert_eq!(last_change(0), Some((62, 0)));
+        assert_eq!(last_change(30 * SECOND), Some((92, 0)));
     }
 
     #[test]
-    fn a_step_is_seen_by_the_panic_window() {
-        let mut calls: Vec<_> = (0..600).map(|i| Call { at: i * 200_000, service: 1_000_000 }).collect();
-        calls.extend((0..1_200).map(|i| Call { at: 120 * SECOND + i * 20_000, service: 1_000_000 }));
-        let outcome = run(&function(10), &calls, 144 * SECOND, 1, &mut kpa(10));
+    fn a_step_is_detected_by_the_panic_window() {
+        let mut requests: Vec<_> = (0..600).map(|i| Arrival { at: i * 200_000, service: 1_000_000 }).collect();
+        requests.extend((0..1_200).map(|i| Arrival { at: 120 * SECOND + i * 20_000, service: 1_000_000 }));
+        let outcome = run(&function(10), &requests, 144 * SECOND, 1, &mut kpa(10));
         let right = outcome.wanted.iter().find(|(at, count)| *at > 120 * SECOND && *count >= 8);
         let seconds = (right.unwrap().0 - 120 * SECOND) / SECOND;
         assert!((4..=8).contains(&seconds), "{seconds}");

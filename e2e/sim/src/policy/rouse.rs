@@ -1,14 +1,13 @@
-//! The product's own policy: `rouse_autoscaler::decide` on each frame, and the activator's wake from zero. Everything that
-//! the simulator needs of that crate is in this file.
+//! The policy of Rouse: `rouse_autoscaler::decide` on each demand frame, and the activator's wake from zero.
 
 use std::time::Duration;
 
-use rouse_autoscaler::{Demand, Observed, PRICE, Policy, State, decide};
+use rouse_autoscaler::{COLD_START_COST, Demand, Observed, Policy, State, decide};
 
 use crate::{
     Micros,
     policy::Scaling,
-    scaler::{Hears, Order, Scaler, View},
+    scaler::{Decision, Scaler, Trigger, View},
     trace::Function,
     world::MOST_PODS,
 };
@@ -19,7 +18,7 @@ pub(super) struct Rouse {
 }
 
 impl Rouse {
-    /// A Function whose spec says `concurrencyLimit`, `idleTimeout` and `stableWindow` and leaves the rest to the defaults.
+    /// Creates the policy of a Function with `concurrencyLimit`, `idleTimeout` and `stableWindow`, and defaults otherwise.
     pub(super) fn new(function: &Function, scaling: Scaling, prewarm: bool) -> Self {
         let policy = Policy {
             max: MOST_PODS,
@@ -27,7 +26,7 @@ impl Rouse {
             limit: Some(function.limit),
             idle_timeout: Duration::from_micros(scaling.idle),
             stable_window: Duration::from_micros(scaling.stable),
-            prewarm: prewarm.then_some(PRICE),
+            prewarm: prewarm.then_some(COLD_START_COST),
             ..Policy::default()
         };
         Self { policy, state: State::new(Duration::ZERO) }
@@ -35,16 +34,16 @@ impl Rouse {
 }
 
 impl Scaler for Rouse {
-    fn hears(&self) -> Hears {
-        Hears::Frames
+    fn trigger(&self) -> Trigger {
+        Trigger::Frames
     }
 
-    /// The activator's patch from zero; the frame that goes out at the same time is decided on after it.
-    fn wake(&mut self, _: &View<'_>) -> Order {
-        Order { pods: 1, again: None }
+    /// The activator's patch from zero. The demand frame that is sent at the same time is processed after it.
+    fn wake(&mut self, _: &View<'_>) -> Decision {
+        Decision { pods: 1, decide_at: None }
     }
 
-    fn decide(&mut self, view: &View<'_>) -> Order {
+    fn decide(&mut self, view: &View<'_>) -> Decision {
         let demand = Demand {
             in_flight: view.in_flight,
             queued: view.queued,
@@ -58,11 +57,11 @@ impl Scaler for Rouse {
         let observed = Observed { desired: view.desired, ready: view.pods.ready() };
         let now = Duration::from_micros(view.now);
         let decision = decide(now, &demand, &observed, &self.policy, &mut self.state);
-        // A write never fails here, and is seen at once.
+        // A write never fails here, and is observed at once.
         if decision.replicas != view.desired {
             self.state.wrote(decision.replicas);
         }
-        let again = decision.wake_at.and_then(|at| Micros::try_from(at.as_micros()).ok());
-        Order { pods: decision.replicas, again }
+        let decide_at = decision.wake_at.and_then(|at| Micros::try_from(at.as_micros()).ok());
+        Decision { pods: decision.replicas, decide_at }
     }
 }

@@ -1,4 +1,4 @@
-//! The scenarios themselves.
+//! Definitions of the scenarios.
 
 use super::{
     SECOND, Scenario,
@@ -10,11 +10,11 @@ use crate::{
     pods::Pick,
     policy::Scaling,
     random::{Purpose, stream},
-    trace::{Call, Function},
+    trace::{Arrival, Function},
     world::Setup,
 };
 
-/// All of them, in the order of the report.
+/// Names of all scenarios, in the order of the report.
 pub(crate) const NAMES: [&str; 25] = [
     "steady/0.3s",
     "steady/3s",
@@ -55,14 +55,14 @@ fn index(name: &str) -> usize {
 /// `idleTimeout` 30 s and `stableWindow` 60 s, the defaults.
 const DEFAULT: Scaling = Scaling { idle: 30 * SECOND, stable: 60 * SECOND };
 
-/// The windows of a test that cannot wait.
+/// Short windows, as in a test on a cluster.
 const SHORT: Scaling = Scaling { idle: 5 * SECOND, stable: 6 * SECOND };
 
-/// Builds one; none if there is none with this name.
+/// Builds a scenario; none for an unknown name.
 pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
     let name = *NAMES.iter().find(|known| **known == name)?;
     let case = Case { index: index(name), name };
-    let mut random = stream(seed, case.index, Purpose::Calls);
+    let mut random = stream(seed, case.index, Purpose::Requests);
     let scenario = match name {
         "steady/0.3s" => case.steady(0.3, 300, DEFAULT),
         "steady/3s" => case.steady(3.0, 300, DEFAULT),
@@ -77,7 +77,7 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
         "step/open" => {
             let about = "25 rps of 200 ms, after 2 min 250 rps, independent";
             let mut scenario = case.scenario(about, (5, 1.0), [vec![5.0; 120], vec![50.0; 300]].concat());
-            scenario.calls = poisson(&mut random, scenario.load.iter().map(|load| load / 0.2), 200 * MILLI);
+            scenario.requests = poisson(&mut random, scenario.load.iter().map(|load| load / 0.2), 200 * MILLI);
             scenario.constant = Some((120, 420));
             scenario
         }
@@ -92,7 +92,7 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
             let about = "50 rps of 200 ms, and after 2 min one second of 500 rps, independent";
             let mut scenario = case.scenario(about, (5, 1.0), vec![10.0; 300]);
             scenario.load[120] = 100.0;
-            scenario.calls = poisson(&mut random, scenario.load.iter().map(|load| load / 0.2), 200 * MILLI);
+            scenario.requests = poisson(&mut random, scenario.load.iter().map(|load| load / 0.2), 200 * MILLI);
             scenario.constant = Some((130, 300));
             scenario
         }
@@ -100,7 +100,7 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
             let about = "5 to 100 rps of 300 ms within 2 min, five times, independent";
             let load = (0..600).map(|second| (5.0 + 95.0 * f64::from(second % 120) / 120.0) * 0.3).collect();
             let mut scenario = case.scenario(about, (5, 1.0), load);
-            scenario.calls = poisson(&mut random, scenario.load.iter().map(|load| load / 0.3), 300 * MILLI);
+            scenario.requests = poisson(&mut random, scenario.load.iter().map(|load| load / 0.3), 300 * MILLI);
             scenario
         }
         "diurnal" => {
@@ -108,7 +108,7 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
             let day = |second: i32| (f64::from(second) / 1_800.0 * std::f64::consts::TAU).cos();
             let load = (0..3_600).map(|second| (100.0 - 90.0 * day(second)) * 0.3).collect();
             let mut scenario = case.scenario(about, (5, 1.0), load);
-            scenario.calls = poisson(&mut random, scenario.load.iter().map(|load| load / 0.3), 300 * MILLI);
+            scenario.requests = poisson(&mut random, scenario.load.iter().map(|load| load / 0.3), 300 * MILLI);
             scenario
         }
         "retry-storm" => {
@@ -121,8 +121,8 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
         "scarce/room" => {
             let about = "120 rps of 300 ms for 1 min and then 50 rps, a node with capacity for 6 pods, starts of 5 s";
             let mut scenario = case.scenario(about, (5, 5.0), [vec![36.0; 60], vec![15.0; 300]].concat());
-            scenario.calls = merged(even((0, 60), 120, 300 * MILLI), even((60, 360), 50, 300 * MILLI));
-            scenario.setup.node = Some(node::Spec { room: 6, ..node::Spec::default() });
+            scenario.requests = merged(even((0, 60), 120, 300 * MILLI), even((60, 360), 50, 300 * MILLI));
+            scenario.setup.node = Some(node::Spec { capacity: 6, ..node::Spec::default() });
             scenario.constant = Some((60, 360));
             scenario
         }
@@ -132,16 +132,16 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
             let about = "200 connections within 20 s that stay, limit 20";
             let load = (0..600).map(|second| f64::from(second.min(20) * 10)).collect();
             let mut scenario = case.scenario(about, (20, 1.0), load);
-            scenario.calls = even((0, 20), 10, 600 * MILLI * MILLI);
+            scenario.requests = even((0, 20), 10, 600 * MILLI * MILLI);
             scenario.constant = Some((20, 600));
             scenario
         }
         "long-jobs" => {
             let about = "20 jobs of 30 s at once and then one every 20 s, limit 1";
             let mut scenario = case.scenario(about, (1, 2.0), [vec![20.0; 30], vec![0.0; 10], vec![1.5; 560]].concat());
-            let job = |at| Call { at, service: 30_000 * MILLI };
-            scenario.calls = vec![job(0); 20];
-            scenario.calls.extend((0..28).map(|nth| job((40 + nth * 20) * SECOND)));
+            let job = |at| Arrival { at, service: 30_000 * MILLI };
+            scenario.requests = vec![job(0); 20];
+            scenario.requests.extend((0..28).map(|nth| job((40 + nth * 20) * SECOND)));
             scenario.constant = Some((100, 600));
             scenario
         }
@@ -149,14 +149,14 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
             let about = "20 rps of 1 ms and 1 rps of 10 s, independent";
             let mut scenario = case.scenario(about, (5, 1.0), vec![10.02; 600]);
             let short = poisson(&mut random, vec![20.0; 600], MILLI);
-            scenario.calls = merged(short, poisson(&mut random, vec![1.0; 600], 10_000 * MILLI));
+            scenario.requests = merged(short, poisson(&mut random, vec![1.0; 600], 10_000 * MILLI));
             scenario.constant = Some((0, 600));
             scenario
         }
         "tiny" => {
             let about = "10,000 rps of 1 ms from zero, limit 100";
             let mut scenario = case.scenario(about, (100, 1.0), vec![10.0; 60]);
-            scenario.calls = even((0, 60), 10_000, MILLI);
+            scenario.requests = even((0, 60), 10_000, MILLI);
             scenario.constant = Some((0, 60));
             scenario
         }
@@ -164,7 +164,7 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
             let about =
                 "100 rps of 200 ms and after 1 min 400 rps, limit 20; a pod with more than 15 responds with an error";
             let mut scenario = case.scenario(about, (20, 3.0), [vec![20.0; 60], vec![80.0; 240]].concat());
-            scenario.calls = merged(even((0, 60), 100, 200 * MILLI), even((60, 300), 400, 200 * MILLI));
+            scenario.requests = merged(even((0, 60), 100, 200 * MILLI), even((60, 300), 400, 200 * MILLI));
             scenario.setup.fails_above = Some(15);
             scenario.setup.pick = Pick::Least;
             scenario.constant = Some((60, 300));
@@ -174,7 +174,7 @@ pub(super) fn build(name: &str, seed: u64) -> Option<Scenario> {
             let about = "1,000 requests of 10 ms at once at zero, limit 10";
             // Ten seconds of work; an oracle would spread it over one.
             let mut scenario = case.scenario(about, (10, 1.0), [vec![10.0; 1], vec![0.0; 119]].concat());
-            scenario.calls = vec![Call { at: 0, service: 10 * MILLI }; 1_000];
+            scenario.requests = vec![Arrival { at: 0, service: 10 * MILLI }; 1_000];
             scenario
         }
         _ => return None,
@@ -189,7 +189,7 @@ struct Case {
 }
 
 impl Case {
-    /// A scenario without requests, of a function with this limit and these starts.
+    /// Creates a scenario without requests, for a function with this limit and start time.
     fn scenario(self, about: &str, (limit, start): (u32, f64), load: Vec<f64>) -> Scenario {
         let Self { index, name } = self;
         Scenario {
@@ -198,20 +198,20 @@ impl Case {
             function: Function { index, kind: "scenario", limit, start, expected: 0.0 },
             scaling: DEFAULT,
             setup: Setup { scenario: true, ..Setup::default() },
-            calls: Vec::new(),
+            requests: Vec::new(),
             load,
             constant: None,
         }
     }
 
-    /// The load that a load generator on a laptop makes.
+    /// Sets the load of a load generator on a laptop.
     fn steady(self, start: f64, seconds: u32, scaling: Scaling) -> Scenario {
         let Scaling { idle, stable } = scaling;
         let (idle, stable) = (idle / SECOND, stable / SECOND);
         let about =
             format!("50 rps of 300 ms from zero, starts of {start} s, idleTimeout {idle}s, stableWindow {stable}s");
         let mut scenario = self.scenario(&about, (5, start), vec![15.0; seconds as usize]);
-        scenario.calls = even((0, seconds), 50, 300 * MILLI);
+        scenario.requests = even((0, seconds), 50, 300 * MILLI);
         scenario.scaling = scaling;
         scenario.constant = Some((0, seconds as usize));
         scenario
@@ -230,7 +230,7 @@ impl Case {
     /// The same on a small node that starting, serving and deleted pods share. The figures are those of a slow laptop: the
     /// start of a pod takes a CPU for a second (runtime, network, probes and the process itself), its deletion for 0.8 s, and a
     /// request for 20 ms, ingress and activator included. With policy `heads` these give the runaway and the thrash that were
-    /// seen on a real cluster.
+    /// measured on a real cluster.
     fn scarce(self, scaling: Scaling) -> Scenario {
         let mut scenario = self.steady(0.5, 300, scaling);
         scenario.about = scenario.about.replace("starts of 0.5 s", "2 CPUs that starts (1 CPU-second) share");
@@ -239,7 +239,7 @@ impl Case {
             start_cpu_s: 1.0,
             stop_cpu_s: 0.8,
             request_cpu: 0.02 / 0.3,
-            room: 110,
+            capacity: 110,
             ..node::Spec::default()
         });
         scenario
@@ -250,13 +250,13 @@ impl Case {
 mod tests {
     use super::*;
 
-    /// Requests in pods in each second, if each began when it arrived.
+    /// Returns the concurrency in each second without queueing.
     fn offered(scenario: &Scenario) -> Vec<f64> {
         let mut offered = vec![0.0; scenario.load.len()];
-        for call in &scenario.calls {
-            let ends = call.at + u64::from(call.service);
-            for second in call.at / SECOND..=(ends / SECOND).min(offered.len() as u64 - 1) {
-                let within = ends.min((second + 1) * SECOND) - call.at.max(second * SECOND);
+        for arrival in &scenario.requests {
+            let ends = arrival.at + u64::from(arrival.service);
+            for second in arrival.at / SECOND..=(ends / SECOND).min(offered.len() as u64 - 1) {
+                let within = ends.min((second + 1) * SECOND) - arrival.at.max(second * SECOND);
                 offered[second as usize] += within as f64 / SECOND as f64;
             }
         }
@@ -264,25 +264,29 @@ mod tests {
     }
 
     #[test]
-    fn each_has_the_load_that_it_says() {
+    fn each_scenario_has_the_described_load() {
         for name in NAMES {
             let scenario = build(name, 1).unwrap();
             assert_eq!(scenario.name, name);
             if let Clients::Closed { counts, .. } = &scenario.setup.clients {
-                let says = counts.iter().map(|(at, count)| (scenario.load[(at / SECOND) as usize], f64::from(*count)));
-                assert!(says.into_iter().all(|(load, count)| load.to_bits() == count.to_bits()), "{name}");
+                let expected =
+                    counts.iter().map(|(at, count)| (scenario.load[(at / SECOND) as usize], f64::from(*count)));
+                assert!(expected.into_iter().all(|(load, count)| load.to_bits() == count.to_bits()), "{name}");
                 continue;
             }
-            assert!(scenario.calls.is_sorted_by_key(|call| call.at), "{name}");
+            assert!(scenario.requests.is_sorted_by_key(|arrival| arrival.at), "{name}");
             let sum = |loads: &[f64]| loads.iter().sum::<f64>();
             let offered = offered(&scenario);
             let ratio = sum(&offered) / sum(&scenario.load);
             assert!((0.95..1.05).contains(&ratio), "{name}: {ratio}");
-            // Jobs of many seconds are not evened out in twenty.
+            // Twenty seconds are too short to average long jobs.
             if !["bimodal", "long-jobs"].contains(&name) {
-                for (seen, says) in offered.chunks(20).zip(scenario.load.chunks(20)) {
-                    let (seen, says) = (sum(seen) / 20.0, sum(says) / 20.0);
-                    assert!((seen - says).abs() < 0.25 * says + 0.5, "{name}: {seen} and not {says}");
+                for (measured, expected) in offered.chunks(20).zip(scenario.load.chunks(20)) {
+                    let (measured, expected) = (sum(measured) / 20.0, sum(expected) / 20.0);
+                    assert!(
+                        (measured - expected).abs() < 0.25 * expected + 0.5,
+                        "{name}: {measured} and not {expected}"
+                    );
                 }
             }
         }
@@ -299,15 +303,15 @@ mod tests {
     }
 
     #[test]
-    fn each_has_random_numbers_of_its_own() {
+    fn each_scenario_has_separate_random_numbers() {
         let indexes: std::collections::HashSet<_> = NAMES.map(index).into_iter().collect();
         assert_eq!(indexes.len(), NAMES.len());
     }
 
     #[test]
     fn random_arrivals_follow_the_seed() {
-        let calls = |seed| build("sawtooth", seed).unwrap().calls;
-        assert_eq!(calls(1), calls(1));
-        assert_ne!(calls(1), calls(2));
+        let requests = |seed| build("sawtooth", seed).unwrap().requests;
+        assert_eq!(requests(1), requests(1));
+        assert_ne!(requests(1), requests(2));
     }
 }

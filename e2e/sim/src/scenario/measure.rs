@@ -8,31 +8,31 @@ use crate::{MICROS_PER_SECOND, Micros, policy::Policy, world::Trail};
 /// Time between two entries of a timeline, in seconds.
 pub(super) const TIMELINE: usize = 2;
 
-/// What one policy did in one scenario.
+/// Figures of one policy in one scenario.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Figures {
     pub(crate) scenario: &'static str,
     pub(crate) policy: String,
     /// Pods needed at the constant load.
     pub(crate) needed: u32,
-    /// The most pods that were wanted.
+    /// Maximum number of wanted pods.
     pub(crate) most: u32,
-    /// The same over the pods needed.
+    /// The same relative to the needed pods.
     pub(crate) most_ratio: f64,
-    /// Pod-seconds wanted beyond what the oracle has at each moment.
+    /// Pod-seconds wanted above the oracle.
     pub(crate) overshoot_pod_s: f64,
-    /// The same over the oracle's pod-seconds, of which it has at least one in each second.
+    /// The same relative to the pod-seconds of the oracle, with at least one pod in each second.
     pub(crate) overshoot_ratio: f64,
-    /// Pod-seconds wanted below what the oracle has at each moment.
+    /// Pod-seconds wanted below the oracle.
     pub(crate) undershoot_pod_s: f64,
     /// Seconds from a client's first try until a pod, or until it gives up.
     pub(crate) queue_p50_s: f64,
     pub(crate) queue_p99_s: f64,
     pub(crate) queue_max_s: f64,
-    /// Changes of the direction of the count, per hour of constant load; none where load is never constant.
+    /// Direction changes of the count per hour of constant load; `None` if the load is never constant.
     pub(crate) turns_per_hour: Option<f64>,
     pub(crate) requests: u64,
-    /// Requests that no pod had a minute after the end.
+    /// Requests without a pod one minute after the end.
     pub(crate) unserved: u64,
     /// Tries that left the queue.
     pub(crate) abandoned: u64,
@@ -46,7 +46,7 @@ impl Figures {
     pub(super) fn of(scenario: &Scenario, policy: Policy, wanted: &[(Micros, u32)], trail: &Trail) -> Self {
         let needed = scenario.needed();
         let steadily = scenario.needed_steadily();
-        // The run goes on until the last request has a pod.
+        // The run continues until the last request has a pod.
         let wanted = &wanted[..wanted.partition_point(|(at, _)| *at < scenario.end())];
         let most = wanted.iter().map(|(_, count)| *count).max().unwrap_or(0);
         let overshoot = pod_seconds(wanted, &needed, scenario.end(), u32::saturating_sub);
@@ -67,7 +67,7 @@ impl Figures {
             overshoot_pod_s: overshoot,
             overshoot_ratio: overshoot / f64::from(oracle),
             undershoot_pod_s: undershoot,
-            // The sketch is exact to a hundredth.
+            // The sketch is exact to 1 %.
             queue_p50_s: queue(0.5).min(longest),
             queue_p99_s: queue(0.99).min(longest),
             queue_max_s: longest,
@@ -85,13 +85,13 @@ impl Figures {
     }
 }
 
-/// The value of a step function at a moment.
+/// Returns the value of a step function at a time.
 fn value_at(steps: &[(Micros, u32)], at: Micros) -> u32 {
     let next = steps.partition_point(|(when, _)| *when <= at);
     next.checked_sub(1).map_or(0, |index| steps[index].1)
 }
 
-/// Pod-seconds of a difference between the pods wanted and those needed in each second.
+/// Returns the pod-seconds of a difference between the wanted and the needed pods.
 fn pod_seconds(wanted: &[(Micros, u32)], needed: &[u32], end: Micros, difference: fn(u32, u32) -> u32) -> f64 {
     let ends = wanted.iter().skip(1).map(|(at, _)| *at).chain([end]);
     let mut pod_us = 0;
@@ -107,7 +107,7 @@ fn pod_seconds(wanted: &[(Micros, u32)], needed: &[u32], end: Micros, difference
     pod_us as f64 / MICROS_PER_SECOND
 }
 
-/// How often the count went down after up, or up after down, from a moment to another.
+/// Returns the direction changes of the count between two times.
 fn turns(wanted: &[(Micros, u32)], from: Micros, to: Micros) -> u32 {
     let (mut turns, mut direction) = (0, None);
     for pair in wanted.windows(2).filter(|pair| (from..to).contains(&pair[1].0)) {
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn overshoot_is_what_is_wanted_beyond_the_need_of_each_second() {
+    fn overshoot_is_the_wanted_count_above_the_need_of_each_second() {
         // Half a second too early, then exact, then one too many for two seconds, then too few.
         let wanted = [(0, 0), (500_000, 2), (3 * SECOND, 3), (5 * SECOND, 1)];
         let over = |wanted: &[_], needed: &[_]| pod_seconds(wanted, needed, 6 * SECOND, u32::saturating_sub);

@@ -1,4 +1,4 @@
-//! The report on scenarios: a table for people, JSON for programs, and the product against Knative.
+//! The report on scenarios, as text and as JSON, with a comparison of Rouse and Knative.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -27,10 +27,10 @@ const EQUAL_FAILED: f64 = 10.0;
 /// Seconds.
 const EQUAL_QUEUE: f64 = 0.01;
 
-/// The most overshoot that the product may have, over that of Knative's autoscaler.
+/// Maximum overshoot of Rouse relative to Knative's autoscaler.
 const BAR: f64 = 0.5;
 
-/// How a figure of the product compares.
+/// Comparison of a figure of Rouse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
@@ -59,23 +59,23 @@ impl Verdict {
     }
 }
 
-/// The product against Knative's autoscaler in one scenario.
+/// Comparison of Rouse and Knative's autoscaler in one scenario.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Comparison {
     scenario: &'static str,
-    /// The product's and Knative's.
+    /// Figures of Rouse and of Knative.
     overshoot_pod_s: (f64, f64),
     queue_p99_s: (f64, f64),
     overshoot: Verdict,
     queue: Verdict,
     /// Requests that failed or were not served.
     failed: (u64, u64),
-    /// No worse in both and better in one, or nothing to be better in; and no more failed requests, which have no time in
-    /// the queue.
+    /// Whether Rouse is no worse in both figures and better in one (or no better result is possible), without more failed
+    /// requests, which have no time in the queue.
     met: bool,
 }
 
-/// The product against Knative's autoscaler in all scenarios together.
+/// Comparison of Rouse and Knative's autoscaler over all scenarios.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Sum {
     overshoot_pod_s: (f64, f64),
@@ -86,7 +86,7 @@ struct Sum {
 }
 
 impl Sum {
-    /// The product's overshoot over Knative's: of pod-seconds, and of ratios.
+    /// Returns the overshoot of Rouse relative to Knative's: of pod-seconds, and of ratios.
     fn parts(&self) -> (f64, f64) {
         let part = |(ours, theirs): (f64, f64)| ours / theirs.max(f64::MIN_POSITIVE);
         (part(self.overshoot_pod_s), part(self.overshoot_ratio))
@@ -106,7 +106,7 @@ impl Report {
         })
     }
 
-    /// For people.
+    /// Formats the report as text.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("{} scenarios, seed {}\n\n", self.scenarios.len(), self.seed);
         for (name, about) in &self.scenarios {
@@ -158,7 +158,7 @@ impl Report {
         text
     }
 
-    /// Compares the first of the product's policies with the first of Knative's; none if one of them was not run.
+    /// Compares the first policy of Rouse with the first of Knative; none if one of them was not run.
     fn comparison(&self) -> Option<(Vec<Comparison>, Sum)> {
         let of = |name: &'static str, is: fn(&str) -> bool| {
             self.figures.iter().find(|f| f.scenario == name && is(&f.policy))
@@ -240,7 +240,8 @@ fn compared(all: &[Comparison], sum: &Sum) -> String {
     text
 }
 
-/// Pods wanted and ready every two seconds, a paragraph for each scenario and policy: `12/3`, or `12` while none is ready.
+/// Formats the wanted and ready pods every two seconds, with a paragraph per scenario and policy: `12/3`, or `12` while none
+/// is ready.
 pub(crate) fn timelines(figures: &[Figures]) -> String {
     let mut text = String::new();
     for figures in figures {
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_is_better_equal_or_worse() {
+    fn a_figure_compares_as_better_equal_or_worse() {
         let of = |ours, theirs| Verdict::of(ours, theirs, 1.0);
         assert_eq!([of(99.0, 100.0), of(102.0, 100.0), of(0.5, 0.0)], [Verdict::Equal; 3]);
         assert_eq!((of(97.0, 100.0), of(103.0, 100.0)), (Verdict::Better, Verdict::Worse));
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_has_a_row_for_each_and_says_by_how_much_the_bar_is_missed() {
+    fn the_report_has_a_row_per_policy_and_the_margin_of_a_missed_bar() {
         let report = report(&[figures("rouse", 60.0, 1.0), figures("kpa", 100.0, 1.0)]);
         let text = report.text();
         assert!(text.contains("60 pod-s against 100, 0.60 of Knative's, bar 0.5: missed"), "{text}");
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeline_has_what_is_wanted_and_what_is_ready() {
+    fn a_timeline_has_wanted_and_ready_pods() {
         let text = timelines(&[figures("rouse", 0.0, 0.0)]);
         assert_eq!(text, "crowd rouse, wanted/ready every 2 s\n          1   100/3\n\n");
     }

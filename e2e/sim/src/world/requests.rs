@@ -1,13 +1,13 @@
-//! Requests: the queue, pods, and clients that repeat them.
+//! Requests of the world: queueing, assignment to pods, and retries.
 
-use super::{Event, FAST_FAILURE, Waiting, World};
+use super::{Event, FAST_FAILURE, Queued, World};
 use crate::{
     Micros,
     clients::{Clients, Request},
     node::Job,
     pods::PodId,
-    scaler::Hears,
-    trace::Call,
+    scaler::Trigger,
+    trace::Arrival,
 };
 
 impl World<'_> {
@@ -15,34 +15,34 @@ impl World<'_> {
         self.arrivals += 1;
         self.trail.requests += u64::from(request.tries == 0);
         self.changed();
-        // Who waits goes first, so only an empty queue lets one pass.
+        // FIFO: a request is assigned at once only if the queue is empty.
         if self.waiting.is_empty()
             && let Some(pod) = self.pods.begin(self.now)
         {
             self.begin(request, pod, false);
             return;
         }
-        self.waiting.push_back(Waiting { request, alone: self.pods.ready() == 0 });
+        self.waiting.push_back(Queued { request, without_pod: self.pods.ready() == 0 });
         if self.desired == 0 {
-            let order = self.ask(|scaler, view| scaler.wake(view));
-            self.obey(order);
-        } else if self.scaler.hears() == Hears::Waiting {
+            let decision = self.with_view(|scaler, view| scaler.wake(view));
+            self.apply(decision);
+        } else if self.scaler.trigger() == Trigger::Queued {
             self.decide();
         }
     }
 
-    /// When the next client gives up. Requests are in the queue in the order of their tries, and all have the same patience.
+    /// Returns when the next client gives up. The queue is in the order of tries, and all have the same timeout.
     pub(super) fn leave_at(&self) -> Option<Micros> {
         let Clients::Patient { timeout, .. } = self.setup.clients else { return None };
         self.waiting.front().map(|first| first.request.at + timeout)
     }
 
     pub(super) fn leave(&mut self) {
-        let Some(Waiting { request, .. }) = self.waiting.pop_front() else { return };
+        let Some(Queued { request, .. }) = self.waiting.pop_front() else { return };
         self.abandoned += 1;
         self.trail.abandoned += 1;
         self.changed();
-        if let Some(again) = self.setup.clients.again(&request, self.now) {
+        if let Some(again) = self.setup.clients.retry(&request, self.now) {
             self.events.put(again.at, Event::Send(again));
         } else {
             self.trail.failed += 1;
@@ -51,10 +51,10 @@ impl World<'_> {
         }
     }
 
-    /// A client of those that send one request after the other sends one.
+    /// Sends a request of a closed-loop client.
     pub(super) fn send(&mut self) {
         if let Clients::Closed { service, .. } = self.setup.clients {
-            self.request(Request::first(Call { at: self.now, service }));
+            self.request(Request::first(Arrival { at: self.now, service }));
         }
     }
 
@@ -66,7 +66,7 @@ impl World<'_> {
         self.pods.finish(pod, self.now);
         self.removed(before);
         self.changed();
-        self.hand_out(false);
+        self.assign_queued(false);
         if self.sending > self.clients {
             self.sending -= 1;
         } else if self.sending > 0 {
@@ -74,12 +74,12 @@ impl World<'_> {
         }
     }
 
-    /// Gives waiting calls to pods. Cold is who came when there was no pod, and who gets a `new` one.
-    pub(super) fn hand_out(&mut self, new: bool) {
+    /// Assigns queued requests to pods. A request is cold if it arrived without a pod or gets a `new` one.
+    pub(super) fn assign_queued(&mut self, new: bool) {
         while !self.waiting.is_empty() {
             let Some(pod) = self.pods.begin(self.now) else { return };
-            if let Some(Waiting { request, alone }) = self.waiting.pop_front() {
-                self.begin(request, pod, new || alone);
+            if let Some(Queued { request, without_pod }) = self.waiting.pop_front() {
+                self.begin(request, pod, new || without_pod);
             }
         }
     }
@@ -87,7 +87,7 @@ impl World<'_> {
     pub(super) fn begin(&mut self, request: Request, pod: PodId, cold: bool) {
         self.in_flight += 1;
         let waited = self.now - request.first;
-        self.samples.note(waited, request.service, cold);
+        self.samples.record(waited, request.service, cold);
         self.trail.unserved += 1;
         if self.setup.scenario {
             self.trail.waited(waited);

@@ -2,25 +2,25 @@
 
 use crate::{Micros, clients::Clients, node, outcome::Sketch, pods::Pick};
 
-/// Everything about a world but its function, its requests and its policy. The default has no node, clients that wait for
-/// ever, and ends when all requests have a response.
+/// Properties of a world besides its function, requests and policy. By default there is no node, clients wait without a
+/// timeout, and the run ends when all requests have a response.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Setup {
     pub(crate) node: Option<node::Spec>,
     pub(crate) clients: Clients,
     pub(crate) pick: Pick,
-    /// A pod with more requests than that responds to one more with an error, at once.
+    /// Number of requests from which a pod rejects further ones at once.
     pub(crate) fails_above: Option<u32>,
     /// Ends the run when all requests have a pod, and [`super::GRACE`] after the end at the latest, and keeps a record for [`Trail`].
     pub(crate) scenario: bool,
 }
 
-/// What a scenario measures beside the outcome.
+/// Measurements of a scenario besides the outcome.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Trail {
-    /// When how many pods were ready.
+    /// Changes of the ready count.
     pub(crate) ready: Vec<(Micros, u32)>,
-    /// Requests of clients, each counted once however often it was tried.
+    /// Requests of clients, counted once regardless of retries.
     pub(crate) requests: u64,
     /// Requests that had no pod at the end.
     pub(crate) unserved: u64,

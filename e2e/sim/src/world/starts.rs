@@ -1,10 +1,10 @@
-//! Pods: from the count that is wanted to pods that are ready or deleted.
+//! Pods of the world: creation, scheduling, start and deletion.
 
 use super::{Event, World};
 use crate::{MICROS_PER_SECOND, Micros, node::Job, pods::PodId, random::log_normal};
 
 impl World<'_> {
-    /// Creates and deletes pods, so that there are as many as are wanted.
+    /// Creates or deletes pods to match the wanted count.
     pub(super) fn scale(&mut self, wanted: u32) {
         let Some(node) = &mut self.node else {
             let live = self.pods.live();
@@ -19,10 +19,10 @@ impl World<'_> {
             return;
         };
         let live = self.pods.live() + node.uncreated();
-        if node.ask(wanted.saturating_sub(live)) {
+        if node.request(wanted.saturating_sub(live)) {
             self.events.put(self.now, Event::Create);
         }
-        let fewer = node.take_back(live.saturating_sub(wanted));
+        let fewer = node.cancel_uncreated(live.saturating_sub(wanted));
         let before = self.pods.scheduled();
         for pod in self.pods.stop(fewer, self.now) {
             node.end_start(self.now, pod);
@@ -30,7 +30,7 @@ impl World<'_> {
         self.removed(before);
     }
 
-    /// The controller creates a batch.
+    /// Creates a batch of pods.
     pub(super) fn create(&mut self) {
         let Some(node) = &mut self.node else { return };
         let (count, next) = node.create(self.now);
@@ -43,7 +43,7 @@ impl World<'_> {
         self.schedule();
     }
 
-    /// Of pods that were scheduled before, some may be deleted.
+    /// Frees the capacity of deleted pods, given the number of scheduled pods before.
     pub(super) fn removed(&mut self, before: u32) {
         if let Some(node) = &mut self.node {
             node.stop(self.now, before - self.pods.scheduled());
@@ -51,7 +51,7 @@ impl World<'_> {
         }
     }
 
-    /// Gives capacity to pods that have none, in the order in which they were created.
+    /// Schedules unscheduled pods in the order of creation.
     pub(super) fn schedule(&mut self) {
         let Some(node) = &mut self.node else { return };
         while node.fits(self.pods.scheduled())
@@ -64,20 +64,20 @@ impl World<'_> {
             let varies = log_normal(&mut self.starts, 1.0, 0.2);
             let delay = (self.start * varies).clamp(0.05, 1_200.0) * MICROS_PER_SECOND;
             let work = node.spec.start_cpu_s * varies * MICROS_PER_SECOND;
-            self.events.put(node.image(self.now) + delay as Micros, Event::Delayed(pod, work));
+            self.events.put(node.image_ready_at(self.now) + delay as Micros, Event::Delayed(pod, work));
         }
     }
 
     pub(super) fn ready(&mut self, pod: PodId) {
-        // Unless it was taken away while it started.
+        // Unless the pod was removed while it started.
         if !self.pods.is_ready(pod, self.now) {
             return;
         }
         self.changed();
-        self.hand_out(true);
+        self.assign_queued(true);
     }
 
-    /// Something has had all the CPU that it wants.
+    /// Completes a CPU job.
     pub(super) fn cpu(&mut self) {
         let Some(node) = &mut self.node else { return };
         match node.cpu.take(self.now) {
@@ -86,7 +86,7 @@ impl World<'_> {
                 self.ready(pod);
             }
             Some(Job::Stop) => {
-                node.stopped();
+                node.complete_deletion();
                 self.schedule();
             }
             Some(Job::Request { pod, began, rest }) => self.events.put(self.now + rest, Event::Done(pod, began)),

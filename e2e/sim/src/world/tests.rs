@@ -4,22 +4,22 @@ mod cluster;
 
 const SECOND: Micros = 1_000_000;
 
-/// Wants one pod from the first call on, and none from a time on.
+/// Wants one pod from the first request on, and none from a time on.
 struct One {
     until: Micros,
 }
 
 impl Scaler for One {
-    fn hears(&self) -> Hears {
-        Hears::Nothing
+    fn trigger(&self) -> Trigger {
+        Trigger::Poll
     }
 
-    fn wake(&mut self, view: &View<'_>) -> Order {
-        Order { pods: 1, again: Some(self.until).filter(|at| *at > view.now) }
+    fn wake(&mut self, view: &View<'_>) -> Decision {
+        Decision { pods: 1, decide_at: Some(self.until).filter(|at| *at > view.now) }
     }
 
-    fn decide(&mut self, view: &View<'_>) -> Order {
-        Order { pods: u32::from(view.now < self.until), again: None }
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        Decision { pods: u32::from(view.now < self.until), decide_at: None }
     }
 }
 
@@ -27,16 +27,16 @@ fn function(limit: u32) -> Function {
     Function { index: 0, kind: "test", limit, start: 0.4, expected: 0.0 }
 }
 
-fn call(at: Micros, service: u32) -> Call {
-    Call { at, service }
+fn arrival(at: Micros, service: u32) -> Arrival {
+    Arrival { at, service }
 }
 
 #[test]
-fn calls_wait_for_the_pod_and_then_for_one_another() {
-    let calls = [call(SECOND, 500_000), call(SECOND, 500_000), call(60 * SECOND, 500_000)];
-    let outcome = run(&function(1), &calls, 100 * SECOND, 1, &mut One { until: 50 * SECOND });
-    assert_eq!((outcome.calls, outcome.cold), (3, 3));
-    // The second waited for the same pod as the first; the third came when it was gone.
+fn requests_wait_for_the_pod_and_then_for_each_other() {
+    let requests = [arrival(SECOND, 500_000), arrival(SECOND, 500_000), arrival(60 * SECOND, 500_000)];
+    let outcome = run(&function(1), &requests, 100 * SECOND, 1, &mut One { until: 50 * SECOND });
+    assert_eq!((outcome.requests, outcome.cold), (3, 3));
+    // The second waited for the same pod as the first; the third arrived when it was removed.
     assert_eq!(outcome.pods.starts, 2);
     assert_eq!(outcome.pods.busy, 1_500_000);
     assert!((49 * SECOND..90 * SECOND).contains(&outcome.pods.all), "{}", outcome.pods.all);
@@ -45,47 +45,47 @@ fn calls_wait_for_the_pod_and_then_for_one_another() {
 }
 
 #[test]
-fn a_pod_with_two_places_takes_both_at_once() {
-    let calls = [call(0, 500_000), call(0, 500_000)];
-    let outcome = run(&function(2), &calls, 100 * SECOND, 1, &mut One { until: 50 * SECOND });
+fn a_pod_with_two_slots_serves_two_requests_concurrently() {
+    let requests = [arrival(0, 500_000), arrival(0, 500_000)];
+    let outcome = run(&function(2), &requests, 100 * SECOND, 1, &mut One { until: 50 * SECOND });
     assert_eq!((outcome.cold, outcome.pods.busy), (2, 500_000));
 }
 
 #[test]
-fn what_has_come_is_answered_beyond_the_end() {
-    let calls = [call(9 * SECOND, 20_000_000), call(9 * SECOND, 20_000_000)];
-    let outcome = run(&function(1), &calls, 10 * SECOND, 1, &mut One { until: 1_000 * SECOND });
-    assert_eq!(outcome.calls, 2);
+fn requests_are_completed_after_the_end() {
+    let requests = [arrival(9 * SECOND, 20_000_000), arrival(9 * SECOND, 20_000_000)];
+    let outcome = run(&function(1), &requests, 10 * SECOND, 1, &mut One { until: 1_000 * SECOND });
+    assert_eq!(outcome.requests, 2);
     assert_eq!(outcome.pods.all, SECOND);
     assert!(outcome.pods.busy < SECOND);
 }
 
-/// Keeps what a policy is shown at each frame.
+/// Records the view of a policy at each frame.
 #[derive(Default)]
 struct Spy {
     seen: Vec<(Micros, u64, u64, u64, u64)>,
 }
 
 impl Scaler for Spy {
-    fn hears(&self) -> Hears {
-        Hears::Frames
+    fn trigger(&self) -> Trigger {
+        Trigger::Frames
     }
 
-    fn wake(&mut self, _: &View<'_>) -> Order {
-        Order { pods: 1, again: None }
+    fn wake(&mut self, _: &View<'_>) -> Decision {
+        Decision { pods: 1, decide_at: None }
     }
 
-    fn decide(&mut self, view: &View<'_>) -> Order {
+    fn decide(&mut self, view: &View<'_>) -> Decision {
         self.seen.push((view.now, view.completions, view.request_us, view.busy_us, view.served_us));
-        Order { pods: 1, again: None }
+        Decision { pods: 1, decide_at: None }
     }
 }
 
 #[test]
-fn work_is_counted_apart_from_waiting() {
-    let calls = [call(0, 500_000), call(0, 500_000)];
+fn service_time_is_counted_apart_from_queueing() {
+    let requests = [arrival(0, 500_000), arrival(0, 500_000)];
     let mut spy = Spy::default();
-    run(&function(1), &calls, 100 * SECOND, 1, &mut spy);
+    run(&function(1), &requests, 100 * SECOND, 1, &mut spy);
     let (ended, completions, request_us, busy_us, served_us) = *spy.seen.last().unwrap();
     let start = ended - SECOND;
     assert_eq!((completions, busy_us, served_us), (2, SECOND, SECOND));
@@ -97,27 +97,27 @@ fn work_is_counted_apart_from_waiting() {
 }
 
 #[test]
-fn nothing_happens_without_calls() {
+fn nothing_happens_without_requests() {
     let outcome = run(&function(1), &[], 10 * SECOND, 1, &mut One { until: SECOND });
-    assert_eq!((outcome.calls, outcome.pods.all, outcome.pods.starts), (0, 0, 0));
+    assert_eq!((outcome.requests, outcome.pods.all, outcome.pods.starts), (0, 0, 0));
 }
 
-/// Waits in a queue before one server have a known distribution if calls and their lengths are memoryless: what is
-/// longer than t is a part of `load * exp(-(1 - load) * t / service)`.
+/// Waiting times of an M/M/1 queue have a known distribution: the fraction longer than t is
+/// `load * exp(-(1 - load) * t / service)`.
 #[test]
-fn a_queue_waits_as_long_as_theory_says() {
+fn queueing_times_match_the_theory() {
     use rand_distr::{Distribution as _, Exp1};
-    let random = &mut stream(1, 0, Purpose::Calls);
+    let random = &mut stream(1, 0, Purpose::Requests);
     let (load, service) = (0.7, 0.1);
     let mut at = 0.0;
-    let mut calls = Vec::new();
+    let mut requests = Vec::new();
     for _ in 0..400_000 {
         let (gap, long): (f64, f64) = (Exp1.sample(random), Exp1.sample(random));
         at += gap * service / load;
-        calls.push(call((at * 1e6) as Micros, (long * service * 1e6) as u32));
+        requests.push(arrival((at * 1e6) as Micros, (long * service * 1e6) as u32));
     }
     let end = (at * 1e6) as Micros + SECOND;
-    let outcome = run(&function(1), &calls, end, 1, &mut One { until: Micros::MAX });
+    let outcome = run(&function(1), &requests, end, 1, &mut One { until: Micros::MAX });
     assert_eq!(outcome.waits.percentile(0.29).to_bits(), 0);
     for part in [0.5, 0.9, 0.99] {
         let expected = (load / (1.0 - part)).ln() * service / (1.0 - load) * 1e6;

@@ -1,17 +1,16 @@
-//! A backlog: queued requests are work that has to be done once.
+//! Pods for a backlog: queued requests are work that has to be done once.
 //!
-//! What is queued takes `queued × service time` seconds in pods. Done within the drain time T, beside the load, that is
-//! `(load + queued × service time ÷ T) ÷ what a pod takes` pods. T is at least [`DRAIN`] start times: pods that could not be
-//! ready long before a backlog is gone would come too late to be of use. That bounds what a late start costs: requests that
-//! arrive while the first pods take D to start are `load × D` of work, so no more than `1 ÷ DRAIN` of the load is added for
-//! them, whatever D is.
+//! The queue takes `queued × service time` pod-seconds. Draining it within the drain time T, in addition to the load, takes
+//! `(load + queued × service time ÷ T) ÷ capacity of a pod` pods. T is at least [`DRAIN`] start times, since pods that start
+//! later would be ready after the backlog is drained. This bounds the cost of a slow start: requests that arrive while the
+//! first pods take D to start are `load × D` of work, so at most `1 ÷ DRAIN` of the load is added for them, for any D.
 //!
-//! A backlog that the pods that there are, or are on their way, drain within twice that time adds nothing, and takes none of
-//! them away before it is drained.
+//! If ready and pending pods drain the backlog within twice that time, the backlog adds no pod, and no pod is removed
+//! before the backlog is drained.
 //!
-//! For one backlog pods are asked for once, within [`ASK`] of the time at which the service time is known. Until all pods that
-//! are on their way are there, nothing else is added for what is queued. While requests are in pods and none has ended, the
-//! service time is at least their age, and the count follows it.
+//! Pods for one backlog are requested once, within [`ASK`] after the service time is known. Nothing is added for the queue
+//! until all pending pods are ready. While requests are in pods and none has completed, the service time is at least their
+//! age, and the count follows that age.
 
 use std::time::Duration;
 
@@ -23,35 +22,34 @@ use crate::{
 /// The drain time in start times.
 const DRAIN: u32 = 1;
 
-/// A backlog that is gone in so many drain times is left to the pods that there are.
+/// A backlog that the present pods drain within this many drain times adds no pod.
 const ENOUGH: f64 = 2.0;
 
 /// The shortest drain time.
 const SHORTEST: Duration = Duration::from_secs(3);
 
-/// The same while it is only known how long requests have taken up to now, and none such has ended: if they were short,
-/// some would have.
+/// The shortest drain time while no such request has completed, and only the age of requests is known.
 const UNKNOWN: Duration = Duration::from_secs(1);
 
-/// How long after the first pods were asked for because of a backlog their count may still be corrected.
+/// How long the count for a backlog may be corrected after the first request for pods.
 const ASK: Duration = Duration::from_secs(1);
 
-/// The start time while none is known.
+/// Assumed pod start time while none is known.
 const START: Duration = Duration::from_secs(1);
 
-/// The part of what a pod takes that a target is as a rule: a backlog may use the rest.
+/// Usual ratio of the target to the capacity of a pod. A backlog may use the rest.
 const UTILIZATION: f64 = 0.7;
 
-/// What was asked for because of the present queue.
+/// Pods that were requested for the present queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backlog {
-    /// When it was asked for first, or last while the service time was not known.
+    /// Time of the first request for pods, or of the last one before the service time was known.
     since: Duration,
-    /// The most that was.
+    /// Maximum requested count.
     most: u32,
 }
 
-/// Pods for the load and the backlog together; `None` if the queue adds nothing to `base`, the pods for the load.
+/// Returns the pods for the load and the backlog together; `None` if the queue adds nothing to `base`, the pods for the load.
 pub(super) fn wanted(
     demand: &Demand,
     observed: &Observed,
@@ -72,11 +70,11 @@ pub(super) fn wanted(
     };
     let work = queued * each;
     let load = loads.stable.max(loads.swift) * target;
-    let known = state.service.explains(demand);
-    let shortest = if state.service.fits(demand) { SHORTEST } else { UNKNOWN };
+    let known = state.service.is_representative(demand);
+    let shortest = if state.service.matches_running(demand) { SHORTEST } else { UNKNOWN };
     let drain = drain_time(state, shortest).as_secs_f64();
     let within = |work: f64, drain: f64| pods(((load + work / drain) / full).min(loads.at_once));
-    // What the ready pods do beside the load until others could be ready is not for those.
+    // The spare capacity of the ready pods drains part of the backlog before new pods are ready.
     let start = state.starts.time().unwrap_or_default().as_secs_f64();
     let spare = (f64::from(loads.serving) * full - load).max(0.0);
     let left = (work - spare * start).max(0.0);
@@ -85,7 +83,7 @@ pub(super) fn wanted(
         former.since = state.clock;
     }
     let mut wanted = within(left, drain).max(former.most);
-    let asked = state.clock.saturating_sub(former.since) > ASK && state.starts.any();
+    let asked = state.clock.saturating_sub(former.since) > ASK && state.starts.any_pending();
     if asked || observed.desired >= within(work, ENOUGH * drain) {
         wanted = wanted.min(observed.desired);
     }
@@ -96,13 +94,13 @@ pub(super) fn wanted(
     Some(wanted)
 }
 
-/// The time in which a backlog is to be gone.
+/// Returns the time in which a backlog has to be drained.
 fn drain_time(state: &State, shortest: Duration) -> Duration {
-    state.starts.at_least(state.clock).unwrap_or(START).saturating_mul(DRAIN).max(shortest)
+    state.starts.time_or_bound(state.clock).unwrap_or(START).saturating_mul(DRAIN).max(shortest)
 }
 
-/// Requests that a pod takes at once while there is a backlog: up to its limit, but no more beyond the target than a target
-/// leaves as a rule.
+/// Returns the concurrency of a pod while there is a backlog: up to its limit, but at most the target divided by
+/// [`UTILIZATION`].
 fn full(policy: &Policy) -> f64 {
     let target = target(policy);
     let most = policy.limit.map_or(f64::INFINITY, f64::from);

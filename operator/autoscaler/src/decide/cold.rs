@@ -1,11 +1,12 @@
-//! Requests wait and no pod serves.
+//! Pods for a cold start: requests are queued and no pod serves.
 //!
-//! If it is known how long a request takes, as of an earlier time, the load says how many pods are wanted, and what has
-//! piled up is left to the pods that come: they are there in a start time, and then it is known what is left.
+//! If the service time is known from earlier requests, the load determines the count. The backlog is left to these pods;
+//! the rest of the backlog is known once they are ready.
 //!
-//! If it is not known, one pod is asked for, which finds out. Most starts are over before more is of use. While the start
-//! lasts, the count doubles with the time that it has lasted, up to what the arrivals of now would need if a request took
-//! [`ASSUMED`]: a burst that is over needs no more, and a load that goes on has not all its pods to wait for twice.
+//! If the service time is unknown, one pod is requested to measure it. Most starts complete before more pods would help.
+//! During a longer start the count doubles with the elapsed time (slow start), up to the need of the present arrivals at a
+//! service time of [`ASSUMED`]. A burst that has ended needs no more pods, and a load that continues does not wait for a
+//! second start for all of its pods.
 
 use std::time::Duration;
 
@@ -14,17 +15,17 @@ use crate::{
     decide::{loads::Loads, loads::target, pods},
 };
 
-/// Seconds in a pod that a request is taken for before one has been served.
+/// Assumed service time in seconds before a request has been served.
 pub(super) const ASSUMED: f64 = 0.4;
 
-/// After this time a second pod may be asked for, after twice the time four, after four times the time eight.
+/// After this time a second pod may be requested, after twice the time four pods, after four times the time eight.
 const DOUBLING: Duration = Duration::from_millis(350);
 
-/// Arrivals of now are those of the last of these, and a load that goes on has as many in the other.
+/// Windows of the present arrivals. A load that continues has the same rate in both.
 const NOW: Duration = Duration::from_millis(250);
 const LATELY: Duration = Duration::from_secs(2);
 
-/// Pods to ask for, at least one.
+/// Returns the pods to request, at least one.
 pub(super) fn wanted(demand: &Demand, policy: &Policy, state: &State, loads: &Loads) -> u32 {
     if policy.metric == Metric::Rps || loads.service.is_some() {
         return pods(loads.swift.max(loads.panic)).max(1);
@@ -35,7 +36,7 @@ pub(super) fn wanted(demand: &Demand, policy: &Policy, state: &State, loads: &Lo
     assumed.min(slow_start(waited)).max(1).min(u32::try_from(demand.concurrency()).unwrap_or(u32::MAX))
 }
 
-/// The most pods that may have been asked for after this time.
+/// Returns the maximum number of requested pods after this time.
 fn slow_start(waited: Duration) -> u32 {
     let doublings = (waited.as_nanos() / DOUBLING.as_nanos()).checked_ilog2().map_or(0, |n| n + 1);
     1u32.checked_shl(doublings).unwrap_or(u32::MAX)
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_count_doubles_with_the_time_that_passed() {
+    fn slow_start_doubles_with_the_elapsed_time() {
         let after = |quarters: u32| slow_start(DOUBLING * quarters / 4);
         assert_eq!([0, 3, 4, 7, 8, 15, 16, 32, 64, 1024].map(after), [1, 1, 2, 2, 4, 4, 8, 16, 32, 512]);
         assert_eq!(slow_start(Duration::MAX), u32::MAX);

@@ -1,70 +1,70 @@
-//! When more pods are no help.
+//! Upper bound while more pods would not help.
 //!
-//! - Pods that were asked for and are late are late because of the cluster: there is no room, an image is slow, a node is
-//!   starved. More of them would be late as well, and take from those that serve.
-//! - If more pods have not served more requests although requests wait, the bottleneck is elsewhere: a node that all of them
-//!   share, a database. More of them would only make each slower, which looks like more load.
+//! - Late pods: the cluster has insufficient capacity, an image pull is slow, or a node is overloaded. More pods would be
+//!   late as well, and take resources from the pods that serve.
+//! - Bottleneck: if more pods did not increase throughput although requests are queued, the limit is elsewhere, for example
+//!   a shared node or a database. More pods would only slow each other down, which looks like more load.
 
 use std::time::Duration;
 
 use crate::{Demand, Observed, Policy, Reason, State, decide::loads::Loads};
 
-/// Throughput is measured over periods of this length, in all of which requests wait.
+/// Throughput is measured over periods of at least this length, during which requests are queued.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// So many requests have to have ended in one.
+/// Minimum number of completed requests in a period.
 const ENOUGH: f64 = 20.0;
 
-/// So many times the pods are more pods.
+/// Periods are compared if the number of pods grew by this factor.
 const MORE: f64 = 1.25;
 
-/// Of the throughput that the added pods should bring, so much has to be there.
+/// Minimum fraction of the expected additional throughput.
 const GAIN: f64 = 0.25;
 
-/// The same for a count that is held: requests that began when there were fewer pods end sooner, which looks like a gain.
+/// The same while the count is held: requests that started with fewer pods end sooner, which looks like a gain.
 const RELEASE: f64 = 0.75;
 
-/// What chance alone does to the number of requests that end is the root of it; so many times that is no chance.
+/// Multiple of the standard deviation (the square root of the count) that is not random variation.
 const CHANCES: f64 = 3.0;
 
-/// For how long no more is asked for after that, at least, and how often that doubles if trying again brings nothing.
+/// Minimum time for which the count is held, and how often that doubles after tries without gain.
 const HOLD: Duration = Duration::from_secs(30);
 const DOUBLINGS: u32 = 4;
 
-/// So many times the pods are tried then.
+/// Factor of pods of a try after the hold.
 const TRY: f64 = 1.5;
 
-/// Throughput by pods, while requests wait.
+/// Throughput by number of pods, while requests are queued.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Throughput {
     period: Option<Period>,
-    /// Pods that served on average in an earlier period, and requests that ended per second.
+    /// Average serving pods and completions per second of an earlier period.
     reference: Option<(f64, f64)>,
-    /// Until when the count is held. After that it may grow by [`TRY`] until that has been measured.
-    held: Option<Duration>,
-    /// Tries in a row that have brought nothing.
+    /// Until when the count is held. Afterwards the count may grow by [`TRY`] until that has been measured.
+    held_until: Option<Duration>,
+    /// Consecutive tries without gain.
     tries: u32,
 }
 
-/// A period that is under way.
+/// The period in progress.
 #[derive(Clone, Copy, Debug)]
 struct Period {
-    begun: Duration,
+    started: Duration,
     completions: u64,
-    /// Up to when pods are summed, how many serve since then, and the sum in pod-seconds.
-    seen: Duration,
+    /// Time of the last update, the serving pods since then, and the pod-seconds before.
+    updated: Duration,
     serving: u32,
     pod_seconds: f64,
 }
 
 impl Throughput {
-    /// Takes in what is seen `now`. Yields the most pods that may be asked for of `desired`, if more have brought nothing.
-    fn note(&mut self, now: Duration, completions: u64, serving: u32, desired: u32, hold: Duration) -> Option<u32> {
-        let begin = Period { begun: now, completions, seen: now, serving, pod_seconds: 0.0 };
+    /// Records a sample. Returns the upper bound of the count if more pods did not increase throughput.
+    fn record(&mut self, now: Duration, completions: u64, serving: u32, desired: u32, hold: Duration) -> Option<u32> {
+        let begin = Period { started: now, completions, updated: now, serving, pod_seconds: 0.0 };
         let period = self.period.get_or_insert(begin);
-        period.pod_seconds += f64::from(period.serving) * now.saturating_sub(period.seen).as_secs_f64();
-        (period.seen, period.serving) = (now, serving);
-        let passed = now.saturating_sub(period.begun);
+        period.pod_seconds += f64::from(period.serving) * now.saturating_sub(period.updated).as_secs_f64();
+        (period.updated, period.serving) = (now, serving);
+        let passed = now.saturating_sub(period.started);
         let ended = completions.saturating_sub(period.completions) as f64;
         if passed >= PERIOD && ended >= ENOUGH {
             let seconds = passed.as_secs_f64();
@@ -73,34 +73,34 @@ impl Throughput {
             match self.reference {
                 Some((before, reference)) if pods >= before * MORE => {
                     let expected = reference * (pods / before - 1.0);
-                    let gain = if self.held.is_some_and(|until| now < until) { RELEASE } else { GAIN };
-                    let nothing = served - reference < gain * expected;
-                    self.tries = if nothing { self.tries.saturating_add(1) } else { 0 };
+                    let gain = if self.held_until.is_some_and(|until| now < until) { RELEASE } else { GAIN };
+                    let no_gain = served - reference < gain * expected;
+                    self.tries = if no_gain { self.tries.saturating_add(1) } else { 0 };
                     let doublings = self.tries.saturating_sub(1).min(DOUBLINGS);
-                    self.held = nothing.then(|| now.saturating_add(hold * 2u32.pow(doublings)));
-                    // Pods that bring nothing at first may bring something later; what counts is the most that was served.
-                    self.reference = Some((pods, if nothing { reference.max(served) } else { served }));
+                    self.held_until = no_gain.then(|| now.saturating_add(hold * 2u32.pow(doublings)));
+                    // Pods without gain at first may have one later, so the reference is the highest throughput.
+                    self.reference = Some((pods, if no_gain { reference.max(served) } else { served }));
                 }
                 Some((before, reference)) if pods >= before => {
-                    // What a few more pods serve is theirs as well: compared is what as many as before serve of it.
+                    // Scaled to the number of pods of the reference, since a few pods were added.
                     let same = served * before / pods;
                     let chance = CHANCES * (reference / seconds).sqrt();
                     if same >= reference * MORE && same >= reference + chance {
-                        // What limited them does so no longer: they serve more, and none was added.
-                        (self.held, self.tries) = (None, 0);
+                        // The bottleneck is gone: the same pods serve more.
+                        (self.held_until, self.tries) = (None, 0);
                     }
                     self.reference = Some((before, reference.max(same)));
                 }
                 _ => self.reference = Some((pods, served)),
             }
         }
-        let until = self.held?;
+        let until = self.held_until?;
         let pods = self.reference.map_or(0.0, |(pods, _)| pods);
         Some(if now < until { desired } else { desired.max((pods * TRY).ceil() as u32) })
     }
 }
 
-/// The most that may be asked for, and why.
+/// Returns the maximum count and its reason, if more pods would not help.
 pub(super) fn bound(
     demand: &Demand,
     observed: &Observed,
@@ -114,13 +114,13 @@ pub(super) fn bound(
         None
     } else {
         let hold = policy.stable_window.max(HOLD);
-        state.throughput.note(at, demand.completions, loads.serving, observed.desired, hold)
+        state.throughput.record(at, demand.completions, loads.serving, observed.desired, hold)
     };
-    // The first pods may serve before they are called ready.
+    // The first pods may serve requests before they are reported ready.
     let first = observed.ready == 0 && loads.serving > 0;
-    if state.starts.late(at) && !first {
-        // One pod may be stuck by itself while others could start, so if others serve, another one is tried by and by.
-        let more = u32::from(loads.serving > 0 && state.starts.all_late(at));
+    if state.starts.oldest_late(at) && !first {
+        // A single pod may be stuck while others could start, so pods are tried one at a time while others serve.
+        let more = u32::from(loads.serving > 0 && state.starts.newest_late(at));
         return Some((observed.desired.saturating_add(more), Reason::WaitingForCapacity));
     }
     most.map(|most| (most, Reason::Bottleneck))
@@ -130,40 +130,40 @@ pub(super) fn bound(
 mod tests {
     use super::*;
 
-    /// The bound after periods with so many pods and so many requests a second.
+    /// Returns the bounds after periods of (pods, requests per second).
     fn held(periods: &[(u32, u64)]) -> Vec<Option<u32>> {
         let (mut throughput, mut now, mut completions) = (Throughput::default(), Duration::ZERO, 0);
         let mut all = Vec::new();
         for (pods, rate) in periods {
             let mut held = None;
             for _ in 0..8 {
-                held = throughput.note(now, completions, *pods, *pods, HOLD);
+                held = throughput.record(now, completions, *pods, *pods, HOLD);
                 now += PERIOD / 8;
                 completions += rate / 4;
             }
             all.push(held);
         }
-        all.push(throughput.note(now, completions, 0, 9, HOLD));
+        all.push(throughput.record(now, completions, 0, 9, HOLD));
         all.remove(0);
         all
     }
 
     #[test]
-    fn pods_that_serve_more_are_more() {
+    fn no_bound_while_more_pods_serve_more() {
         assert_eq!(held(&[(2, 40), (4, 80), (8, 160), (16, 320)]), [None; 4]);
-        assert_eq!(held(&[(4, 80), (8, 104), (8, 104)]), [None; 3], "a quarter of what they should bring is something");
+        assert_eq!(held(&[(4, 80), (8, 104), (8, 104)]), [None; 3], "a quarter of the expected gain is enough");
     }
 
     #[test]
-    fn pods_that_serve_no_more_are_not() {
+    fn bound_while_more_pods_serve_no_more() {
         assert_eq!(held(&[(4, 80), (8, 80), (8, 80)]), [None, Some(8), Some(9)]);
         assert_eq!(held(&[(4, 80), (8, 60)]), [None, Some(9)]);
         assert_eq!(held(&[(4, 80), (4, 80), (4, 80)]), [None; 3], "no pod was added");
-        assert_eq!(held(&[(4, 4), (8, 4), (8, 4)]), [None; 3], "too little has ended to say so");
+        assert_eq!(held(&[(4, 4), (8, 4), (8, 4)]), [None; 3], "too few completed requests");
     }
 
     #[test]
-    fn pods_that_are_added_one_by_one_are_compared_with_what_as_many_served() {
+    fn pods_added_one_by_one_are_compared_per_pod() {
         let one_by_one: Vec<_> = (18..40).map(|pods| (pods, u64::from(pods) * 20)).collect();
         assert_eq!(held(&one_by_one), vec![None; 22]);
         let in_vain: Vec<_> = (18..40).map(|pods| (pods, 360)).collect();
@@ -171,19 +171,19 @@ mod tests {
     }
 
     #[test]
-    fn more_is_asked_for_at_once_when_the_same_pods_serve_more() {
+    fn bound_ends_when_the_same_pods_serve_more() {
         let held = held(&[(4, 80), (8, 80), (8, 80), (8, 84), (8, 160), (8, 160)]);
         assert_eq!(held[..4], [None, Some(8), Some(8), Some(8)]);
         assert_eq!(held[4..], [None; 2]);
     }
 
     #[test]
-    fn half_as_many_more_are_tried_after_a_while() {
+    fn half_as_many_more_are_tried_after_the_hold() {
         let mut periods = vec![(4, 80), (8, 80)];
         periods.extend([(8, 80); 15]);
         let held = held(&periods);
         assert_eq!((held[1], held[14], held[16]), (Some(8), Some(8), Some(12)));
         periods.extend([(12, 120); 2]);
-        assert_eq!(super::tests::held(&periods)[18], None, "now they bring something");
+        assert_eq!(super::tests::held(&periods)[18], None, "the try has increased throughput");
     }
 }

@@ -1,30 +1,32 @@
-//! Demand in pods.
+//! Demand, measured in pods.
 //!
-//! By Little's law the requests that are in pods at once, if none has to wait, are the arrivals per second times the seconds
-//! that a request spends in a pod. While there is no queue that is what is in pods now. While there is one, what is in pods
-//! says little: it is too little if there are not slots enough, and too much if a backlog is drained beside the load. Then
-//! the load is the product. Where that cannot be trusted, since few requests have ended or those in pods are much older than
-//! requests become, the load is at least what is in pods without the backlog's part: requests that never end are load, too.
-//! It is never more than all requests at once, in pods and in the queue.
+//! By Little's law, the concurrency in pods without queueing is the arrivals per second times the service time. Without a
+//! queue, that is the measured concurrency in pods. With a queue, the measured concurrency is no estimate of the load: it is
+//! too low if slots are missing, and too high while a backlog is drained in addition to the load. Then the load is the
+//! product.
+//!
+//! The product is not reliable if few requests have completed, or if the requests in pods are much older than the service
+//! time. Then the load is at least the concurrency in pods without the part of the backlog, so that requests that never end
+//! count as load. The load is at most the concurrency in pods and in the queue.
 
 use std::time::Duration;
 
 use crate::{Demand, Metric, Observed, Policy, Seen, State, decide::SWIFT, history::Average};
 
-/// Demand in pods: averages and what is at once, divided by the target.
+/// Averages and the present value of demand, divided by the target.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Loads {
-    /// Over the part of the stable window that says something about now.
+    /// Over the stable window, or its part since the last rise.
     pub(crate) stable: f64,
     /// Over the panic window.
     pub(crate) panic: f64,
     /// Over [`SWIFT`].
     pub(crate) swift: f64,
-    /// Requests at this moment, in pods and in the queue, whatever the target counts.
+    /// Present concurrency in pods and in the queue, for every metric.
     pub(crate) at_once: f64,
-    /// Seconds that a request spends in a pod, if it is known.
+    /// Service time in seconds, if known.
     pub(crate) service: Option<f64>,
-    /// Pods that serve: those that are ready, and one that is not called so yet but has requests.
+    /// Pods that serve requests: the ready pods, or one pod that has requests before it is reported ready.
     pub(crate) serving: u32,
 }
 
@@ -32,8 +34,8 @@ impl Loads {
     pub(super) fn of(demand: &Demand, observed: &Observed, policy: &Policy, state: &State) -> Self {
         let telling = state.clock.saturating_sub(state.evidence_from).max(policy.panic_window);
         let service = state.service.seconds(demand);
-        let usual = state.service.explains(demand);
-        // A backlog is in pods for one service time after the last of it has left the queue, and asks for no pod there.
+        let usual = state.service.is_representative(demand);
+        // The last requests of a backlog are in pods for one service time after the queue is empty; they need no more pods.
         let drained = service.filter(|_| usual && policy.metric == Metric::Concurrency).zip(state.queued_at);
         let over = |window: Duration| {
             let average = state.history.average(window);
@@ -70,19 +72,19 @@ impl Loads {
     }
 }
 
-/// The part of requests that has to be in the queue for what is in pods to say little.
+/// Fraction of requests in the queue from which the concurrency in pods is no estimate of the load.
 const QUEUED: f64 = 0.05;
 
 fn load(average: &Average, policy: &Policy, service: Option<f64>, usual: bool) -> f64 {
     if policy.metric == Metric::Rps {
-        // A target of more than a pod can serve under its limit is none: what is at once has to have slots.
+        // The target may exceed what a pod can serve under its concurrency limit, so the concurrency must have slots too.
         let slots = policy.limit.map_or(0.0, |limit| at_once(average, service, usual) / f64::from(limit.max(1)));
         return average.rps.max(slots * target(policy));
     }
     at_once(average, service, usual)
 }
 
-/// Requests in pods at once, if none has to wait.
+/// Returns the concurrency in pods without queueing.
 fn at_once(average: &Average, service: Option<f64>, usual: bool) -> f64 {
     match service {
         Some(service) => {
@@ -97,7 +99,7 @@ fn at_once(average: &Average, service: Option<f64>, usual: bool) -> f64 {
     }
 }
 
-/// A target of 0 cannot be written in a Function; were it to come here, one pod for each request is the least harm.
+/// Returns the target, or 1 for an invalid one, which the API rejects. One pod per request is the safest fallback.
 pub(super) fn target(policy: &Policy) -> f64 {
     if policy.target > 0.0 && policy.target.is_finite() { policy.target } else { 1.0 }
 }

@@ -1,12 +1,12 @@
-//! What holds for any demand.
+//! Property tests of decisions, for any demand.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::Metric;
 
-/// Milliseconds until the next decision, requests in flight and queued from then on, calls that came and went, and what is
-/// observed of the pods.
+/// Milliseconds until the next decision, requests in flight and queued from then on, requests received and completed in
+/// between, and the observed pods.
 type Step = (u64, u64, u64, u64, Option<(u32, u32)>);
 
 fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
@@ -34,14 +34,13 @@ fn policies() -> impl Strategy<Value = Policy> {
             stable_window: Duration::from_secs(stable),
             panic_window: Duration::from_secs(panic.min(stable)),
             scale_down_delay: Duration::from_secs(delay),
-            prewarm: prewarm.then_some(crate::PRICE),
+            prewarm: prewarm.then_some(crate::COLD_START_COST),
             paused: false,
         }
     })
 }
 
-/// Goes through the steps; `check` sees each decision with what it was made from. Pods follow what is decided unless a step
-/// says otherwise.
+/// Runs the steps; `check` receives each decision with its inputs. Pods follow the decision unless a step overrides them.
 fn run(
     steps: &[Step],
     policy: &Policy,
@@ -49,12 +48,12 @@ fn run(
 ) -> Result<(State, Duration, Demand, Observed), TestCaseError> {
     let (mut state, mut now) = (State::new(Duration::ZERO), Duration::ZERO);
     let (mut demand, mut observed) = (Demand::default(), Observed::default());
-    for (millis, in_flight, queued, calls, seen) in steps {
+    for (millis, in_flight, queued, short, seen) in steps {
         now += Duration::from_millis(*millis);
         demand.request_us += demand.concurrency() * millis * 1000;
         demand.busy_us += demand.in_flight * millis * 1000;
-        demand.arrivals += calls + in_flight.saturating_sub(demand.in_flight);
-        // Half of the steps are silent, lest idle times never end.
+        demand.arrivals += short + in_flight.saturating_sub(demand.in_flight);
+        // Half of the steps are without requests, so that idle times occur.
         (demand.in_flight, demand.queued) = if millis % 2 == 0 { (*in_flight, *queued) } else { (0, 0) };
         if let Some((desired, ready)) = seen {
             observed = Observed { desired: *desired, ready: *ready };
@@ -69,7 +68,7 @@ fn run(
 
 proptest! {
     #[test]
-    fn bounds_hold_and_nobody_is_left_without_a_pod(steps in steps(80), policy in policies()) {
+    fn bounds_hold_and_every_request_has_a_pod(steps in steps(80), policy in policies()) {
         let mut last_call = Duration::ZERO;
         let mut arrivals = None;
         run(&steps, &policy, |now, demand, observed, state, decision| {
@@ -93,7 +92,7 @@ proptest! {
     }
 
     #[test]
-    fn the_same_again_is_decided_the_same_again(steps in steps(60), policy in policies()) {
+    fn decisions_are_deterministic_and_idempotent(steps in steps(60), policy in policies()) {
         run(&steps, &policy, |now, demand, observed, state, decision| {
             let mut again = state.clone();
             let observed = Observed { desired: decision.replicas, ..*observed };
@@ -130,7 +129,7 @@ proptest! {
     }
 
     #[test]
-    fn any_world_without_calls_comes_to_its_floor(steps in steps(40), policy in policies()) {
+    fn without_requests_the_count_reaches_its_minimum(steps in steps(40), policy in policies()) {
         let (mut state, mut now, mut demand, mut observed) = run(&steps, &policy, |_, _, _, _, _| Ok(()))?;
         (demand.in_flight, demand.queued) = (0, 0);
         let policy = Policy { prewarm: None, ..policy };
@@ -144,8 +143,8 @@ proptest! {
         prop_assert_eq!(observed.desired, floor);
     }
 
-    /// Pods take a while to be ready, the load stays: once the windows hold nothing else, the count does not turn, and it
-    /// comes to what the load wants and stays there.
+    /// With slow pod starts and a constant load, once the windows contain only that load, the count changes in one direction
+    /// only and settles at the need of the load.
     #[test]
     fn a_constant_load_settles(steps in steps(30), policy in policies(), level in 1u64..300, lag in 1usize..12) {
         let policy = Policy { metric: Metric::Concurrency, max: 1000, ..policy };
@@ -156,8 +155,8 @@ proptest! {
         let mut coming = std::collections::VecDeque::from(vec![observed.ready; lag]);
         let (mut before, mut changes) = (observed.desired, Vec::new());
         let window = 4 * policy.stable_window.as_secs() + 4;
-        // Another window for what has to last that long, what a rise holds, and the delay, in quarters of a second.
-        let settling = 2 * window + 4 * (2 * hold(&policy) + policy.scale_down_delay).as_secs() + 60;
+        // A window for the hysteresis, the hold time of a rise, and the delay, in quarters of a second.
+        let settling = 2 * window + 4 * (2 * hold_time(&policy) + policy.scale_down_delay).as_secs() + 60;
         for quarter in 0..settling + 400 {
             let decision = decide(now, &demand, &observed, &policy, &mut state);
             if decision.replicas != before && quarter > window {
@@ -178,7 +177,7 @@ proptest! {
         prop_assert!(changes.len() <= 1, "it turns: {:?}", changes);
     }
 
-    /// From rest, nothing is ever wanted beyond what the load wants.
+    /// From an idle state, the count never exceeds the need of the load.
     #[test]
     fn a_step_from_rest_does_not_overshoot(policy in policies(), level in 1u64..300, lag in 1usize..12) {
         let policy = Policy { metric: Metric::Concurrency, max: 1000, min: 0, scheduled: 0, initial: 0, ..policy };
@@ -191,7 +190,7 @@ proptest! {
         for quarter in 0..1000 {
             observed.desired = decide(now, &demand, &observed, &policy, &mut state).replicas;
             prop_assert!((1..=wanted).contains(&observed.desired), "{} of {}", observed.desired, wanted);
-            // Once a second of it has been seen and the first pods are ready.
+            // After one second of the load, when the first pods are ready.
             if quarter > 6 + lag {
                 prop_assert_eq!(observed.desired, wanted);
             }
@@ -204,21 +203,21 @@ proptest! {
     }
 
     #[test]
-    fn a_clock_that_lies_leaves_nobody_without_a_pod(
+    fn every_request_has_a_pod_under_an_erratic_clock(
         jumps in prop::collection::vec((0u64..200_000, 0u64..100, 0u64..2), 1..60), policy in policies(),
     ) {
         let mut state = State::new(Duration::ZERO);
         let (mut demand, mut observed) = (Demand::default(), Observed { desired: 1, ready: 1 });
-        // What was counted before the first look is of no time in particular, so a call is one that comes after it.
+        // The time of requests before the first sample is unknown, so only later requests count.
         decide(Duration::ZERO, &demand, &observed, &policy, &mut state);
-        for (now, in_flight, calls) in jumps {
-            (demand.in_flight, demand.arrivals) = (in_flight, demand.arrivals + calls);
+        for (now, in_flight, short) in jumps {
+            (demand.in_flight, demand.arrivals) = (in_flight, demand.arrivals + short);
             demand.request_us += in_flight * 250_000;
             demand.busy_us += in_flight * 250_000;
             let now = Duration::from_secs(now);
             let decision = decide(now, &demand, &observed, &policy, &mut state);
             prop_assert!(decision.replicas <= policy.max);
-            prop_assert!(in_flight + calls == 0 || decision.replicas >= 1);
+            prop_assert!(in_flight + short == 0 || decision.replicas >= 1);
             prop_assert!(decision.wake_at.is_none_or(|at| at >= now));
             observed = Observed { desired: decision.replicas, ready: decision.replicas };
         }

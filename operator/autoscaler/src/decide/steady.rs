@@ -1,21 +1,22 @@
-//! A steady load: the average over the stable window.
+//! Pods for a steady load: the average over the stable window.
 //!
-//! Up, it is followed at once. Down, only what is clearly less or has been less for a whole window: an average that goes to
-//! and fro around a whole number of pods would have a pod come and go with it. And not below what the panic window needs: a
-//! load that has grown, and whose pods a backlog has asked for, is in the stable window only in part when these are let go.
+//! An increase is followed at once. A decrease is followed if it is clear or has lasted for a whole window, since an average
+//! that fluctuates around a whole number of pods would otherwise start and stop a pod each time. The count does not fall
+//! below the need of the panic window: when the pods of a backlog are released, a load that has grown is only partly in the
+//! stable window.
 
 use crate::{
     Observed, Policy, State,
     decide::{loads::Loads, pods},
 };
 
-/// How much less is clearly less, in pods, for one pod. Chance makes an average of many vary with the root of their number.
+/// Hysteresis of a decrease, in pods, at a load of one pod. Random variation grows with the square root of the load.
 const MARGIN: f64 = 0.1;
 
-/// Pods for the average.
+/// Returns the pods for the stable average.
 pub(super) fn wanted(observed: &Observed, policy: &Policy, state: &mut State, loads: &Loads) -> u32 {
     let plain = pods(loads.stable);
-    let lasting = state.lasting.note(state.clock, plain, policy.stable_window);
+    let lasting = state.stable_max.record(state.clock, plain, policy.stable_window);
     if plain >= observed.desired {
         return plain;
     }
@@ -30,17 +31,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clearly_less_is_a_tenth_of_the_root() {
+    fn hysteresis_is_a_tenth_of_the_square_root() {
         let wanted = |stable: f64, desired: u32, before: u32| {
             let (mut state, policy) = (State::new(Duration::ZERO), Policy::default());
-            state.lasting.note(state.clock, before, policy.stable_window);
+            state.stable_max.record(state.clock, before, policy.stable_window);
             let loads = Loads { stable, panic: 0.0, swift: 0.0, at_once: 0.0, service: None, serving: desired };
             wanted(&Observed { desired, ready: desired }, &policy, &mut state, &loads)
         };
         assert_eq!([wanted(0.95, 2, 9), wanted(0.85, 2, 9)], [2, 1]);
         assert_eq!([wanted(24.6, 30, 99), wanted(24.4, 30, 99)], [26, 25]);
-        assert_eq!(wanted(24.6, 25, 99), 25, "and never more than there are");
-        assert_eq!(wanted(24.6, 30, 0), 25, "what has never been more is enough");
-        assert_eq!(wanted(24.6, 24, 0), 25, "up, it is followed at once");
+        assert_eq!(wanted(24.6, 25, 99), 25, "at most the present count");
+        assert_eq!(wanted(24.6, 30, 0), 25, "a decrease that lasted for a window");
+        assert_eq!(wanted(24.6, 24, 0), 25, "an increase is followed at once");
     }
 }

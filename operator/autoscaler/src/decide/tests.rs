@@ -1,7 +1,7 @@
 use super::*;
-use crate::{Habits, Metric, PRICE};
+use crate::{COLD_START_COST, IdleHistogram, Metric};
 
-/// A world of one revision: a clock, the counters, and pods that are ready as soon as they are wanted.
+/// One revision: a clock, the counters, and pods that are ready as soon as they are wanted.
 struct World {
     now: Duration,
     demand: Demand,
@@ -22,7 +22,7 @@ impl World {
         decision
     }
 
-    /// `level` requests at once for so long, decided four times a second.
+    /// Applies a concurrency of `level` for some seconds, with four decisions per second.
     fn load(&mut self, level: u64, seconds: f64) -> Decision {
         let end = self.now + Duration::from_secs_f64(seconds);
         let step = Duration::from_millis(250);
@@ -39,7 +39,7 @@ impl World {
         last
     }
 
-    fn call(&mut self) {
+    fn short_request(&mut self) {
         self.demand.arrivals += 1;
     }
 }
@@ -56,7 +56,7 @@ fn a_steady_load_is_divided_by_the_target() {
 }
 
 #[test]
-fn a_sudden_rise_is_answered_within_the_panic_window() {
+fn a_sudden_rise_is_applied_within_the_panic_window() {
     let mut world = World::new(policy(), 1);
     world.load(5, 120.0);
     assert_eq!(world.observed.desired, 1);
@@ -65,7 +65,7 @@ fn a_sudden_rise_is_answered_within_the_panic_window() {
 }
 
 #[test]
-fn chance_is_less_than_half_a_pod_for_a_target_of_ten() {
+fn random_variation_is_below_half_a_pod_at_a_target_of_ten() {
     let mut world = World::new(policy(), 1);
     world.load(10, 120.0);
     let decision = world.load(45, 1.0);
@@ -73,7 +73,7 @@ fn chance_is_less_than_half_a_pod_for_a_target_of_ten() {
 }
 
 #[test]
-fn what_comes_after_a_rise_counts_together_with_all_of_the_rise() {
+fn the_stable_window_restarts_with_a_rise() {
     let mut world = World::new(policy(), 1);
     world.load(10, 120.0);
     world.load(100, 3.0);
@@ -82,38 +82,38 @@ fn what_comes_after_a_rise_counts_together_with_all_of_the_rise() {
 }
 
 #[test]
-fn a_step_of_ten_times_is_answered_within_a_second_and_a_half() {
+fn a_tenfold_step_is_applied_within_one_and_a_half_seconds() {
     let mut world = World::new(Policy { target: 3.5, ..policy() }, 1);
     world.load(5, 120.0);
     assert_eq!(world.observed.desired, 2);
     let decision = world.load(50, 1.25);
     assert_eq!((decision.replicas, decision.reason), (15, Reason::Panic));
     for quarter in 0..1200 {
-        assert_eq!(world.load(50, 0.25).replicas, 15, "and it stays there: {quarter} quarters of a second later");
+        assert_eq!(world.load(50, 0.25).replicas, 15, "the count is stable: {quarter} quarters of a second later");
     }
 }
 
 #[test]
-fn pods_that_a_roll_out_holds_outlive_it_until_its_calls_are_seen() {
+fn pods_of_a_rollout_are_kept_until_its_requests_arrive() {
     let mut world = World::new(Policy { held: 9, ..policy() }, 1);
     let decision = world.load(0, 100.0);
     assert_eq!((decision.replicas, decision.reason), (9, Reason::Rollout));
-    // The share is given, and the calls come half a second later.
+    // The traffic weight changes, and the requests arrive half a second later.
     world.policy.held = 0;
     assert_eq!(world.load(0, 0.5).replicas, 9);
     assert_eq!(world.load(90, 70.0).replicas, 9);
-    // No calls come at all: it is as with any pods that nobody needs.
+    // Without requests, the pods are removed like any unused pods.
     let mut world = World::new(Policy { held: 9, ..policy() }, 1);
     world.load(0, 100.0);
     world.policy.held = 0;
     assert_eq!(world.load(0, 29.0).replicas, 9);
     assert_eq!(world.load(0, 2.0).replicas, 0);
-    // And `max` wins over it.
+    // `max` takes precedence.
     assert_eq!(World::new(Policy { held: 9, max: 3, ..policy() }, 1).load(0, 1.0).replicas, 3);
 }
 
 #[test]
-fn what_a_spike_wanted_is_kept_for_as_long_as_a_pod_may_idle() {
+fn pods_of_a_spike_are_kept_for_the_idle_timeout() {
     let mut world = World::new(policy(), 1);
     world.load(5, 120.0);
     world.load(100, 2.0);
@@ -131,7 +131,7 @@ fn a_load_that_falls_is_followed_down() {
     let (mut before, mut falls) = (10, 0);
     for _ in 0..130 {
         let now = world.load(10, 1.0).replicas;
-        assert!(now <= before, "it does not go up in between");
+        assert!(now <= before, "no increase in between");
         falls += u32::from(now < before);
         before = now;
     }
@@ -148,11 +148,11 @@ fn a_load_that_fills_the_pods_does_not_wait_for_the_stable_window() {
 }
 
 #[test]
-fn two_at_once_by_chance_are_no_rise() {
+fn random_concurrency_is_not_a_rise() {
     let mut world = World::new(Policy { target: 1.0, ..policy() }, 1);
     world.load(0, 10.0);
     world.load(1, 1.0);
-    assert_eq!(world.load(3, 1.0).replicas, 1, "three times the pod, but by chance");
+    assert_eq!(world.load(3, 1.0).replicas, 1, "three times the pod, within random variation");
     let mut world = World::new(Policy { target: 1.0, ..policy() }, 1);
     world.load(0, 10.0);
     world.load(1, 1.0);
@@ -160,34 +160,34 @@ fn two_at_once_by_chance_are_no_rise() {
 }
 
 #[test]
-fn an_average_around_a_whole_number_makes_no_pod_come_and_go() {
+fn an_average_around_a_whole_number_does_not_flap() {
     let mut world = World::new(policy(), 1);
     let (mut changes, mut before) = (0, 0);
     for round in 0..600u64 {
-        // Between 1.9 and 2.1 pods for forty seconds each.
+        // Alternates between 1.9 and 2.1 pods every forty seconds.
         let level = if (round / 40) % 2 == 0 { 19 } else { 21 };
         let count = world.load(level, 1.0).replicas;
         changes += u32::from(round > 120 && count != before);
         before = count;
     }
     assert_eq!((before, changes), (3, 0));
-    assert_eq!(world.load(19, 150.0).replicas, 2, "but what stays below goes down");
+    assert_eq!(world.load(19, 150.0).replicas, 2, "a lasting decrease is followed");
 }
 
 #[test]
-fn a_schedule_is_a_floor_and_wins_over_idle() {
+fn a_schedule_is_a_minimum_also_when_idle() {
     let mut world = World::new(Policy { scheduled: 3, ..policy() }, 0);
     let decision = world.load(0, 1000.0);
     assert_eq!((decision.replicas, decision.reason), (3, Reason::Scheduled));
-    assert_eq!(world.load(75, 10.0).replicas, 8, "load wins over the schedule");
+    assert_eq!(world.load(75, 10.0).replicas, 8, "the load exceeds the schedule");
     world.load(0, 100.0);
     world.policy.scheduled = 0;
     assert_eq!(world.load(0, 1.0).replicas, 0);
 }
 
 #[test]
-fn a_call_every_ten_minutes_finds_a_pod_once_that_is_known() {
-    let mut world = World::new(Policy { prewarm: Some(PRICE), ..policy() }, 0);
+fn a_request_every_ten_minutes_finds_a_prewarmed_pod() {
+    let mut world = World::new(Policy { prewarm: Some(COLD_START_COST), ..policy() }, 0);
     let (mut warm, mut pod_seconds) = (0, 0);
     for round in 0..20 {
         if round >= 10 {
@@ -200,19 +200,19 @@ fn a_call_every_ten_minutes_finds_a_pod_once_that_is_known() {
         }
     }
     assert_eq!(warm, 10);
-    assert!(pod_seconds <= 10 * 150, "the time-out and two minutes of each ten: {pod_seconds}");
+    assert!(pod_seconds <= 10 * 150, "the idle timeout and two minutes of each ten: {pod_seconds}");
 }
 
 #[test]
-fn an_idle_function_with_habits_is_asked_when_they_say_so() {
-    let mut habits = Habits::default();
+fn an_idle_function_is_decided_at_its_prewarm_window() {
+    let mut histogram = IdleHistogram::default();
     for _ in 0..9 {
-        habits.record(Duration::from_secs(601));
+        histogram.record(Duration::from_secs(601));
     }
     let start = Duration::from_secs(7);
     let decide_after = |idle, prewarm: bool| {
-        let mut state = State::restored(start, habits.clone(), idle);
-        let policy = Policy { prewarm: prewarm.then_some(PRICE), ..policy() };
+        let mut state = State::restored(start, histogram.clone(), idle);
+        let policy = Policy { prewarm: prewarm.then_some(COLD_START_COST), ..policy() };
         let decision = decide(start, &Demand::default(), &Observed::default(), &policy, &mut state);
         (decision.replicas, decision.wake_at.map(|at| (at - start).as_secs()))
     };
@@ -222,11 +222,11 @@ fn an_idle_function_with_habits_is_asked_when_they_say_so() {
     assert_eq!(decide_after(seconds(659), true), (1, Some(1)));
     assert_eq!(decide_after(seconds(660), true), (0, None));
     assert_eq!(decide_after(seconds(600), false), (0, None));
-    assert_eq!(decide_after(None, true), (0, Some(30)), "nothing is known: its own time-out first");
+    assert_eq!(decide_after(None, true), (0, Some(30)), "unknown idle time: the idle timeout applies first");
 }
 
 #[test]
-fn quiet_is_only_what_the_idle_time_out_alone_will_change() {
+fn no_review_while_only_the_idle_timeout_is_pending() {
     let asked_in = |level, seconds, policy: Policy| {
         let mut world = World::new(policy, 1);
         world.load(level, seconds);
@@ -242,7 +242,7 @@ fn quiet_is_only_what_the_idle_time_out_alone_will_change() {
 }
 
 #[test]
-fn the_numbers_are_what_it_was_decided_from() {
+fn reports_the_inputs_of_the_decision() {
     let mut world = World::new(policy(), 1);
     world.load(25, 120.0);
     let seen = world.load(25, 1.0).seen;
@@ -255,7 +255,7 @@ fn the_numbers_are_what_it_was_decided_from() {
 }
 
 #[test]
-fn it_asks_to_come_again_sooner_while_there_is_too_little() {
+fn reviews_are_more_frequent_while_demand_exceeds_the_pods() {
     let after = |in_flight, max, idle| {
         let policy = Policy { max, idle_timeout: Duration::from_millis(idle), ..policy() };
         let mut world = World::new(policy, 1);
@@ -266,12 +266,12 @@ fn it_asks_to_come_again_sooner_while_there_is_too_little() {
     assert_eq!(after(10, 100, 30_000), Some(1000), "as many as the pod is for");
     assert_eq!(after(11, 100, 30_000), Some(250));
     assert_eq!(after(11, 1, 30_000), Some(1000), "there will not be more");
-    assert_eq!(after(10, 100, 100), Some(1000), "the idle time-out is not running");
+    assert_eq!(after(10, 100, 100), Some(1000), "the idle timeout is not running");
     assert_eq!(after(0, 100, 30_000), Some(30_000));
 }
 
 #[test]
-fn a_load_that_just_fits_is_not_said_to_be_cut_off() {
+fn a_load_of_exactly_max_is_not_reported_as_limited() {
     let mut world = World::new(Policy { max: 3, ..policy() }, 1);
     let decision = world.load(30, 100.0);
     assert_eq!((decision.replicas, decision.reason), (3, Reason::Load));
@@ -279,7 +279,7 @@ fn a_load_that_just_fits_is_not_said_to_be_cut_off() {
 }
 
 #[test]
-fn the_last_pod_goes_after_the_idle_timeout_and_not_before() {
+fn the_last_pod_is_removed_after_the_idle_timeout_and_not_before() {
     let mut world = World::new(policy(), 1);
     world.load(1, 5.0);
     let decision = world.load(0, 29.5);
@@ -290,10 +290,10 @@ fn the_last_pod_goes_after_the_idle_timeout_and_not_before() {
 }
 
 #[test]
-fn a_call_that_came_and_went_between_two_decisions_counts() {
+fn a_request_between_two_decisions_counts() {
     let mut world = World::new(policy(), 1);
     world.load(0, 29.0);
-    world.call();
+    world.short_request();
     world.load(0, 29.0);
     assert_eq!(world.observed.desired, 1);
     assert_eq!(world.load(0, 1.0).replicas, 0);
@@ -314,7 +314,7 @@ fn a_queued_request_is_demand() {
 }
 
 #[test]
-fn zero_stays_zero_without_a_call() {
+fn zero_stays_zero_without_a_request() {
     let mut world = World::new(policy(), 0);
     let decision = world.decide();
     assert_eq!(decision.replicas, 0);
@@ -322,7 +322,7 @@ fn zero_stays_zero_without_a_call() {
 }
 
 #[test]
-fn requests_a_second() {
+fn requests_per_second() {
     let mut world = World::new(Policy { metric: Metric::Rps, ..policy() }, 1);
     for _ in 0..70 {
         world.demand.arrivals += 35;
@@ -332,7 +332,7 @@ fn requests_a_second() {
 }
 
 #[test]
-fn a_lower_count_waits_for_the_delay() {
+fn a_lower_count_waits_for_the_scale_down_delay() {
     let mut world = World::new(Policy { scale_down_delay: Duration::from_secs(30), ..policy() }, 1);
     world.load(10, 70.0);
     world.load(18, 70.0);

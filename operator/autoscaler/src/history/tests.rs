@@ -5,7 +5,7 @@ use super::*;
 const STABLE: Duration = Duration::from_secs(60);
 const PANIC: Duration = Duration::from_secs(6);
 
-/// A history of `levels`, one concurrency for each second.
+/// Creates a history of concurrency `levels` of one second each.
 fn of(levels: &[u64]) -> History {
     let mut history = History::default();
     let mut demand = Demand::default();
@@ -29,9 +29,9 @@ fn averages_over_the_window() {
 }
 
 #[test]
-fn the_first_point_after_a_moment() {
+fn finds_the_first_point_after_a_time() {
     for length in 2..40u64 {
-        // Each moment twice now and then, as from a clock that stood still; close together, far apart, or both.
+        // Some times twice, as from a clock that stood still; close together, far apart, or both.
         for at in [|n: u64| n / 3 * 4 + n % 3 * 2, |n| n * n, |n| 80 * u64::from(n > 3) + n, |n| n * 2] {
             let mut history = History::default();
             for n in 0..length {
@@ -46,8 +46,8 @@ fn the_first_point_after_a_moment() {
 }
 
 #[test]
-fn points_that_come_evenly_are_where_they_are_expected() {
-    // The last sixty seconds of them.
+fn evenly_spaced_points_are_at_the_expected_index() {
+    // Of the last sixty seconds.
     let history = of(&[1; 150]);
     for second in 0..60 {
         assert_eq!(history.expected(nanos(Duration::from_secs(90 + second))), second as usize);
@@ -56,13 +56,13 @@ fn points_that_come_evenly_are_where_they_are_expected() {
 }
 
 #[test]
-fn a_short_history_is_averaged_over_what_there_is() {
+fn a_short_history_is_averaged_over_its_length() {
     assert!((of(&[4, 4]).average(STABLE).concurrency - 4.0).abs() < 1e-9);
     assert_eq!(History::default().average(STABLE), Average::default());
 }
 
 #[test]
-fn old_points_go_and_the_number_is_bounded() {
+fn old_points_are_dropped_and_the_number_is_bounded() {
     let mut history = History::default();
     let mut demand = Demand::default();
     for step in 0..100_000u64 {
@@ -75,18 +75,18 @@ fn old_points_go_and_the_number_is_bounded() {
 }
 
 #[test]
-fn up_to_the_most_points_all_are_known_in_full() {
+fn no_point_is_dropped_up_to_the_maximum() {
     let (mut history, mut demand) = (History::default(), Demand::default());
     for second in 0..MAX_POINTS as u64 {
         history.record(Duration::from_secs(second), &demand, Duration::from_secs(3600), PANIC);
         demand.request_us += 10_000_000 * (second % 2);
     }
-    // Were the point between these two seconds gone, half of the second before would count.
+    // Without the point between these two seconds, half of the second before would count.
     assert_eq!(history.average(Duration::from_secs(2)).concurrency, 5.0);
 }
 
 #[test]
-fn the_point_before_the_newest_stays_however_short_the_window() {
+fn the_point_before_the_newest_is_kept_for_any_window() {
     let mut history = History::default();
     for second in 0..3 {
         let demand = Demand { arrivals: 4 * second, ..Demand::default() };
@@ -96,7 +96,7 @@ fn the_point_before_the_newest_stays_however_short_the_window() {
 }
 
 #[test]
-fn a_clock_that_goes_back_does_no_harm() {
+fn a_clock_that_goes_backwards_is_tolerated() {
     let mut history = of(&[5, 5, 5]);
     history.record(
         Duration::from_secs(1),
@@ -107,7 +107,7 @@ fn a_clock_that_goes_back_does_no_harm() {
     assert!(history.average(PANIC).concurrency <= 5.0);
 }
 
-/// The same, plainly: every rule as its documentation has it, on a list that is gone through from its beginning.
+/// A plain reference implementation, with a linear search in a list.
 #[derive(Default)]
 struct Plain(Vec<(Duration, Demand)>);
 
@@ -159,16 +159,16 @@ impl Plain {
 }
 
 proptest! {
-    /// To the last bit: an average next to a bound must not be decided the other way.
+    /// Equal to the last bit: an average next to a threshold must lead to the same decision.
     #[test]
-    fn averages_are_those_that_are_found_plainly(
+    fn averages_equal_those_of_a_plain_implementation(
         steps in prop::collection::vec((prop_oneof![8 => -50i64..400, 2 => 0i64..5_000, 1 => -20_000i64..90_000], 0u64..100), 1..700),
         even in any::<bool>(), stable in 1u64..120, panic in 1u64..20, rests in prop::option::of(0usize..700),
     ) {
         let (stable, panic) = (Duration::from_secs(stable), Duration::from_secs(panic.min(stable)));
         let (mut history, mut plain, mut demand, mut now) = (History::default(), Plain::default(), Demand::default(), 0i64);
         for (step, (millis, level)) in steps.into_iter().enumerate() {
-            // As frames come, or with jumps, gaps, and a clock that goes back.
+            // At the interval of frames, or with jumps, gaps, and a clock that goes backwards.
             now = (now + if even { 250 } else { millis }).max(0);
             demand.request_us += level * 250_000;
             demand.busy_us += level / 2 * 250_000;
@@ -182,7 +182,7 @@ proptest! {
                 history.keep_newest();
                 plain.0.drain(..plain.0.len() - 1);
             }
-            // Going through all of them takes long, and all remains of what was done wrong before.
+            // Checking each step takes long, and an earlier error persists.
             let windows = [stable, panic, Duration::from_secs(1), Duration::from_millis(7 * level), Duration::MAX];
             for window in windows.into_iter().filter(|_| step % 8 == 0) {
                 prop_assert_eq!(history.average(window), plain.average(window), "{:?} in {:?}", window, history);
@@ -191,7 +191,7 @@ proptest! {
     }
 
     #[test]
-    fn past_the_most_points_averages_are_those_that_are_found_plainly(
+    fn beyond_the_maximum_averages_equal_those_of_a_plain_implementation(
         millis in prop::collection::vec(60u64..400, 1200), level in 1u64..50,
     ) {
         let (stable, panic) = (Duration::from_secs(3600), Duration::from_secs(1));
@@ -211,7 +211,7 @@ proptest! {
 }
 
 #[test]
-fn what_came_within_milliseconds_is_no_thousand_at_once() {
+fn arrivals_within_milliseconds_are_averaged_over_a_second() {
     let mut history = History::default();
     let note = |history: &mut History, millis, request_us, arrivals| {
         let demand = Demand { arrivals, request_us, ..Demand::default() };

@@ -1,6 +1,6 @@
 use super::*;
 
-/// What the published tests use.
+/// The config of the published tests.
 fn config(target: f64) -> Config {
     Config { target, max_scale_up_rate: 10.0, max_scale_down_rate: 10.0, ..Config::default() }
 }
@@ -13,7 +13,7 @@ fn averages(stable: f64, panic: f64) -> Averages {
     Averages { stable, panic }
 }
 
-/// One tick of a fresh revision: stable and panic average, ready pods, and the count that is published for it.
+/// One tick of a new revision: stable and panic average, ready pods, and the published count.
 #[test]
 fn published_single_ticks() {
     let panicking = |most| State { panic: Some(at(95)), most, ..State::new(at(0), 1) };
@@ -56,7 +56,7 @@ fn documented_rates() {
 }
 
 #[test]
-fn a_panic_ends_after_a_slow_rise() {
+fn panic_mode_ends_after_a_slow_rise() {
     let (config, mut state) = (config(1.0), State::new(at(0), 1));
     assert_eq!(scale(at(0), averages(11.0, 25.0), 10, &config, &mut state), 25);
     assert_eq!(scale(at(30), averages(30.0, 41.0), 40, &config, &mut state), 41);
@@ -67,7 +67,7 @@ fn a_panic_ends_after_a_slow_rise() {
 }
 
 #[test]
-fn a_surge_that_goes_on_extends_the_panic() {
+fn a_continued_surge_extends_panic_mode() {
     let (config, mut state) = (config(1.0), State::new(at(0), 1));
     assert_eq!(scale(at(0), averages(11.0, 25.0), 10, &config, &mut state), 25);
     assert_eq!(scale(at(30), averages(30.0, 80.0), 40, &config, &mut state), 80);
@@ -85,7 +85,7 @@ fn an_exponential_rise_is_followed_and_settles() {
 }
 
 #[test]
-fn nothing_falls_in_a_panic() {
+fn no_scale_down_in_panic_mode() {
     let (config, mut state) = (config(10.0), State::new(at(0), 1));
     assert_eq!(scale(at(0), averages(100.0, 100.0), 1, &config, &mut state), 10);
     assert_eq!(scale(at(0), averages(100.0, 1000.0), 10, &config, &mut state), 100);
@@ -108,131 +108,21 @@ fn the_delay_is_counted_in_ticks() {
 }
 
 #[test]
-fn without_a_delay_it_falls_at_once() {
+fn without_a_delay_scales_down_at_once() {
     let (config, mut state) = (Config { panic_threshold: 100.0, ..config(10.0) }, State::new(at(0), 0));
     assert_eq!(scale(at(0), averages(40.0, 40.0), 0, &config, &mut state), 4);
     assert_eq!(scale(Duration::from_millis(500), averages(20.0, 20.0), 0, &config, &mut state), 2);
 }
 
 #[test]
-fn starts_in_a_panic_above_one_pod() {
+fn starts_in_panic_mode_above_one_pod() {
     for (ready, panics) in [(0, false), (1, false), (2, true)] {
         let state = State::new(at(0), ready);
         assert_eq!((state.panics(), state.most), (panics, ready));
     }
     let mut state = State::new(at(0), 8);
     let config = Config::default();
-    assert_eq!(scale(at(0), averages(0.0, 0.0), 8, &config, &mut state), 8, "what is there is kept for a window");
+    assert_eq!(scale(at(0), averages(0.0, 0.0), 8, &config, &mut state), 8, "the present pods are kept for a window");
     assert_eq!(scale(at(60), averages(0.0, 0.0), 8, &config, &mut state), 8);
     assert_eq!(scale(at(61), averages(0.0, 0.0), 8, &config, &mut state), 4);
-}
-
-/// A world whose pods are ready at once, asked four times a second. Yields the counts with the quarters of their change.
-fn run(levels: &[(u64, u64)], config: &Config) -> Vec<(u64, u32)> {
-    let (mut state, mut demand, mut pods) = (State::new(at(0), 0), Demand::default(), 0);
-    let (mut quarter, mut changes) = (0u64, Vec::new());
-    for (level, seconds) in levels {
-        demand.in_flight = *level;
-        for _ in 0..seconds * 4 {
-            let observed = Observed { desired: pods, ready: pods };
-            let count = decide(Duration::from_millis(250 * quarter), &demand, &observed, config, &mut state).replicas;
-            if count != pods {
-                changes.push((quarter, count));
-            }
-            pods = count;
-            quarter += 1;
-            demand.request_us += level * 250_000;
-        }
-    }
-    changes
-}
-
-#[test]
-fn a_first_request_is_answered_between_two_ticks_and_the_last_pod_goes_after_a_window() {
-    let changes = run(&[(0, 1), (1, 1), (0, 100)], &Config::default());
-    let [(up, 1), (down, 0)] = changes[..] else { panic!("{changes:?}") };
-    assert_eq!(up, 4);
-    // A window after the second 2, found at the tick after.
-    assert!((248..=256).contains(&down), "{down}");
-}
-
-#[test]
-fn only_ticks_change_a_count_that_is_not_zero() {
-    let changes = run(&[(1, 9), (1000, 30)], &Config { target: 10.0, ..Config::default() });
-    for (quarter, _) in changes {
-        assert_eq!(quarter % 8, 0, "a tick comes every eight quarters of a second");
-    }
-}
-
-#[test]
-fn min_and_max_bound_it() {
-    let config = Config { min: 2, max: 3, target: 1.0, ..Config::default() };
-    let changes = run(&[(0, 4), (50, 20), (0, 200)], &config);
-    assert_eq!(changes.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [2, 3, 2]);
-}
-
-#[test]
-fn the_retention_keeps_the_last_pod() {
-    let config = Config { pod_retention: at(30), ..Config::default() };
-    let changes = run(&[(1, 1), (0, 200)], &config);
-    assert!(matches!(changes[..], [(0, 1), (quarter, 0)] if quarter > 4 * 90), "{changes:?}");
-}
-
-#[test]
-fn a_call_too_short_for_an_average_keeps_its_pod_for_a_window() {
-    let (config, mut state) = (Config::default(), State::new(at(0), 0));
-    let mut decided = |seconds, in_flight, pods| {
-        let (demand, observed) = (Demand { in_flight, ..Demand::default() }, Observed { desired: pods, ready: pods });
-        decide(at(seconds), &demand, &observed, &config, &mut state).replicas
-    };
-    assert_eq!([decided(0, 0, 0), decided(1, 1, 0), decided(2, 0, 1)], [0, 1, 1]);
-    for second in (3..=59).step_by(2) {
-        assert_eq!(decided(second, 0, 1), 1, "{second}");
-    }
-    assert_eq!(decided(61, 0, 1), 0);
-}
-
-#[test]
-fn a_first_request_counts_as_a_second_of_each_window() {
-    let (config, mut state) = (Config { target: 0.01, ..Config::default() }, State::new(at(0), 0));
-    let demand = Demand { in_flight: 3, ..Demand::default() };
-    let decision = decide(at(0), &demand, &Observed::default(), &config, &mut state);
-    assert_eq!((decision.replicas, decision.reason), (17, Reason::Panic), "a sixth, and not a sixtieth");
-    let Seen { concurrency, stable, panic, target, .. } = decision.seen;
-    assert_eq!((concurrency, stable, panic, target), (3, 1.0 / 60.0, 1.0 / 6.0, 0.01));
-}
-
-#[test]
-fn it_asks_for_the_next_tick_while_there_is_a_pod_or_a_request() {
-    let asks = |in_flight, pods, max| {
-        let config = Config { max, ..Config::default() };
-        let demand = Demand { in_flight, ..Demand::default() };
-        let observed = Observed { desired: pods, ready: pods };
-        decide(at(7), &demand, &observed, &config, &mut State::new(at(7), pods)).wake_at
-    };
-    assert_eq!(asks(0, 0, 9), None);
-    assert_eq!([asks(0, 2, 9), asks(1, 0, 9), asks(1, 0, 0)], [Some(at(9)); 3]);
-}
-
-#[test]
-fn a_policy_is_translated() {
-    let delay = at(13);
-    let policy =
-        Policy { min: 1, max: 9, target: 7.0, stable_window: at(68), scale_down_delay: delay, ..Policy::default() };
-    let config = Config::of(&policy);
-    assert_eq!((config.min, config.max, config.panic_window, config.stable_window), (1, 9, at(7), at(68)));
-    assert_eq!((config.metric, config.scale_down_delay), (Metric::Concurrency, delay));
-    assert!((config.target - 7.0).abs() < 1e-9);
-    assert_eq!(Config::of(&Policy { metric: Metric::Rps, ..policy }).metric, Metric::Rps);
-}
-
-#[test]
-fn requests_a_second() {
-    let config = Config { metric: Metric::Rps, target: 10.0, ..Config::default() };
-    let (mut state, mut demand, mut count) = (State::new(at(0), 1), Demand::default(), 1);
-    for second in 0..70 {
-        count = decide(at(second), &demand, &Observed { desired: count, ready: count }, &config, &mut state).replicas;
-        demand.arrivals += 35;
-    }
-    assert_eq!(count, 4);
 }

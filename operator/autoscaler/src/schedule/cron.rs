@@ -1,39 +1,38 @@
-//! A cron expression of five fields, and the minutes that it names. Minutes are of the clock on the wall: seconds since
-//! 1970-01-01 00:00 as shown there.
+//! Five-field cron expressions, evaluated in local time: seconds since 1970-01-01 00:00 local time.
 
 use std::{fmt, str::FromStr};
 
 const DAY: i64 = 86_400;
 
-/// Minute, hour, day of month, month, day of week, as a CronJob of Kubernetes has them: numbers or names, lists, ranges,
-/// steps; `7` is Sunday too. If both days are restricted, either is enough.
+/// A cron expression as in a Kubernetes CronJob: minute, hour, day of month, month, day of week, as numbers or names, lists,
+/// ranges and steps. `7` is Sunday too. If both day fields are restricted, a day has to match one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cron {
-    /// A bit for each minute, and so on.
+    /// One bit per value.
     minutes: u64,
     hours: u32,
     days: u32,
     months: u16,
-    /// From Sunday.
+    /// Bit 0 is Sunday.
     weekdays: u8,
-    /// Whether a day has to be of both sets and not only of one: one of them is all days.
+    /// Whether a day has to match both day fields, since one of them matches all days.
     both: bool,
 }
 
-/// Why an expression is none.
+/// The error of parsing a cron expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CronError {
-    /// It has not five fields.
+    /// The number of fields is not five.
     Fields,
-    /// A field has something in it that it cannot have.
+    /// A field is invalid.
     Field {
-        /// Which field.
+        /// Name of the field.
         field: &'static str,
-        /// What is in it.
+        /// Text of the field.
         text: String,
     },
-    /// There is no such day, as the 30th of February.
+    /// No date matches, such as the 30th of February.
     Never,
 }
 
@@ -41,7 +40,7 @@ impl fmt::Display for CronError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fields => f.write_str("cron must have five fields (minute hour day month weekday)"),
-            Self::Field { field, text } => write!(f, "`{text}` is no {field} of a cron expression"),
+            Self::Field { field, text } => write!(f, "`{text}` is not a valid {field} of a cron expression"),
             Self::Never => f.write_str("cron names a day that never comes"),
         }
     }
@@ -49,7 +48,7 @@ impl fmt::Display for CronError {
 
 impl std::error::Error for CronError {}
 
-/// What a field may hold.
+/// The valid values of a field.
 struct Field {
     name: &'static str,
     least: u32,
@@ -70,7 +69,7 @@ const WEEKDAY: Field =
     Field { name: "day of week", least: 0, most: 7, names: &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"] };
 
 impl Field {
-    /// The numbers of a list, as bits.
+    /// Parses a list to bits.
     fn bits(&self, text: &str) -> Result<u64, CronError> {
         let wrong = || CronError::Field { field: self.name, text: text.to_owned() };
         text.split(',').try_fold(0, |bits, part| Ok(bits | self.part(part).ok_or_else(wrong)?))
@@ -84,7 +83,7 @@ impl Field {
         let (from, to) = match range.split_once('-') {
             Some((from, to)) => (self.number(from)?, self.number(to)?),
             None if all(range) => (self.least, self.most),
-            // A number with a step begins there and goes on to the end.
+            // A number with a step is a range up to the maximum.
             None => (self.number(range)?, if step.is_some() { self.most } else { self.number(range)? }),
         };
         let step = usize::try_from(step.unwrap_or(1)).ok()?;
@@ -136,10 +135,10 @@ impl Cron {
         !self.both || (1..).zip(LAST).any(|(month, last)| self.months >> month & 1 == 1 && first <= last)
     }
 
-    /// The latest named minute from `oldest` until `local`.
+    /// Returns the latest matching minute in `[oldest, local]`.
     pub(super) fn at_or_before(&self, local: i64, oldest: i64) -> Option<i64> {
         let mut day = local.div_euclid(DAY);
-        // On the day itself only what is not later counts; on days before, all does.
+        // The time of day is limited on the first day only.
         let mut until = local.rem_euclid(DAY);
         while day >= oldest.div_euclid(DAY) {
             if self.names_day(day)
@@ -152,7 +151,7 @@ impl Cron {
         None
     }
 
-    /// The earliest named minute from `local` until `latest`.
+    /// Returns the earliest matching minute in `[local, latest]`.
     pub(super) fn at_or_after(&self, local: i64, latest: i64) -> Option<i64> {
         let mut day = local.div_euclid(DAY);
         let mut from = local.rem_euclid(DAY);
@@ -175,7 +174,7 @@ impl Cron {
         self.months >> month & 1 == 1 && if self.both { named && weekday } else { named || weekday }
     }
 
-    /// The latest named minute of a day until this second of it.
+    /// Returns the latest matching minute of a day at or before a second of the day.
     fn latest(&self, until: i64) -> Option<i64> {
         let (hour, minute) = (until / 3600, until / 60 % 60);
         if self.hours >> hour & 1 == 1
@@ -187,9 +186,9 @@ impl Cron {
         Some(hour * 3600 + highest(self.minutes)? * 60)
     }
 
-    /// The earliest named minute of a day from this second of it.
+    /// Returns the earliest matching minute of a day at or after a second of the day.
     fn earliest(&self, from: i64) -> Option<i64> {
-        // A minute that has begun is over.
+        // A minute that has started is in the past.
         let from = (from + 59) / 60;
         let (hour, minute) = (from / 60, from % 60);
         if hour > 23 {
@@ -205,7 +204,7 @@ impl Cron {
     }
 }
 
-/// The bits from 0 to this one, which is less than 63.
+/// Returns the bits from 0 to `bit`, which is less than 63.
 fn up_to(bit: i64) -> u64 {
     (2 << bit) - 1
 }
@@ -218,10 +217,10 @@ fn lowest(bits: u64) -> Option<i64> {
     (bits != 0).then(|| i64::from(bits.trailing_zeros()))
 }
 
-/// Of a day since 1970-01-01, in the Gregorian calendar.
+/// Converts days since 1970-01-01 to the month and day of the Gregorian calendar.
 fn month_and_day(day: i64) -> (i64, i64) {
-    // Years are counted from the 1st of March, so that the day of a leap year is the last of them; 719,468 days before 1970
-    // one of the eras of 400 years began.
+    // Years start on the 1st of March, so that the leap day is the last day. An era of 400 years started 719,468 days before
+    // 1970-01-01.
     let of_era = (day + 719_468).rem_euclid(146_097);
     let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year + year / 4 - year / 100);
@@ -240,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_calendar() {
+    fn month_and_day_of_known_dates() {
         // 2000-02-29, 2024-12-31 and the days after, 2026-03-01, 1969-12-31, 2100-02-28 and the day after.
         let days = [
             (11_016, (2, 29)),
@@ -264,7 +263,7 @@ mod tests {
         assert_eq!(cron("*/15 0 1 1 *").minutes, 1 | 1 << 15 | 1 << 30 | 1 << 45);
         assert_eq!(cron("50/5 0 1 1 *").minutes, 1 << 50 | 1 << 55);
         assert_eq!(cron("1-5/2,9 0 1 1 *").minutes, 1 << 1 | 1 << 3 | 1 << 5 | 1 << 9);
-        assert_eq!(cron("9,5-10/4 0 1 1 *").minutes, 1 << 5 | 1 << 9, "named twice is named");
+        assert_eq!(cron("9,5-10/4 0 1 1 *").minutes, 1 << 5 | 1 << 9, "a value may be listed twice");
         assert_eq!(cron("* * * * *").minutes, (1 << 60) - 1);
         assert_eq!(cron("* * ? * MON-fri").weekdays, 0b011_1110);
         assert_eq!(cron("* * * * 5-7").weekdays, 0b110_0001);
@@ -274,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_says_why() {
+    fn invalid_expressions_have_a_reason() {
         let field = |field, text: &str| CronError::Field { field, text: text.to_owned() };
         let cases = [
             ("", CronError::Fields),
@@ -300,11 +299,11 @@ mod tests {
         }
         assert!("0 0 29 2 *".parse::<Cron>().is_ok());
         assert!("0 0 30 2 1".parse::<Cron>().is_ok(), "or a Monday in February");
-        assert_eq!(field("hour", "24").to_string(), "`24` is no hour of a cron expression");
+        assert_eq!(field("hour", "24").to_string(), "`24` is not a valid hour of a cron expression");
     }
 
     #[test]
-    fn days_are_of_both_or_of_either() {
+    fn day_fields_combine_as_in_cron() {
         // 2026-11-13 is a Friday.
         let day = 20_770;
         assert_eq!(month_and_day(day), (11, 13));
@@ -316,9 +315,9 @@ mod tests {
         assert!(!cron("0 0 */2 * 4").names_day(day + 1), "a step is a restriction: the 14th, a Saturday, is neither");
     }
 
-    /// Minute by minute, what is named is what bits say, and both searches find it.
+    /// For each minute, the bits and both searches agree.
     #[test]
-    fn searches_agree_with_looking_at_every_minute() {
+    fn searches_agree_with_a_scan_of_every_minute() {
         for text in [
             "30 8 * * 1-5",
             "*/7 */5 * * *",

@@ -4,16 +4,16 @@ use super::*;
 
 const HOUR: i64 = 3600;
 
-/// Unix seconds of a UTC time in 2026, by day of the year from 0.
+/// Returns the Unix time of a UTC time in 2026; `day` is the day of the year from 0.
 fn at(day: i64, hour: i64, minute: i64) -> i64 {
     (20_454 + day) * DAY + hour * HOUR + minute * 60
 }
 
-/// The Sundays of 2026 on which clocks in Berlin are changed, at 01:00 UTC: the 29th of March and the 25th of October.
+/// The daylight saving time changes of Berlin in 2026, at 01:00 UTC: the 29th of March and the 25th of October.
 const SPRING: i64 = 87;
 const AUTUMN: i64 = 297;
 
-/// Europe/Berlin as it is in 2026.
+/// Offset of Europe/Berlin in 2026.
 fn berlin(unix: i64) -> i32 {
     if (at(SPRING, 1, 0)..at(AUTUMN, 1, 0)).contains(&unix) { 7200 } else { 3600 }
 }
@@ -22,7 +22,7 @@ fn schedule<Z>(cron: &str, zone: Z, minutes: u64, min: u32) -> Schedule<Z> {
     Schedule { cron: cron.parse().unwrap(), zone, duration: Duration::from_secs(60 * minutes), min }
 }
 
-/// The windows of a schedule in a span, found by going from change to change.
+/// Returns the windows of a schedule in a time span, found from change to change.
 fn windows<Z: Zone + Copy>(schedule: Schedule<Z>, from: i64, to: i64) -> Vec<(i64, i64)> {
     let (mut windows, mut now, mut begun) = (Vec::new(), from, None);
     while now < to {
@@ -56,7 +56,7 @@ fn a_window_begins_and_ends() {
 }
 
 #[test]
-fn the_most_of_those_that_are_on() {
+fn the_maximum_of_the_active_schedules() {
     let schedules = [schedule("0 8 * * *", Utc, 240, 2), schedule("0 9 * * *", Utc, 60, 7)];
     let steps = [(at(0, 8, 0), 2), (at(0, 9, 0), 7), (at(0, 10, 0), 2), (at(0, 12, 0), 0), (at(1, 8, 0), 2)];
     for pair in steps.windows(2) {
@@ -65,7 +65,7 @@ fn the_most_of_those_that_are_on() {
 }
 
 #[test]
-fn windows_that_overlap_are_one() {
+fn overlapping_windows_merge() {
     let hourly = schedule("0 * * * *", Utc, 90, 1);
     assert_eq!(windows(hourly, at(0, 0, 0), at(30, 0, 0)), []);
     assert_eq!(active(&[hourly], at(0, 0, 5)).min, 1);
@@ -81,7 +81,7 @@ fn a_day_in_summer_and_one_in_winter() {
 }
 
 #[test]
-fn a_minute_that_is_skipped_begins_when_the_clock_is_changed() {
+fn a_skipped_minute_starts_at_the_clock_change() {
     for cron in ["0 2 * * *", "30 2 * * *", "59 2 * * *"] {
         let found = windows(schedule(cron, berlin, 60, 1), at(SPRING, 0, 0), at(SPRING, 12, 0));
         assert_eq!(found, [(at(SPRING, 1, 0), at(SPRING, 2, 0))], "{cron}");
@@ -95,7 +95,7 @@ fn a_minute_that_is_skipped_begins_when_the_clock_is_changed() {
 }
 
 #[test]
-fn a_minute_that_is_shown_twice_begins_twice() {
+fn a_repeated_minute_starts_two_windows() {
     let found = windows(schedule("30 2 * * *", berlin, 10, 1), at(AUTUMN, 0, 0), at(AUTUMN, 12, 0));
     let begins = [at(AUTUMN, 0, 30), at(AUTUMN, 1, 30)];
     assert_eq!(found, begins.map(|begin| (begin, begin + 600)));
@@ -106,20 +106,20 @@ fn a_minute_that_is_shown_twice_begins_twice() {
 }
 
 #[test]
-fn what_begins_late_in_the_day_after_a_change_is_seen_from_before_it() {
+fn a_start_after_a_clock_change_is_found_from_before_it() {
     let early = schedule("30 1 * * *", berlin, 10, 1);
     assert_eq!(active(&[early], at(SPRING, 0, 45)), Active { min: 0, until: at(SPRING, 23, 30) });
 }
 
 #[test]
-fn a_minute_that_the_clock_is_put_back_from_is_awaited_until_it_is_shown() {
+fn a_minute_after_a_backward_change_starts_at_its_second_occurrence() {
     let late = schedule("0 3 * * *", berlin, 10, 1);
     assert_eq!(active(&[late], at(AUTUMN, 0, 30)), Active { min: 0, until: at(AUTUMN, 2, 0) });
 }
 
 #[test]
-fn a_duration_is_time_that_passes() {
-    // From ten in the evening for eight hours: a change of the clock in between moves the end on the wall.
+fn a_duration_is_elapsed_time() {
+    // Eight hours from 22:00: an offset change in between moves the end in local time.
     let night = schedule("0 22 * * *", berlin, 480, 1);
     let found = windows(night, at(SPRING - 1, 12, 0), at(SPRING, 12, 0));
     assert_eq!(found, [(at(SPRING - 1, 21, 0), at(SPRING, 5, 0))]);
@@ -128,26 +128,26 @@ fn a_duration_is_time_that_passes() {
 }
 
 #[test]
-fn a_window_that_began_before_a_change_or_on_it_is_found_from_far() {
-    // 400 hours, over the change.
+fn a_window_that_started_at_or_before_a_change_is_found_much_later() {
+    // 400 hours, across the change.
     let long = schedule("0 12 20 3 *", berlin, 24_000, 1);
     let begin = at(78, 11, 0);
     for unix in [begin, at(SPRING, 0, 59), at(SPRING, 1, 0), begin + 400 * HOUR - 1] {
         assert_eq!(active(&[long], unix).min, 1, "{unix}");
     }
     assert_eq!(active(&[long], begin - 1).min + active(&[long], begin + 400 * HOUR).min, 0);
-    // Begun by the change itself, and looked at from its last second.
+    // Started by the change itself, evaluated at its last second.
     let skipped = schedule("30 2 29 3 *", berlin, 120, 1);
     assert_eq!(active(&[skipped], at(SPRING, 3, 0) - 1), Active { min: 1, until: at(SPRING, 3, 0) });
     assert_eq!(active(&[skipped], at(SPRING, 3, 0)).min, 0);
 }
 
 #[test]
-fn a_place_may_leave_out_a_day() {
-    // As Samoa did: from ten hours behind to fourteen ahead, over one day of the calendar.
+fn a_zone_may_skip_a_day() {
+    // As in Samoa: from UTC-10 to UTC+14, which skips one calendar day.
     let zone = |unix: i64| if unix < at(10, 10, 0) { -36_000 } else { 50_400 };
     let found = windows(schedule("0 12 * * *", zone, 60, 1), at(9, 0, 0), at(13, 0, 0));
-    // Noon of the day that is left out is its first moment; noon of the days around it is noon.
+    // Noon of the skipped day is the time of the change; noon of the days around it is noon.
     let begins = [at(9, 22, 0), at(10, 10, 0), at(10, 22, 0), at(11, 22, 0), at(12, 22, 0)];
     assert_eq!(found, begins.map(|begin| (begin, begin + HOUR)));
 }
@@ -168,9 +168,9 @@ fn odd_durations() {
 }
 
 proptest! {
-    /// Going from change to change sees the same as asking for every minute, in a zone that is changed there and back.
+    /// Evaluation from change to change agrees with evaluation of every minute, in a zone with two offset changes.
     #[test]
-    fn until_then_nothing_changes(
+    fn the_result_is_constant_until_the_reported_time(
         minute in 0u32..60, hours in "([0-9]|1[0-9]|2[0-3])|\\*|\\*/[1-9]", minutes in 1u64..3000,
         there in 0i64..2000, back in 4000i64..6000, shift in prop::sample::select(vec![-7200, -3600, -1800, 1800, 3600, 7200]),
     ) {

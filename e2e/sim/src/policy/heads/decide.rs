@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{history::History, peaks::Peaks};
 use crate::scaler::View;
 
-/// A hundredth of a pod is no pod.
+/// Fraction of a pod that is ignored when rounding up.
 const SLACK: f64 = 0.01;
 
 /// The shortest window.
@@ -14,19 +14,19 @@ const SWIFT: Duration = Duration::from_secs(1);
 /// Time between two decisions while nothing but time changes the averages.
 const REVIEW: Duration = Duration::from_secs(1);
 
-/// The same while concurrency exceeds what the pods are for.
+/// The same while concurrency exceeds the pods.
 const HURRY: Duration = Duration::from_millis(250);
 
-/// A second that wants so many times the ready pods is a rise, and how many times it has to be beyond chance.
+/// Threshold of the one-second average: a multiple of the ready pods, and a multiple of the random variation above them.
 const SWIFT_THRESHOLD: (f64, f64) = (2.0, 3.0);
 
 /// The same for a panic window.
 const PANIC_THRESHOLD: (f64, f64) = (1.4, 1.0);
 
-/// How long the last second is followed after a rise was over a threshold.
+/// How long the one-second average is followed after demand exceeded a threshold.
 const FOLLOW: Duration = SWIFT.saturating_mul(2);
 
-/// A queue that stays adds one pod, or one for so many.
+/// A standing queue adds one pod, or one per this number of pods.
 const QUEUE_PART: u32 = 8;
 
 /// Margin by which a lower average is clearly lower, in pods, for one pod.
@@ -35,11 +35,11 @@ const MARGIN: f64 = 0.1;
 /// Start of the internal time, so that there is a past before the first request.
 const BEGINNING: Duration = Duration::from_secs(366 * 86_400);
 
-/// What the Function asks for.
+/// Scaling settings of the Function.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
     pub(super) max: u32,
-    /// Wanted per pod, more than 0.
+    /// Target per pod, more than 0.
     pub(super) target: f64,
     pub(super) idle_timeout: Duration,
     pub(super) stable_window: Duration,
@@ -53,24 +53,24 @@ impl Setting {
     }
 }
 
-/// What is remembered between two decisions.
+/// State between two decisions.
 #[derive(Clone, Debug)]
 pub(super) struct State {
     clock: Duration,
     last_active: Duration,
     arrivals: Option<u64>,
     queued_since: Option<Duration>,
-    /// Pods that were asked for at the decision before, and that it decided.
+    /// The observed and the decided count of the previous decision.
     desired: Option<(u32, u32)>,
     history: History,
-    /// What was before this moment says nothing about now.
+    /// Demand before this time is ignored.
     evidence_from: Duration,
-    /// While a rise is on: when demand was last above the threshold.
+    /// When demand was last above the threshold; `None` without a rise.
     rise: Option<Duration>,
     peaks: Peaks,
-    /// What the stable average wanted within the last stable window.
+    /// Counts for the stable average within the last stable window.
     lasting: Peaks,
-    /// What the load wanted at the decision before.
+    /// Count for the load at the previous decision.
     served: u32,
 }
 
@@ -136,7 +136,7 @@ pub(super) fn decide(view: &View<'_>, setting: &Setting, state: &mut State) -> (
     let at = BEGINNING + Duration::from_micros(view.now);
     state.clock = at;
     let busy = view.concurrency() > 0;
-    let called = notice(view, setting, state);
+    let active = record_activity(view, setting, state);
     state.history.record(at, view.request_us, setting.stable_window, setting.panic_window);
     let loads = Loads::of(view, setting, state);
 
@@ -149,9 +149,9 @@ pub(super) fn decide(view: &View<'_>, setting: &Setting, state: &mut State) -> (
     };
     // The idle timeout keeps the last pod; from zero, only a request starts one.
     if !idle && replicas <= 1 && !busy {
-        replicas = u32::from(called || view.desired > 0);
+        replicas = u32::from(active || view.desired > 0);
     }
-    if replicas == 0 && called {
+    if replicas == 0 && active {
         replicas = 1;
     }
     replicas = replicas.min(setting.max);
@@ -169,12 +169,12 @@ pub(super) fn decide(view: &View<'_>, setting: &Setting, state: &mut State) -> (
     (replicas, due.map(|due| due.saturating_sub(BEGINNING)))
 }
 
-/// Records requests. Returns whether one is there or was since the decision before.
-fn notice(view: &View<'_>, setting: &Setting, state: &mut State) -> bool {
+/// Records activity. Returns whether there is a request, or was one since the previous decision.
+fn record_activity(view: &View<'_>, setting: &Setting, state: &mut State) -> bool {
     let at = state.clock;
-    let called = view.concurrency() > 0 || state.arrivals.is_some_and(|before| before != view.arrivals);
+    let active = view.concurrency() > 0 || state.arrivals.is_some_and(|before| before != view.arrivals);
     let woken = view.desired > 0 && state.desired == Some((0, 0));
-    if called || woken {
+    if active || woken {
         state.last_active = at;
     }
     if woken {
@@ -187,7 +187,7 @@ fn notice(view: &View<'_>, setting: &Setting, state: &mut State) -> bool {
     } else {
         state.queued_since = None;
     }
-    called
+    active
 }
 
 fn serve(view: &View<'_>, setting: &Setting, state: &mut State, loads: &Loads) -> u32 {
@@ -196,7 +196,7 @@ fn serve(view: &View<'_>, setting: &Setting, state: &mut State, loads: &Loads) -
         replicas = replicas.max(count);
     }
     state.served = replicas;
-    // Until a whole window was seen, the present count is the floor.
+    // Until a full window has been observed, the present count is the minimum.
     if state.clock - BEGINNING < setting.stable_window { replicas.max(view.desired) } else { replicas }
 }
 
@@ -211,7 +211,7 @@ fn steady(view: &View<'_>, setting: &Setting, state: &mut State, loads: &Loads) 
     clear.min(lasting).min(view.desired).max(plain)
 }
 
-/// Pods for the rise that is on, if one is: what the short windows want, held for a while.
+/// Pods for a rise in progress, if any: the count of the short windows, held for a limited time.
 fn rise(view: &View<'_>, setting: &Setting, steady: u32, state: &mut State, loads: &Loads) -> Option<u32> {
     let at = state.clock;
     let waiting = view.pods.ready() == 0 && view.concurrency() > 0;
@@ -243,7 +243,7 @@ fn rise(view: &View<'_>, setting: &Setting, steady: u32, state: &mut State, load
     Some(most)
 }
 
-/// What a queue that stays adds, each time it has stayed for a second.
+/// Pods for a standing queue, added each second that it stands.
 fn queue(view: &View<'_>, steady: u32, state: &mut State, loads: &Loads) -> u32 {
     let stays = state.queued_since.is_some_and(|since| state.clock.saturating_sub(since) >= SWIFT);
     let wanted = pods(loads.swift);

@@ -2,10 +2,10 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-/// Frames come no more often.
+/// Minimum interval of demand frames.
 const CLOSEST: Duration = Duration::from_millis(250);
 
-/// No average is over less time, unless the window is shorter.
+/// Minimum time to average over, unless the window is shorter.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// The integral at one moment.
@@ -29,7 +29,7 @@ impl History {
         let (now, stable) = (nanos(now), nanos(stable));
         let point = Point { at: now, request_us };
         let closest = nanos((panic / 16).min(CLOSEST));
-        // The newest point moves along with time until it is far enough from the one before it.
+        // The newest point is replaced until it is far enough from the point before it.
         match self.points.back_mut() {
             Some(last) if self.before.is_some_and(|before| last.at - before < closest) => *last = point,
             Some(last) => {
@@ -38,7 +38,7 @@ impl History {
             }
             None => self.points.push_back(point),
         }
-        // One point older than the window stays, to measure from.
+        // One point older than the window is kept as the base of the average.
         while self.points.len() > 2 && now.saturating_sub(self.points[1].at) >= stable {
             self.points.pop_front();
         }
@@ -81,9 +81,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_average_is_over_the_window_or_over_what_is_known() {
+    fn averages_over_the_window_or_the_recorded_time() {
         let (mut history, at) = (History::default(), Duration::from_secs);
-        // One request at once for ten seconds, then three.
+        // A concurrency of one for ten seconds, then three.
         for second in 0..=20u64 {
             let request_us = second.min(10) * 1_000_000 + second.saturating_sub(10) * 3_000_000;
             history.record(at(second), request_us, at(60), at(6));

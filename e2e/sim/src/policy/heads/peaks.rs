@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lower_count_has_to_last() {
+    fn a_lower_count_applies_after_the_span() {
         let mut peaks = Peaks::default();
         let at = Duration::from_secs;
         let noted = [(0, 5), (5, 2), (6, 3), (10, 1), (11, 1), (17, 1)].map(|(s, c)| peaks.note(at(s), c, at(10)));

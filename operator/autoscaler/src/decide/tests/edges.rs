@@ -1,9 +1,9 @@
-//! Bounds that change, hands and clocks that interfere, input that lies.
+//! Changing bounds, other writers of the scale, clock jumps, and inconsistent input.
 
 use super::*;
 
 #[test]
-fn pods_that_another_woke_are_kept_until_they_were_of_use() {
+fn pods_of_a_wake_are_kept_for_the_idle_timeout() {
     let mut world = World::new(policy(), 0);
     world.load(0, 100.0);
     world.observed = Observed { desired: 5, ready: 0 };
@@ -14,7 +14,7 @@ fn pods_that_another_woke_are_kept_until_they_were_of_use() {
 }
 
 #[test]
-fn a_wake_right_after_a_written_zero_is_one() {
+fn a_wake_right_after_a_written_zero_is_detected() {
     for wrote in [true, false] {
         let mut world = World::new(policy(), 1);
         world.load(0, 30.0);
@@ -30,7 +30,7 @@ fn a_wake_right_after_a_written_zero_is_one() {
 }
 
 #[test]
-fn a_count_that_somebody_raised_falls_at_once() {
+fn a_count_raised_by_another_client_is_reverted_at_once() {
     let mut world = World::new(policy(), 1);
     world.load(15, 100.0);
     world.observed = Observed { desired: 50, ready: 50 };
@@ -38,7 +38,7 @@ fn a_count_that_somebody_raised_falls_at_once() {
 }
 
 #[test]
-fn paused_leaves_the_count_alone() {
+fn paused_keeps_the_count() {
     let mut world = World::new(Policy { min: 2, max: 4, scheduled: 3, initial: 1, paused: true, ..policy() }, 9);
     for pods in [0, 1, 9] {
         world.observed = Observed { desired: pods, ready: pods };
@@ -46,14 +46,14 @@ fn paused_leaves_the_count_alone() {
         assert_eq!((decision.replicas, decision.reason, decision.wake_at), (pods, Reason::Paused, None));
     }
     world.load(1, 1.0);
-    assert_eq!(world.load(0, 1.0).wake_at, None, "not even for the idle time-out");
+    assert_eq!(world.load(0, 1.0).wake_at, None, "the idle timeout does not run while paused");
     world.load(0, 100.0);
     world.policy.paused = false;
-    assert_eq!(world.load(0, 1.0).replicas, 3, "nobody has called for its idle time-out");
+    assert_eq!(world.load(0, 1.0).replicas, 3, "no request since its idle timeout");
 }
 
 #[test]
-fn a_clock_that_goes_back_does_no_harm() {
+fn a_clock_that_goes_backwards_is_tolerated() {
     let mut world = World::new(policy(), 1);
     world.now = Duration::from_secs(100_000);
     world.load(25, 120.0);
@@ -62,13 +62,13 @@ fn a_clock_that_goes_back_does_no_harm() {
     assert_eq!(world.decide().replicas, 3);
     assert_eq!(world.load(25, 100.0).replicas, 3);
     assert_eq!(world.load(0, 29.5).replicas, 3.min(world.observed.desired));
-    assert!(world.observed.desired >= 1, "the idle time-out is measured from the last request");
+    assert!(world.observed.desired >= 1, "the idle timeout is measured from the last request");
     let decision = world.load(0, 0.75);
     assert_eq!((decision.replicas, decision.reason), (0, Reason::Idle));
 }
 
 #[test]
-fn a_clock_that_jumps_a_day_takes_no_pod_from_a_load() {
+fn a_clock_jump_removes_no_pod_under_load() {
     let mut world = World::new(policy(), 1);
     world.load(75, 120.0);
     assert_eq!(world.observed.desired, 8);
@@ -81,43 +81,43 @@ fn a_clock_that_jumps_a_day_takes_no_pod_from_a_load() {
 }
 
 #[test]
-fn a_clock_that_jumps_a_day_gives_pods_that_fall_idle_another_time_out() {
+fn a_clock_jump_restarts_the_idle_timeout() {
     let mut world = World::new(policy(), 1);
     world.load(50, 70.0);
     world.load(0, 10.0);
     world.now += Duration::from_secs(86_400);
-    assert_eq!(world.decide().replicas, 5, "nobody has watched them fall");
+    assert_eq!(world.decide().replicas, 5, "the fall was not observed");
     assert_eq!(world.load(0, 29.5).replicas, 5);
     assert_eq!(world.load(0, 0.75).replicas, 0);
 }
 
 #[test]
-fn an_idle_time_out_that_is_found_late_is_over() {
+fn a_late_decision_after_the_idle_timeout_scales_to_zero() {
     let mut world = World::new(policy(), 1);
     world.load(1, 70.0);
     let decision = world.load(0, 10.0);
     world.now = decision.wake_at.unwrap() + Duration::from_secs(3600);
-    assert_eq!(world.decide().replicas, 0, "the counters say that nobody called");
+    assert_eq!(world.decide().replicas, 0, "the counters show no request");
 }
 
 #[test]
-fn an_idle_function_is_left_alone_and_remembers_little() {
+fn an_idle_function_needs_no_review_and_little_memory() {
     let mut world = World::new(policy(), 1);
     world.load(50, 100.0);
     let decision = world.load(0, 31.0);
     assert_eq!((decision.replicas, decision.wake_at), (0, None));
-    assert_eq!(world.state.peaks.most() + world.state.lasting.most() + world.state.delayed.most(), 0);
-    // Being called again after days is no jump.
+    assert_eq!(world.state.peaks.max() + world.state.stable_max.max() + world.state.delayed_max.max(), 0);
+    // A request after days of idle time is no jump.
     world.now += Duration::from_secs(300_000);
     world.demand.queued = 1;
-    world.call();
+    world.short_request();
     let decision = world.decide();
     assert_eq!((decision.replicas, decision.reason), (1, Reason::Waiting));
     assert_eq!(world.load(1, 10.0).replicas, 1, "the days before count as nothing");
 }
 
 #[test]
-fn input_that_lies_ends_within_the_bounds() {
+fn inconsistent_input_stays_within_the_bounds() {
     let most = u64::MAX;
     let huge = Demand {
         in_flight: most,
@@ -150,7 +150,7 @@ fn input_that_lies_ends_within_the_bounds() {
 }
 
 #[test]
-fn after_a_restart_the_count_is_the_floor_for_a_window() {
+fn after_a_restart_the_count_is_the_minimum_for_a_window() {
     let mut world = World::new(policy(), 8);
     let decision = world.load(10, 59.0);
     assert_eq!((decision.replicas, decision.reason), (8, Reason::Learning));
@@ -159,14 +159,14 @@ fn after_a_restart_the_count_is_the_floor_for_a_window() {
 }
 
 #[test]
-fn what_is_wanted_anyway_is_not_said_to_be_learned_about() {
+fn learning_is_not_reported_for_a_count_that_is_wanted_anyway() {
     let mut world = World::new(policy(), 3);
     let decision = world.load(25, 10.0);
     assert_eq!((decision.replicas, decision.reason), (3, Reason::Load));
 }
 
 #[test]
-fn after_a_restart_pods_without_calls_go_when_a_window_was_seen_and_not_only_after_the_idle_timeout() {
+fn after_a_restart_unused_pods_are_removed_after_a_window_before_the_idle_timeout() {
     let mut world = World::new(Policy { idle_timeout: Duration::from_secs(200), ..policy() }, 5);
     let mut decision = world.decide();
     while let Some(due) = decision.wake_at.filter(|due| *due <= Duration::from_secs(61)) {
@@ -177,15 +177,15 @@ fn after_a_restart_pods_without_calls_go_when_a_window_was_seen_and_not_only_aft
 }
 
 #[test]
-fn after_a_restart_habits_say_nothing_of_what_is_later_than_the_idle_timeout() {
+fn after_a_restart_a_window_beyond_the_idle_timeout_is_ignored() {
     let after_the_timeout = |idles, timeout| {
-        let mut habits = Habits::default();
+        let mut histogram = IdleHistogram::default();
         for _ in 0..9 {
-            habits.record(Duration::from_secs(idles));
+            histogram.record(Duration::from_secs(idles));
         }
         let timeout = Duration::from_secs(timeout);
-        let policy = Policy { prewarm: Some(PRICE), idle_timeout: timeout, ..policy() };
-        let mut world = World { state: State::restored(Duration::ZERO, habits, None), ..World::new(policy, 1) };
+        let policy = Policy { prewarm: Some(COLD_START_COST), idle_timeout: timeout, ..policy() };
+        let mut world = World { state: State::restored(Duration::ZERO, histogram, None), ..World::new(policy, 1) };
         world.decide();
         world.now += timeout;
         let decision = world.decide();
@@ -197,14 +197,14 @@ fn after_a_restart_habits_say_nothing_of_what_is_later_than_the_idle_timeout() {
 }
 
 #[test]
-fn after_a_restart_zero_takes_a_whole_idle_timeout() {
+fn after_a_restart_scale_to_zero_takes_a_full_idle_timeout() {
     let mut world = World::new(policy(), 1);
     assert_eq!(world.load(0, 29.0).replicas, 1);
     assert_eq!(world.load(0, 1.0).replicas, 0);
 }
 
 #[test]
-fn min_max_and_initial_bound_it() {
+fn min_max_and_initial_bound_the_count() {
     let mut world = World::new(Policy { min: 2, max: 4, ..policy() }, 2);
     assert_eq!(world.load(0, 100.0).replicas, 2);
     let decision = world.load(1000, 10.0);
@@ -217,14 +217,14 @@ fn min_max_and_initial_bound_it() {
 }
 
 #[test]
-fn max_lowered_below_the_count_wins() {
+fn max_lowered_below_the_count_applies() {
     let mut world = World::new(policy(), 8);
     world.policy.max = 3;
     assert_eq!(world.load(80, 1.0).replicas, 3);
 }
 
 #[test]
-fn min_raised_above_the_count_in_the_middle_of_a_fall_wins() {
+fn min_raised_above_the_count_during_a_scale_down_applies() {
     let mut world = World::new(policy(), 1);
     world.load(100, 120.0);
     let falling = world.load(10, 30.0).replicas;
@@ -238,7 +238,7 @@ fn min_raised_above_the_count_in_the_middle_of_a_fall_wins() {
 }
 
 #[test]
-fn a_target_that_is_none_is_one_pod_for_each_request() {
+fn an_invalid_target_is_one_pod_per_request() {
     for target in [0.0, -3.0, f64::NAN, f64::INFINITY] {
         let mut world = World::new(Policy { target, ..policy() }, 1);
         assert_eq!(world.load(5, 100.0).replicas, 5, "{target}");
@@ -246,14 +246,14 @@ fn a_target_that_is_none_is_one_pod_for_each_request() {
 }
 
 #[test]
-fn an_idle_time_in_which_a_clock_jumped_is_not_learned() {
+fn an_idle_time_with_a_clock_jump_is_not_recorded() {
     for (jump, learned) in [(0, 1), (86_400, 0)] {
-        let mut world = World::new(Policy { prewarm: Some(PRICE), ..policy() }, 1);
+        let mut world = World::new(Policy { prewarm: Some(COLD_START_COST), ..policy() }, 1);
         world.load(50, 70.0);
         world.load(0, 10.0);
         world.now += Duration::from_secs(jump);
         world.load(0, 60.0);
         world.load(1, 1.0);
-        assert_eq!(world.state.habits().map_or(0, Habits::total), learned);
+        assert_eq!(world.state.habits().map_or(0, IdleHistogram::total), learned);
     }
 }

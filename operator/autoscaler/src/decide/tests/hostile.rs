@@ -1,10 +1,10 @@
-//! Worlds that are out to mislead: what is learned from them has to be true, and no verdict may outlive its cause.
+//! Misleading environments: measurements must be correct, and no limit may outlive its cause.
 
 use super::{station::Station, *};
 use crate::Metric;
 
 #[test]
-fn clients_that_join_one_by_one_get_their_pods() {
+fn clients_that_join_one_by_one_get_pods() {
     let mut station = Station::new(1, 1000, Policy::default());
     for _ in 0..100 {
         station.join(1, 200);
@@ -16,7 +16,7 @@ fn clients_that_join_one_by_one_get_their_pods() {
 }
 
 #[test]
-fn a_bottleneck_that_is_gone_holds_nothing_back() {
+fn a_removed_bottleneck_does_not_limit_the_count() {
     let mut station = Station::new(5, 300, Policy::default());
     station.run(60, 50, 300);
     station.shared = Some(4);
@@ -24,13 +24,13 @@ fn a_bottleneck_that_is_gone_holds_nothing_back() {
     assert_eq!(station.reasons.last(), Some(&Reason::Bottleneck), "{}", station.timeline());
     station.shared = None;
     station.run(60, 200, 300);
-    // Twelve thousand wait, and more pods would serve them.
+    // 12,000 requests are queued, and more pods would serve them.
     assert!(station.reached(360, 30).is_some_and(|ms| ms <= 10_000), "{}", station.timeline());
     assert_eq!(station.last().2, 0, "{}", station.timeline());
 }
 
 #[test]
-fn where_there_is_no_room_pods_are_tried_one_after_the_other() {
+fn with_insufficient_capacity_pods_are_tried_one_at_a_time() {
     let mut station = Station::new(5, 300, Policy::default());
     station.room = 2;
     for step in 1..10 {
@@ -43,7 +43,7 @@ fn where_there_is_no_room_pods_are_tried_one_after_the_other() {
 }
 
 #[test]
-fn one_pod_that_never_starts_holds_nothing_back() {
+fn one_pod_that_never_starts_does_not_limit_the_count() {
     let mut station = Station::new(5, 2000, Policy::default());
     station.run(60, 20, 200);
     station.stuck = 1;
@@ -57,7 +57,7 @@ fn one_pod_that_never_starts_holds_nothing_back() {
 }
 
 #[test]
-fn pods_that_crash_and_come_back_say_nothing_of_a_start() {
+fn crashed_and_recovered_pods_do_not_change_the_start_time() {
     let mut station = Station::new(5, 2000, Policy::default());
     station.run(60, 50, 300);
     station.crash(2, 300_000);
@@ -67,8 +67,9 @@ fn pods_that_crash_and_come_back_say_nothing_of_a_start() {
 }
 
 #[test]
-fn a_count_that_a_backlog_has_raised_does_not_fall_below_the_load() {
-    // The load doubles, which is no rise, and requests take a hundred times as long, which the mean learns slowly.
+fn the_count_after_a_backlog_does_not_fall_below_the_load() {
+    // The load doubles, which is below the threshold of a rise, and requests take a hundred times as long, which the mean
+    // follows slowly.
     for (limit, rates, services, needed) in
         [(1, (20, 40), (200, 200), 8), (10, (100, 100), (10, 1000), 15), (10, (20, 20), (10, 10_000), 29)]
     {
@@ -80,7 +81,7 @@ fn a_count_that_a_backlog_has_raised_does_not_fall_below_the_load() {
 }
 
 #[test]
-fn a_function_that_was_fast_yesterday_and_is_slow_today_is_found_out_as_soon_as_a_new_one() {
+fn a_function_that_became_slow_while_idle_is_detected_like_a_new_one() {
     for (limit, needed) in [(10, 15), (1, 100)] {
         let mut station = Station::new(limit, 1000, Policy::default());
         station.run(300, 20, 10);
@@ -94,7 +95,7 @@ fn a_function_that_was_fast_yesterday_and_is_slow_today_is_found_out_as_soon_as_
 }
 
 #[test]
-fn a_function_that_was_slow_yesterday_and_is_fast_today_keeps_no_pods_for_that() {
+fn a_function_that_became_fast_while_idle_keeps_no_extra_pods() {
     let mut station = Station::new(10, 5000, Policy::default());
     station.run(300, 50, 2000);
     station.run(100, 0, 0);
@@ -103,7 +104,7 @@ fn a_function_that_was_slow_yesterday_and_is_fast_today_keeps_no_pods_for_that()
 }
 
 #[test]
-fn long_requests_of_a_backlog_that_is_drained_are_no_rise() {
+fn long_requests_of_a_drained_backlog_are_not_a_rise() {
     for (stable, idle) in [(6, 60), (60, 5)] {
         let policy = Policy {
             idle_timeout: Duration::from_secs(idle),
@@ -113,13 +114,13 @@ fn long_requests_of_a_backlog_that_is_drained_are_no_rise() {
         let mut station = Station::new(5, 200_000, policy);
         station.policy.target = 2.5;
         station.run(1000, 1, 30_000);
-        // Twelve are needed, and the backlog of the start asks for as many again.
+        // Twelve are needed, and the backlog of the start adds the same number.
         assert!(station.most(0) <= 25, "{}", station.timeline());
     }
 }
 
 #[test]
-fn a_target_in_requests_a_second_that_no_pod_can_serve_does_not_oscillate() {
+fn a_target_in_requests_per_second_beyond_the_capacity_of_a_pod_does_not_oscillate() {
     // Two slots of nine seconds each serve 0.22 requests a second and not 0.5.
     let windows = |idle, stable, panic| Policy {
         idle_timeout: Duration::from_secs(idle),
@@ -136,9 +137,9 @@ fn a_target_in_requests_a_second_that_no_pod_can_serve_does_not_oscillate() {
     }
 }
 
-/// Of the gain that is bounded by a property, the worst that were found: at a limit of 1 there is no slot beyond the target.
+/// The worst cases found for the bound that `overshoot_is_bounded` checks: at a limit of 1 there is no slot beyond the target.
 #[test]
-fn a_late_start_at_a_limit_of_one_asks_for_no_more_than_two_and_a_half_times_the_load() {
+fn a_late_start_at_a_limit_of_one_requests_at_most_two_and_a_half_times_the_load() {
     for (rate, service, start) in [(20, 910, 1291), (164, 870, 1398), (157, 410, 3873), (194, 390, 8926)] {
         let mut station = Station::new(1, start, Policy { max: 10_000, ..Policy::default() });
         station.run(120, rate, service);
@@ -148,27 +149,27 @@ fn a_late_start_at_a_limit_of_one_asks_for_no_more_than_two_and_a_half_times_the
 }
 
 #[test]
-fn a_burst_beside_a_load_is_no_crowd_of_clients() {
+fn a_burst_on_top_of_a_load_is_not_a_standing_queue() {
     let mut station = Station::new(5, 2000, Policy { max: 1000, ..Policy::default() });
     station.run(120, 50, 300);
     station.arrive(500, 300);
     station.run(120, 50, 300);
-    // As many as a second with so many arrivals wants, and not one for each request that waits.
+    // The pods for one second of these arrivals, and not one per queued request.
     assert!(station.most(120) <= 50, "{}", station.timeline());
 }
 
 #[test]
-fn a_reason_is_not_that_of_an_earlier_count() {
+fn a_reason_does_not_outlive_its_count() {
     let mut station = Station::new(1, 2000, Policy::default());
     station.arrive(20, 30_000);
     station.run(100, 0, 0);
     assert_eq!(station.last(), (0, 0, 0));
-    // An activator wakes it, and the request is gone before its pod is ready.
+    // An activator wakes the revision, and the request is abandoned before the pod is ready.
     station.patience = Some(500);
     station.arrive(1, 100);
     station.run(10, 0, 0);
     assert_eq!(station.reasons.last(), Some(&Reason::KeptWarm), "{}", station.timeline());
-    // Two pods, by another's hand and of which nothing is queued.
+    // Another client sets two pods, without a queue.
     station.run(60, 0, 0);
     station.wake(2);
     station.run(10, 0, 0);
@@ -176,7 +177,7 @@ fn a_reason_is_not_that_of_an_earlier_count() {
 }
 
 #[test]
-fn what_a_backlog_asked_for_is_forgotten_while_paused() {
+fn pods_of_a_backlog_are_forgotten_while_paused() {
     let mut station = Station::new(1, 1000, Policy::default());
     station.run(60, 5, 200);
     station.arrive(300, 1000);
@@ -189,11 +190,11 @@ fn what_a_backlog_asked_for_is_forgotten_while_paused() {
     station.policy.paused = false;
     station.arrive(9, 200);
     station.run(20, 5, 200);
-    assert!(station.most(700) < most / 2, "{most} were asked for ten minutes ago: {}", station.timeline());
+    assert!(station.most(700) < most / 2, "{most} were wanted ten minutes ago: {}", station.timeline());
 }
 
 #[test]
-fn a_pod_that_waited_for_capacity_has_not_started_for_as_long() {
+fn waiting_for_capacity_is_not_start_time() {
     let mut station = Station::new(5, 1000, Policy::default());
     station.room = 3;
     station.run(300, 50, 300);
@@ -205,7 +206,7 @@ fn a_pod_that_waited_for_capacity_has_not_started_for_as_long() {
 }
 
 #[test]
-fn an_operator_that_restarts_again_and_again_takes_no_pod_from_a_load() {
+fn repeated_operator_restarts_remove_no_pod_under_load() {
     let mut station = Station::new(5, 1000, Policy::default());
     station.run(60, 50, 300);
     for _ in 0..10 {

@@ -1,5 +1,5 @@
-//! A queueing station: requests arrive, wait for a slot in first-come order, and are served by pods that take a while to
-//! start. The autoscaler decides on each frame of demand, every 250 ms, as in the product.
+//! A simulated queueing station: requests arrive, wait for a slot in FIFO order, and are served by pods with a start time. The
+//! autoscaler decides on each demand frame, every 250 ms, as in the operator.
 
 use std::{
     cmp::Reverse,
@@ -17,37 +17,37 @@ const FRAME: Ms = 250;
 pub(crate) struct Station {
     pub(crate) policy: Policy,
     limit: u64,
-    /// How long a pod takes to start.
+    /// Pod start time.
     pub(crate) start: Ms,
-    /// How much later than it serves a pod is called ready.
+    /// Delay from the first possible request of a pod until it is reported ready.
     pub(crate) lag: Ms,
-    called: VecDeque<(Ms, u32)>,
-    /// So many pods can run at once.
+    reported: VecDeque<(Ms, u32)>,
+    /// Maximum number of running pods.
     pub(crate) room: u32,
-    /// So many of the pods that are asked for next never become ready.
+    /// Number of the next requested pods that never become ready.
     pub(crate) stuck: u32,
-    /// How much longer a request takes for each pod beyond so many, as on a node that they share.
+    /// Slowdown of requests for each pod beyond a number, as on a shared node.
     pub(crate) shared: Option<u64>,
-    /// A client gives up after so long in the queue, and tries again at once if `retries`.
+    /// Time in the queue after which a client gives up; it retries at once if `retries`.
     pub(crate) patience: Option<Ms>,
     pub(crate) retries: bool,
     state: State,
     now: Ms,
     desired: u32,
     ready: u32,
-    /// When pods that were asked for are ready.
+    /// When the pending pods are ready.
     starting: VecDeque<Ms>,
     queue: VecDeque<(Ms, Ms)>,
     running: BinaryHeap<Reverse<(Ms, Ms)>>,
     demand: Demand,
-    /// Requests of closed-loop clients that come as soon as the one before has ended, and what each takes.
+    /// Closed-loop clients and the service time of their requests.
     pub(crate) clients: u64,
     client_service: Ms,
     again: u64,
-    /// What was wanted and ready, and what waited, each time it was decided.
+    /// Wanted and ready pods and queued requests at each decision.
     pub(crate) seen: Vec<(Ms, u32, u32, usize)>,
     pub(crate) reasons: Vec<Reason>,
-    /// How long each request waited that got a slot.
+    /// Time in the queue of each request that got a slot.
     pub(crate) waits: Vec<Ms>,
 }
 
@@ -61,7 +61,7 @@ impl Station {
             limit: u64::from(limit),
             start,
             lag: 0,
-            called: VecDeque::new(),
+            reported: VecDeque::new(),
             room: u32::MAX,
             stuck: 0,
             shared: None,
@@ -94,20 +94,20 @@ impl Station {
             self.queue.push_back((self.now, service));
         }
         if self.desired == 0 && count > 0 {
-            // The activator's wake.
+            // The activator wakes the revision.
             self.set(1);
             self.decide();
         }
     }
 
-    /// Clients that send their next request as soon as the one before has ended.
+    /// Adds closed-loop clients, which send the next request when the previous one completes.
     pub(crate) fn join(&mut self, clients: u64, service: Ms) {
         self.clients += clients;
         self.client_service = service;
         self.arrive(clients, service);
     }
 
-    /// `rate` requests a second of `service` milliseconds each, evenly, for so long.
+    /// Runs with `rate` evenly spaced requests per second of `service` milliseconds each.
     pub(crate) fn run(&mut self, seconds: u64, rate: u64, service: Ms) {
         self.run_for(seconds * 1000, rate, service);
     }
@@ -169,12 +169,12 @@ impl Station {
 
     fn decide(&mut self) {
         (self.demand.in_flight, self.demand.queued) = (self.running.len() as u64, self.queue.len() as u64);
-        self.called.push_back((self.now, self.ready));
-        while self.called.len() > 1 && self.called[1].0 + self.lag <= self.now {
-            self.called.pop_front();
+        self.reported.push_back((self.now, self.ready));
+        while self.reported.len() > 1 && self.reported[1].0 + self.lag <= self.now {
+            self.reported.pop_front();
         }
-        let called = self.called.front().filter(|(at, _)| at + self.lag <= self.now).map_or(0, |(_, ready)| *ready);
-        let observed = Observed { desired: self.desired, ready: called.min(self.ready) };
+        let reported = self.reported.front().filter(|(at, _)| at + self.lag <= self.now).map_or(0, |(_, ready)| *ready);
+        let observed = Observed { desired: self.desired, ready: reported.min(self.ready) };
         let decision = decide(Duration::from_millis(self.now), &self.demand, &observed, &self.policy, &mut self.state);
         if decision.replicas != self.desired {
             self.state.wrote(decision.replicas);
@@ -198,44 +198,44 @@ impl Station {
         self.desired = count;
     }
 
-    /// So many ready pods fail, and are ready again after so long.
+    /// Fails ready pods, which are ready again after `back`.
     pub(crate) fn crash(&mut self, pods: u32, back: Ms) {
         self.ready -= pods;
         (0..pods).for_each(|_| self.starting.push_back(self.now + back));
     }
 
-    /// Another sets the count.
+    /// Sets the count as another client.
     pub(crate) fn wake(&mut self, pods: u32) {
         self.set(pods);
         self.decide();
     }
 
-    /// The operator restarts: nothing is known any more.
+    /// Restarts the operator, which loses the state.
     pub(crate) fn restart(&mut self) {
         self.state = State::new(Duration::from_millis(self.now));
     }
 
-    /// What was learned of pods and requests.
+    /// Returns the measured start time and service time.
     pub(crate) fn learned(&self) -> crate::Learned {
         self.state.learned()
     }
 
-    /// What is wanted, ready and queued now.
+    /// Returns the wanted, ready and queued counts of the last decision.
     pub(crate) fn last(&self) -> (u32, u32, usize) {
         self.seen.last().map_or((0, 0, 0), |(_, wanted, ready, queued)| (*wanted, *ready, *queued))
     }
 
-    /// The most that was wanted from `from` seconds on.
+    /// Returns the maximum wanted count from `from` seconds on.
     pub(crate) fn most(&self, from: u64) -> u32 {
         self.seen.iter().filter(|(at, ..)| *at >= from * 1000).map(|(_, wanted, ..)| *wanted).max().unwrap_or(0)
     }
 
-    /// The least.
+    /// Returns the minimum wanted count from `from` seconds on.
     pub(crate) fn least(&self, from: u64) -> u32 {
         self.seen.iter().filter(|(at, ..)| *at >= from * 1000).map(|(_, wanted, ..)| *wanted).min().unwrap_or(0)
     }
 
-    /// How often the count turned from `from` seconds on.
+    /// Returns the number of direction changes of the count from `from` seconds on.
     pub(crate) fn turns(&self, from: u64) -> usize {
         let counts = self.seen.iter().filter(|(at, ..)| *at >= from * 1000).map(|(_, wanted, ..)| *wanted);
         let mut up = Vec::new();
@@ -250,19 +250,19 @@ impl Station {
         up.len().saturating_sub(1)
     }
 
-    /// When more than `wanted` pods were asked for, in milliseconds after `from` seconds.
+    /// Returns when more than `wanted` pods were requested, in milliseconds after `from` seconds.
     pub(crate) fn reached(&self, from: u64, wanted: u32) -> Option<Ms> {
         let (at, ..) = self.seen.iter().find(|(at, count, ..)| *at >= from * 1000 && *count >= wanted)?;
         Some(at - from * 1000)
     }
 
-    /// When the queue was empty, in milliseconds since the beginning.
+    /// Returns when the queue was empty, in milliseconds since the start.
     pub(crate) fn drained(&self) -> Option<Ms> {
         let first = self.seen.iter().position(|(_, _, ready, _)| *ready > 0)?;
         self.seen[first..].iter().find(|(.., queued)| *queued == 0).map(|(at, ..)| *at)
     }
 
-    /// The changes of wanted and ready, as a person would look at them: `seconds: wanted/ready queued`.
+    /// Formats the changes of the counts for a failure message: `seconds: wanted/ready queued`.
     pub(crate) fn timeline(&self) -> String {
         let mut text = String::new();
         let mut before = None;

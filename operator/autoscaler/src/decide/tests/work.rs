@@ -1,4 +1,4 @@
-//! Work and not heads: what a queue, late pods and odd requests make of the count.
+//! Demand as work: the count with queues, slow pod starts and unusual requests.
 
 use super::{station::Station, *};
 
@@ -6,9 +6,9 @@ fn steady(start: u64) -> Station {
     Station::new(5, start, Policy::default())
 }
 
-/// Fifty requests a second of 300 ms are fifteen in pods at once: five pods at 70 % of a limit of 5.
+/// Fifty requests per second of 300 ms are a concurrency of fifteen: five pods at 70 % of a limit of 5.
 #[test]
-fn pods_that_start_late_are_not_asked_for_again_and_again() {
+fn slow_starts_do_not_request_more_and_more_pods() {
     for start in [0, 300, 1000, 3000, 20_000, 60_000, 600_000] {
         let mut station = steady(start);
         station.run(120 + 4 * start / 1000, 50, 300);
@@ -21,9 +21,9 @@ fn pods_that_start_late_are_not_asked_for_again_and_again() {
     }
 }
 
-/// The activator's probe finds a pod before the kubelet calls it ready.
+/// The activator's probe succeeds before the kubelet reports the pod ready.
 #[test]
-fn pods_that_serve_before_they_are_called_ready_change_nothing_in_that() {
+fn pods_that_serve_before_they_are_reported_ready_do_not_either() {
     for (start, lag) in [(300, 1000), (3000, 1000), (20_000, 500), (20_000, 3000), (60_000, 10_000)] {
         let mut station = steady(start);
         station.lag = lag;
@@ -33,7 +33,7 @@ fn pods_that_serve_before_they_are_called_ready_change_nothing_in_that() {
 }
 
 #[test]
-fn short_windows_change_nothing_in_that() {
+fn short_windows_do_not_either() {
     let policy = Policy {
         idle_timeout: Duration::from_secs(5),
         stable_window: Duration::from_secs(6),
@@ -51,7 +51,7 @@ fn short_windows_change_nothing_in_that() {
 }
 
 #[test]
-fn a_second_cold_start_asks_for_what_the_first_has_learned() {
+fn a_second_cold_start_uses_the_measured_service_time() {
     let mut station = steady(20_000);
     station.run(100, 50, 300);
     station.run(60, 0, 0);
@@ -61,7 +61,7 @@ fn a_second_cold_start_asks_for_what_the_first_has_learned() {
 }
 
 #[test]
-fn a_new_revision_assumes_what_another_has_shown() {
+fn a_new_revision_assumes_the_measurements_of_another() {
     let mut station = steady(20_000);
     station.assume(crate::Learned { start: Some(Duration::from_secs(20)), service: Some(0.3) });
     station.run(3, 50, 300);
@@ -69,7 +69,7 @@ fn a_new_revision_assumes_what_another_has_shown() {
 }
 
 #[test]
-fn a_cold_crowd_of_short_requests_needs_few_pods() {
+fn a_cold_burst_of_short_requests_needs_few_pods() {
     for start in [300, 800, 2000, 20_000] {
         let mut station = Station::new(10, start, Policy::default());
         station.arrive(1000, 10);
@@ -81,7 +81,7 @@ fn a_cold_crowd_of_short_requests_needs_few_pods() {
 }
 
 #[test]
-fn jobs_that_take_long_get_a_pod_each_as_it_shows_that_they_do() {
+fn long_jobs_get_a_pod_each_as_their_age_grows() {
     let mut station = Station::new(1, 400, Policy::default());
     station.arrive(20, 30_000);
     station.run(100, 0, 0);
@@ -92,7 +92,7 @@ fn jobs_that_take_long_get_a_pod_each_as_it_shows_that_they_do() {
 }
 
 #[test]
-fn requests_that_never_end_are_load() {
+fn requests_that_never_end_count_as_load() {
     let mut station = Station::new(10, 400, Policy::default());
     for _ in 0..20 {
         station.arrive(10, 10_000_000);
@@ -104,7 +104,7 @@ fn requests_that_never_end_are_load() {
 }
 
 #[test]
-fn short_requests_beside_those_that_never_end_make_no_rise() {
+fn short_requests_beside_endless_ones_are_not_a_rise() {
     let mut station = Station::new(10, 400, Policy::default());
     station.arrive(35, 10_000_000);
     station.run(300, 100, 10);
@@ -119,7 +119,7 @@ fn a_mixture_of_one_millisecond_and_ten_seconds_settles() {
         station.arrive(1, 10_000);
         station.run(1, 100, 10);
     }
-    // Ten long ones and one short one are at once: two pods.
+    // A concurrency of ten long requests and one short request: two pods.
     assert!(station.most(60) <= 3 && station.least(60) >= 2, "{}", station.timeline());
     assert!(station.turns(60) <= 2, "{}", station.timeline());
 }
@@ -128,13 +128,13 @@ fn a_mixture_of_one_millisecond_and_ten_seconds_settles() {
 fn ten_thousand_a_second_of_a_tick_each() {
     let mut station = Station::new(100, 1000, Policy::default());
     station.run(60, 10_000, 10);
-    // A hundred at once.
+    // A concurrency of one hundred.
     assert!(station.most(0) <= 4, "{}", station.timeline());
     assert_eq!(station.least(30), 2, "{}", station.timeline());
 }
 
 #[test]
-fn a_step_of_clients_that_call_again_is_seen_within_a_second() {
+fn a_step_of_closed_loop_clients_is_detected_within_a_second() {
     let mut station = steady(400);
     station.join(5, 200);
     station.run(60, 0, 0);
@@ -142,12 +142,12 @@ fn a_step_of_clients_that_call_again_is_seen_within_a_second() {
     station.join(45, 200);
     station.run(60, 0, 0);
     assert!(station.reached(60, 15).is_some_and(|ms| ms <= 1000), "{:?}", station.reached(60, 15));
-    // Between two requests a client is none, so what is seen of fifty is a little less.
+    // Clients between two requests are not counted, so the measured concurrency is slightly below fifty.
     assert!(station.most(60) <= 15 && station.least(62) >= 14 && station.turns(60) <= 2, "{}", station.timeline());
 }
 
 #[test]
-fn a_step_of_arrivals_is_seen_within_a_second_and_overshoots_by_its_backlog_alone() {
+fn a_step_of_arrivals_is_detected_within_a_second_and_overshoots_by_its_backlog_only() {
     let mut station = steady(400);
     station.run(60, 25, 200);
     station.run(60, 250, 200);
@@ -156,8 +156,8 @@ fn a_step_of_arrivals_is_seen_within_a_second_and_overshoots_by_its_backlog_alon
 }
 
 #[test]
-fn a_load_that_pods_just_serve_is_no_crowd_of_clients() {
-    // Three pods are asked for by another and serve exactly what arrives, with a backlog that stands.
+fn a_load_equal_to_the_capacity_is_not_a_standing_queue() {
+    // Another client requests three pods, which serve exactly the arrivals, with a standing queue.
     let mut station = steady(400);
     station.policy.max = 3;
     station.run(20, 50, 300);
@@ -168,12 +168,12 @@ fn a_load_that_pods_just_serve_is_no_crowd_of_clients() {
     station.run(40, 50, 300);
     station.policy.max = 100;
     station.run(30, 50, 300);
-    // Two hundred wait: sixty seconds of work.
+    // Two hundred are queued: sixty seconds of work.
     assert!(station.most(80) <= 15, "{}", station.timeline());
 }
 
 #[test]
-fn tries_of_a_client_that_gives_up_are_not_new_work_each_time() {
+fn retries_of_a_client_are_not_new_work() {
     let mut station = steady(20_000);
     (station.patience, station.retries) = (Some(1000), true);
     station.run(100, 50, 300);
@@ -182,7 +182,7 @@ fn tries_of_a_client_that_gives_up_are_not_new_work_each_time() {
 }
 
 #[test]
-fn requests_that_leave_the_queue_leave_no_pods_behind() {
+fn abandoned_requests_leave_no_pods_behind() {
     let mut station = steady(20_000);
     station.patience = Some(500);
     station.run(10, 50, 300);
@@ -192,10 +192,10 @@ fn requests_that_leave_the_queue_leave_no_pods_behind() {
 }
 
 #[test]
-fn where_there_is_no_room_no_more_are_asked_for_and_the_reason_says_so() {
+fn with_insufficient_capacity_no_more_pods_are_requested_and_the_reason_is_reported() {
     let mut station = steady(300);
     station.room = 6;
-    // Thirty pods' load.
+    // The load of thirty pods.
     station.run(200, 300, 300);
     let after = station.most(0);
     assert!(after <= 70, "{}", station.timeline());
@@ -205,9 +205,9 @@ fn where_there_is_no_room_no_more_are_asked_for_and_the_reason_says_so() {
 }
 
 #[test]
-fn pods_that_only_make_each_other_slower_are_not_added_without_end() {
+fn pods_that_slow_each_other_down_are_not_added_without_limit() {
     let mut station = steady(300);
-    // Beyond four pods each gets so much slower that all together serve no more.
+    // Beyond four pods, each pod slows down so much that the total throughput is constant.
     station.shared = Some(4);
     station.run(300, 100, 300);
     assert!(station.most(0) <= 50, "{}", station.timeline());
@@ -215,7 +215,7 @@ fn pods_that_only_make_each_other_slower_are_not_added_without_end() {
 }
 
 #[test]
-fn a_queue_that_leaves_at_once_adds_nothing() {
+fn a_queue_that_is_abandoned_at_once_adds_no_pod() {
     let mut station = Station::new(10, 400, Policy::default());
     station.run(120, 60, 100);
     let before = station.seen.last().map(|(_, wanted, ..)| *wanted);
@@ -246,11 +246,10 @@ mod properties {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// With pods that take `start` to be ready, whatever it is, the count is never more than 2.5 times what the load
-        /// needs, and one more; or what slow start assumes before a request has been served. It does not oscillate, and comes to what the
-        /// load needs.
+        /// For any start time, the count is at most 2.5 times the need of the load plus one, or the count of the slow start
+        /// before a request has been served. The count does not oscillate, and settles at the need of the load.
         #[test]
-        fn the_gain_is_bounded(
+        fn overshoot_is_bounded(
             rate in 1u64..200, service in 1u64..100, limit in 1u32..30, start in prop_oneof![0u64..2_000, 2_000u64..60_000, 60_000u64..600_000],
             lag in 0u64..3_000,
         ) {
@@ -270,7 +269,7 @@ mod properties {
             prop_assert!(station.drained().is_some(), "{}", timeline());
         }
 
-        /// More arrivals, or longer ones, are never less.
+        /// More or longer requests never lower the count.
         #[test]
         fn more_work_never_needs_fewer_pods(
             rate in 1u64..100, service in 1u64..60, more in (0u64..100, 0u64..60), start in 0u64..30_000,

@@ -1,25 +1,25 @@
-//! A queue whose two ends are stored in place.
+//! A double-ended queue that stores its first and last entry inline.
 
 use std::{collections::VecDeque, mem, ops::Index};
 
-/// As a [`VecDeque`], but its first and its last entry are not on the heap. Of ten thousand functions none is in the
-/// processor's cache when its turn comes, and to look at what is elsewhere takes longer than all that is done with it.
+/// A [`VecDeque`] whose first and last entry are stored inline and not on the heap. With ten thousand functions, the state
+/// of a revision is not in the CPU cache when it is decided, and each heap access costs more than the computation on it.
 #[derive(Clone, Debug)]
-pub(crate) struct Ends<T> {
+pub(crate) struct InlineEndsDeque<T> {
     front: Option<T>,
-    /// Empty unless there is a back.
+    /// Empty while `back` is `None`.
     middle: VecDeque<T>,
-    /// None unless there is a front.
+    /// `None` while `front` is `None`.
     back: Option<T>,
 }
 
-impl<T> Default for Ends<T> {
+impl<T> Default for InlineEndsDeque<T> {
     fn default() -> Self {
         Self { front: None, middle: VecDeque::new(), back: None }
     }
 }
 
-impl<T> Ends<T> {
+impl<T> InlineEndsDeque<T> {
     pub(crate) fn len(&self) -> usize {
         usize::from(self.front.is_some()) + self.middle.len() + usize::from(self.back.is_some())
     }
@@ -55,11 +55,11 @@ impl<T> Ends<T> {
     }
 }
 
-impl<T> Index<usize> for Ends<T> {
+impl<T> Index<usize> for InlineEndsDeque<T> {
     type Output = T;
 
-    /// The entry with this index, from the front.
-    #[expect(clippy::expect_used, reason = "as with any queue")]
+    /// Returns the entry at an index, counted from the front.
+    #[expect(clippy::expect_used, reason = "panics out of bounds, as VecDeque does")]
     fn index(&self, index: usize) -> &T {
         let entry = match index.checked_sub(1) {
             None => self.front.as_ref(),
@@ -78,8 +78,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_queue_like_any_other(steps in prop::collection::vec((0u8..7, any::<u8>()), 0..60)) {
-            let (mut ends, mut plain) = (Ends::default(), VecDeque::new());
+        fn behaves_like_a_vec_deque(steps in prop::collection::vec((0u8..7, any::<u8>()), 0..60)) {
+            let (mut ends, mut plain) = (InlineEndsDeque::default(), VecDeque::new());
             for (kind, entry) in steps {
                 match kind {
                     0 => prop_assert_eq!(ends.pop_front(), plain.pop_front()),
