@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::cron(json!({"cron": "0 25 * * *", "duration": "1h", "min": 1}), "cron", "no hour")]
+    #[case::cron(json!({"cron": "0 25 * * *", "duration": "1h", "min": 1}), "cron", "not a valid hour")]
     #[case::never(json!({"cron": "0 0 30 2 *", "duration": "1h", "min": 1}), "cron", "never comes")]
     #[case::zone(json!({"cron": "0 8 * * *", "timeZone": "Mars/Olympus", "duration": "1h", "min": 1}), "timeZone", "Mars/Olympus")]
     #[case::path(json!({"cron": "0 8 * * *", "timeZone": "../etc/passwd", "duration": "1h", "min": 1}), "timeZone", "no time zone")]
