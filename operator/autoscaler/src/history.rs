@@ -29,7 +29,7 @@ pub(crate) struct History {
 const MAX_POINTS: usize = 512;
 
 /// Minimum interval between demand frames.
-const CLOSEST: Duration = Duration::from_millis(250);
+pub(crate) const FRAME: Duration = Duration::from_millis(250);
 
 /// Minimum time to average over, unless the window is shorter.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ impl History {
     pub(crate) fn record(&mut self, now: Duration, demand: &Demand, stable: Duration, panic: Duration) {
         let now = nanos(now);
         let point = Point::of(now, demand);
-        let closest = nanos((panic / 16).min(CLOSEST));
+        let closest = nanos((panic / 16).min(FRAME));
         // The newest point is replaced until it is far enough from the point before it.
         match self.points.back_mut() {
             Some(last) if self.before.is_some_and(|before| last.at - before < closest) => {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::{
     Demand, Metric, Policy, State,
     decide::{loads::Loads, loads::target, pods},
+    history::FRAME,
 };
 
 /// Assumed service time in seconds before a request has been served.
@@ -22,7 +23,7 @@ pub(super) const ASSUMED: f64 = 0.4;
 const DOUBLING: Duration = Duration::from_millis(350);
 
 /// Windows of the present arrivals. A load that continues has the same rate in both.
-const NOW: Duration = Duration::from_millis(250);
+const NOW: Duration = FRAME;
 const LATELY: Duration = Duration::from_secs(2);
 
 /// Returns the pods to request, at least one.

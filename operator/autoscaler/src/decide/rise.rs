@@ -19,6 +19,7 @@ use crate::{
         loads::{Loads, target},
         pods,
     },
+    history::FRAME,
 };
 
 /// Threshold of the one-second average: a multiple of the ready pods, and a multiple of the random variation above them.
@@ -63,9 +64,6 @@ const BURST: f64 = 1.5;
 
 /// And this multiple of the arrivals since then, which grow as the first pods start and serve more of the clients.
 const BURST_OVER: f64 = 1.25;
-
-/// Interval of demand frames. A burst falls into one frame.
-const FRAME: Duration = Duration::from_millis(250);
 
 /// Returns the pods for closed-loop clients behind a standing queue: a queue that neither grows nor drains while the pods
 /// are full. Each response is followed by the next request of the same client, so the arrival rate is the rate of the pods

@@ -115,7 +115,7 @@ impl Plain {
     fn record(&mut self, now: Duration, demand: &Demand, stable: Duration, panic: Duration) {
         let newest = self.0.last().map_or(now, |last| last.0.max(now));
         if let [.., (before, _), (last, _)] = self.0[..]
-            && last - before < (panic / 16).min(CLOSEST)
+            && last - before < (panic / 16).min(FRAME)
         {
             self.0.pop();
         }
