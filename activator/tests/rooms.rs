@@ -6,9 +6,9 @@
 
 mod imports;
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
-use imports::Imports;
+use imports::{Imports, documented};
 
 /// All rooms, from top to bottom: a room imports only rooms below it.
 const ROOMS: [&str; 20] = [
@@ -101,63 +101,10 @@ fn rooms_import_in_the_order_of_the_request_chain() {
     assert!(violations.is_empty(), "\n{}", violations.join("\n"));
 }
 
-fn of(files: &[(&str, &str)]) -> Imports {
-    Imports::of(&files.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect::<BTreeMap<_, _>>())
-}
-
 #[test]
-fn circles_are_found_through_re_exports_and_outside_of_use() {
-    let files = of(&[
-        ("lib.rs", "pub mod a; mod b;"),
-        ("a/mod.rs", "mod one; mod two; pub use self::{one::One, two::Two as Second};"),
-        ("a/one.rs", "use std::{fmt, crate_::x}; use super::two; pub struct One(crate::b::B);"),
-        ("a/two.rs", "pub struct Two;"),
-        ("b.rs", "/* use nothing::of /* this */ */ pub(crate) struct B; fn f() { let _ = crate::a::Second; }"),
-    ]);
-    assert_eq!(files.circles(), [""; 0]);
-    let arrows: Vec<_> = files.between_rooms().into_values().collect();
-    assert_eq!(arrows, ["a/one.rs -> b.rs: crate::b::B", "b.rs -> a/two.rs: crate::a::Second"]);
-
-    let files = of(&[
-        ("lib.rs", "mod a; mod b; mod c;"),
-        ("a/mod.rs", "mod one; pub(crate) use one::One; use self::one::helper;"),
-        ("a/one.rs", "use crate::b;"),
-        ("b.rs", "fn f<'a>(_: &'a str) -> char { let _: super::a::One; '\"' }"),
-        ("c.rs", "use crate::{a::{self, One as Other}, b::*};"),
-    ]);
-    assert_eq!(files.circles(), ["a/one.rs -> b.rs: crate::b", "b.rs -> a/one.rs: super::a::One"]);
-}
-
-#[test]
-fn code_of_tests_comments_and_literals_imports_nothing() {
-    let files = of(&[
-        ("lib.rs", "mod a; mod b; #[cfg(test)] mod tests;"),
-        (
-            "a.rs",
-            "// use crate::b;\n const S: &str = \"crate::b\\\"::c\"; const R: &str = r#\"use \"crate::b\";\"#;\n\
-             #[cfg(any(test, fuzzing))] #[doc(hidden)] pub mod fuzzing;\n\
-             #[cfg(test)] use crate::{b::B};\n #[cfg(test)] mod tests { use crate::b; fn f() {} }\n fn g() {}",
-        ),
-        ("b.rs", "use crate::a;"),
-    ]);
-    assert_eq!(files.circles(), [""; 0]);
-    assert_eq!(files.files(), 3);
-}
-
-#[test]
-fn imports_against_the_order_are_named() {
-    let files =
-        of(&[("lib.rs", "mod a; mod b; mod c;"), ("a.rs", ""), ("b.rs", "use crate::a;"), ("c.rs", "use crate::a;")]);
-    assert_eq!(files.violations(&["c", "b", "a"], &[("b", "a", "why"), ("c", "a", "why")]), [""; 0]);
-    let wrong = files.violations(&["a", "b"], &[("b", "a", ""), ("a", "b", "why")]);
-    assert_eq!(
-        wrong,
-        [
-            "undeclared import of a by c: c.rs -> a.rs: crate::a",
-            "declared import of a by b is against the order",
-            "declared import of a by b has no reason",
-            "declared import of b by a is unused",
-            "c is missing from the order",
-        ]
-    );
+fn the_architecture_names_the_same_imports() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let declared: Vec<_> = ARROWS.iter().map(|(from, to, why)| ((*from).into(), (*to).into(), (*why).into())).collect();
+    assert_eq!(documented(&text, "### Activator"), declared);
 }

@@ -180,7 +180,7 @@ impl Scaler {
         if let Some(patch) = idle_histogram
             && let Err(error) = idle_histogram::apply(&self, &key, function, &patch).await
         {
-            tracing::warn!(function = %key, %error, "Failed to write status.habits; will retry");
+            tracing::warn!(function = %key, %error, "Failed to write status.idleHistogram; will retry");
             self.trackers.lock().entry(key).or_default().persisted.write_failed();
         }
         requeue_at

@@ -6,9 +6,9 @@
 #[path = "../../activator/tests/imports/mod.rs"]
 mod imports;
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
-use imports::Imports;
+use imports::{Imports, documented};
 
 /// From top to bottom: each room imports only rooms below it.
 const ROOMS: [&str; 13] = [
@@ -78,27 +78,10 @@ fn rooms_import_in_the_declared_order() {
     assert!(violations.is_empty(), "\n{}", violations.join("\n"));
 }
 
-fn of(files: &[(&str, &str)]) -> Imports {
-    Imports::of(&files.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect::<BTreeMap<_, _>>())
-}
-
 #[test]
-fn siblings_in_a_circle_are_found_and_a_parent_and_its_child_are_none() {
-    let circle = of(&[
-        ("lib.rs", "mod a;"),
-        ("a.rs", "mod one; mod two; use one::One;"),
-        ("a/one.rs", "use super::two::Two; use super::Parent;"),
-        ("a/two.rs", "fn f() { crate::a::one::g() }"),
-    ]);
-    assert_eq!(circle.circles(), ["a/one.rs -> a/two.rs: super::two::Two", "a/two.rs -> a/one.rs: crate::a::one::g"]);
-    let family = of(&[("lib.rs", "mod a;"), ("a.rs", "mod one; use one::One;"), ("a/one.rs", "use super::Parent;")]);
-    assert_eq!(family.circles(), [""; 0]);
-}
-
-#[test]
-fn imports_against_the_order_are_named() {
-    let files = of(&[("lib.rs", "mod a; mod b;"), ("a.rs", ""), ("b.rs", "use crate::a;")]);
-    assert_eq!(files.violations(&["b", "a"], &[("b", "a", "why")]), [""; 0]);
-    assert_eq!(files.violations(&["a", "b"], &[("b", "a", "why")]), ["declared import of a by b is against the order"]);
-    assert_eq!(files.violations(&["b", "a"], &[]), ["undeclared import of a by b: b.rs -> a.rs: crate::a"]);
+fn the_architecture_names_the_same_imports() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let declared: Vec<_> = ARROWS.iter().map(|(from, to, why)| ((*from).into(), (*to).into(), (*why).into())).collect();
+    assert_eq!(documented(&text, "### Operator"), declared);
 }

@@ -39,7 +39,7 @@ struct Module {
 type Modules = BTreeMap<Vec<String>, Module>;
 
 impl Imports {
-    /// Reads the library crate whose sources are in this folder.
+    /// Reads the crate whose sources are in this folder: its library, or the program of a crate without one.
     pub(crate) fn read(src: &Path) -> Self {
         let mut sources = BTreeMap::new();
         let mut folders = vec![src.to_path_buf()];
@@ -54,6 +54,11 @@ impl Imports {
                     sources.insert(name, text);
                 }
             }
+        }
+        if !sources.contains_key("lib.rs")
+            && let Some(program) = sources.remove("main.rs")
+        {
+            sources.insert("lib.rs".to_owned(), program);
         }
         Self::of(&sources)
     }
@@ -140,6 +145,19 @@ impl Imports {
         );
         wrong
     }
+}
+
+/// Returns the arrows in the table of a section of ARCHITECTURE.md: rows of two names in backquotes and a reason.
+pub(crate) fn documented(architecture: &str, section: &str) -> Vec<(String, String, String)> {
+    let lines = architecture.lines().skip_while(|line| *line != section).skip(1);
+    let rows =
+        lines.take_while(|line| !line.starts_with('#')).map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+    let name = |text: &str| Some(text.strip_prefix('`')?.strip_suffix('`')?.to_owned());
+    rows.filter_map(|row| match row[..] {
+        ["", from, to, why, ""] => Some((name(from)?, name(to)?, why.to_owned())),
+        _ => None,
+    })
+    .collect()
 }
 
 fn room(file: &str) -> String {

@@ -35,7 +35,7 @@ pub struct FunctionStatus {
     /// Idle-time histogram of the autoscaler, encoded. Set while `scaling.prewarm` is `Auto`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
-    pub habits: Option<String>,
+    pub idle_histogram: Option<String>,
     /// Conditions: `Ready`, `Routable`, `RevisionReady` and `Active`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

@@ -16,10 +16,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rand::Rng as _;
 
 use crate::{
-    MICROS_PER_SECOND, Micros,
-    generate::service,
-    random::{Purpose, log_normal, stream},
-    trace::{Arrival, Function},
+    micros::{MICROS_PER_SECOND, Micros},
+    random::{Purpose, log_normal, service, stream},
+    request::{Arrival, Function},
 };
 
 const MINUTES: u32 = 1_440;

@@ -1,6 +1,6 @@
 //! Client behaviour: how requests are repeated.
 
-use crate::{Micros, trace::Arrival};
+use crate::{micros::Micros, request::Arrival};
 
 /// One try of a client's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

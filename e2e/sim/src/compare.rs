@@ -4,11 +4,13 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::{
-    MICROS_PER_SECOND, Micros, oracle,
+    micros::{MICROS_PER_SECOND, Micros},
+    oracle,
     outcome::{Outcome, Sketch, percentile, slowdown},
     policy::{Policy, REFERENCE},
+    request::Function,
     threads,
-    trace::{Function, Trace},
+    trace::Trace,
     world::run,
 };
 

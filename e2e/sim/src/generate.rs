@@ -5,10 +5,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Exp1, Weibull};
 
 use crate::{
-    MICROS_PER_SECOND, Micros,
+    micros::{MICROS_PER_SECOND, Micros},
     profile::{ArrivalPattern, Day, Profile},
-    random::{Purpose, log_normal, stream},
-    trace::{Arrival, Function},
+    random::{Purpose, log_normal, service, stream},
+    request::{Arrival, Function},
 };
 
 /// A synthetic trace.
@@ -140,11 +140,6 @@ impl Arrivals {
             self.requests.push(Arrival { at: (at * MICROS_PER_SECOND) as Micros, service });
         }
     }
-}
-
-/// Returns a random service time of one millisecond to one hour, in microseconds.
-pub(crate) fn service(random: &mut ChaCha8Rng, median: f64, spread: f64) -> u32 {
-    (log_normal(random, median, spread).clamp(0.001, 3_600.0) * MICROS_PER_SECOND) as u32
 }
 
 /// Returns the gamma function of a number from 1 to 10, by Stirling's series at `x + 8`; exact to nine digits.

@@ -26,6 +26,7 @@ mod azure;
 mod clients;
 mod compare;
 mod generate;
+mod micros;
 mod node;
 mod oracle;
 mod outcome;
@@ -35,6 +36,7 @@ mod profile;
 mod queue;
 mod random;
 mod report;
+mod request;
 mod scaler;
 mod scenario;
 mod step;
@@ -42,11 +44,6 @@ mod svg;
 mod threads;
 mod trace;
 mod world;
-
-/// Microseconds since the start of the trace, or a duration.
-type Micros = u64;
-
-const MICROS_PER_SECOND: f64 = 1e6;
 
 /// Simulates autoscaling policies on a trace and reports cold starts, queueing and idle pods.
 #[derive(Debug, Parser)]

@@ -11,7 +11,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::{MICROS_PER_SECOND, Micros, pods::PodId};
+use crate::{
+    micros::{MICROS_PER_SECOND, Micros},
+    pods::PodId,
+};
 
 /// Properties of a node.
 #[derive(Clone, Copy, Debug, PartialEq)]

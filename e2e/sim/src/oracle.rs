@@ -5,11 +5,11 @@
 //! and these gaps.
 
 use crate::{
-    MICROS_PER_SECOND, Micros,
+    micros::{MICROS_PER_SECOND, Micros},
     outcome::{Outcome, Samples},
     pods::{PodId, PodTime, Pods},
     queue::EventQueue,
-    trace::{Arrival, Function},
+    request::{Arrival, Function},
 };
 
 /// Runs the oracle on one function.

@@ -1,6 +1,6 @@
 //! Outcome of one policy on one function, and the sketches of its distributions.
 
-use crate::{Micros, pods::PodTime};
+use crate::{micros::Micros, pods::PodTime};
 
 /// Growth factor of the buckets of a sketch: percentiles are exact to 1 %.
 const GROWTH: f64 = 1.02;

@@ -1,6 +1,6 @@
 //! The pods of one function.
 
-use crate::Micros;
+use crate::micros::Micros;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {

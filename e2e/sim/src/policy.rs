@@ -4,7 +4,11 @@ use std::{fmt, str::FromStr};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{MICROS_PER_SECOND, Micros, scaler::Scaler, trace::Function};
+use crate::{
+    micros::{MICROS_PER_SECOND, Micros},
+    request::Function,
+    scaler::Scaler,
+};
 
 mod heads;
 mod hpa;

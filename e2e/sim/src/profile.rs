@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{
     random::{Purpose, log_normal, stream},
-    trace::Function,
+    request::Function,
 };
 
 /// Cumulative distribution of requests per day, log-uniform between the points. The two points above one request per minute

@@ -5,7 +5,7 @@ use std::{
     collections::BinaryHeap,
 };
 
-use crate::Micros;
+use crate::micros::Micros;
 
 /// Events ordered by time, and by insertion order at the same time, so that runs are reproducible.
 #[derive(Debug)]

@@ -4,6 +4,8 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, LogNormal};
 
+use crate::micros::MICROS_PER_SECOND;
+
 /// Purpose of random numbers. Each has a separate stream, so that all policies get the same requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
@@ -26,6 +28,11 @@ pub(crate) fn stream(seed: u64, function: usize, purpose: Purpose) -> ChaCha8Rng
 pub(crate) fn log_normal(random: &mut ChaCha8Rng, median: f64, spread: f64) -> f64 {
     // Only a NaN spread is rejected, and replaced by no spread.
     LogNormal::new(median.max(f64::MIN_POSITIVE).ln(), spread).map_or(median, |d| d.sample(random))
+}
+
+/// Returns a random service time of one millisecond to one hour, in microseconds.
+pub(crate) fn service(random: &mut ChaCha8Rng, median: f64, spread: f64) -> u32 {
+    (log_normal(random, median, spread).clamp(0.001, 3_600.0) * MICROS_PER_SECOND) as u32
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Interface between the simulated world and a policy. `policy/rouse.rs` implements it with the `decide` of Rouse.
 
-use crate::{Micros, pods::Pods};
+use crate::{micros::Micros, pods::Pods};
 
 /// Inputs of a policy.
 #[derive(Clone, Copy, Debug)]

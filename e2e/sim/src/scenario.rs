@@ -7,9 +7,9 @@
 use anyhow::{Result, bail};
 
 use crate::{
-    Micros,
+    micros::Micros,
     policy::{Policy, Scaling},
-    trace::{Arrival, Function},
+    request::{Arrival, Function},
     world::{Setup, play},
 };
 

@@ -10,12 +10,11 @@ use rand_distr::{Distribution as _, Exp1};
 use serde::Serialize;
 
 use crate::{
-    MICROS_PER_SECOND, Micros,
-    generate::service,
+    micros::{MICROS_PER_SECOND, Micros},
     outcome::Outcome,
     policy::Policy,
-    random::{Purpose, stream},
-    trace::{Arrival, Function},
+    random::{Purpose, service, stream},
+    request::{Arrival, Function},
     world::run,
 };
 

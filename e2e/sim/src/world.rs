@@ -11,15 +11,15 @@ use std::collections::VecDeque;
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    Micros,
     clients::{Clients, Request},
+    micros::Micros,
     node::Node,
     outcome::{Outcome, Samples},
     pods::{PodId, Pods, Victims},
     queue::EventQueue,
     random::{Purpose, stream},
+    request::{Arrival, Function},
     scaler::{Decision, Scaler, Trigger, View},
-    trace::{Arrival, Function},
 };
 
 mod requests;

@@ -231,9 +231,6 @@ mod loads;
 mod rise;
 mod steady;
 
-pub(crate) use backlog::Backlog;
-pub(crate) use growth::Throughput;
-
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod pod_starts;
 mod reason;
 mod service_time;
 mod state;
+mod throughput;
 mod window_max;
 
 pub use decide::decide;

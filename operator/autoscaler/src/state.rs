@@ -3,13 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    Reason,
-    decide::{Backlog, Throughput},
-    history::History,
-    idle_histogram::IdleHistogram,
-    pod_starts::PodStarts,
-    service_time::ServiceTime,
-    window_max::WindowMax,
+    Reason, history::History, idle_histogram::IdleHistogram, pod_starts::PodStarts, service_time::ServiceTime,
+    throughput::Throughput, window_max::WindowMax,
 };
 
 /// A review that is later than due by more than this means that the machine was suspended or that the clock jumped. The
@@ -74,6 +69,15 @@ pub struct State {
     pub(crate) idle_histogram: Option<Box<IdleHistogram>>,
 }
 
+/// Pods that were requested for the present queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backlog {
+    /// Time of the first request for pods, or of the last one before the service time was known.
+    pub(crate) since: Duration,
+    /// Maximum requested count.
+    pub(crate) most: u32,
+}
+
 /// Measured pod start time and service time of a revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Learned {
@@ -135,7 +139,7 @@ impl State {
 
     /// Returns the idle-time histogram, to be persisted.
     #[must_use]
-    pub fn habits(&self) -> Option<&IdleHistogram> {
+    pub fn idle_histogram(&self) -> Option<&IdleHistogram> {
         self.idle_histogram.as_deref()
     }
 
@@ -268,11 +272,11 @@ mod tests {
     fn restores_the_histogram_and_the_idle_time() {
         let state = State::restored(at(1), IdleHistogram::default(), Some(at(4000)));
         assert_eq!((state.idle(), state.active_known), (at(4000), true));
-        assert!(state.habits().is_some());
+        assert!(state.idle_histogram().is_some());
         let days = State::restored(at(1), IdleHistogram::default(), Some(at(300 * 86_400)));
         assert_eq!(days.idle(), at(300 * 86_400), "an idle time of 300 days is kept in full");
         let state = State::restored(at(1), IdleHistogram::default(), None);
         assert_eq!((state.idle(), state.active_known), (at(0), false));
-        assert!(State::new(at(1)).habits().is_none());
+        assert!(State::new(at(1)).idle_histogram().is_none());
     }
 }

@@ -58,8 +58,8 @@ pub async fn update_status(
             }
         }
     };
-    // `status.habits` belongs to the field manager of the autoscaler.
-    let former = FunctionStatus { habits: None, ..former };
+    // `status.idleHistogram` belongs to the field manager of the autoscaler.
+    let former = FunctionStatus { idle_histogram: None, ..former };
     let stats = context.baselines.stats_of_step(key, former.rollout.as_ref(), &context.outcomes);
     let (status, requeue_after) = compute(function, &former, found, applied, &context.names, &stats, (context.clock)());
     if status != former {
@@ -164,7 +164,7 @@ fn compute(
         traffic: traffic.traffic,
         rollout: traffic.rollout,
         conditions,
-        habits: None,
+        idle_histogram: None,
     };
     let requeue_after = [state.requeue_after, traffic.requeue_after].into_iter().flatten().min();
     (status, requeue_after)

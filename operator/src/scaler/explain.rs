@@ -100,7 +100,7 @@ impl Scaler {
             "mayGoDown": demand.complete(now),
             "activators": activators,
             "schedules": wanted.map(|w| json!({"min": w.min, "until": w.until.to_string()})),
-            "habits": function.status.as_ref().and_then(|s| s.habits.as_deref()),
+            "idleHistogram": function.status.as_ref().and_then(|s| s.idle_histogram.as_deref()),
             "revisions": revisions,
         })
     }

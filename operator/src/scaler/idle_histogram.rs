@@ -1,4 +1,4 @@
-//! Persistence of the idle-time histogram of a Function, in `status.habits`, so that it survives a restart.
+//! Persistence of the idle-time histogram of a Function, in `status.idleHistogram`, so that it survives a restart.
 
 use std::time::Duration;
 
@@ -42,11 +42,11 @@ pub(super) struct StatusPatch(pub(super) Option<String>);
 
 /// Returns a state that starts at `now` with the histogram in the status.
 pub(super) fn restore(function: &Function, now: Duration) -> State {
-    let value = function.status.as_ref().and_then(|s| s.habits.as_deref());
+    let value = function.status.as_ref().and_then(|s| s.idle_histogram.as_deref());
     match value.filter(|_| learns(function)).map(str::parse::<IdleHistogram>) {
         Some(Ok(histogram)) => State::restored(now, histogram, None),
         Some(Err(error)) => {
-            tracing::warn!(function = function.name_any(), namespace = function.namespace(), %error, "Failed to parse status.habits; starting with an empty idle-time histogram");
+            tracing::warn!(function = function.name_any(), namespace = function.namespace(), %error, "Failed to parse status.idleHistogram; starting with an empty idle-time histogram");
             State::new(now)
         }
         None => State::new(now),
@@ -66,7 +66,7 @@ impl Persisted {
         histogram: impl FnOnce(&[TrafficStatus]) -> Option<&'a IdleHistogram>,
     ) -> (Option<StatusPatch>, Option<Instant>) {
         let status = function.status.as_ref();
-        let former = status.and_then(|s| s.habits.as_deref());
+        let former = status.and_then(|s| s.idle_histogram.as_deref());
         let learns = learns(function);
         if !learns && former.is_none() {
             return (None, None);
@@ -103,7 +103,7 @@ pub(super) async fn apply(
     function: &Function,
     patch: &StatusPatch,
 ) -> Result<(), Error> {
-    let status = patch.0.as_ref().map_or_else(|| json!({}), |text| json!({"habits": text}));
+    let status = patch.0.as_ref().map_or_else(|| json!({}), |text| json!({"idleHistogram": text}));
     let body = json!({
         "apiVersion": Function::api_version(&()),
         "kind": Function::kind(&()),

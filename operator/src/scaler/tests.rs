@@ -30,8 +30,8 @@ impl Rig {
         Self::of(&json!({"image": "i", "scaling": scaling}), None)
     }
 
-    /// A Function with this spec and this `status.habits`.
-    fn of(spec: &Value, habits: Option<&str>) -> Self {
+    /// A Function with this spec and this `status.idleHistogram`.
+    fn of(spec: &Value, histogram: Option<&str>) -> Self {
         let (writes, status) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(200)));
         let (recorded, status_code) = (Arc::clone(&writes), Arc::clone(&status));
         let service = tower::service_fn(move |request: Request<Body>| {
@@ -64,12 +64,12 @@ impl Rig {
         let events = Events::new(client.clone(), "test");
         let scaler = Scaler::new(client, caches, events, Metrics::default(), Arc::default());
         let rig = Self { scaler: Arc::new(scaler), writes, status };
-        rig.function(spec, habits);
+        rig.function(spec, histogram);
         rig
     }
 
     /// Updates the cached Function.
-    fn function(&self, spec: &Value, habits: Option<&str>) {
+    fn function(&self, spec: &Value, histogram: Option<&str>) {
         let function = json!({
             "apiVersion": "rouse.dev/v1alpha1", "kind": "Function",
             "metadata": {"namespace": "ns", "name": "f", "uid": UID},
@@ -78,7 +78,7 @@ impl Rig {
                 "latestRevision": "f-00001",
                 "traffic": [{"revision": "f-00001", "percent": 100, "latest": true}],
                 "conditions": [{"type": "RevisionReady", "status": "True", "reason": "PodReady", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
-                "habits": habits,
+                "idleHistogram": histogram,
             },
         });
         let function = Event::Apply(DeserializeGuard(Ok(serde_json::from_value(function).unwrap())));

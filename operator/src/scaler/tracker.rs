@@ -49,7 +49,7 @@ impl FunctionTracker {
     /// Returns the idle-time histogram of the revision with the highest traffic percentage.
     pub(super) fn idle_histogram(&self, traffic: &[TrafficStatus]) -> Option<&IdleHistogram> {
         let percent = |name: &str| traffic.iter().filter(|t| t.revision == name).map(|t| t.percent).sum::<i32>();
-        let known = self.revisions.iter().filter_map(|(name, tracker)| Some((name, tracker.state.habits()?)));
+        let known = self.revisions.iter().filter_map(|(name, tracker)| Some((name, tracker.state.idle_histogram()?)));
         known.max_by_key(|(name, _)| (percent(name), name.as_str())).map(|(_, histogram)| histogram)
     }
 }

@@ -111,14 +111,15 @@ async fn an_invalid_schedule_is_reported() {
     rig.apply("hello", &schedule("0 8 * * *", "Europe/Berlin")).await;
     rig.function("hello", "is valid", |f| !invalid(f)).await;
     // The reconciler ignores the autoscaler's field.
-    let habits = json!({"apiVersion": "rouse.dev/v1alpha1", "kind": "Function", "status": {"habits": "1:2.1;=0"}});
+    let histogram =
+        json!({"apiVersion": "rouse.dev/v1alpha1", "kind": "Function", "status": {"idleHistogram": "1:2.1;=0"}});
     let params = PatchParams::apply("rouse-autoscaler");
-    rig.functions().patch_status("hello", &params, &Patch::Apply(habits)).await.unwrap();
+    rig.functions().patch_status("hello", &params, &Patch::Apply(histogram)).await.unwrap();
     let before = operator.writes();
     rig.pods_ready(DEPLOYMENT, 1).await;
     let ready = |f: &Function| condition(f, "RevisionReady").0 == "True";
     let function = rig.function("hello", "has a ready revision", ready).await;
-    assert_eq!(function.status.unwrap().habits.as_deref(), Some("1:2.1;=0"), "the field stays");
+    assert_eq!(function.status.unwrap().idle_histogram.as_deref(), Some("1:2.1;=0"), "the field stays");
     assert_ne!(operator.writes(), before);
     rig.end(Some(operator)).await;
 }

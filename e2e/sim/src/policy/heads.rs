@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::{
-    Micros,
+    micros::Micros,
     scaler::{Decision, Scaler, Trigger, View},
     world::MOST_PODS,
 };

@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    Micros,
+    micros::Micros,
     scaler::{Decision, Scaler, Trigger, View},
 };
 
@@ -102,7 +102,7 @@ impl Scaler for Hpa {
 mod tests {
     use super::*;
     use crate::{
-        trace::{Arrival, Function},
+        request::{Arrival, Function},
         world::run,
     };
 

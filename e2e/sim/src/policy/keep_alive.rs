@@ -2,7 +2,7 @@
 //! idle time.
 
 use crate::{
-    Micros,
+    micros::Micros,
     scaler::{Decision, Scaler, Trigger, View},
 };
 
@@ -49,7 +49,7 @@ impl Scaler for KeepAlive {
 mod tests {
     use super::*;
     use crate::{
-        trace::{Arrival, Function},
+        request::{Arrival, Function},
         world::run,
     };
 

@@ -7,9 +7,9 @@ use std::{collections::VecDeque, time::Duration};
 use rouse_autoscaler::kpa::{Averages, Config, State, scale};
 
 use crate::{
-    Micros,
+    micros::Micros,
+    request::Function,
     scaler::{Decision, Scaler, Trigger, View},
-    trace::Function,
 };
 
 const SECOND: Micros = 1_000_000;
@@ -104,7 +104,7 @@ impl Scaler for Kpa {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{trace::Arrival, world::run};
+    use crate::{request::Arrival, world::run};
 
     fn function(limit: u32) -> Function {
         Function { index: 0, kind: "test", limit, start: 0.4, expected: 0.0 }

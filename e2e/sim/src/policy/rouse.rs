@@ -5,10 +5,10 @@ use std::time::Duration;
 use rouse_autoscaler::{COLD_START_COST, Demand, Observed, Policy, State, decide};
 
 use crate::{
-    Micros,
+    micros::Micros,
     policy::Scaling,
+    request::Function,
     scaler::{Decision, Scaler, Trigger, View},
-    trace::Function,
     world::MOST_PODS,
 };
 

@@ -3,7 +3,10 @@
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Exp1};
 
-use crate::{MICROS_PER_SECOND, Micros, trace::Arrival};
+use crate::{
+    micros::{MICROS_PER_SECOND, Micros},
+    request::Arrival,
+};
 
 /// Returns evenly spaced requests between two seconds.
 pub(super) fn even(seconds: (u32, u32), rps: u32, service: u32) -> Vec<Arrival> {

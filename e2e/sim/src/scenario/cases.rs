@@ -10,7 +10,7 @@ use crate::{
     pods::Pick,
     policy::Scaling,
     random::{Purpose, stream},
-    trace::{Arrival, Function},
+    request::{Arrival, Function},
     world::Setup,
 };
 

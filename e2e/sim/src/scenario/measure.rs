@@ -3,7 +3,11 @@
 use serde::Serialize;
 
 use super::{SECOND, Scenario};
-use crate::{MICROS_PER_SECOND, Micros, policy::Policy, world::Trail};
+use crate::{
+    micros::{MICROS_PER_SECOND, Micros},
+    policy::Policy,
+    world::Trail,
+};
 
 /// Time between two entries of a timeline, in seconds.
 pub(super) const TIMELINE: usize = 2;

@@ -2,12 +2,12 @@
 
 use super::{Event, FAST_FAILURE, Queued, World};
 use crate::{
-    Micros,
     clients::{Clients, Request},
+    micros::Micros,
     node::Job,
     pods::PodId,
+    request::Arrival,
     scaler::Trigger,
-    trace::Arrival,
 };
 
 impl World<'_> {

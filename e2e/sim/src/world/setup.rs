@@ -1,6 +1,6 @@
 //! Properties of a world, and what it records for a scenario.
 
-use crate::{Micros, clients::Clients, node, outcome::Sketch, pods::Pick};
+use crate::{clients::Clients, micros::Micros, node, outcome::Sketch, pods::Pick};
 
 /// Properties of a world besides its function, requests and policy. By default there is no node, clients wait without a
 /// timeout, and the run ends when all requests have a response.

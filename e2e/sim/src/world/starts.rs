@@ -1,7 +1,12 @@
 //! Pods of the world: creation, scheduling, start and deletion.
 
 use super::{Event, World};
-use crate::{MICROS_PER_SECOND, Micros, node::Job, pods::PodId, random::log_normal};
+use crate::{
+    micros::{MICROS_PER_SECOND, Micros},
+    node::Job,
+    pods::PodId,
+    random::log_normal,
+};
 
 impl World<'_> {
     /// Creates or deletes pods to match the wanted count.

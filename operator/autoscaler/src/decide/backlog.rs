@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::{
     Demand, Metric, Observed, Policy, State,
     decide::{loads::Loads, loads::target, pods},
+    state::Backlog,
 };
 
 /// The drain time in start times.
@@ -39,15 +40,6 @@ const START: Duration = Duration::from_secs(1);
 
 /// Usual ratio of the target to the capacity of a pod. A backlog may use the rest.
 const UTILIZATION: f64 = 0.7;
-
-/// Pods that were requested for the present queue.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Backlog {
-    /// Time of the first request for pods, or of the last one before the service time was known.
-    since: Duration,
-    /// Maximum requested count.
-    most: u32,
-}
 
 /// Returns the pods for the load and the backlog together; `None` if the queue adds nothing to `base`, the pods for the load.
 pub(super) fn wanted(

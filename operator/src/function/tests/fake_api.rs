@@ -175,10 +175,10 @@ impl Store {
                 }
                 match (*plural, rest.get(1)) {
                     ("functions", Some(&"status")) => {
-                        let habits = object["status"]["habits"].take();
+                        let histogram = object["status"]["idleHistogram"].take();
                         object["status"] = body["status"].clone();
-                        if !habits.is_null() {
-                            object["status"]["habits"] = habits;
+                        if !histogram.is_null() {
+                            object["status"]["idleHistogram"] = histogram;
                         }
                     }
                     ("controllerrevisions", None) => {

@@ -115,20 +115,20 @@ async fn the_idle_time_histogram_survives_a_restart() {
     let written = rig.take_writes(|path| path.ends_with("/functions/f/status"));
     let [(_, body)] = &written[..] else { panic!("not exactly one write within ten minutes: {written:?}") };
     assert_eq!(body["status"].as_object().unwrap().len(), 1, "only this field: {body}");
-    assert_eq!((&body["metadata"]["uid"], body["status"]["habits"].as_str()), (&json!(UID), Some("1:2.1;=0")));
+    assert_eq!((&body["metadata"]["uid"], body["status"]["idleHistogram"].as_str()), (&json!(UID), Some("1:2.1;=0")));
     rig.function(&spec, Some("1:2.1;=0"));
     advance(600).await;
     rig.heartbeat();
     rig.reconcile().await;
     let written = rig.take_writes(|path| path.ends_with("/functions/f/status"));
-    assert_eq!(written[0].1["status"]["habits"], "1:2.2;=0", "includes the new idle time");
+    assert_eq!(written[0].1["status"]["idleHistogram"], "1:2.2;=0", "includes the new idle time");
 
     let next = Rig::of(&spec, Some("1:2.2;=0"));
     next.deployment("1", 0, 0);
     next.reconcile().await;
     assert!(next.take_writes(|path| path.ends_with("/status")).is_empty(), "unchanged");
     let trackers = next.scaler.trackers.lock();
-    let total = trackers[&key()].get("f-00001").unwrap().state.habits().unwrap().total();
+    let total = trackers[&key()].get("f-00001").unwrap().state.idle_histogram().unwrap().total();
     assert_eq!(total, 2);
 }
 

@@ -254,6 +254,6 @@ fn an_idle_time_with_a_clock_jump_is_not_recorded() {
         world.now += Duration::from_secs(jump);
         world.load(0, 60.0);
         world.load(1, 1.0);
-        assert_eq!(world.state.habits().map_or(0, IdleHistogram::total), learned);
+        assert_eq!(world.state.idle_histogram().map_or(0, IdleHistogram::total), learned);
     }
 }
