@@ -4,6 +4,7 @@
 //! failures are counted and never dropped.
 
 mod busy;
+mod callgrind;
 mod cold;
 mod crowd;
 mod daemon;
@@ -21,7 +22,7 @@ mod wake;
 
 pub use figures::Figures;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -68,6 +69,8 @@ pub struct Wanted {
     pub rounds: u32,
     /// Subjects that `hop` compares; empty for all.
     pub only: Vec<String>,
+    /// Another build of the activator, which `hop` and `park` measure beside the present one.
+    pub before: Option<PathBuf>,
 }
 
 /// Runs the benchmarks, prints a table, and writes the figures to `json` if it is given. Starts only what they require.
@@ -102,7 +105,7 @@ pub async fn bench(
         match (name, &cluster, &loopback) {
             ("decide", ..) => decide::run(places, &mut figures).await,
             ("hop", _, Some(loopback)) => hop::run(places, loopback, wanted, &mut figures, progress).await,
-            ("park", _, Some(loopback)) => park::run(loopback, &mut figures).await,
+            ("park", _, Some(loopback)) => park::run(loopback, wanted, &mut figures).await,
             ("route", _, Some(loopback)) => route::run(loopback, &mut figures).await,
             ("rollback", _, Some(loopback)) => rollback::run(loopback, &mut figures).await,
             ("cold", Some(cluster), _) => cold::run(cluster, &mut figures).await,

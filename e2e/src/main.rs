@@ -73,9 +73,12 @@ enum Verb {
         /// How often `hop` measures each of those that it compares; the figures are medians.
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
         rounds: u32,
-        /// Compare only these in `hop`: direct, nginx, haproxy, envoy, activator.
+        /// Compare only these in `hop`: direct, nginx, haproxy, envoy, before, activator.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
+        /// Another build of rouse-activator, which `hop` and `park` measure beside the present one as `before`.
+        #[arg(long)]
+        before: Option<PathBuf>,
         /// Also write the results to this file, as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
@@ -154,8 +157,8 @@ async fn run(verb: Verb) -> Result<()> {
             anyhow::ensure!(count.failed == 0, "{} tests failed", count.failed);
             anyhow::ensure!(count.passed > 0, "no test name contains the filter");
         }
-        Verb::Bench { which, names, rounds, only, json } => {
-            let wanted = rouse_e2e::bench::Wanted { names, rounds, only };
+        Verb::Bench { which, names, rounds, only, before, json } => {
+            let wanted = rouse_e2e::bench::Wanted { names, rounds, only, before };
             // A quick build on a running cluster is replaced: its images have other tags.
             let options = Options { release: true, ..which.options() };
             rouse_e2e::bench::bench(&places, &options, &wanted, json.as_deref(), &progress).await?;

@@ -7,7 +7,7 @@ use mio::{Events, Poll, Token};
 
 use crate::{
     connection::{Connection, Received},
-    report::{Plan, Report, Tally},
+    report::{Cpu, Plan, Report, Tally},
 };
 
 /// Upper bound of responses per second, so that recording a latency never allocates.
@@ -42,7 +42,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
     for connection in &mut connections {
         send(connection, &poll, &mut tally)?;
     }
-    let mut phase = Phase { ends: Instant::now() + plan.warm_up(), started: None, cpu: 0.0 };
+    let mut phase = Phase { ends: Instant::now() + plan.warm_up(), started: None, cpu: Cpu::default() };
     loop {
         let now = Instant::now();
         if now >= phase.ends {
@@ -51,7 +51,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
                 phase = Phase { ends: now + plan.measured(), started: Some(now), cpu: plan.cpu()? };
                 continue;
             };
-            let cpu = plan.cpu()? - phase.cpu;
+            let cpu = plan.cpu()?.since(phase.cpu);
             return Ok(tally.report(now - started, cpu));
         }
         if let Err(error) = poll.poll(&mut events, Some(TICK))
@@ -87,5 +87,5 @@ struct Phase {
     ends: Instant,
     /// `None` during the warm-up.
     started: Option<Instant>,
-    cpu: f64,
+    cpu: Cpu,
 }

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 mod closed;
 mod connection;
+mod counted;
 mod message;
 mod open;
 mod origin;
@@ -46,6 +47,11 @@ enum Verb {
         #[arg(long)]
         rate: u32,
     },
+    /// Sends a fixed number of requests, one in flight on each connection.
+    Counted {
+        #[command(flatten)]
+        count: counted::Count,
+    },
     /// Sends requests and keeps them open. Prints their state as JSON for each line on stdin.
     Park {
         #[command(flatten)]
@@ -57,6 +63,7 @@ fn main() -> Result<()> {
     match Cli::parse().verb {
         Verb::Origin { listen } => origin::serve(listen),
         Verb::Closed { plan } => closed::run(&plan)?.print(),
+        Verb::Counted { count } => counted::run(&count),
         Verb::Park { crowd } => park::run(crowd),
         Verb::Open { plan, rate } => open::run(&plan, rate)?.print(),
     }

@@ -17,7 +17,7 @@ use rustix::{
 
 use crate::{
     connection::{Connection, Received},
-    report::{Plan, Report, Tally},
+    report::{Cpu, Plan, Report, Tally},
 };
 
 /// Time for responses after the last request was due.
@@ -50,7 +50,7 @@ pub(crate) fn run(plan: &Plan, rate: u32) -> Result<Report> {
     poll.registry().register(&mut SourceFd(&clock.as_raw_fd()), CLOCK, Interest::READABLE)?;
     let start = Instant::now();
     let mut measured_since = start;
-    let mut cpu = 0.0;
+    let mut cpu = Cpu::default();
     let mut ticks = 0;
     loop {
         let now = Instant::now();
@@ -59,7 +59,7 @@ pub(crate) fn run(plan: &Plan, rate: u32) -> Result<Report> {
         let give_up = start + interval * last + GRACE;
         if over && (waiting == 0 || now >= give_up) {
             let took = now - measured_since;
-            let cpu = plan.cpu()? - cpu;
+            let cpu = plan.cpu()?.since(cpu);
             for _ in 0..waiting {
                 driver.tally.failed(|| format!("no response within {GRACE:?} of the end"));
             }

@@ -164,7 +164,12 @@ mod tests {
     use std::io::{Read as _, Write as _};
 
     use super::*;
-    use crate::{closed, open, report::Plan};
+    use crate::{
+        closed,
+        counted::{self, Count},
+        open,
+        report::Plan,
+    };
 
     /// Starts an origin that runs until the test process exits.
     fn origin() -> SocketAddr {
@@ -213,11 +218,23 @@ mod tests {
     }
 
     #[test]
+    fn a_counted_run_sends_exactly_its_requests() {
+        let target = origin();
+        for requests in [3, 100] {
+            counted::run(&Count { target, host: "a".to_owned(), connections: 3, requests }).unwrap();
+        }
+        let text = exchange(target, &["GET /count HTTP/1.1\r\n\r\n"]);
+        assert!(text.ends_with("\r\n\r\n103"), "{text}");
+    }
+
+    #[test]
     fn missing_responses_are_counted_as_failures() {
         let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let closes = deaf.local_addr().unwrap();
         std::thread::spawn(move || deaf.incoming().for_each(drop));
         let report = closed::run(&plan(closes)).unwrap();
         assert!(report.responses == 0 && report.failures > 0 && report.first_failure.is_some(), "{report:?}");
+        let count = Count { target: closes, host: "a".to_owned(), connections: 2, requests: 10 };
+        assert!(counted::run(&count).is_err());
     }
 }

@@ -43,26 +43,47 @@ impl Plan {
 
     /// Returns the request.
     pub(crate) fn request(&self) -> Vec<u8> {
-        format!("GET / HTTP/1.1\r\nHost: {}\r\nUser-Agent: rouse-load\r\nAccept: */*\r\n\r\n", self.host).into_bytes()
+        request(&self.host)
     }
 
-    /// Returns the CPU time of the watched processes since their start, in seconds.
-    pub(crate) fn cpu(&self) -> Result<f64> {
-        self.watched.iter().try_fold(0.0, |sum, pid| {
+    /// Returns the CPU time of the watched processes since their start.
+    pub(crate) fn cpu(&self) -> Result<Cpu> {
+        self.watched.iter().try_fold(Cpu::default(), |sum, pid| {
             let path = format!("/proc/{pid}/stat");
             let stat = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-            let ticks = ticks(&stat).with_context(|| format!("cannot parse {path}"))?;
-            Ok(sum + ticks as f64 / TICKS_PER_SECOND)
+            let cpu = Cpu::parse(&stat).with_context(|| format!("cannot parse {path}"))?;
+            Ok(Cpu { user: sum.user + cpu.user, system: sum.system + cpu.system })
         })
     }
 }
 
-/// Parses utime + stime. The second field may contain spaces and parentheses.
-fn ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(") ")?.1.split_ascii_whitespace();
-    // Fields 14 and 15 of the file; the first one here is field 3.
-    let user: u64 = fields.nth(11)?.parse().ok()?;
-    Some(user + fields.next()?.parse::<u64>().ok()?)
+/// Returns a request to `host`.
+pub(crate) fn request(host: &str) -> Vec<u8> {
+    format!("GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: rouse-load\r\nAccept: */*\r\n\r\n").into_bytes()
+}
+
+/// CPU time of all threads of a process, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Cpu {
+    /// In user space.
+    pub(crate) user: f64,
+    /// In the kernel.
+    pub(crate) system: f64,
+}
+
+impl Cpu {
+    /// Returns the time since `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self { user: self.user - before.user, system: self.system - before.system }
+    }
+
+    /// Parses `/proc/<pid>/stat`. The second field may contain spaces and parentheses.
+    fn parse(stat: &str) -> Option<Self> {
+        let mut fields = stat.rsplit_once(") ")?.1.split_ascii_whitespace();
+        let mut seconds = |skipped| Some(fields.nth(skipped)?.parse::<u64>().ok()? as f64 / TICKS_PER_SECOND);
+        // Fields 14 and 15 of the file; the first one here is field 3.
+        Some(Self { user: seconds(11)?, system: seconds(0)? })
+    }
 }
 
 /// Results of the measurement.
@@ -76,8 +97,10 @@ pub(crate) struct Report {
     pub(crate) reconnects: usize,
     /// Duration of the measurement.
     pub(crate) seconds: f64,
-    /// CPU time of the watched processes.
-    pub(crate) cpu_seconds: f64,
+    /// CPU time of the watched processes in user space.
+    pub(crate) user_seconds: f64,
+    /// CPU time of the watched processes in the kernel.
+    pub(crate) system_seconds: f64,
     /// Latency percentiles of all responses, in microseconds.
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
@@ -103,7 +126,7 @@ impl Tally {
         self.first_failure.get_or_insert_with(why);
     }
 
-    pub(crate) fn report(mut self, took: Duration, cpu_seconds: f64) -> Report {
+    pub(crate) fn report(mut self, took: Duration, cpu: Cpu) -> Report {
         self.latencies.sort_unstable();
         let per_mille = |n| percentile(&self.latencies, n) as f64 / 1000.0;
         Report {
@@ -111,7 +134,8 @@ impl Tally {
             failures: self.failures,
             reconnects: self.reconnects,
             seconds: took.as_secs_f64(),
-            cpu_seconds,
+            user_seconds: cpu.user,
+            system_seconds: cpu.system,
             p50_us: per_mille(500),
             p99_us: per_mille(990),
             p999_us: per_mille(999),
@@ -146,10 +170,10 @@ mod tests {
     }
 
     #[test]
-    fn user_and_system_time_are_added() {
+    fn user_and_system_time_are_parsed() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 500 60 7 8 20 0 1 0 4242 9 9";
-        assert_eq!(ticks(stat), Some(560));
-        assert_eq!(ticks("7 (x"), None);
+        assert_eq!(Cpu::parse(stat), Some(Cpu { user: 5.0, system: 0.6 }));
+        assert_eq!(Cpu::parse("7 (x"), None);
     }
 
     #[test]
@@ -157,8 +181,9 @@ mod tests {
         let mut tally = Tally { latencies: vec![3000, 1000, 2000], ..Tally::default() };
         tally.failed(|| "first".to_owned());
         tally.failed(|| "second".to_owned());
-        let report = tally.report(Duration::from_secs(2), 0.5);
+        let report = tally.report(Duration::from_secs(2), Cpu { user: 0.5, system: 0.25 });
         assert_eq!((report.responses, report.failures, report.p50_us, report.max_us), (3, 2, 2.0, 3.0));
+        assert_eq!((report.user_seconds, report.system_seconds), (0.5, 0.25));
         assert_eq!(report.first_failure.as_deref(), Some("first"));
     }
 }

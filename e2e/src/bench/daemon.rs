@@ -14,6 +14,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::callgrind::Callgrind;
 use crate::process::{command, tail};
 
 /// Core of a process.
@@ -64,6 +65,8 @@ pub(super) struct Start<'a> {
     pub(super) core: Core,
     /// Folder of its log.
     pub(super) folder: &'a Path,
+    /// Callgrind, if the process runs under it.
+    pub(super) callgrind: Option<&'a Callgrind>,
 }
 
 impl Start<'_> {
@@ -90,7 +93,14 @@ impl Start<'_> {
     }
 
     fn spawn(&self, out: Stdio, err: Stdio) -> Result<Child> {
-        let mut start = self.core.command(self.program);
+        let mut start = match self.callgrind {
+            None => self.core.command(self.program),
+            Some(callgrind) => {
+                let mut start = self.core.command(&callgrind.program);
+                start.args(callgrind.args()).arg(self.program);
+                start
+            }
+        };
         start.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         start.stdout(out).stderr(err).spawn().with_context(|| format!("cannot start {}", self.name))
     }
@@ -166,6 +176,7 @@ mod tests {
             env: vec![("WORD", "ready".into())],
             core: Core::Measured,
             folder: folder.path(),
+            callgrind: None,
         };
         let (mut daemon, line) = start("echo $WORD; exec sleep 1000").start_and_read_line().await.unwrap();
         assert_eq!(line, "ready");

@@ -1,13 +1,19 @@
-//! `hop`: cost of a warm request without a proxy, and through nginx, HAProxy, Envoy and the activator.
+//! `hop`: cost of a warm request without a proxy, and through nginx, HAProxy, Envoy and the activator, in time and in
+//! instructions.
 //!
 //! All forward to the same origin. The subject of a measurement has one core; the origin, the client and the API server
 //! share another. Subjects alternate in every round, so that other load of the machine affects all alike, and each
 //! figure is the median of the rounds.
 
+mod instructions;
 mod proxies;
 mod table;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
@@ -16,8 +22,9 @@ use serde_json::json;
 use self::proxies::Proxy;
 use super::{
     Figures, Wanted,
+    callgrind::Callgrind,
     daemon::{Core, Daemon},
-    loopback::{Activator, Loopback, free_address},
+    loopback::{Activator, Loopback, Variant, free_address},
 };
 use crate::{
     Places,
@@ -29,7 +36,7 @@ use crate::{
 };
 
 /// Subjects, in the order of a round and of the table.
-const NAMES: [&str; 5] = ["direct", "nginx", "haproxy", "envoy", "activator"];
+const NAMES: [&str; 6] = ["direct", "nginx", "haproxy", "envoy", "before", "activator"];
 const FUNCTION: &str = "hop";
 /// Requests per second of the constant load.
 const RATE: u32 = 1000;
@@ -70,7 +77,8 @@ struct Report {
     failures: u64,
     reconnects: u64,
     seconds: f64,
-    cpu_seconds: f64,
+    user_seconds: f64,
+    system_seconds: f64,
     p50_us: f64,
     p99_us: f64,
     p999_us: f64,
@@ -85,9 +93,17 @@ pub(super) struct Medians {
     pub(super) p99_us: f64,
     pub(super) p999_us: f64,
     /// CPU time per request; `None` without a proxy.
-    pub(super) cpu_us: Option<f64>,
+    pub(super) cpu: Option<Cpu>,
     /// Utilization of the core, from 0 to 1.
     pub(super) busy: f64,
+}
+
+/// CPU time per request, in microseconds. The kernel knows the sum; it estimates the parts from samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Cpu {
+    pub(super) total: f64,
+    pub(super) user: f64,
+    pub(super) system: f64,
 }
 
 /// A subject of the comparison.
@@ -112,17 +128,24 @@ pub(super) async fn run(
     ensure!(cores >= 2, "the subject and the load generator need a core each; found {cores}");
     let (_origin, origin) = loopback.origin().await?;
     let host = loopback.host(FUNCTION);
+    loopback.function(FUNCTION, json!({})).await?;
+    loopback.pod(FUNCTION, origin).await?;
+    let setup = Setup { places, loopback, before: wanted.before.as_deref(), origin, host: &host, progress };
+    let names: Vec<_> = NAMES
+        .into_iter()
+        .filter(|n| wanted.only.is_empty() || wanted.only.iter().any(|o| o == n))
+        .filter(|n| *n != "before" || wanted.before.is_some())
+        .collect();
     let mut subjects = vec![];
-    for name in NAMES.into_iter().filter(|n| wanted.only.is_empty() || wanted.only.iter().any(|o| o == n)) {
-        let subject = start(name, places, loopback, origin, progress).await?;
-        verify(&subject, &host).await.with_context(|| format!("verification of {name}"))?;
-        subjects.push(subject);
+    for name in &names {
+        subjects.push(setup.start(name, None).await?);
     }
     let mut reports: BTreeMap<(&str, Load), Vec<Report>> = BTreeMap::new();
     for round in 1..=wanted.rounds {
         for subject in &mut subjects {
             for load in Load::ALL {
-                let report = measure(loopback, subject, load, &host, origin)
+                let report = setup
+                    .measure(subject, load)
                     .await
                     .with_context(|| format!("{} at {}", subject.name, load.label()))?;
                 reports.entry((subject.name, load)).or_default().push(report);
@@ -156,39 +179,76 @@ pub(super) async fn run(
             memory.insert(subject.name, rss);
         }
     }
-    print!("{}", table::table(&NAMES, &medians, &memory));
-    table::bars(&medians, figures);
     drop(subjects);
+    let instructions = instructions::count(&setup, &names, figures).await?;
+    print!("{}", table::table(&NAMES, &medians, &memory, &instructions));
+    table::bars(&medians, figures);
     loopback.clear().await
 }
 
-/// Starts a subject on a free port, in front of the origin.
-async fn start(
-    name: &'static str,
-    places: &Places,
-    loopback: &Loopback,
+/// What every subject is measured with.
+struct Setup<'a> {
+    places: &'a Places,
+    loopback: &'a Loopback,
+    /// Program of the subject `before`.
+    before: Option<&'a Path>,
     origin: SocketAddr,
-    progress: &Progress,
-) -> Result<Subject> {
-    let debian = async |program: &str, package: &'static str| -> Result<PathBuf> {
-        meet_programs(&[(program, package)], progress).await?;
-        find_program(program).with_context(|| format!("{program} not found"))
-    };
-    let (proxy, program) = match name {
-        "direct" => return Ok(Subject { name, address: origin, daemon: None }),
-        "activator" => {
-            loopback.function(FUNCTION, json!({})).await?;
-            loopback.pod(FUNCTION, origin).await?;
-            let Activator { daemon, public } = loopback.activator(&[]).await?;
-            return Ok(Subject { name, address: public, daemon: Some(daemon) });
+    /// Host of the requests.
+    host: &'a str,
+    progress: &'a Progress,
+}
+
+impl Setup<'_> {
+    /// Starts a subject on a free port in front of the origin, and verifies it.
+    async fn start(&self, name: &'static str, callgrind: Option<&Callgrind>) -> Result<Subject> {
+        let debian = async |program: &str, package: &'static str| -> Result<PathBuf> {
+            meet_programs(&[(program, package)], self.progress).await?;
+            find_program(program).with_context(|| format!("{program} not found"))
+        };
+        let (address, daemon) = match name {
+            "direct" => (self.origin, None),
+            "activator" | "before" => {
+                let program = self.before.filter(|_| name == "before");
+                let Activator { daemon, public } = self.loopback.variant(Variant { program, callgrind }, &[]).await?;
+                (public, Some(daemon))
+            }
+            _ => {
+                let (proxy, program) = match name {
+                    "nginx" => (Proxy::Nginx, debian("nginx", "nginx-light").await?),
+                    "haproxy" => (Proxy::Haproxy, debian("haproxy", "haproxy").await?),
+                    _ => (Proxy::Envoy, images::envoy_program(self.places, self.progress).await?),
+                };
+                let (address, folder) = (free_address()?, self.loopback.folder());
+                (address, Some(proxy.start(&program, address, self.origin, folder, callgrind).await?))
+            }
+        };
+        let subject = Subject { name, address, daemon };
+        verify(&subject, self.host).await.with_context(|| format!("verification of {name}"))?;
+        Ok(subject)
+    }
+
+    /// Runs one load on one subject. Checks that every counted response is from the origin.
+    async fn measure(&self, subject: &mut Subject, load: Load) -> Result<Report> {
+        let counter = HttpClient::new(self.origin);
+        let count = async || -> Result<u64> { Ok(counter.get("origin", "/count").await?.text().parse()?) };
+        let before = count().await?;
+        let mut generator = Core::Measuring.command(&self.loopback.load);
+        generator.args(load.flags());
+        generator.args(["--target", &subject.address.to_string(), "--host", self.host]);
+        if let Some(daemon) = &mut subject.daemon {
+            daemon.check_alive()?;
+            generator.args(["--watch", &daemon.pid.to_string()]);
         }
-        "nginx" => (Proxy::Nginx, debian("nginx", "nginx-light").await?),
-        "haproxy" => (Proxy::Haproxy, debian("haproxy", "haproxy").await?),
-        _ => (Proxy::Envoy, images::envoy_program(places, progress).await?),
-    };
-    let address = free_address()?;
-    let daemon = proxy.start(&program, address, origin, loopback.folder()).await?;
-    Ok(Subject { name, address, daemon: Some(daemon) })
+        let report: Report =
+            serde_json::from_str(&run_command(generator).await?).context("the load generator's report")?;
+        let reached = count().await? - before;
+        ensure!(
+            reached >= report.responses,
+            "{} responses, but only {reached} requests at the origin",
+            report.responses
+        );
+        Ok(report)
+    }
 }
 
 /// Requests `/echo` through the subject, and checks that it reaches the origin, keeps the host and adds
@@ -204,40 +264,22 @@ async fn verify(subject: &Subject, host: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs one load on one subject. Checks that every counted response is from the origin.
-async fn measure(
-    loopback: &Loopback,
-    subject: &mut Subject,
-    load: Load,
-    host: &str,
-    origin: SocketAddr,
-) -> Result<Report> {
-    let counter = HttpClient::new(origin);
-    let count = async || -> Result<u64> { Ok(counter.get("origin", "/count").await?.text().parse()?) };
-    let before = count().await?;
-    let mut generator = Core::Measuring.command(&loopback.load);
-    generator.args(load.flags());
-    generator.args(["--target", &subject.address.to_string(), "--host", host]);
-    if let Some(daemon) = &mut subject.daemon {
-        daemon.check_alive()?;
-        generator.args(["--watch", &daemon.pid.to_string()]);
-    }
-    let report: Report = serde_json::from_str(&run_command(generator).await?).context("the load generator's report")?;
-    let reached = count().await? - before;
-    ensure!(reached >= report.responses, "{} responses, but only {reached} requests at the origin", report.responses);
-    Ok(report)
-}
-
 /// Returns the median of each figure over the rounds.
 fn of(reports: &[Report], has_process: bool) -> Medians {
     let figure = |of: fn(&Report) -> f64| median(reports.iter().map(of).collect());
+    let each = |r: &Report, seconds: f64| seconds * 1e6 / (r.responses.max(1) as f64);
+    let cpu = |of: fn(&Report) -> f64| median(reports.iter().map(|r| each(r, of(r))).collect());
     Medians {
         rps: figure(|r| r.responses as f64 / r.seconds),
         p50_us: figure(|r| r.p50_us),
         p99_us: figure(|r| r.p99_us),
         p999_us: figure(|r| r.p999_us),
-        cpu_us: has_process.then(|| figure(|r| r.cpu_seconds * 1e6 / (r.responses.max(1) as f64))),
-        busy: figure(|r| r.cpu_seconds / r.seconds),
+        cpu: has_process.then(|| Cpu {
+            total: cpu(|r| r.user_seconds + r.system_seconds),
+            user: cpu(|r| r.user_seconds),
+            system: cpu(|r| r.system_seconds),
+        }),
+        busy: figure(|r| (r.user_seconds + r.system_seconds) / r.seconds),
     }
 }
 
@@ -267,8 +309,10 @@ fn note(figures: &mut Figures, name: &str, load: Load, values: &Medians) {
     both(constant, "p50_us", values.p50_us, "µs");
     both(constant, "p99_us", values.p99_us, "µs");
     both(constant, "p999_us", values.p999_us, "µs");
-    if let Some(cpu) = values.cpu_us {
-        both(full, "cpu_us", cpu, "µs");
+    if let Some(cpu) = values.cpu {
+        both(full, "cpu_us", cpu.total, "µs");
+        both(full, "user_us", cpu.user, "µs");
+        both(full, "sys_us", cpu.system, "µs");
     }
 }
 
@@ -276,14 +320,15 @@ fn note(figures: &mut Figures, name: &str, load: Load, values: &Medians) {
 mod tests {
     use super::*;
 
-    fn report(responses: u64, cpu_seconds: f64) -> Report {
+    fn report(responses: u64, user_seconds: f64) -> Report {
         let us = responses as f64;
         Report {
             responses,
             failures: 0,
             reconnects: 0,
             seconds: 2.0,
-            cpu_seconds,
+            user_seconds,
+            system_seconds: 0.01,
             p50_us: us,
             p99_us: us,
             p999_us: us,
@@ -295,20 +340,21 @@ mod tests {
     fn medians_are_taken_figure_by_figure() {
         let all = of(&[report(100, 0.01), report(300, 0.06), report(200, 0.05)], true);
         assert_eq!((all.rps, all.p99_us), (100.0, 200.0));
-        // 100, 200 and 250 µs.
-        assert_eq!(all.cpu_us.map(f64::round), Some(200.0));
+        // In user space 100, 200 and 250 µs, and in the kernel 100, 33 and 50 µs.
+        let cpu = all.cpu.unwrap();
+        assert_eq!([cpu.total, cpu.user, cpu.system].map(f64::round), [233.0, 200.0, 50.0]);
         assert_eq!((median(vec![]), median(vec![4.0, 1.0, 3.0, 2.0])), (0.0, 2.5));
-        assert_eq!(of(&[report(1, 0.0)], false).cpu_us, None);
+        assert_eq!(of(&[report(1, 0.0)], false).cpu, None);
     }
 
     #[test]
     fn main_figures_have_names_without_a_load() {
         let mut figures = Figures::default();
         for load in Load::ALL {
-            note(&mut figures, "envoy", load, &Medians { cpu_us: Some(1.0), ..Medians::default() });
+            note(&mut figures, "envoy", load, &Medians { cpu: Some(Cpu::default()), ..Medians::default() });
         }
         let (table, json) = (figures.table(), figures.json().unwrap());
-        for name in ["rps", "p50_us", "p99_us", "cpu_us"] {
+        for name in ["rps", "p50_us", "p99_us", "cpu_us", "user_us", "sys_us"] {
             let lines = table.lines().filter(|line| line.trim().starts_with(&format!("hop.envoy.{name} "))).count();
             assert_eq!(lines, 1, "{name} in {table}");
         }

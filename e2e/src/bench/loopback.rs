@@ -24,7 +24,10 @@ use rouse_crds::{Function, names};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::daemon::{Core, Daemon, Start};
+use super::{
+    callgrind::Callgrind,
+    daemon::{Core, Daemon, Start},
+};
 use crate::{
     Places,
     api_server::{ApiServer, free_port},
@@ -61,6 +64,15 @@ impl std::fmt::Debug for Debugless {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Client")
     }
+}
+
+/// How an activator runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Variant<'a> {
+    /// Another program than the one that was compiled here.
+    pub(super) program: Option<&'a Path>,
+    /// Callgrind, which then runs it.
+    pub(super) callgrind: Option<&'a Callgrind>,
 }
 
 /// A running activator and its public address.
@@ -201,6 +213,11 @@ impl Loopback {
 
     /// Starts an activator on the measured core and waits until it is ready.
     pub(super) async fn activator(&self, flags: &[&str]) -> Result<Activator> {
+        self.variant(Variant::default(), flags).await
+    }
+
+    /// Like [`Self::activator`], for a variant of it.
+    pub(super) async fn variant(&self, variant: Variant<'_>, flags: &[&str]) -> Result<Activator> {
         let [public, cluster, admin] = [free_address()?, free_address()?, free_address()?];
         let mut args = vec![
             "--allow-local-pods".to_owned(),
@@ -213,11 +230,12 @@ impl Loopback {
         args.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let start = Start {
             name: "activator",
-            program: &self.programs.join("rouse-activator"),
+            program: &self.activator_program(variant),
             args: args.into_iter().map(Into::into).collect(),
             env: vec![("KUBECONFIG", self.server.kubeconfig.clone().into())],
             core: Core::Measured,
             folder: self.folder.path(),
+            callgrind: variant.callgrind,
         };
         let daemon = ready(start.start()?, admin).await?;
         Ok(Activator { daemon, public })
@@ -241,13 +259,18 @@ impl Loopback {
             env: vec![("KUBECONFIG", self.server.kubeconfig.clone().into())],
             core: Core::Measured,
             folder: self.folder.path(),
+            callgrind: None,
         };
         ready(start.start()?, admin).await
     }
 
+    fn activator_program(&self, variant: Variant<'_>) -> PathBuf {
+        variant.program.map_or_else(|| self.programs.join("rouse-activator"), Path::to_owned)
+    }
+
     /// Returns the flags that the activator supports: the benchmark also runs at commits without some of them.
-    pub(super) async fn flags(&self, wanted: &[(&str, &str)]) -> Result<Vec<String>> {
-        let help = run(command(self.programs.join("rouse-activator"), ["--help"])).await?;
+    pub(super) async fn flags(&self, variant: Variant<'_>, wanted: &[(&str, &str)]) -> Result<Vec<String>> {
+        let help = run(command(self.activator_program(variant), ["--help"])).await?;
         let has = |flag: &str| help.split_whitespace().any(|word| word == flag);
         Ok(wanted.iter().filter(|(flag, _)| has(flag)).map(|(flag, value)| format!("{flag}={value}")).collect())
     }
@@ -268,6 +291,7 @@ impl Loopback {
             env: vec![],
             core: Core::Measuring,
             folder: self.folder.path(),
+            callgrind: None,
         };
         let (daemon, line) = start.start_and_read_line().await?;
         let address = line.parse().with_context(|| format!("the origin printed `{line}`"))?;

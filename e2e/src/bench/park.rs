@@ -9,7 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use self::crowd::{Crowd, Size};
-use super::{Figures, daemon::Memory, loopback::Loopback};
+use super::{
+    Figures, Wanted,
+    daemon::Memory,
+    loopback::{Loopback, Variant},
+};
 
 /// Numbers of requests.
 const COUNTS: [usize; 2] = [10_000, 50_000];
@@ -23,7 +27,10 @@ const MAX_KIB: f64 = 20.0;
 /// Default cap of the chart for one namespace, in MiB. All requests are in one namespace.
 const NAMESPACE_CAP_MIB: f64 = 128.0;
 
-pub(super) async fn run(loopback: &Loopback, figures: &mut Figures) -> Result<()> {
+pub(super) async fn run(loopback: &Loopback, wanted: &Wanted, figures: &mut Figures) -> Result<()> {
+    let before =
+        wanted.before.as_deref().map(|program| ("park.before", Variant { program: Some(program), callgrind: None }));
+    let variants: Vec<_> = before.into_iter().chain([("park", Variant::default())]).collect();
     println!(
         "\n  {:<34} {:>8} {:>14} {:>12} {:>12} {:>9}",
         "", "parked", "KiB each (RSS)", "anonymous", "after, MiB", "lost"
@@ -31,9 +38,12 @@ pub(super) async fn run(loopback: &Loopback, figures: &mut Figures) -> Result<()
     for (kind, body) in [("get", 0), ("post16k", BODY)] {
         for count in COUNTS {
             let size = size(count, body, Loopback::file_limit()?);
-            // The plain name is the figure with 10,000 requests.
-            let name = if count == COUNTS[0] { format!("park.{kind}") } else { format!("park.{kind}.{count}") };
-            run_held(loopback, &name, size, figures).await.with_context(|| name.clone())?;
+            for (prefix, variant) in &variants {
+                // The plain name is the figure with 10,000 requests.
+                let name =
+                    if count == COUNTS[0] { format!("{prefix}.{kind}") } else { format!("{prefix}.{kind}.{count}") };
+                run_held(loopback, *variant, &name, size, figures).await.with_context(|| name.clone())?;
+            }
         }
     }
     run_capped(loopback, figures).await.context("caps")
@@ -47,20 +57,27 @@ fn size(count: usize, body: usize, file_limit: usize) -> Size {
 }
 
 /// Parks requests with raised caps, measures the memory, and lets the requests finish.
-async fn run_held(loopback: &Loopback, name: &str, size: Size, figures: &mut Figures) -> Result<()> {
+async fn run_held(
+    loopback: &Loopback,
+    variant: Variant<'_>,
+    name: &str,
+    size: Size,
+    figures: &mut Figures,
+) -> Result<()> {
     let spec = json!({
         "queue": {"maxRequests": 1_000_000, "maxBytes": "64Gi"}, "timeouts": {"coldStart": "30m"},
         "scaling": {"concurrencyLimit": 20},
     });
     let names = functions(loopback, &spec).await?;
-    let raised = loopback.flags(&[
+    let raised = [
         ("--max-queued-bytes", "64Gi"),
         ("--max-queued-bytes-per-namespace", "64Gi"),
         ("--max-queued-requests", "1000000"),
         ("--max-queued-requests-per-namespace", "1000000"),
         ("--max-connections", "200000"),
-    ]);
-    let mut activator = loopback.activator(&raised.await?.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    ];
+    let flags = loopback.flags(variant, &raised).await?;
+    let mut activator = loopback.variant(variant, &flags.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let before = activator.daemon.memory()?;
     let hosts: Vec<_> = names.iter().map(|n| loopback.host(n)).collect();
     let mut crowd = Crowd::start(&loopback.load, activator.public, &hosts, size)?;

@@ -6,7 +6,10 @@ use std::{ffi::OsString, net::SocketAddr, path::Path, time::Duration};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    bench::daemon::{Core, Daemon, Start},
+    bench::{
+        callgrind::Callgrind,
+        daemon::{Core, Daemon, Start},
+    },
     http_client::HttpClient,
     process::wait_for,
 };
@@ -145,6 +148,7 @@ impl Proxy {
         listen: SocketAddr,
         origin: SocketAddr,
         folder: &Path,
+        callgrind: Option<&Callgrind>,
     ) -> Result<Daemon> {
         let config = folder.join(format!("{}.{}", self.name(), if self == Self::Envoy { "yaml" } else { "conf" }));
         std::fs::write(&config, self.config(listen, origin, folder)).context("cannot write a configuration")?;
@@ -156,7 +160,7 @@ impl Proxy {
             }
         };
         args.push(config.into());
-        let start = Start { name: self.name(), program, args, env: vec![], core: Core::Measured, folder };
+        let start = Start { name: self.name(), program, args, env: vec![], core: Core::Measured, folder, callgrind };
         let mut daemon = start.start()?;
         let http_client = HttpClient::new(listen);
         wait_for(&format!("a response through {}", self.name()), Duration::from_secs(30), async || {
