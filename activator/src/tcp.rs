@@ -2,14 +2,11 @@
 
 use std::{
     io::{self, ErrorKind, IoSlice},
-    mem::MaybeUninit,
-    pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{Interest, ReadBuf},
     net::TcpStream,
 };
 
@@ -76,64 +73,5 @@ pub(crate) fn poll_write_vectored(
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             result => return Poll::Ready(result),
         }
-    }
-}
-
-/// A connection to a pod, as the HTTP client reads and writes it.
-#[derive(Debug)]
-pub(crate) struct PodSocket(pub(crate) TcpStream);
-
-impl PodSocket {
-    /// Hides a write error while a response can still be read. A pod that responds before it has read the whole
-    /// request, and closes, makes the next write fail. What is written then is lost in any case, and the response is
-    /// read first.
-    fn ignore_error_if_readable(
-        &self,
-        written: Poll<io::Result<usize>>,
-        length: impl FnOnce() -> usize,
-    ) -> Poll<io::Result<usize>> {
-        let Poll::Ready(Err(error)) = &written else { return written };
-        if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) {
-            return written;
-        }
-        // Asks the socket itself: its event may not have been seen yet.
-        match SockRef::from(&self.0).peek(&mut [MaybeUninit::uninit()]) {
-            Ok(1..) => Poll::Ready(Ok(length())),
-            _ => written,
-        }
-    }
-}
-
-impl AsyncRead for PodSocket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for PodSocket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = poll_write(&self.0, cx, bytes);
-        self.ignore_error_if_readable(written, || bytes.len())
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = poll_write_vectored(&self.0, cx, slices);
-        self.ignore_error_if_readable(written, || slices.iter().map(|slice| slice.len()).sum())
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

@@ -6,7 +6,7 @@ mod rig;
 
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use rig::{Client, FakePod, GENEROUS, Rig, by_hand, get, no_image, ok, raw_pod, running, warm};
+use rig::{Client, FakePod, GENEROUS, Rig, by_hand, get, no_image, ok, raw, raw_pod, running, warm};
 use rouse_crds::demand::{Frame, Outcomes};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -182,4 +182,30 @@ async fn latency_excludes_the_cold_start() {
     let (bucket, count) = outcomes(&rig).await.unwrap().latencies[0];
     let bound = rouse_crds::demand::latency_bound(bucket);
     assert!(count == 1 && bound < std::time::Duration::from_secs(1), "{bound:?}");
+}
+
+#[tokio::test]
+async fn a_request_body_that_breaks_off_is_not_a_failure_of_the_pod() {
+    for protocol in ["http1", "h2c"] {
+        let pod = FakePod::start(|request| async move {
+            request.into_body().collect().await.ok();
+            std::future::pending().await
+        })
+        .await;
+        let rig = warm(&pod, judged(json!({"protocol": protocol}))).await;
+        let head = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ntransfer-encoding: chunked\r\n\r\n");
+        let mut client = raw(rig.public, &format!("{head}1\r\nx\r\n")).await;
+        rig.in_flight("hello", 1).await;
+        timeout(GENEROUS, async {
+            while pod.requests.load(std::sync::atomic::Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the pod gets no request");
+        tokio::io::AsyncWriteExt::write_all(&mut client, b"no chunk\r\n").await.unwrap();
+        assert!(rig::read_head(&mut client).await.starts_with("HTTP/1.1 400 "), "{protocol}");
+        rig.in_flight("hello", 0).await;
+        assert_eq!(ended(&rig).await, (0, 0, 0), "{protocol}");
+    }
 }

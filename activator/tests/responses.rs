@@ -5,9 +5,14 @@ mod rig;
 
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use rig::{Client, GENEROUS, Rig, get, raw_pod, running};
+use rig::{Client, GENEROUS, Rig, get, raw, raw_answer, raw_pod, read_until, running};
 use serde_json::json;
-use tokio::{io::AsyncWriteExt, time::timeout};
+use std::sync::Arc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Notify,
+    time::timeout,
+};
 
 const HOST: &str = "hello.default.example.com";
 
@@ -71,6 +76,12 @@ async fn an_unparsable_response_is_a_502() {
             "both lengths, the other way round",
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n2\r\nab\r\n0\r\n\r\n",
         ),
+        (
+            "a coding that was not asked for",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        ),
+        ("a coding without an end", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\n"),
+        ("chunks in HTTP/1.0", b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"),
         ("a folded header", b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n"),
     ] {
         check(name, bytes, 502, None).await;
@@ -137,4 +148,60 @@ async fn a_truncated_response_is_truncated_for_the_client() {
         assert_eq!(bad(&rig).await, (200, None));
         rig.in_flight("hello", 0).await;
     }
+}
+
+/// Version and reason phrase of the pod are not those of the activator, whose responses of unknown length have chunks.
+#[tokio::test]
+async fn the_version_of_the_pod_is_not_copied() {
+    for resets in [false, true] {
+        let passed = Arc::new(Notify::new());
+        let client_has_read = passed.clone();
+        let port = raw_pod(move |_, mut stream| {
+            let client_has_read = client_has_read.clone();
+            async move {
+                stream.write_all(b"HTTP/1.0 200 Certainly\r\nKeep-Alive: timeout=9\r\n\r\nhello").await.ok()?;
+                client_has_read.notified().await;
+                if resets {
+                    socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).ok()?;
+                }
+                None
+            }
+        })
+        .await;
+        let rig = Rig::start().await;
+        rig.function("hello", json!({}));
+        rig.show_as("p", "hello", running(), port);
+        let request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
+        let mut client = raw(rig.public, &request).await;
+        let mut answer = read_until(&mut client, "5\r\nhello\r\n").await;
+        passed.notify_one();
+        timeout(GENEROUS, client.read_to_string(&mut answer)).await.expect("no end").ok();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.contains("transfer-encoding: chunked") && !answer.contains("keep-alive"), "{answer}");
+        assert_eq!(answer.ends_with("5\r\nhello\r\n0\r\n\r\n"), !resets, "{answer}");
+        rig.in_flight("hello", 0).await;
+    }
+}
+
+#[tokio::test]
+async fn the_size_of_a_response_head_is_limited() {
+    let port = raw_pod(|head, mut stream| async move {
+        let count: usize = head.split(['/', ' ']).nth(2)?.parse().ok()?;
+        let length: usize = head.split(['/', ' ']).nth(3)?.parse().ok()?;
+        let fields = format!("Set-Cookie: {}\r\n", "x".repeat(length)).repeat(count);
+        stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{fields}\r\n").as_bytes()).await.ok()?;
+        Some(stream)
+    })
+    .await;
+    let rig = Rig::start().await;
+    rig.function("hello", json!({}));
+    rig.show_as("p", "hello", running(), port);
+    for (path, status) in [("/101/9", 200), ("/250/9", 200), ("/10/3000", 200), ("/300/1", 502), ("/20/3000", 502)] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
+        let answer = raw_answer(rig.public, &request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+        let problem = ["https://rouse.dev/problems/bad-response", "32 KiB or has more than 256 fields"];
+        assert!(status == 200 || problem.iter().all(|text| answer.contains(text)), "{answer}");
+    }
+    rig.in_flight("hello", 0).await;
 }

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
+
 use super::budget::{Budget, Caps};
 use crate::{
     demand::Ledger,
@@ -26,6 +28,9 @@ pub struct Bounds {
     pub unschedulable_grace: Duration,
 }
 
+/// Each keeps a connection open for some seconds at most; beyond this number connections are closed at once.
+const MAX_ABORTING: usize = 1024;
+
 /// Dependencies and limits that all breakers share.
 #[derive(Debug)]
 pub struct Context {
@@ -43,6 +48,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Probes endpoints.
     pub prober: Arc<Prober>,
+    /// Bounds the aborted requests whose pods have not closed their connections yet.
+    pub(crate) aborting: Arc<Semaphore>,
 }
 
 impl Context {
@@ -64,7 +71,8 @@ impl Context {
             }
         });
         let prober = Prober::new(dialer, metrics.clone());
-        Arc::new(Self { scaler, ledger, bounds, budget, dialer, metrics, prober })
+        let aborting = Arc::new(Semaphore::new(MAX_ABORTING));
+        Arc::new(Self { scaler, ledger, bounds, budget, dialer, metrics, prober, aborting })
     }
 }
 

@@ -80,9 +80,15 @@ impl Permit {
         }
     }
 
-    /// Ejects the pod after a failed connect: it gets no requests until a probe succeeds.
+    /// Ejects the pod after a failed connect: it gets no requests until a probe succeeds. Nothing of the request was
+    /// sent.
     pub fn connect_failed(mut self) {
         self.unsent = true;
+        self.pod_unreachable();
+    }
+
+    /// Ejects the pod: it gets no requests until a probe succeeds.
+    pub(crate) fn pod_unreachable(&self) {
         self.breaker.mark_unreachable(&self.endpoint);
     }
 }

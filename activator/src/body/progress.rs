@@ -17,11 +17,18 @@ pub(crate) struct Progress {
     last_ms: AtomicU64,
     /// The whole request body has been read.
     whole: AtomicBool,
+    /// The request body has failed.
+    failed: AtomicBool,
 }
 
 impl Progress {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { began: Instant::now(), last_ms: AtomicU64::new(0), whole: AtomicBool::new(false) })
+        Arc::new(Self {
+            began: Instant::now(),
+            last_ms: AtomicU64::new(0),
+            whole: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn touch(&self) {
@@ -41,5 +48,15 @@ impl Progress {
     /// Whether the pod has the whole request, so that only its response is waited for.
     pub(crate) fn is_whole(&self) -> bool {
         self.whole.load(Ordering::Relaxed)
+    }
+
+    /// Records that the client has aborted its body, or sent a malformed one.
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the request body has failed, so that the pod is not to blame for the loss of the request.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 }

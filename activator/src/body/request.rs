@@ -105,6 +105,10 @@ impl http_body::Body for RequestBody {
             progress.touch();
             let over = match &frame {
                 Poll::Ready(Some(Ok(_))) => self.is_end_stream(),
+                Poll::Ready(Some(Err(_))) => {
+                    progress.fail();
+                    false
+                }
                 Poll::Ready(None) => true,
                 _ => false,
             };

@@ -1,19 +1,17 @@
 //! Pool of idle connections to one pod.
 //!
-//! An HTTP/1.1 connection carries one request at a time and is kept for a short time afterwards. One HTTP/2 connection
+//! An HTTP/1.1 connection carries one request at a time and is kept for a short time afterwards, which ends whether or
+//! not there are requests. One HTTP/2 connection
 //! carries all requests.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::http1_connection::Http1Connection;
 use crate::body::RequestBody;
-
-/// How long an idle connection is kept. Servers close theirs after five seconds (Node, uvicorn) or later; a request on
-/// a connection that is being closed would be lost.
-const IDLE: Duration = Duration::from_secs(4);
 
 /// Maximum number of idle connections to one pod.
 const MOST_IDLE: usize = 128;
@@ -21,34 +19,42 @@ const MOST_IDLE: usize = 128;
 /// Idle connections to one pod.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    /// The most recently used is at the back.
-    http1: Mutex<VecDeque<Idle>>,
+    http1: Mutex<IdleList>,
     http2: Mutex<Option<http2::SendRequest<RequestBody>>>,
+}
+
+#[derive(Debug, Default)]
+struct IdleList {
+    /// The most recently used is at the back.
+    connections: VecDeque<Idle>,
+    /// A task closes expired connections.
+    closes_expired: bool,
 }
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
-    since: Instant,
+    connection: Http1Connection,
+    expires: Instant,
+}
+
+impl Idle {
+    fn is_usable(&self, now: Instant) -> bool {
+        self.expires > now && !self.connection.sender.is_closed()
+    }
 }
 
 impl Pool {
-    pub(super) fn take_idle(&self) -> Option<http1::SendRequest<RequestBody>> {
+    pub(super) fn take_idle(&self) -> Option<Http1Connection> {
         let now = Instant::now();
-        let mut list = self.http1.lock();
+        let list = &mut self.http1.lock().connections;
         let mut busy = vec![];
         let mut found = None;
         while let Some(idle) = list.pop_back() {
-            if idle.sender.is_closed() {
+            if !idle.is_usable(now) {
                 continue;
             }
-            if now.saturating_duration_since(idle.since) > IDLE {
-                // The remaining ones are older still.
-                list.clear();
-                break;
-            }
-            if idle.sender.is_ready() {
-                found = Some(idle.sender);
+            if idle.connection.sender.is_ready() {
+                found = Some(idle.connection);
                 break;
             }
             // Its response has ended, but the rest of the request is still being sent, or its task has not run yet.
@@ -58,18 +64,28 @@ impl Pool {
         found
     }
 
-    pub(super) fn put(&self, sender: http1::SendRequest<RequestBody>) {
-        if sender.is_closed() {
-            return;
+    /// Keeps an idle connection. Returns whether a task has to be started that calls [`Self::close_expired`].
+    pub(super) fn put(&self, connection: Http1Connection) -> bool {
+        if connection.sender.is_closed() || connection.idle_limit.is_zero() {
+            return false;
         }
-        let now = Instant::now();
+        let expires = Instant::now() + connection.idle_limit;
         let mut list = self.http1.lock();
-        while list.front().is_some_and(|idle| now.saturating_duration_since(idle.since) > IDLE)
-            || list.len() >= MOST_IDLE
-        {
-            list.pop_front();
+        while list.connections.len() >= MOST_IDLE {
+            list.connections.pop_front();
         }
-        list.push_back(Idle { sender, since: now });
+        list.connections.push_back(Idle { connection, expires });
+        !std::mem::replace(&mut list.closes_expired, true)
+    }
+
+    /// Closes connections that have been idle for too long. Returns when the next one expires; after `None` the task
+    /// that called ends.
+    pub(super) fn close_expired(&self, now: Instant) -> Option<Instant> {
+        let mut list = self.http1.lock();
+        list.connections.retain(|idle| idle.is_usable(now));
+        let next = list.connections.iter().map(|idle| idle.expires).min();
+        list.closes_expired = next.is_some();
+        next
     }
 
     pub(super) fn http2(&self) -> Option<http2::SendRequest<RequestBody>> {

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use http::{Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::{Instant, sleep_until};
@@ -15,15 +15,15 @@ use super::{
     affinity,
     forward::{Forwarded, forward},
     headers,
+    in_pod::InPod,
     mirror::Mirror,
     response_body::Body,
-    server_timing, trace, upgrade, validate,
+    response_head, server_timing, trace, upgrade, validate,
 };
 use crate::{
     admit::{Admission, Breaker, Permit, Policy, Target, Ticket},
     body::{Progress, RequestBody},
     downstream::{Peer, STREAM_WINDOW},
-    endpoints::Connection,
     metrics::Metrics,
     problem::{Kind, Problem},
     route::{Host, Route, RouteError, RuleDecision, Side, Table, cors::CorsGrant, to_https},
@@ -55,7 +55,7 @@ enum Abort {
 }
 
 /// A pod's response, its connection, and the permit that it holds.
-type PodResponse = (Response<Incoming>, Connection, Permit);
+type PodResponse = (Response<Incoming>, InPod);
 
 impl From<Problem> for Abort {
     fn from(problem: Problem) -> Self {
@@ -140,7 +140,7 @@ impl Proxy {
                 self.metrics.record_unrouted(problem.kind().name());
                 let mut response = local_response(problem.response(None, id_text()).map(Body::full), bodiless);
                 if problem.kind().closes() && parts.version <= Version::HTTP_11 {
-                    response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 self.finish_response(&peer, &mut response);
                 return Ok(response);
@@ -161,7 +161,8 @@ impl Proxy {
         // 3. Admit, wake, pick, forward.
         let client = parts.extensions.remove::<OnUpgrade>();
         let wants_upgrade = headers::toward_pod(&mut parts, &peer);
-        let client = client.filter(|_| wants_upgrade);
+        let upgrade = parts.headers.get(header::UPGRADE).filter(|_| wants_upgrade).cloned();
+        let client = client.zip(upgrade);
         let policy = breaker.policy();
         let target = affinity::select_target(revision, &breaker, &policy, &parts.headers);
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
@@ -193,7 +194,7 @@ impl Proxy {
             && response.status() != StatusCode::SWITCHING_PROTOCOLS
         {
             // A client that closes after a response loses no request; one whose connection is just closed may.
-            response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
 
@@ -297,11 +298,11 @@ impl Proxy {
                 }
             }
             match forward(permit, request, &breaker.context().dialer, policy, progress, &peer.timer).await {
-                Forwarded::Response(response, connection, permit) => {
+                Forwarded::Response(response, in_pod) => {
                     if let Some(copy) = copy {
                         self.mirror.pod_responded(*copy, breaker);
                     }
-                    return Ok((response, connection, permit));
+                    return Ok((response, in_pod));
                 }
                 Forwarded::ConnectFailed(mut permit, error) => {
                     self.metrics.retries.inc();
@@ -361,24 +362,29 @@ impl Proxy {
     /// Turns the response of a pod into the response to the client.
     fn relay_response(
         &self,
-        (mut response, connection, mut permit): PodResponse,
+        (mut response, mut in_pod): PodResponse,
         peer: &Peer,
-        client: Option<OnUpgrade>,
+        client: Option<(OnUpgrade, HeaderValue)>,
         target: &Target,
         policy: &Policy,
         progress: Option<Arc<Progress>>,
     ) -> Result<Response<Body>, Problem> {
+        let Some((connection, mut permit)) = in_pod.take() else {
+            return Err(Problem::new(Kind::BadResponse, "the response has already ended"));
+        };
         let cold = permit.cold_start();
         let changes = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let protocol = response.headers().get(header::UPGRADE).filter(|_| changes).cloned();
-        let change = client.filter(|_| changes).zip(protocol);
+        let change = client
+            .filter(|_| changes)
+            .and_then(|(client, asked)| Some((client, response_head::switched_protocol(response.headers(), &asked)?)));
         let fault = if changes && change.is_none() {
             Err("the pod switched protocols without being asked to")
         } else {
-            headers::toward_client(response.headers_mut())
+            response_head::strip_hop(&mut response).and_then(|()| headers::toward_client(response.headers_mut()))
         };
         if let Err(fault) = fault {
             permit.record_failure();
+            drop(InPod::new(connection, permit));
             return Err(Problem::new(Kind::BadResponse, fault));
         }
         permit.record_outcome(response.status(), progress.as_ref().map(|progress| progress.last()));
@@ -386,12 +392,12 @@ impl Proxy {
         let mut passed = if let Some((client, protocol)) = change {
             peer.state.set_tunnel();
             upgrade::tunnel(&self.tunnels, client, hyper::upgrade::on(&mut response), permit, policy.idle);
-            response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("upgrade"));
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             response.headers_mut().insert(header::UPGRADE, protocol);
             response.map(|_| Body::empty())
         } else {
             let idle_timeout = policy.idle.zip(progress);
-            response.map(|body| Body::pod(body, connection, permit, idle_timeout))
+            response.map(|body| Body::pod(body, InPod::new(connection, permit), idle_timeout))
         };
         if let Some(cold) = cold {
             self.metrics.cold_starts.observe(cold.queue.as_secs_f64());

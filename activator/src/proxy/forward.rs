@@ -11,19 +11,19 @@ use hyper::body::Incoming;
 use rouse_crds::function::Protocol;
 use tokio::time::Instant;
 
-use super::headers;
+use super::{headers, in_pod::InPod};
 use crate::{
     admit::{Permit, Policy},
     body::{Progress, RequestBody},
     downstream::ConnectionTimer,
-    endpoints::{Connection, Dialer, Sent},
+    endpoints::{Dialer, Loss, Sent},
 };
 
 /// Result of forwarding.
 pub(super) enum Forwarded {
     /// The pod responded.
-    Response(Response<Incoming>, Connection, Permit),
-    /// The connect failed, and the request is still in place.
+    Response(Response<Incoming>, InPod),
+    /// The connect failed before anything of the request was written, and the request is still in place.
     ConnectFailed(Permit, String),
     /// The request may have been sent, and there is no response.
     Broken(String),
@@ -35,9 +35,16 @@ pub(super) enum Forwarded {
 
 /// Sends a request to the pod of its permit, taking it out of `request`.
 ///
-/// A connection that turns out to be closed before anything was written is replaced. A request that the pod may have
-/// received is sent again only if it has no body, its method is idempotent, and the connection was reused: most likely
-/// the pod closed it at that very moment. It is replayed once, on a new connection.
+/// A connection that turns out to be closed before anything was written is replaced. A request that was written is sent
+/// once more at most, to the same pod, and only if it has no body and the pod has not processed it:
+///
+/// - HTTP/1: the method is idempotent, the connection was reused, and the pod reset it without a response. The pod has
+///   closed an idle connection while the request was on its way. Of a pod that crashed while it processed the request,
+///   the kernel closes the connection without a reset.
+/// - HTTP/2: the pod refused the stream, or sent a GOAWAY that excludes it.
+///
+/// A pod that is alive accepts another connection. If it does not, the request may be the reason, and is not sent to
+/// another pod.
 pub(super) async fn forward(
     mut permit: Permit,
     request: &mut Option<Request<RequestBody>>,
@@ -60,61 +67,103 @@ pub(super) async fn forward(
     }
     let mut replayed = false;
     loop {
-        let pooled = if replayed { None } else { endpoint.pooled() };
+        let pooled = if replayed && endpoint.protocol == Protocol::Http1 { None } else { endpoint.pooled() };
         let mut connection = match pooled {
             Some(connection) => connection,
             // Boxed, as it is rare and would make the state of every request larger.
             None => match Box::pin(endpoint.connect(dialer)).await {
                 Ok(connection) => connection,
+                Err(error) if replayed => return lost_pod(permit, &error.to_string()),
                 Err(error) => return Forwarded::ConnectFailed(permit, error.to_string()),
             },
         };
         let Some(sent) = request.take() else { return Forwarded::Broken("the request was already sent".to_owned()) };
-        let again = if connection.reused { replay(&sent) } else { None };
+        // For HTTP/1 only what may be replayed is worth a copy.
+        let again =
+            (connection.reused && !replayed && (endpoint.protocol == Protocol::H2c || sent.method().is_idempotent()))
+                .then(|| copy(&sent))
+                .flatten();
+        let reused = connection.reused;
         let sending = pin!(connection.send(sent));
-        let Some(sent) = within_timeout(sending, policy, progress, timer).await else {
-            // A pod cannot respond to a request that the client has not finished.
-            if progress.is_none_or(|progress| progress.is_whole()) {
-                permit.record_failure();
-            }
-            return Forwarded::TimedOut;
-        };
+        // Whoever drops this future, and the timeout, abort the request.
+        let mut in_pod = InPod::new(connection, permit);
+        let sent = within_timeout(sending, policy, progress, timer).await;
+        let Some((mut connection, in_pod_permit)) = in_pod.take() else { return Forwarded::TimedOut };
+        permit = in_pod_permit;
         match sent {
-            Sent::Response(response) => {
+            None => {
+                // A pod cannot respond to a request that the client has not finished.
+                if progress.is_none_or(|progress| progress.is_whole()) {
+                    permit.record_failure();
+                }
+                drop(InPod::new(connection, permit));
+                return Forwarded::TimedOut;
+            }
+            Some(Sent::Response(response)) => {
                 permit.mark_responded();
-                return Forwarded::Response(response, connection, permit);
+                connection.set_idle_limit(response.headers());
+                return Forwarded::Response(response, InPod::new(connection, permit));
             }
             // The number of idle connections is bounded, so the loop ends with a new one.
-            Sent::Unsent(unsent, error) => {
+            Some(Sent::Unsent(unsent, error)) => {
                 tracing::debug!(%error, "Pooled connection was closed before use");
                 *request = Some(*unsent);
-                if !connection.reused {
-                    return Forwarded::ConnectFailed(permit, error.to_string());
+                if !reused {
+                    return if replayed { lost_pod(permit, &error) } else { Forwarded::ConnectFailed(permit, error) };
                 }
             }
-            Sent::Broken(error) if error.is_user() => return Forwarded::ClientAborted,
-            Sent::Broken(error) => match again {
-                // The pod sent an invalid response: it did not just close.
-                Some(again) if !error.is_parse() => {
-                    tracing::debug!(%error, "Pod closed a reused connection; replaying the request");
+            // Over HTTP/2 it looks like a failure of the pod.
+            Some(Sent::Lost(_)) if progress.is_some_and(|progress| progress.has_failed()) => {
+                return Forwarded::ClientAborted;
+            }
+            Some(Sent::Lost(Loss::RequestBody(_))) => return Forwarded::ClientAborted,
+            Some(Sent::Lost(Loss::Refused(error))) => match again {
+                Some(again) => {
+                    tracing::debug!(%error, "Pod refused a request; sending it once more");
+                    *request = Some(again);
                     replayed = true;
-                    *request = Some(*again);
                 }
-                _ => {
+                None => {
                     permit.record_failure();
-                    return Forwarded::Broken(error.to_string());
+                    return Forwarded::Broken(error);
                 }
             },
+            Some(Sent::Lost(Loss::Unread(error))) => {
+                permit.record_failure();
+                match again {
+                    Some(again) => {
+                        tracing::debug!(%error, "Pod closed a reused connection; replaying the request");
+                        *request = Some(again);
+                        replayed = true;
+                        // The loss counts as a failure of the revision, and so may the replay.
+                        if policy.count_outcomes {
+                            permit.mark_sent();
+                        }
+                    }
+                    None => return Forwarded::Broken(error),
+                }
+            }
+            Some(Sent::Lost(Loss::Other(error))) => {
+                permit.record_failure();
+                return Forwarded::Broken(error);
+            }
         }
     }
 }
 
-/// Returns a copy of the request, if it can be replayed (RFC 9110, section 9.2.2).
-fn replay(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
-    if !request.method().is_idempotent() || !request.body().is_end_stream() {
+/// Ends a request that may have crashed its pod.
+fn lost_pod(mut permit: Permit, error: &str) -> Forwarded {
+    permit.record_failure();
+    permit.pod_unreachable();
+    Forwarded::Broken(format!("the pod closed the connection without a response, and cannot be connected to: {error}"))
+}
+
+/// Returns a copy of the request, if it has no body.
+fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    if !request.body().is_end_stream() {
         return None;
     }
-    let mut again = Box::new(Request::new(RequestBody::none()));
+    let mut again = Request::new(RequestBody::none());
     *again.method_mut() = request.method().clone();
     *again.uri_mut() = request.uri().clone();
     *again.version_mut() = request.version();

@@ -236,13 +236,15 @@ async fn read_response(
 ) -> MirrorResult {
     let timer = ConnectionTimer::default();
     match forward(permit, &mut Some(copy), &breaker.context().dialer, policy, None, &timer).await {
-        Forwarded::Response(response, connection, mut permit) => {
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                permit.record_failure();
-                return MirrorResult::Failed;
+        Forwarded::Response(response, mut in_pod) => {
+            if let Some(permit) = in_pod.permit() {
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    permit.record_failure();
+                    return MirrorResult::Failed;
+                }
+                permit.record_outcome(response.status(), None);
             }
-            permit.record_outcome(response.status(), None);
-            let mut body = Body::pod(response.into_body(), connection, permit, None);
+            let mut body = Body::pod(response.into_body(), in_pod, None);
             let read = async {
                 let mut read = 0;
                 while let Some(Ok(frame)) = body.frame().await

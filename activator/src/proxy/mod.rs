@@ -7,8 +7,10 @@ mod forward;
 #[doc(hidden)]
 pub mod fuzzing;
 mod headers;
+mod in_pod;
 mod mirror;
 mod response_body;
+mod response_head;
 mod server_timing;
 mod trace;
 mod upgrade;

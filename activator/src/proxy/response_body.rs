@@ -12,11 +12,8 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::{
-    admit::Permit,
-    body::{Progress, clean_trailers},
-    endpoints::Connection,
-};
+use super::in_pod::InPod;
+use crate::body::{Progress, clean_trailers};
 
 /// The body of a response.
 #[allow(
@@ -36,7 +33,7 @@ pub enum Body {
 pub struct PodBody {
     inner: Incoming,
     /// Taken at the end of the body.
-    held: Option<(Connection, Permit)>,
+    in_pod: InPod,
     idle_timeout: Option<IdleTimeout>,
 }
 
@@ -72,18 +69,13 @@ impl Body {
         Self::Local(None)
     }
 
-    /// Creates the body of a pod's response. At its end `connection` returns to its pool and `permit` is released.
-    pub(super) fn pod(
-        inner: Incoming,
-        connection: Connection,
-        permit: Permit,
-        idle_timeout: Option<(Duration, Arc<Progress>)>,
-    ) -> Self {
+    /// Creates the body of a pod's response. At its end the connection returns to its pool and the permit is released.
+    pub(super) fn pod(inner: Incoming, in_pod: InPod, idle_timeout: Option<(Duration, Arc<Progress>)>) -> Self {
         let idle_timeout = idle_timeout.map(|(limit, progress)| {
             progress.touch();
             IdleTimeout { limit, progress, timer: Box::pin(sleep_until(Instant::now() + limit)) }
         });
-        let mut body = PodBody { inner, held: Some((connection, permit)), idle_timeout };
+        let mut body = PodBody { inner, in_pod, idle_timeout };
         body.end_if_over();
         Self::Pod(body)
     }
@@ -91,7 +83,7 @@ impl Body {
 
 impl PodBody {
     fn end(&mut self) {
-        if let Some((connection, permit)) = self.held.take() {
+        if let Some((connection, permit)) = self.in_pod.take() {
             connection.recycle(permit.endpoint());
         }
     }
@@ -124,8 +116,8 @@ impl http_body::Body for Body {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                // The state of the connection is unknown, so it is not reused.
-                body.held = None;
+                // The connection has failed, so there is nothing to abort.
+                drop(body.in_pod.take());
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(None) => {
@@ -134,7 +126,7 @@ impl http_body::Body for Body {
             }
             Poll::Pending => match body.idle_timeout.as_mut().map(|idle_timeout| idle_timeout.poll(cx)) {
                 Some(Poll::Ready(error)) => {
-                    body.held = None;
+                    body.in_pod.abort();
                     Poll::Ready(Some(Err(error)))
                 }
                 _ => Poll::Pending,
