@@ -24,6 +24,7 @@ pub mod downstream;
 pub mod endpoints;
 pub mod function_id;
 mod hop_by_hop;
+mod http2;
 pub mod keepalive;
 pub mod metrics;
 pub mod problem;

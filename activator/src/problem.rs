@@ -1,9 +1,13 @@
 //! Error responses of the activator: `application/problem+json` (RFC 9457) with a stable type.
 
+//! A gRPC request gets the same problem as a gRPC status ([`grpc`]).
+
+mod grpc;
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use rouse_crds::pod::PodFailure;
 use serde::Serialize;
 
@@ -11,6 +15,8 @@ use crate::{
     admit::{CapReached, Measure, Rejection, Scope},
     function_id::FunctionId,
 };
+
+pub use grpc::{ROUSE_PROBLEM, Status};
 
 /// Prefix of every `type`.
 pub const TYPES: &str = "https://rouse.dev/problems/";
@@ -23,6 +29,15 @@ pub struct Problem {
     retry_after: Option<Duration>,
     allow: Option<HeaderValue>,
     reason: Option<String>,
+}
+
+/// Format of an error response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `application/problem+json`.
+    Json,
+    /// A gRPC status.
+    Grpc,
 }
 
 /// Kind of problem. Clients may rely on these.
@@ -56,6 +71,8 @@ pub enum Kind {
     ColdStartTimeout,
     /// The pod did not send the head of its response within the timeout.
     ResponseTimeout,
+    /// The deadline of the client (`grpc-timeout`) passed before there was a response.
+    DeadlineExceeded,
     /// No pod could be connected to.
     PodUnreachable,
     /// The pod closed the connection without a response, or sent an invalid one.
@@ -83,7 +100,7 @@ struct Document<'a> {
 
 impl Kind {
     /// Every kind, in the order of the reference page.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BadRequest,
         Self::AmbiguousPath,
         Self::UnknownHost,
@@ -102,6 +119,7 @@ impl Kind {
         Self::ShuttingDown,
         Self::ColdStartTimeout,
         Self::ResponseTimeout,
+        Self::DeadlineExceeded,
     ];
 
     /// Returns the last part of the `type`, which is also the metric label.
@@ -122,6 +140,7 @@ impl Kind {
             Self::FunctionFailing => "function-failing",
             Self::ColdStartTimeout => "cold-start-timeout",
             Self::ResponseTimeout => "response-timeout",
+            Self::DeadlineExceeded => "deadline-exceeded",
             Self::PodUnreachable => "pod-unreachable",
             Self::BadResponse => "bad-response",
             Self::ShuttingDown => "shutting-down",
@@ -141,7 +160,7 @@ impl Kind {
             Self::UnknownHost | Self::UnknownPath | Self::FunctionDeleted => StatusCode::NOT_FOUND,
             Self::QueueFull | Self::WakeThrottled => StatusCode::TOO_MANY_REQUESTS,
             Self::FunctionFailing | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ColdStartTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ColdStartTimeout | Self::ResponseTimeout | Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Self::PodUnreachable | Self::BadResponse => StatusCode::BAD_GATEWAY,
             Self::NotSupported => StatusCode::NOT_IMPLEMENTED,
         }
@@ -172,11 +191,19 @@ impl Kind {
             Self::FunctionFailing => "The function failed to start",
             Self::ColdStartTimeout => "Cold start timed out",
             Self::ResponseTimeout => "The response timed out",
+            Self::DeadlineExceeded => "The deadline of the client passed",
             Self::PodUnreachable => "Failed to connect to the function",
             Self::BadResponse => "Invalid response from the function",
             Self::ShuttingDown => "The activator is shutting down",
             Self::NotSupported => "Not supported",
         }
+    }
+}
+
+impl Format {
+    /// Returns the format that the client of a request reads.
+    pub(crate) fn of(request: &HeaderMap) -> Self {
+        if grpc::is_grpc(request) { Self::Grpc } else { Self::Json }
     }
 }
 
@@ -219,7 +246,25 @@ impl Problem {
 
     /// Returns the response to the request of this id.
     #[must_use]
-    pub fn response(&self, function: Option<&FunctionId>, request_id: &str) -> Response<Bytes> {
+    pub fn response(&self, format: Format, function: Option<&FunctionId>, request_id: &str) -> Response<Bytes> {
+        let mut response = match format {
+            Format::Json => self.document(function, request_id),
+            Format::Grpc => self.grpc_response(request_id),
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(delay) = self.retry_after {
+            // Whole seconds, rounded up: zero would mean at once.
+            let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, seconds.max(1).into());
+        }
+        if let Some(methods) = &self.allow {
+            headers.insert(header::ALLOW, methods.clone());
+        }
+        response
+    }
+
+    fn document(&self, function: Option<&FunctionId>, request_id: &str) -> Response<Bytes> {
         let status = self.kind.status();
         let document = Document {
             r#type: format!("{TYPES}{}", self.kind.name()),
@@ -235,17 +280,7 @@ impl Problem {
         let text = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = Response::new(Bytes::from(text));
         *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(delay) = self.retry_after {
-            // Whole seconds, rounded up: zero would mean at once.
-            let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-            headers.insert(header::RETRY_AFTER, seconds.max(1).into());
-        }
-        if let Some(methods) = &self.allow {
-            headers.insert(header::ALLOW, methods.clone());
-        }
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response
     }
 }
@@ -318,7 +353,7 @@ mod tests {
             PodFailure { reason: "ErrImagePull".into(), message: "container function: \"x\" not found".into() };
         let problem = Problem::from(Rejection::Failing { failure, retry_after: Duration::from_millis(1200) });
         let id = FunctionId { key: FunctionKey::new("ns", "hello"), uid: "u".into() };
-        let response = problem.response(Some(&id), "abc");
+        let response = problem.response(Format::Json, Some(&id), "abc");
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
@@ -331,5 +366,24 @@ mod tests {
                 "reason": "ErrImagePull",
             })
         );
+    }
+
+    #[test]
+    fn a_grpc_response_has_status_message_type_and_both_retry_headers() {
+        let retry_after = Duration::from_millis(1200);
+        let problem = Problem::new(Kind::WakeThrottled, "100 %").retry_after(retry_after);
+        let response = problem.response(Format::Grpc, None, "abc");
+        assert_eq!((response.status(), response.body().len()), (StatusCode::OK, 0));
+        for (name, value) in [
+            ("content-type", "application/grpc"),
+            ("grpc-status", "8"),
+            ("grpc-message", "100 %25"),
+            ("grpc-retry-pushback-ms", "1200"),
+            ("retry-after", "2"),
+            ("rouse-problem", "wake-throttled"),
+            ("x-request-id", "abc"),
+        ] {
+            assert_eq!(response.headers()[name], value, "{name}");
+        }
     }
 }

@@ -137,10 +137,8 @@ fn call(method: &str, body: Sent) -> Request<Sent> {
 
 /// A service with a method of each kind; each message is one frame.
 async fn service(request: Request<Incoming>) -> Response<PodBody> {
-    assert_eq!(
-        (&request.headers()["te"], &request.headers()["grpc-timeout"]),
-        (&HeaderValue::from_static("trailers"), &HeaderValue::from_static("5S"))
-    );
+    assert_eq!(request.headers()["te"], "trailers");
+    assert!(request.headers().contains_key("grpc-timeout"));
     let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
     let answer = Response::builder().header("content-type", "application/grpc");
     if method == "Fails" {

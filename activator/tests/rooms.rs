@@ -11,7 +11,7 @@ use std::path::Path;
 use imports::{Imports, documented};
 
 /// All rooms, from top to bottom: a room imports only rooms below it.
-const ROOMS: [&str; 20] = [
+const ROOMS: [&str; 21] = [
     "run",
     "args",
     "serve",
@@ -32,6 +32,7 @@ const ROOMS: [&str; 20] = [
     "function_id",
     "keepalive",
     "tcp",
+    "http2",
 ];
 
 /// All imports between rooms: from, to, and the reason.
@@ -87,6 +88,7 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("endpoints", "rate_limit", "Probes have a rate"),
     ("endpoints", "keepalive", "Connections to pods have TCP keepalive"),
     ("endpoints", "tcp", "Reads and writes connections to pods"),
+    ("endpoints", "http2", "Reads what a pod announces"),
     ("body", "hop_by_hop", "Cleans trailers"),
     ("metrics", "function_id", "Counters are kept by Function"),
     ("supervise", "metrics", "Counts panics"),

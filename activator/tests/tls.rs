@@ -288,3 +288,25 @@ async fn a_page_of_another_origin_can_follow_the_https_redirect() {
         assert!(answer.contains("access-control-allow-origin: https://a.example\r\n"), "{answer}");
     }
 }
+
+/// An error response to a gRPC request is a gRPC status over TLS too.
+#[tokio::test]
+async fn errors_are_grpc_statuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(folder.path(), "1", 2099);
+    let (rig, _pod) = rig(folder.path(), &[]).await;
+    let stream = authority.connect(&rig, &["h2"]).await;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post("https://nobody.default.example.com/test.Service/Method")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Full::<Bytes>::from("message"))
+        .unwrap();
+    let response = timeout(GENEROUS, sender.send_request(request)).await.unwrap().unwrap();
+    assert_eq!((response.status(), &response.headers()["grpc-status"]), (StatusCode::OK, &"5".parse().unwrap()));
+    assert_eq!(response.headers()["rouse-problem"], "unknown-host");
+    assert!(http_body::Body::is_end_stream(response.body()), "a single head");
+}

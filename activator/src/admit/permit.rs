@@ -80,6 +80,11 @@ impl Permit {
         }
     }
 
+    /// Returns the permit without having sent the request. The pod stays eligible.
+    pub(crate) fn put_back(mut self) {
+        self.unsent = true;
+    }
+
     /// Ejects the pod after a failed connect: it gets no requests until a probe succeeds. Nothing of the request was
     /// sent.
     pub fn connect_failed(mut self) {

@@ -9,39 +9,27 @@ use std::{
 
 use futures::future::Either;
 use http::{HeaderMap, Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
 use rouse_crds::function::Protocol;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    dial::{DialError, Dialer},
+    dial::{CONNECT, DialError, Dialer},
     endpoint::Endpoint,
     http1_connection::Http1Connection,
+    http2::Stream,
     keep_alive,
     loss::{Loss, http1_loss, http2_loss},
     pod_stream::{PodSocket, PodStream},
 };
 use crate::body::RequestBody;
 
-/// Connect timeout of a request. Long enough for a lost SYN to be sent again.
-const CONNECT: Duration = Duration::from_secs(3);
-
 /// HTTP/1: bytes of a response that are read ahead of the client, and of a request that are buffered for a pod that does
 /// not read.
 const BUFFER: usize = 32 << 10;
 /// HTTP/1: maximum number of fields in the head of a response. Its maximum size is that of the buffer.
 const HEADERS: usize = 256;
-
-/// HTTP/2: bytes of a response that a pod may send while the client does not read.
-const STREAM_WINDOW: u32 = 64 << 10;
-/// The same for all responses of a connection: a thousand slow clients do not block the others.
-const CONNECTION_WINDOW: u32 = 1000 * STREAM_WINDOW;
-/// HTTP/2: bytes of a request body that are buffered for a pod that does not read.
-const SEND_BUFFER: usize = 64 << 10;
 
 /// Shortest time between two searches for expired connections of one pod.
 const LEAST_INTERVAL: Duration = Duration::from_millis(500);
@@ -57,7 +45,7 @@ pub struct Connection {
 #[derive(Debug)]
 enum Sender {
     Http1(Http1Connection),
-    Http2(http2::SendRequest<RequestBody>),
+    Http2(Stream),
 }
 
 /// Result of sending a request on a connection.
@@ -74,23 +62,22 @@ pub enum Sent {
 impl Endpoint {
     /// Returns a pooled connection, if there is one.
     pub(crate) fn pooled(&self) -> Option<Connection> {
-        let sender = match self.protocol {
-            Protocol::Http1 => Sender::Http1(self.pool.take_idle()?),
-            Protocol::H2c => Sender::Http2(self.pool.http2()?),
-        };
-        Some(Connection { sender, reused: true })
+        Some(match self.protocol {
+            Protocol::Http1 => Connection { sender: Sender::Http1(self.pool.take_idle()?), reused: true },
+            Protocol::H2c => Connection::of(self.pool.http2.take()?),
+        })
     }
 
-    /// Opens a new connection.
+    /// Opens a new connection. For HTTP/2, returns a stream of an open one if there is one by then.
     ///
     /// # Errors
     ///
-    /// If the connect fails.
+    /// If the connect fails, or the pod allows no further stream.
     pub async fn connect(&self, dialer: &Dialer) -> Result<Connection, DialError> {
-        let stream = PodStream::new(dialer.connect(self.address, CONNECT).await?);
-        let io = TokioIo::new(PodSocket(stream.clone()));
-        let sender = match self.protocol {
+        match self.protocol {
             Protocol::Http1 => {
+                let stream = PodStream::new(dialer.connect(self.address, CONNECT).await?);
+                let io = TokioIo::new(PodSocket(stream.clone()));
                 let mut builder = http1::Builder::new();
                 builder.max_buf_size(BUFFER).max_headers(HEADERS);
                 let (sender, connection) = builder.handshake(io).await.map_err(std::io::Error::other)?;
@@ -99,32 +86,19 @@ impl Endpoint {
                         tracing::debug!(%error, "Connection to a pod ended with an error");
                     }
                 });
-                Sender::Http1(Http1Connection { sender, stream, idle_limit: keep_alive::UNANNOUNCED })
+                let connection = Http1Connection { sender, stream, idle_limit: keep_alive::UNANNOUNCED };
+                Ok(Connection { sender: Sender::Http1(connection), reused: false })
             }
-            Protocol::H2c => {
-                let mut builder = http2::Builder::new(TokioExecutor::new());
-                builder
-                    .timer(TokioTimer::new())
-                    // Detects a pod that vanished; a long idle stream stays open.
-                    .keep_alive_interval(Duration::from_secs(20))
-                    .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
-                    .max_send_buf_size(SEND_BUFFER);
-                let (sender, connection) = builder.handshake(io).await.map_err(std::io::Error::other)?;
-                tokio::spawn(async move {
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "Connection to a pod ended with an error");
-                    }
-                });
-                self.pool.set_http2(&sender);
-                Sender::Http2(sender)
-            }
-        };
-        Ok(Connection { sender, reused: false })
+            Protocol::H2c => Ok(Connection::of(self.pool.http2.stream(self.address, dialer).await?)),
+        }
     }
 }
 
 impl Connection {
+    fn of(stream: Stream) -> Self {
+        Self { reused: stream.reused, sender: Sender::Http2(stream) }
+    }
+
     /// Sends a request; the future waits for the head of the response. Dropping it aborts the request.
     ///
     /// The request is handed over before the future is made, so that it is not moved with it.
@@ -134,7 +108,7 @@ impl Connection {
                 connection.stream.start_request();
                 (Either::Left(connection.sender.try_send_request(request)), Some(connection.stream.clone()))
             }
-            Sender::Http2(sender) => (Either::Right(sender.try_send_request(request)), None),
+            Sender::Http2(stream) => (Either::Right(stream.sender.try_send_request(request)), None),
         };
         async move {
             match sending.await {
@@ -165,7 +139,7 @@ impl Connection {
         }
     }
 
-    /// Returns the connection to the pool after the end of the response.
+    /// Returns the connection to the pool after the end of the response. A stream returns on its drop.
     pub(crate) fn recycle(self, endpoint: &Arc<Endpoint>) {
         if let Sender::Http1(connection) = self.sender
             && endpoint.pool.put(connection)

@@ -10,6 +10,9 @@ use tokio::{net::TcpStream, time::timeout};
 
 use crate::keepalive::keep_alive;
 
+/// Connect timeout of a request. Long enough for a lost SYN to be sent again.
+pub(super) const CONNECT: Duration = Duration::from_secs(3);
+
 /// Connects to pods.
 #[derive(Clone, Copy, Debug)]
 pub struct Dialer {
@@ -25,6 +28,12 @@ pub enum DialError {
     /// The connect timed out.
     #[error("connect timed out after {0:?}")]
     TimedOut(Duration),
+    /// HTTP/2: the pod accepted the connection, and announced no settings.
+    #[error("no HTTP/2 settings within {0:?}; the pod may not speak HTTP/2")]
+    NoSettings(Duration),
+    /// HTTP/2: all streams that the pod allows were in use. The pod is not unreachable.
+    #[error("no free HTTP/2 stream within {0:?}")]
+    NoStream(Duration),
     /// The connect was refused, or the network failed.
     #[error("{0}")]
     Io(#[from] io::Error),

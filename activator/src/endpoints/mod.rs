@@ -1,9 +1,12 @@
 //! Endpoints: pods with their addresses, readiness probes and pooled connections.
 
+mod announced;
 mod connection;
 mod dial;
 mod endpoint;
 mod http1_connection;
+mod http2;
+mod http2_connect;
 mod keep_alive;
 mod loss;
 mod pod_facts;

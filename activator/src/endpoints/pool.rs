@@ -1,26 +1,29 @@
 //! Pool of idle connections to one pod.
 //!
 //! An HTTP/1.1 connection carries one request at a time and is kept for a short time afterwards, which ends whether or
-//! not there are requests. One HTTP/2 connection
-//! carries all requests.
+//! not there are requests. HTTP/2 connections are shared ([`Http2Pool`]).
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
-use hyper::client::conn::http2;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::http1_connection::Http1Connection;
-use crate::body::RequestBody;
+use super::{http1_connection::Http1Connection, http2::Http2Pool};
 
 /// Maximum number of idle connections to one pod.
 const MOST_IDLE: usize = 128;
 
-/// Idle connections to one pod.
-#[derive(Debug, Default)]
+/// Connections to one pod.
+#[derive(Debug)]
 pub(crate) struct Pool {
     http1: Mutex<IdleList>,
-    http2: Mutex<Option<http2::SendRequest<RequestBody>>>,
+    pub(super) http2: Arc<Http2Pool>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { http1: Mutex::default(), http2: Http2Pool::new() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -86,18 +89,5 @@ impl Pool {
         let next = list.connections.iter().map(|idle| idle.expires).min();
         list.closes_expired = next.is_some();
         next
-    }
-
-    pub(super) fn http2(&self) -> Option<http2::SendRequest<RequestBody>> {
-        self.http2.lock().as_ref().filter(|sender| !sender.is_closed()).cloned()
-    }
-
-    /// Shares an HTTP/2 connection. Of two requests that connect at once the first connection stays, the other ends
-    /// with its request.
-    pub(super) fn set_http2(&self, sender: &http2::SendRequest<RequestBody>) {
-        let mut shared = self.http2.lock();
-        if shared.as_ref().is_none_or(http2::SendRequest::is_closed) {
-            *shared = Some(sender.clone());
-        }
     }
 }

@@ -190,8 +190,8 @@ impl Prober {
         let stream = match connected {
             Ok(stream) => stream,
             Err(DialError::TimedOut(_)) => return Ok(ProbeResult::TimedOut),
-            Err(DialError::Io(_)) => return Ok(ProbeResult::NotYet { listens: false }),
             Err(error @ DialError::Forbidden(_)) => return Err(error),
+            Err(_) => return Ok(ProbeResult::NotYet { listens: false }),
         };
         let Some(path) = &endpoint.readiness_path else { return Ok(ProbeResult::Ready) };
         // A lost request or response is retransmitted after about as long as a lost SYN, and after twice that if it is

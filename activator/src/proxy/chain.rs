@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     affinity,
     forward::{Forwarded, forward},
-    headers,
+    grpc_timeout, headers,
     in_pod::InPod,
     mirror::Mirror,
     response_body::Body,
@@ -25,7 +25,7 @@ use crate::{
     body::{Progress, RequestBody},
     downstream::{Peer, STREAM_WINDOW},
     metrics::Metrics,
-    problem::{Kind, Problem},
+    problem::{Format, Kind, Problem},
     route::{Host, Route, RouteError, RuleDecision, Side, Table, cors::CorsGrant, to_https},
 };
 
@@ -131,6 +131,7 @@ impl Proxy {
         let bodiless = parts.method == Method::HEAD && parts.version == Version::HTTP_2;
         let request_id = trace::request_id(&mut parts.headers);
         let id_text = || request_id.to_str().unwrap_or_default();
+        let format = Format::of(&parts.headers);
 
         // 1. Validate and route.
         let routed = validate::validate(&parts, &peer).and_then(|()| self.route(side, &parts));
@@ -138,7 +139,7 @@ impl Proxy {
             Ok(route) => route,
             Err(problem) => {
                 self.metrics.record_unrouted(problem.kind().name());
-                let mut response = local_response(problem.response(None, id_text()).map(Body::full), bodiless);
+                let mut response = local_response(problem.response(format, None, id_text()).map(Body::full), bodiless);
                 if problem.kind().closes() && parts.version <= Version::HTTP_11 {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -148,12 +149,12 @@ impl Proxy {
         };
 
         // 2. Responses without a pod: method not allowed, CORS preflight, redirect to HTTPS.
-        let (response, grant) = self.respond_locally(side, &peer, &route, &parts, id_text());
+        let (response, grant) = self.respond_locally(side, &peer, &route, &parts, (format, id_text()));
         let Route { breaker, revision, rules } = route;
         drop(rules);
-        if let Some(response) = response {
+        if let Some((status, response)) = response {
             let mut response = local_response(response, bodiless);
-            breaker.metrics().record_response(response.status());
+            breaker.metrics().record_response(status);
             self.finish_response(&peer, &mut response);
             return Ok(response);
         }
@@ -164,10 +165,15 @@ impl Proxy {
         let upgrade = parts.headers.get(header::UPGRADE).filter(|_| wants_upgrade).cloned();
         let client = client.zip(upgrade);
         let policy = breaker.policy();
+        let client_deadline = match format {
+            Format::Grpc => grpc_timeout::parse(&parts.headers).and_then(|timeout| Instant::now().checked_add(timeout)),
+            Format::Json => None,
+        };
         let target = affinity::select_target(revision, &breaker, &policy, &parts.headers);
         let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
         let mut request = Some(Request::from_parts(parts, RequestBody::new(body, progress.clone())));
-        let responded = self.send_to_pod(&breaker, &target, &policy, &peer, &mut request, progress.as_ref()).await;
+        let sent = (&mut request, client_deadline);
+        let responded = self.send_to_pod(&breaker, &target, &policy, &peer, sent, progress.as_ref()).await;
 
         // 4. Respond.
         let response = match responded {
@@ -175,13 +181,17 @@ impl Proxy {
             Err(Abort::Respond(problem)) => Err(problem),
             Err(Abort::ClientGone) => return Err(ClientGone),
         };
-        let mut response = response.unwrap_or_else(|problem| {
-            local_response(problem.response(Some(breaker.id()), id_text()).map(Body::full), bodiless)
-        });
+        let (status, mut response) = match response {
+            Ok(response) => (response.status(), response),
+            Err(problem) => {
+                let response = problem.response(format, Some(breaker.id()), id_text()).map(Body::full);
+                (problem.kind().status(), local_response(response, bodiless))
+            }
+        };
         if let Some(grant) = grant {
             grant.write(response.headers_mut());
         }
-        breaker.metrics().record_response(response.status());
+        breaker.metrics().record_response(status);
         self.finish_response(&peer, &mut response);
         Ok(response)
     }
@@ -219,8 +229,8 @@ impl Proxy {
         peer: &Peer,
         route: &Route,
         parts: &http::request::Parts,
-        request_id: &str,
-    ) -> (Option<Response<Body>>, Option<Box<CorsGrant>>) {
+        (format, request_id): (Format, &str),
+    ) -> (Option<(StatusCode, Response<Body>)>, Option<Box<CorsGrant>>) {
         let (decision, grant) =
             route.rules.as_ref().map_or((RuleDecision::Forward, None), |rules| rules.evaluate(parts));
         let elsewhere = || (self.https_redirect && side == Side::Public && !peer.secure).then(|| to_https(parts))?;
@@ -247,14 +257,15 @@ impl Proxy {
                 let problem =
                     Problem::new(Kind::MethodNotAllowed, "the route of this request allows other methods only");
                 let mut response =
-                    problem.allow(methods).response(Some(route.breaker.id()), request_id).map(Body::full);
+                    problem.allow(methods).response(format, Some(route.breaker.id()), request_id).map(Body::full);
                 if let Some(grant) = grant {
                     grant.write(response.headers_mut());
                 }
-                response
+                // That of a gRPC response is 200.
+                return (Some((Kind::MethodNotAllowed.status(), response)), None);
             }
         };
-        (Some(response), None)
+        (Some((response.status(), response)), None)
     }
 
     /// Gets a permit, waiting for it if necessary, and sends the request to its pod; to another pod if the connect
@@ -265,10 +276,12 @@ impl Proxy {
         target: &Target,
         policy: &Policy,
         peer: &Peer,
-        request: &mut Option<Request<RequestBody>>,
+        (request, client_deadline): (&mut Option<Request<RequestBody>>, Option<Instant>),
         progress: Option<&Arc<Progress>>,
     ) -> Result<PodResponse, Abort> {
         let deadline = Instant::now() + policy.cold_start;
+        // Boxed, as only gRPC requests have one.
+        let mut expired = client_deadline.map(|deadline| Box::pin(sleep_until(deadline)));
         let mut mirror = policy.mirror.as_ref();
         let mut copy = None;
         let mut admission = breaker.admit(target, || request.as_ref().map_or(0, queued_bytes));
@@ -279,7 +292,12 @@ impl Proxy {
                 Admission::Granted(permit) => permit,
                 // Boxed, so that a request that is not queued is not larger for it.
                 Admission::Queued(ticket) => {
-                    Box::pin(self.wait_for_permit(ticket, deadline, unreachable.as_deref())).await?
+                    let deadlines = (deadline, client_deadline);
+                    let permit = Box::pin(self.wait_for_permit(ticket, deadlines, unreachable.as_deref())).await?;
+                    if let (Some(deadline), Some(request)) = (client_deadline, request.as_mut()) {
+                        grpc_timeout::write(request.headers_mut(), deadline, Instant::now());
+                    }
+                    permit
                 }
             };
             // The cold start of a request that goes to a second pod is the sum of both waits.
@@ -297,7 +315,13 @@ impl Proxy {
                     request.body_mut().stop_copy();
                 }
             }
-            match forward(permit, request, &breaker.context().dialer, policy, progress, &peer.timer).await {
+            let forwarded = tokio::select! {
+                biased;
+                forwarded = forward(permit, request, &breaker.context().dialer, policy, progress, &peer.timer) => forwarded,
+                // The client chose the deadline, so the pod is not blamed: this is as if the client had disconnected.
+                Some(()) = async { Some(expired.as_mut()?.await) } => return Err(deadline_exceeded().into()),
+            };
+            match forwarded {
                 Forwarded::Response(response, in_pod) => {
                     if let Some(copy) = copy {
                         self.mirror.pod_responded(*copy, breaker);
@@ -318,6 +342,16 @@ impl Proxy {
                     unreachable = Some(error);
                     admission = breaker.readmit(target, || request.as_ref().map_or(0, queued_bytes), sequence, arrived);
                 }
+                Forwarded::NoStream(permit) => {
+                    self.metrics.retries.inc();
+                    let (sequence, arrived) = (permit.sequence(), permit.arrived());
+                    permit.put_back();
+                    if Instant::now() >= deadline {
+                        let detail = "the pods allow no further HTTP/2 streams (SETTINGS_MAX_CONCURRENT_STREAMS)";
+                        return Err(Problem::new(Kind::ColdStartTimeout, detail).into());
+                    }
+                    admission = breaker.readmit(target, || request.as_ref().map_or(0, queued_bytes), sequence, arrived);
+                }
                 Forwarded::Broken(error) => return Err(Problem::new(Kind::BadResponse, error).into()),
                 Forwarded::TimedOut => {
                     let detail = format!("the pod did not begin to respond within {:?}", policy.response);
@@ -334,15 +368,17 @@ impl Proxy {
     async fn wait_for_permit(
         &self,
         mut ticket: Ticket,
-        deadline: Instant,
+        (deadline, client_deadline): (Instant, Option<Instant>),
         unreachable: Option<&str>,
     ) -> Result<Permit, Abort> {
+        let first = client_deadline.map_or(deadline, |client| client.min(deadline));
         // Dropped if the client disconnects.
         let mut disconnect = DisconnectCounter(Some(&self.metrics));
         let waited = tokio::select! {
             biased;
             permit = ticket.wait() => permit.map_err(|rejection| Abort::Respond(rejection.into())),
-            () = sleep_until(deadline) => Err(Abort::Respond(match unreachable {
+            () = sleep_until(first) => Err(Abort::Respond(match unreachable {
+                _ if first < deadline => deadline_exceeded(),
                 Some(error) => {
                     ticket.record_failure();
                     Problem::new(Kind::PodUnreachable, error)
@@ -405,6 +441,13 @@ impl Proxy {
         }
         Ok(passed)
     }
+}
+
+fn deadline_exceeded() -> Problem {
+    Problem::new(
+        Kind::DeadlineExceeded,
+        "the deadline of the client (grpc-timeout) passed before the function responded",
+    )
 }
 
 /// Removes the body of a local response to HEAD over HTTP/2: hyper would send it there, which is a protocol error.

@@ -16,7 +16,7 @@ use crate::{
     admit::{Permit, Policy},
     body::{Progress, RequestBody},
     downstream::ConnectionTimer,
-    endpoints::{Dialer, Loss, Sent},
+    endpoints::{DialError, Dialer, Loss, Sent},
 };
 
 /// Result of forwarding.
@@ -25,6 +25,8 @@ pub(super) enum Forwarded {
     Response(Response<Incoming>, InPod),
     /// The connect failed before anything of the request was written, and the request is still in place.
     ConnectFailed(Permit, String),
+    /// The pod allows no further HTTP/2 stream, and the request is still in place.
+    NoStream(Permit),
     /// The request may have been sent, and there is no response.
     Broken(String),
     /// The head of the response did not arrive in time.
@@ -74,6 +76,7 @@ pub(super) async fn forward(
             None => match Box::pin(endpoint.connect(dialer)).await {
                 Ok(connection) => connection,
                 Err(error) if replayed => return lost_pod(permit, &error.to_string()),
+                Err(DialError::NoStream(_)) => return Forwarded::NoStream(permit),
                 Err(error) => return Forwarded::ConnectFailed(permit, error.to_string()),
             },
         };

@@ -262,6 +262,10 @@ async fn read_response(
             permit.connect_failed();
             MirrorResult::Failed
         }
+        Forwarded::NoStream(permit) => {
+            permit.put_back();
+            MirrorResult::NoPod
+        }
         Forwarded::Broken(_) | Forwarded::TimedOut | Forwarded::ClientAborted => MirrorResult::Failed,
     }
 }

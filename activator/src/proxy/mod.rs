@@ -6,6 +6,7 @@ mod forward;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod grpc_timeout;
 mod headers;
 mod in_pod;
 mod mirror;

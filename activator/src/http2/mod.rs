@@ -1,0 +1,5 @@
+//! HTTP/2 frames, as far as they have to be seen beside the HTTP library.
+
+mod frames;
+
+pub(crate) use frames::{FrameCursor, FrameHead, Part, kind};
