@@ -27,6 +27,23 @@ A response of the function is passed on unchanged, error responses too. A respon
 one, is the word of the kubelet, the scheduler or the API server, or names the limit that was exceeded; see
 [Limits and queues](../tasks/limits.md).
 
+## gRPC
+
+A gRPC request (`Content-Type: application/grpc`, with `+proto` or the like) gets a response that is a single head with HTTP
+status 200:
+
+| header | value |
+|---|---|
+| `grpc-status` | the status in the table below |
+| `grpc-message` | the `detail`, percent-encoded |
+| `rouse-problem` | the end of the `type`, for example `queue-full`. A function cannot set it |
+| `x-request-id` | the request ID |
+| `grpc-retry-pushback-ms` and `retry-after` | where a retry makes sense: after how many milliseconds, and seconds |
+
+gRPC-Web requests get the problem document, since a browser reads the HTTP status.
+
+## Types
+
 A function whose pods fail to start is tried again after a backoff that grows from one second to one minute. Until then
 requests get `function-failing` at once. The same reason is in the Function's condition `RevisionReady`.
 
@@ -100,10 +117,15 @@ const EXPLAINED: &[(&str, &str, &str)] = &[
     ("shutting-down", "The activator had to stop while the request was queued.", "Retry."),
     (
         "cold-start-timeout",
-        "No pod accepted requests within `timeouts.coldStart`. `reason` is set if a cause was known by then.",
+        "No pod accepted requests within `timeouts.coldStart`, or all pods had as many HTTP/2 streams as they allow. `reason` is set if a cause was known by then.",
         "Check `spec.port`. If the start is slow, raise `timeouts.coldStart`.",
     ),
     ("response-timeout", "The function sent no first byte within `timeouts.response`.", "Raise `timeouts.response`."),
+    (
+        "deadline-exceeded",
+        "The deadline of a gRPC client (`grpc-timeout`) passed while the request was queued, or before the function responded.",
+        "Raise the deadline of the client above the time of a cold start.",
+    ),
 ];
 
 /// Returns the page.
@@ -121,10 +143,11 @@ pub fn page() -> Result<String> {
             .iter()
             .find(|(explained, ..)| *explained == name)
             .with_context(|| format!("the problem type `{name}` has no explanation in e2e/docs/src/problems.rs"))?;
-        rows.push([code(name), kind.status().as_u16().to_string(), cell(kind.title()), cell(cause), cell(remedy)]);
+        let (http, grpc) = (kind.status().as_u16().to_string(), code(kind.grpc_status().name()));
+        rows.push([code(name), http, grpc, cell(kind.title()), cell(cause), cell(remedy)]);
     }
     anyhow::ensure!(rows.len() == EXPLAINED.len(), "e2e/docs/src/problems.rs explains a type that does not exist");
-    table(&mut out, ["`type` ends in", "status", "title", "cause", "remedy"], rows);
+    table(&mut out, ["`type` ends in", "status", "gRPC status", "title", "cause", "remedy"], rows);
     Ok(out)
 }
 
