@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum};
 use rouse_crds::hosts::{AllowedHosts, BadTemplate, DEFAULT_TEMPLATE, HostTemplate};
 
 use crate::{
+    function::build::pod_defaults::PodDefaults,
     hosts::{Names, Scheme},
     ingress::{Gateway, Mode, Tls},
 };
@@ -25,6 +26,10 @@ pub struct Args {
     /// `[{"domains": ["*.shop.example.org"], "namespaces": ["shop-*"]}]`. Empty: every namespace may claim every host.
     #[arg(long, env = "ROUSE_ALLOWED_HOSTS", default_value = "")]
     pub allowed_hosts: AllowedHosts,
+    /// Defaults for the pods of all Functions: a partial PodTemplateSpec as JSON, such as
+    /// `{"spec": {"nodeSelector": {"pool": "functions"}}}`. Each Function overrides each field. Empty: no defaults.
+    #[arg(long, env = "ROUSE_POD_DEFAULTS", default_value = "")]
+    pub pod_defaults: PodDefaults,
     /// Scheme of the URLs in the status of a Function.
     #[arg(long, env = "ROUSE_URL_SCHEME", default_value = "http")]
     pub url_scheme: Scheme,

@@ -101,7 +101,8 @@ struct Steps {
 async fn steps(context: &Context, key: &FunctionKey, function: &Function) -> Result<Steps, Error> {
     let found = dereference::dereference(context, key, function);
     context.outcomes.keep(key, |revision| found.workloads.deployments.contains_key(revision));
-    let prepared = validate::validate(function).and_then(|valid| build::build(&valid, &found, &context.names));
+    let prepared = validate::validate(function)
+        .and_then(|valid| build::build(&valid, &found, &context.names, &context.pod_defaults));
     let applied = match prepared {
         Ok(resources) => Ok(apply::apply(context, key, function, resources).await?),
         Err(invalid) => Err(invalid),

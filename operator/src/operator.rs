@@ -198,7 +198,7 @@ async fn lead(
         metrics.clone(),
         Arc::clone(&queues.scaler),
     ));
-    let context = Arc::new(function::Context::new(
+    let mut context = function::Context::new(
         client.clone(),
         caches.clone(),
         claims,
@@ -206,7 +206,9 @@ async fn lead(
         events,
         metrics.clone(),
         scaler.outcomes(),
-    ));
+    );
+    context.pod_defaults = args.pod_defaults.clone();
+    let context = Arc::new(context);
     let _registration = explainer.register(&scaler);
     let activators = FunctionKey::new(&args.namespace, &args.activator_service);
     let discovery = discovery::run(Arc::clone(&scaler), activators, Arc::clone(&queues.activators), stop.clone());

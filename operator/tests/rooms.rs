@@ -43,6 +43,7 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("admin", "cluster", "/readyz asks the caches"),
     ("admin", "runtime", "/livez asks the loops"),
     ("admin", "telemetry", "/metrics"),
+    ("args", "function", "Flags set the defaults of pods"),
     ("args", "ingress", "Flags choose the ingress mode and its TLS Secrets"),
     ("args", "hosts", "Flags set default hosts and URLs"),
     ("ingress", "hosts", "Only hosts that a Function owns become rules"),

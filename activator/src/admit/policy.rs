@@ -58,13 +58,17 @@ pub struct Policy {
     pub readiness_path: Option<String>,
 }
 
+/// Most pods of a wake. The chart's policy on the activator's account refuses more, so that a stolen token cannot start any
+/// number of pods; the operator scales further.
+const WAKE_REPLICAS_MAX: u32 = 100;
+
 impl Policy {
     /// Pods to wake a revision with: one, or `scaling.min`. How many more a queue needs depends on how long a request takes,
     /// which the autoscaler knows; a thousand requests of ten milliseconds are one second of work for a pod that takes ten at
     /// once.
     #[must_use]
     pub fn wake_replicas(&self) -> u32 {
-        self.min.clamp(1, self.max.max(1))
+        self.min.clamp(1, self.max.max(1)).min(WAKE_REPLICAS_MAX)
     }
 }
 
@@ -115,6 +119,7 @@ mod tests {
     #[case::default(None, None, 1)]
     #[case::min(Some(3), Some(4), 3)]
     #[case::max_wins(Some(9), Some(4), 4)]
+    #[case::as_the_admission_policy_allows(Some(500), Some(1000), WAKE_REPLICAS_MAX)]
     fn a_wake_asks_for_one_pod_or_the_minimum(#[case] min: Option<i32>, #[case] max: Option<i32>, #[case] pods: u32) {
         let scaling = ScalingSpec { min, max, concurrency_limit: Some(1), ..ScalingSpec::default() };
         let policy = Policy::from(&FunctionSpec { scaling: Some(scaling), ..FunctionSpec::default() });

@@ -140,3 +140,12 @@ they are named only where a redirect keeps functions off the listener for http. 
 {{- ternary "https" "http" (not (empty (or $tls.secretName $tls.secretNameTemplate))) -}}
 {{- end -}}
 {{- end -}}
+
+{{/* Fields of spec.podTemplate.spec and of its containers that give a pod no rights and no place, as CEL strings. */}}
+{{- define "rouse.restrictedPodFields" -}}
+'containers', 'terminationGracePeriodSeconds', 'topologySpreadConstraints', 'affinity'
+{{- end -}}
+
+{{- define "rouse.restrictedContainerFields" -}}
+'name', 'resources', 'livenessProbe', 'readinessProbe', 'startupProbe', 'lifecycle', 'workingDir', 'terminationMessagePolicy'
+{{- end -}}

@@ -13,22 +13,6 @@ annotations:
   {{- end }}
 {{- end -}}
 
-{{/* Pod Security Standard "restricted". */}}
-{{- define "rouse.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-seccompProfile:
-  type: RuntimeDefault
-{{- end -}}
-
-{{- define "rouse.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
-{{- end -}}
-
 {{- define "rouse.probes" -}}
 startupProbe:
   httpGet: {path: /livez, port: admin}
@@ -81,6 +65,17 @@ nodeSelector:
 {{- end }}
 {{- with $values.tolerations }}
 tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.hostAliases }}
+hostAliases:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with $values.dnsConfig }}
+dnsConfig:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $values.affinity }}

@@ -4,6 +4,7 @@ pub mod deployment;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod merge;
+pub mod pod_defaults;
 pub mod revision;
 pub mod service;
 pub mod template;
@@ -26,6 +27,7 @@ use super::{
     validate::ValidatedFunction,
 };
 use crate::{hosts::Names, spec::invalid::Invalid};
+use pod_defaults::PodDefaults;
 use revision::{KnownRevision, known_revisions};
 
 /// Changes to the objects of one Function. `S` is [`Prepared`] or [`super::apply::Applied`].
@@ -71,6 +73,7 @@ pub fn build(
     function: &ValidatedFunction<'_>,
     found: &Dereferenced,
     names: &Names,
+    defaults: &PodDefaults,
 ) -> Result<Resources<Prepared>, Invalid> {
     let known = known_revisions(&function.key.name, found);
     let latest_known = known.last();
@@ -98,7 +101,7 @@ pub fn build(
     let mut create = Vec::new();
     let mut repair = Vec::new();
     let revision = if make {
-        let template = template::build(function, &latest)?;
+        let template = template::build(function, &latest, defaults)?;
         if found.workloads.deployments.contains_key(&latest) {
             // Compared after the watch has delivered the new ControllerRevision.
         } else {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::{rollout::baselines::Baselines, status::last_written::LastWritten};
+use super::{build::pod_defaults::PodDefaults, rollout::baselines::Baselines, status::last_written::LastWritten};
 use crate::{
     cluster::{caches::Caches, children::CompactJson, key::FunctionKey},
     hosts::{Claims, Names},
@@ -24,6 +24,8 @@ pub struct Context {
     pub claims: Claims,
     /// Hosts, URLs and the activators' Service.
     pub names: Names,
+    /// Defaults of the platform for pods. None unless set.
+    pub pod_defaults: PodDefaults,
     /// Event recorder.
     pub events: Events,
     /// Metrics.
@@ -58,6 +60,7 @@ impl Context {
             caches,
             claims,
             names,
+            pod_defaults: PodDefaults::default(),
             events,
             metrics,
             outcomes,

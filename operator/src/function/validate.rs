@@ -83,7 +83,8 @@ fn container(spec: &FunctionSpec) -> Value {
     }
 }
 
-fn check_pod_template(overlay: &Value) -> Result<&Map<String, Value>, Invalid> {
+/// Checks the structure of a partial pod template, and that it sets no field that Rouse sets.
+pub(super) fn check_pod_template(overlay: &Value) -> Result<&Map<String, Value>, Invalid> {
     const ROOT: &str = "spec.podTemplate";
     let map = object(overlay, ROOT)?;
     only(map, ROOT, &["metadata", "spec"])?;
@@ -108,6 +109,10 @@ fn check_pod_template(overlay: &Value) -> Result<&Map<String, Value>, Invalid> {
     if let Some(spec) = map.get("spec") {
         let path = format!("{ROOT}.spec");
         let spec = object(spec, &path)?;
+        if spec.get("hostNetwork").is_some_and(|host| host == true) {
+            let message = "must not be true: activators send requests to addresses of the pod network only; remove it";
+            return Err(Invalid::new(format!("{path}.hostNetwork"), message));
+        }
         if spec.get("restartPolicy").is_some_and(|p| p != "Always") {
             return Err(Invalid::new(format!("{path}.restartPolicy"), "must be Always; remove it"));
         }

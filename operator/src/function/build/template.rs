@@ -7,17 +7,23 @@ use rouse_crds::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{merge::merge, revision_labels};
+use super::{merge::merge, pod_defaults::PodDefaults, revision_labels};
 use crate::{function::validate::ValidatedFunction, spec::invalid::Invalid};
 
-/// Builds the template of `revision` and merges the user's partial template into it.
+/// Builds the template of `revision`: the defaults of the platform, the spec of the Function, and its partial template, each merged
+/// into the former.
 ///
 /// Unknown fields are rejected, because the API server would drop them silently.
-pub fn build(function: &ValidatedFunction<'_>, revision: &str) -> Result<Value, Invalid> {
-    let mut template = base(function, revision);
-    if let (Some(overlay), Value::Object(template)) = (function.overlay, &mut template) {
-        merge(template, overlay);
+pub fn build(function: &ValidatedFunction<'_>, revision: &str, defaults: &PodDefaults) -> Result<Value, Invalid> {
+    let mut template = Map::from_iter([("spec".to_owned(), json!({"terminationGracePeriodSeconds": grace(function)}))]);
+    merge(&mut template, &defaults.of_function(function.spec.resources.is_some()));
+    if let Value::Object(base) = base(function, revision) {
+        merge(&mut template, &base);
     }
+    if let Some(overlay) = function.overlay {
+        merge(&mut template, overlay);
+    }
+    let template = Value::Object(template);
     let typed: PodTemplateSpec = serde_json::from_value(template.clone())
         .map_err(|error| Invalid::new("spec.podTemplate", format!("the merged pod template is invalid: {error}")))?;
     let known = serde_json::to_value(typed).map_err(|error| Invalid::new("spec.podTemplate", error.to_string()))?;
@@ -28,7 +34,7 @@ pub fn build(function: &ValidatedFunction<'_>, revision: &str) -> Result<Value, 
 }
 
 /// Returns the path of the first field of `wanted` that is not in `known`.
-fn unknown(wanted: &Value, known: &Value, path: &str) -> Option<String> {
+pub(super) fn unknown(wanted: &Value, known: &Value, path: &str) -> Option<String> {
     match (wanted, known) {
         (Value::Object(wanted), Value::Object(known)) => {
             wanted.iter().filter(|(_, v)| !v.is_null()).find_map(|(name, value)| {
@@ -81,6 +87,18 @@ fn base(function: &ValidatedFunction<'_>, revision: &str) -> Value {
             "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
         },
     })
+}
+
+/// Default of Kubernetes for the seconds between SIGTERM and SIGKILL.
+const GRACE_MIN: u64 = 30;
+
+/// Upper bound of the same: a node that is drained waits for it.
+const GRACE_MAX: u64 = 600;
+
+/// Seconds between SIGTERM and SIGKILL. A pod that is evicted has the time that a request may take until its response.
+fn grace(function: &ValidatedFunction<'_>) -> u64 {
+    let response = function.spec.timeouts().response().as_secs();
+    response.saturating_add(PRE_STOP_SECONDS.unsigned_abs()).clamp(GRACE_MIN, GRACE_MAX)
 }
 
 /// Readiness probe for the kubelet, which the Deployment's status depends on. Activators do not wait for it.

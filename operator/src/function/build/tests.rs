@@ -8,7 +8,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 fn built(function: &Function, found: &Dereferenced) -> Resources<Prepared> {
-    build(&validate(function).unwrap(), found, &names()).unwrap()
+    build(&validate(function).unwrap(), found, &names(), &PodDefaults::default()).unwrap()
 }
 
 /// Updates `found` as the cache would be after `resources` were written, with the defaults that an API server adds.
@@ -174,7 +174,8 @@ fn a_template_of_an_older_version_stays() {
 #[case::wrong_type(json!({"spec": {"terminationGracePeriodSeconds": "soon"}}), "spec.podTemplate")]
 fn an_invalid_template_is_rejected(#[case] template: Value, #[case] field: &str) {
     let function = function(json!({"image": "i", "podTemplate": template}));
-    let invalid = build(&validate(&function).unwrap(), &Dereferenced::default(), &names()).unwrap_err();
+    let invalid =
+        build(&validate(&function).unwrap(), &Dereferenced::default(), &names(), &PodDefaults::default()).unwrap_err();
     assert_eq!(invalid.field, field, "{invalid}");
 }
 
@@ -250,4 +251,60 @@ fn revisions_of_a_rollout_are_retained() {
     latest.status = Some(serde_json::from_value(rollout).unwrap());
     let removed: Vec<_> = built(&latest, &found).remove.into_iter().map(|r| r.name).collect();
     assert_eq!(removed, ["hello-00001", "hello-00003"]);
+}
+
+#[test]
+fn a_function_overrides_the_defaults_of_the_platform() {
+    let defaults: PodDefaults = json!({
+        "metadata": {"labels": {"team": "platform", "tier": "functions"}},
+        "spec": {
+            "nodeSelector": {"pool": "functions"},
+            "priorityClassName": "low",
+            "terminationGracePeriodSeconds": 60,
+            "containers": [{"name": "function", "resources": {"requests": {"cpu": "10m"}}}],
+        },
+    })
+    .to_string()
+    .parse()
+    .unwrap();
+    let template = |spec: Value| {
+        let function = function(spec);
+        template::build(&validate(&function).unwrap(), "hello-00001", &defaults).unwrap()
+    };
+    let plain = template(json!({"image": "i"}));
+    assert_eq!(plain["metadata"]["labels"]["tier"], "functions");
+    assert_eq!(plain["metadata"]["labels"]["rouse.dev/revision"], "hello-00001");
+    assert_eq!(plain["spec"]["nodeSelector"], json!({"pool": "functions"}));
+    assert_eq!(plain["spec"]["terminationGracePeriodSeconds"], 60);
+    assert_eq!(plain["spec"]["containers"][0]["image"], "i");
+    assert_eq!(plain["spec"]["containers"][0]["resources"], json!({"requests": {"cpu": "10m"}}));
+
+    let own = template(json!({
+        "image": "i", "resources": {"limits": {"cpu": "5m"}},
+        "podTemplate": {"metadata": {"labels": {"team": "shop"}}, "spec": {"priorityClassName": null, "nodeSelector": {"pool": "gpu"}}},
+    }));
+    assert_eq!(
+        (&own["metadata"]["labels"]["team"], &own["metadata"]["labels"]["tier"]),
+        (&json!("shop"), &json!("functions"))
+    );
+    assert_eq!(own["spec"]["nodeSelector"], json!({"pool": "gpu"}));
+    assert_eq!(own["spec"].get("priorityClassName"), None);
+    assert_eq!(
+        own["spec"]["containers"][0]["resources"],
+        json!({"limits": {"cpu": "5m"}}),
+        "no default request above the limit"
+    );
+}
+
+#[rstest]
+#[case::default(json!({}), 302)]
+#[case::short(json!({"timeouts": {"response": "5s"}}), 30)]
+#[case::long(json!({"timeouts": {"response": "1h"}}), 600)]
+#[case::own(json!({"podTemplate": {"spec": {"terminationGracePeriodSeconds": 45}}}), 45)]
+fn an_evicted_pod_has_the_time_of_a_response(#[case] more: Value, #[case] seconds: i64) {
+    let mut spec = json!({"image": "i"});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let function = function(spec);
+    let template = template::build(&validate(&function).unwrap(), "hello-00001", &PodDefaults::default()).unwrap();
+    assert_eq!(template["spec"]["terminationGracePeriodSeconds"], seconds);
 }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use rouse_crds::conditions::{ACTIVE, READY};
 
+use crate::function::build::pod_defaults::PodDefaults;
 use crate::{
     function::{
         build::{self, fixtures::*},
@@ -27,7 +28,7 @@ fn applied(function: &Function, found: &Dereferenced) -> Result<Resources<Applie
         service,
         remove,
         state: build::Prepared,
-    } = build::build(&validate(function)?, found, &names())?;
+    } = build::build(&validate(function)?, found, &names(), &PodDefaults::default())?;
     Ok(Resources { latest, leftovers, revision, record, create, repair, service, remove, state: Applied::default() })
 }
 

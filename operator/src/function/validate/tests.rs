@@ -21,6 +21,7 @@ fn with_template(template: Value) -> Function {
 #[case::no_list(json!({"spec": {"containers": {}}}), "spec.podTemplate.spec.containers", "must be a list")]
 #[case::restart(json!({"spec": {"restartPolicy": "Never"}}), "spec.podTemplate.spec.restartPolicy", "must be Always")]
 #[case::too_quick(json!({"spec": {"terminationGracePeriodSeconds": 2}}), "spec.podTemplate.spec.terminationGracePeriodSeconds", "at least 3")]
+#[case::host_network(json!({"spec": {"hostNetwork": true}}), "spec.podTemplate.spec.hostNetwork", "remove it")]
 #[case::no_object(json!({"spec": []}), "spec.podTemplate.spec", "must be an object")]
 fn rejects(#[case] template: Value, #[case] field: &str, #[case] fix: &str) {
     let function = with_template(template);
