@@ -24,6 +24,7 @@ pub enum Metric {
     validation = Rule::new("(has(self.min) ? self.min : 0) <= (has(self.max) ? self.max : 100)").message("spec.scaling.min must not be more than spec.scaling.max (default 100); lower min or raise max"),
     validation = Rule::new("(has(self.initial) ? self.initial : 1) <= (has(self.max) ? self.max : 100)").message("spec.scaling.initial must not be more than spec.scaling.max (default 100); lower initial or raise max"),
     validation = Rule::new("!has(self.target) || !has(self.concurrencyLimit) || self.concurrencyLimit == 0 || (has(self.metric) && self.metric == 'rps') || self.target <= self.concurrencyLimit").message("spec.scaling.target must not be more than spec.scaling.concurrencyLimit; lower target or raise concurrencyLimit"),
+    validation = Rule::new("!has(self.targetUtilization) || (!has(self.target) && has(self.concurrencyLimit) && self.concurrencyLimit > 0 && (!has(self.metric) || self.metric == 'concurrency'))").message("spec.scaling.targetUtilization is a percentage of spec.scaling.concurrencyLimit: set concurrencyLimit, and neither target nor metric rps"),
 )]
 pub struct ScalingSpec {
     /// Minimum number of pods for each revision with traffic. Default 0.
@@ -42,10 +43,16 @@ pub struct ScalingSpec {
     /// Metric of `target`: `concurrency` (requests in flight) or `rps` (requests per second). Default `concurrency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<Metric>,
-    /// Target value of `metric` for each pod. Default: 70 % of `concurrencyLimit`, or 70 without a limit.
+    /// Target value of `metric` for each pod. Default for `concurrency`: 70 % of `concurrencyLimit`, at least 1, or 70 without a
+    /// limit. Default for `rps`: 200.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000000))]
     pub target: Option<i32>,
+    /// Target as a percentage of `concurrencyLimit`, instead of `target`. It may be less than one request: with `concurrencyLimit: 1`
+    /// and 70, three pods of ten are free for the next requests. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub target_utilization: Option<i32>,
     /// Maximum number of requests in flight in one pod, enforced by each activator. 0 means no limit. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000000))]
@@ -66,6 +73,11 @@ pub struct ScalingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) <= duration('1h'))").message("spec.scaling.scaleDownDelay must be at most 1h"))]
     pub scale_down_delay: Option<Duration>,
+    /// Time that a pod that is being removed has for its requests, streams and WebSockets included, before it is deleted with those
+    /// that are left. Default: `spec.timeouts.response`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('1s') && duration(self) <= duration('24h'))").message("spec.scaling.drainTimeout must be between 1s and 24h"))]
+    pub drain_timeout: Option<Duration>,
     /// Schedules that raise the minimum number of pods. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
@@ -141,11 +153,23 @@ impl ScalingSpec {
     /// Target value of the metric for each pod.
     #[must_use]
     pub fn target(&self) -> f64 {
-        match (self.target, self.concurrency_limit()) {
-            (Some(target), _) => f64::from(target),
-            (None, Some(limit)) => (f64::from(limit) * 0.7).max(1.0),
-            (None, None) => 70.0,
+        let utilization = self.target_utilization.map(|percent| f64::from(percent.clamp(1, 100)) / 100.0);
+        match (self.target, self.metric(), self.concurrency_limit()) {
+            (Some(target), ..) => f64::from(target),
+            // As in Knative: a request is assumed to take a small part of a second.
+            (None, Metric::Rps, _) => 200.0,
+            (None, Metric::Concurrency, Some(limit)) => match utilization {
+                Some(utilization) => f64::from(limit) * utilization,
+                None => (f64::from(limit) * 0.7).max(1.0),
+            },
+            (None, Metric::Concurrency, None) => 70.0,
         }
+    }
+
+    /// Time that a pod that is being removed has for its requests; `None` means as long as a response may take.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Option<std::time::Duration> {
+        self.drain_timeout.map(Duration::get)
     }
 
     /// Time without requests after which the last pod is deleted.
@@ -266,6 +290,21 @@ mod tests {
         assert!((target(None, Some(10)) - 7.0).abs() < 1e-9);
         assert!((target(None, Some(1)) - 1.0).abs() < 1e-9);
         assert!((target(Some(5), Some(10)) - 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_rate_has_a_target_of_its_own() {
+        let rps = ScalingSpec { metric: Some(Metric::Rps), concurrency_limit: Some(10), ..ScalingSpec::default() };
+        assert!((rps.target() - 200.0).abs() < 1e-9, "not 70 % of the concurrency limit");
+        assert!((ScalingSpec { target: Some(7), ..rps }.target() - 7.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn utilization_may_leave_less_than_one_request_per_pod() {
+        let one = ScalingSpec { target_utilization: Some(70), concurrency_limit: Some(1), ..ScalingSpec::default() };
+        assert!((one.target() - 0.7).abs() < 1e-9);
+        let full = ScalingSpec { target_utilization: Some(100), concurrency_limit: Some(8), ..ScalingSpec::default() };
+        assert!((full.target() - 8.0).abs() < 1e-9);
     }
 
     #[test]

@@ -67,7 +67,9 @@ impl Scaler {
             plan.requeue(Instant::now() + wanted.again);
         }
         // Sorted by name, and so by age: names end in a number with leading zeros.
-        let (cold_start, response) = (function.spec.timeouts().cold_start(), function.spec.timeouts().response());
+        let cold_start = function.spec.timeouts().cold_start();
+        let drain_timeout =
+            function.spec.scaling().drain_timeout().unwrap_or_else(|| function.spec.timeouts().response());
         for (name, deployment) in &workloads.deployments {
             let learned = tracker.learned();
             let revision = tracker.revision(name, || {
@@ -103,7 +105,7 @@ impl Scaler {
             if wanted < from && !complete {
                 continue;
             }
-            let to = self.drain(key, name, &pods, (from, wanted), response, &mut revision.drain, &mut plan);
+            let to = self.drain(key, name, &pods, (from, wanted), drain_timeout, &mut revision.drain, &mut plan);
             if to != from {
                 let external = revision.external.change();
                 revision.external.request(to);
