@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use rouse_crds::pod::FunctionPod;
+use rstest::rstest;
 
 /// Pods by name: deletion cost, and the requests of each of two activators.
 struct World<'a> {
@@ -132,9 +133,15 @@ async fn returning_load_unmarks_as_many_victims_as_needed() {
     assert_eq!(world.marked(), ["p2"], "the victim with fewer requests stays selected");
 }
 
+#[rstest]
+#[case::time_of_a_response(json!({"target": 1, "max": 1}), "20s")]
+#[case::own(json!({"target": 1, "max": 1, "drainTimeout": "20s"}), "5s")]
 #[tokio::test(start_paused = true)]
-async fn an_activator_that_reports_no_pods_delays_the_scale_down_until_the_timeout() {
-    let spec = json!({"image": "i", "scaling": {"target": 1, "max": 1}, "timeouts": {"response": "20s"}});
+async fn an_activator_that_reports_no_pods_delays_the_scale_down_until_the_timeout(
+    #[case] scaling: Value,
+    #[case] response: &str,
+) {
+    let spec = json!({"image": "i", "scaling": scaling, "timeouts": {"response": response}});
     let rig = Rig::of(&spec, None);
     rig.activator();
     rig.deployment("1", 2, 2);
