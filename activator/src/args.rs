@@ -100,7 +100,28 @@ pub struct Args {
     /// Timeout of a request head, from its first byte on. A slower one is rejected with 408.
     #[arg(long, env = "ROUSE_HEAD_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub head_timeout: Duration,
-    /// Idle timeout of an HTTP/1 connection between requests. Proxies in front keep their connections for up to an hour
+    /// Timeout of a new connection until the first byte of its first request.
+    #[arg(long, env = "ROUSE_FIRST_REQUEST_TIMEOUT", default_value = "30s", value_parser = duration)]
+    pub first_request_timeout: Duration,
+    /// Time for which a client is waited for that sends nothing of a request body: at most this long in all, and as much
+    /// longer as its bytes take at --min-body-rate. A slower one is rejected with 408. Only time in which the function
+    /// waits for the body counts. 0s disables it. Functions with `protocol: h2c` are exempt, since gRPC clients may
+    /// stream for ever.
+    #[arg(long, env = "ROUSE_BODY_TIMEOUT", default_value = "60s", value_parser = duration)]
+    pub body_timeout: Duration,
+    /// Minimum rate of a request body in bytes per second, at least 1; see --body-timeout.
+    #[arg(long, env = "ROUSE_MIN_BODY_RATE", default_value = "1Ki", value_parser = body_rate)]
+    pub min_body_rate: u64,
+    /// Timeout of a client that does not read: no byte of a response is taken for this long. The connection is reset; over
+    /// HTTP/2 a stream without window is.
+    #[arg(long, env = "ROUSE_SEND_TIMEOUT", default_value = "60s", value_parser = duration)]
+    pub send_timeout: Duration,
+    /// Age at which a client connection is closed, give or take a tenth: by `Connection: close` in its next response, or
+    /// over HTTP/2 by GOAWAY. Requests in flight end first. So the connections of proxies are spread over new activators.
+    /// 0s means no limit.
+    #[arg(long, env = "ROUSE_MAX_CONNECTION_AGE", default_value = "1h", value_parser = duration)]
+    pub max_connection_age: Duration,
+    /// Idle timeout of a connection between requests. Proxies in front keep their connections for up to an hour
     /// (Envoy's default) and should be the ones to close, since a request that crosses a close is lost.
     #[arg(long, env = "ROUSE_IDLE_CONNECTION_TIMEOUT", default_value = "3605s", value_parser = duration)]
     pub idle_connection_timeout: Duration,
@@ -160,8 +181,15 @@ impl Args {
                     .to_owned(),
             );
         }
-        if self.head_timeout.is_zero() || self.idle_connection_timeout.is_zero() {
-            return Err("--head-timeout and --idle-connection-timeout must be greater than zero".to_owned());
+        for (flag, timeout) in [
+            ("--head-timeout", self.head_timeout),
+            ("--first-request-timeout", self.first_request_timeout),
+            ("--idle-connection-timeout", self.idle_connection_timeout),
+            ("--send-timeout", self.send_timeout),
+        ] {
+            if timeout.is_zero() {
+                return Err(format!("{flag} must be greater than zero"));
+            }
         }
         Ok(())
     }
@@ -200,7 +228,12 @@ impl Args {
             headers: self.max_headers.into(),
             request_line: self.max_request_line,
             head_time: self.head_timeout,
+            first_request: self.first_request_timeout,
             idle: self.idle_connection_timeout,
+            send: self.send_timeout,
+            body_time: self.body_timeout,
+            body_rate: self.min_body_rate,
+            age: Some(self.max_connection_age).filter(|age| !age.is_zero()),
             streams: self.max_streams,
             resets: self.max_stream_resets.into(),
         }
@@ -228,6 +261,11 @@ fn duration(text: &str) -> Result<Duration, ParseDurationError> {
 
 fn bytes(text: &str) -> Result<u64, quantity::ParseBytesError> {
     text.parse().map(quantity::Bytes::get)
+}
+
+fn body_rate(text: &str) -> Result<u64, String> {
+    let rate = bytes(text).map_err(|error| error.to_string())?;
+    if rate > 0 { Ok(rate) } else { Err("must be at least 1".to_owned()) }
 }
 
 /// Parses a size of a head. The HTTP library accepts no target of more than 64 KiB.
@@ -275,6 +313,7 @@ mod tests {
     #[case(&["--max-head-bytes", "100"])]
     #[case(&["--max-headers", "0"])]
     #[case(&["--max-streams", "0"])]
+    #[case(&["--min-body-rate", "0"])]
     #[case(&["--public-addr", "8080"])]
     #[case(&["--max-queued-requests", "0"])]
     #[case(&["--wakes", "10"])]
@@ -296,7 +335,11 @@ mod tests {
         assert!(args.check().unwrap_err().contains("--max-queued-requests-per-namespace"));
         let args = Args::try_parse_from(["rouse-activator", "--max-request-line", "128Ki"]).unwrap();
         assert!(args.check().unwrap_err().contains("--max-head-bytes"));
-        let args = Args::try_parse_from(["rouse-activator", "--head-timeout", "0s"]).unwrap();
-        assert!(args.check().unwrap_err().contains("--head-timeout"));
+        for flag in ["--head-timeout", "--first-request-timeout", "--idle-connection-timeout", "--send-timeout"] {
+            let args = Args::try_parse_from(["rouse-activator", flag, "0s"]).unwrap();
+            assert!(args.check().unwrap_err().contains(flag));
+        }
+        let args = Args::try_parse_from(["rouse-activator", "--body-timeout=0s", "--max-connection-age=0s"]).unwrap();
+        assert_eq!((args.check(), args.limits().age), (Ok(()), None));
     }
 }

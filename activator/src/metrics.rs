@@ -1,6 +1,7 @@
 //! Prometheus metrics. The counters of a function are looked up once, when its breaker is created; a request only
 //! increments them.
 
+mod connections;
 mod process;
 mod queue;
 mod reject_reason;
@@ -22,6 +23,7 @@ use prometheus_client::{
 };
 use rouse_crds::demand::RevisionDemand;
 
+pub(crate) use self::connections::OpenConnection;
 use self::queue::{QueueMetrics, RejectCounters};
 pub use self::{queue::QueueUsage, reject_reason::RejectReason};
 use crate::function_id::FunctionKey;
@@ -36,6 +38,7 @@ pub struct Metrics {
     mirrored: Family<MirrorLabels, Counter>,
     queue: QueueMetrics,
     pub(crate) tls: tls::Tls,
+    pub(crate) connections: connections::Connections,
     /// How long cold requests waited, in seconds.
     pub cold_starts: Histogram,
     /// Endpoint probes.
@@ -139,6 +142,7 @@ impl Metrics {
             "Clients that disconnected while their request was queued",
             client_disconnects.clone(),
         );
+        let connections = connections::Connections::register(registry);
         let queue = QueueMetrics::register(registry);
         let build = [
             ("version", env!("CARGO_PKG_VERSION")),
@@ -158,6 +162,7 @@ impl Metrics {
             mirrored,
             queue,
             tls,
+            connections,
             cold_starts,
             probes,
             retries,

@@ -49,7 +49,7 @@ pub enum Kind {
     HeaderTooLarge,
     /// The request line is too long.
     UriTooLong,
-    /// The request head was not complete in time.
+    /// The request head was not complete in time, or the body arrived below its minimum rate.
     RequestTimeout,
     /// No function has this host.
     UnknownHost,
@@ -180,7 +180,7 @@ impl Kind {
             Self::BadRequest => "The request is malformed",
             Self::HeaderTooLarge => "The request header is too large",
             Self::UriTooLong => "The request line is too long",
-            Self::RequestTimeout => "The request header timed out",
+            Self::RequestTimeout => "The request timed out",
             Self::UnknownHost => "Unknown host",
             Self::UnknownPath => "Unknown path",
             Self::AmbiguousPath => "The path is ambiguous",

@@ -5,6 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::BufMut as _;
 use tokio::{
     io::{Interest, ReadBuf},
     net::TcpStream,
@@ -14,18 +15,23 @@ use tokio::{
 /// costs less than a vectored write costs more than a plain one.
 const COPIED: usize = 2 << 10;
 
-/// Reads what is available.
+/// Reads what is available, at most `limit` bytes.
 ///
 /// A read that did not fill the buffer has emptied the socket, and the next read would only return "would block". Tokio
 /// knows that for a stream that its owner reads; this one is shared with the requests on it.
-pub(crate) fn poll_read(stream: &TcpStream, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+pub(crate) fn poll_read(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+    limit: usize,
+) -> Poll<io::Result<()>> {
     loop {
         ready!(stream.poll_read_ready(cx))?;
-        let space = buffer.remaining();
+        let space = buffer.remaining().min(limit);
         let mut taken = None;
         // "Would block" clears the readiness that was there before the read. Readiness that came after it stays.
         let tried = stream.try_io(Interest::READABLE, || {
-            let read = stream.try_read_buf(buffer)?;
+            let read = stream.try_read_buf(&mut (&mut *buffer).limit(space))?;
             taken = Some(read);
             if read > 0 && read < space { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });

@@ -54,7 +54,7 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("serve", "route", "A listener is of the public or the cluster side; readiness follows the watches"),
     ("serve", "demand", "The admin endpoints serve the demand stream"),
     ("serve", "downstream", "Fills in what the chain has to know of the connection"),
-    ("serve", "metrics", "Counts TLS failures; the admin endpoints serve the metrics"),
+    ("serve", "metrics", "Counts connections and TLS failures; the admin endpoints serve the metrics"),
     ("serve", "keepalive", "Client connections have TCP keepalive"),
     ("serve", "tcp", "Reads and writes client connections"),
     ("proxy", "problem", "Writes the responses that do not come from a pod"),

@@ -3,82 +3,23 @@
 
 mod rig;
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{CertificateParams, KeyPair};
-use rig::{FakePod, GENEROUS, Rig, ok, read_head};
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName},
-};
+use rig::{Authority, FakePod, GENEROUS, Rig, ok, read_head, swap};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 
 const HOST: &str = "hello.default.example.com";
-
-/// The certificate authority that the clients of these tests trust.
-struct Authority {
-    issuer: rcgen::Issuer<'static, KeyPair>,
-    root: CertificateDer<'static>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let root = params.self_signed(&key).unwrap().der().clone();
-        Self { issuer: rcgen::Issuer::new(params, key), root }
-    }
-
-    /// Writes a certificate for every function of `default`, as the kubelet does: into a new folder that a symbolic
-    /// link is moved to.
-    fn write(&self, folder: &Path, version: &str, last_year: i32) -> CertificateDer<'static> {
-        let mut params = CertificateParams::new(vec!["*.default.example.com".to_owned()]).unwrap();
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        swap(folder, version, &certificate.pem(), &key.serialize_pem());
-        certificate.der().clone()
-    }
-
-    /// A TLS connection that offers these protocols.
-    async fn connect(&self, rig: &Rig, protocols: &[&str]) -> TlsStream<TcpStream> {
-        let stream = TcpStream::connect(rig.tls.unwrap()).await.unwrap();
-        timeout(GENEROUS, self.try_connect(stream, protocols)).await.expect("no handshake").unwrap()
-    }
-
-    async fn try_connect(&self, stream: TcpStream, protocols: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.root.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(HOST).unwrap(), stream).await
-    }
-}
-
-fn swap(folder: &Path, version: &str, certificate: &str, key: &str) {
-    let data = folder.join(version);
-    std::fs::create_dir(&data).unwrap();
-    std::fs::write(data.join("tls.crt"), certificate).unwrap();
-    std::fs::write(data.join("tls.key"), key).unwrap();
-    let link = folder.join("..next");
-    std::os::unix::fs::symlink(version, &link).unwrap();
-    std::fs::rename(link, folder.join("..data")).unwrap();
-}
 
 /// An activator with the certificate in `folder`, and a function `hello` that responds with its request headers.
 async fn rig(folder: &Path, flags: &[&str]) -> (Rig, FakePod) {

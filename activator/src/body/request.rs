@@ -99,18 +99,21 @@ impl http_body::Body for RequestBody {
         if self.copy.is_some() {
             self.copy_frame(&frame);
         }
-        if frame.is_ready()
-            && let Some(progress) = &self.progress
-        {
-            progress.touch();
+        if let Some(progress) = &self.progress {
             let over = match &frame {
-                Poll::Ready(Some(Ok(_))) => self.is_end_stream(),
+                Poll::Pending => {
+                    progress.wait();
+                    false
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    progress.receive(frame.data_ref().map_or(0, |data| data.len() as u64));
+                    self.is_end_stream()
+                }
                 Poll::Ready(Some(Err(_))) => {
                     progress.fail();
                     false
                 }
                 Poll::Ready(None) => true,
-                _ => false,
             };
             if over {
                 progress.end();

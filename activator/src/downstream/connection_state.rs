@@ -4,9 +4,12 @@
 //! the rejection. So the response comes in order after those of earlier requests, is written by the same code as every
 //! other response, and closes the connection.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use http::HeaderName;
@@ -44,6 +47,8 @@ pub struct ConnectionState {
     http2: AtomicBool,
     http_10: AtomicBool,
     awaiting_response: AtomicBool,
+    /// In milliseconds; zero is none.
+    idle: AtomicU64,
 }
 
 impl ConnectionState {
@@ -92,6 +97,19 @@ impl ConnectionState {
 
     pub(crate) fn is_awaiting_response(&self) -> bool {
         self.awaiting_response.load(Ordering::Relaxed)
+    }
+
+    /// Sets the idle timeout of the current response or tunnel, of an HTTP/1 connection.
+    pub(crate) fn set_idle_timeout(&self, idle: Option<Duration>) {
+        let idle = idle.map_or(0, |idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX).max(1));
+        self.idle.store(idle, Ordering::Relaxed);
+    }
+
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        match self.idle.load(Ordering::Relaxed) {
+            0 => Duration::MAX,
+            idle => Duration::from_millis(idle),
+        }
     }
 }
 

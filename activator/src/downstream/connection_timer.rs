@@ -3,20 +3,31 @@
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    task::Poll,
+    task::{Poll, ready},
 };
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
-/// One timer for all requests of a connection.
-///
-/// Setting a timer wakes the thread that sleeps until the next one is due, which is two system calls per request. A
-/// timer that is already set and fires too early costs nothing: its user then looks at the time and sets it again.
+use super::lazy_timer::LazyTimer;
+
+/// One timer for all requests of a connection, which is seldom set.
 #[derive(Debug, Default)]
-pub(crate) struct ConnectionTimer(Mutex<Option<Pin<Box<Sleep>>>>);
+pub(crate) struct ConnectionTimer(Mutex<LazyTimer>);
 
 impl ConnectionTimer {
+    /// Takes the timer, to poll it until this time or a later one. Another request of the same connection may have
+    /// taken it, as HTTP/2 has many at once; then this is a new one.
+    pub(crate) fn take(&self, until: Instant) -> LazyTimer {
+        let timer = std::mem::take(&mut *self.0.lock());
+        if timer.is_set_before(until) { timer } else { LazyTimer::default() }
+    }
+
+    /// Returns the timer for the next request.
+    pub(crate) fn put(&self, timer: LazyTimer) {
+        *self.0.lock() = timer;
+    }
+
     /// Runs `work` until it completes or the deadline has passed. `until` returns the deadline; it is called again at
     /// that time, and may then return a later one.
     ///
@@ -26,27 +37,22 @@ impl ConnectionTimer {
         mut work: Pin<&mut W>,
         until: impl Fn() -> Instant,
     ) -> Option<W::Output> {
-        let mut first = until();
-        // Another request of the same connection may have taken it, as HTTP/2 has many at once.
-        let set = self.0.lock().take().filter(|timer| timer.deadline() <= first);
-        let mut timer = set.unwrap_or_else(|| Box::pin(sleep_until(first)));
+        let mut due = until();
+        let mut timer = self.take(due);
         let done = poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
             }
-            while timer.as_mut().poll(cx).is_ready() {
-                if first <= Instant::now() {
-                    first = until();
-                    if first <= Instant::now() {
-                        return Poll::Ready(None);
-                    }
+            loop {
+                ready!(timer.poll_until(cx, due));
+                due = until();
+                if due <= Instant::now() {
+                    return Poll::Ready(None);
                 }
-                timer.as_mut().reset(first);
             }
-            Poll::Pending
         })
         .await;
-        *self.0.lock() = Some(timer);
+        self.put(timer);
         done
     }
 }

@@ -2,12 +2,20 @@
 
 mod connection_state;
 mod connection_timer;
+mod lazy_timer;
 mod peer;
+mod stream_task;
 
 pub use connection_state::{ConnectionState, Fault};
 pub(crate) use connection_state::{REJECTED_HEADER, placeholder};
 pub(crate) use connection_timer::ConnectionTimer;
+pub(crate) use lazy_timer::LazyTimer;
 pub use peer::Peer;
+pub(crate) use stream_task::{StreamTask, record_body_poll};
+
+/// HTTP/1: bytes of a request that are read before anybody asks for its body, at most. A queued request counts as many
+/// against the caps.
+pub(crate) const READ_AHEAD: usize = 8 << 10;
 
 /// HTTP/2: bytes of a request body that a client may send before anybody reads them. A queued request counts as many
 /// against the caps.

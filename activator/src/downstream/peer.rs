@@ -3,9 +3,11 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use http::HeaderValue;
+use tokio::time::Instant;
 
 use super::{connection_state::ConnectionState, connection_timer::ConnectionTimer};
 
@@ -18,6 +20,12 @@ pub struct Peer {
     pub(crate) headers: usize,
     /// Whether the connection uses TLS that ends in this process.
     pub(crate) secure: bool,
+    /// Time for which a client is waited for that sends nothing of a request body.
+    pub(crate) body_time: Duration,
+    /// Bytes per second of a request body that make up for the time they took.
+    pub(crate) body_rate: u64,
+    /// When the connection is to be closed because of its age.
+    expires: Option<Instant>,
     /// IP address as a header value; written once for all requests of the connection.
     text: HeaderValue,
     quoted: Box<str>,
@@ -37,7 +45,17 @@ impl Peer {
         };
         // Digits and colons are valid in a header.
         let text = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { state, headers, secure: false, text, quoted: quoted.into(), timer: ConnectionTimer::default() }
+        Self {
+            state,
+            headers,
+            secure: false,
+            body_time: Duration::ZERO,
+            body_rate: 0,
+            expires: None,
+            text,
+            quoted: quoted.into(),
+            timer: ConnectionTimer::default(),
+        }
     }
 
     /// Sets whether the connection uses TLS that ends in this process.
@@ -45,6 +63,25 @@ impl Peer {
     pub(crate) fn with_tls(mut self, secure: bool) -> Self {
         self.secure = secure;
         self
+    }
+
+    /// Sets the minimum rate of request bodies; zero is none.
+    #[must_use]
+    pub(crate) fn with_body_limits(mut self, time: Duration, rate: u64) -> Self {
+        (self.body_time, self.body_rate) = (time, rate);
+        self
+    }
+
+    /// Sets the time after which the connection is to be closed.
+    #[must_use]
+    pub(crate) fn with_age(mut self, age: Option<Duration>) -> Self {
+        self.expires = age.map(|age| Instant::now() + age);
+        self
+    }
+
+    /// Whether the connection is to be closed because of its age.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.expires.is_some_and(|at| at <= Instant::now())
     }
 
     /// Returns the IP address as a header value.

@@ -108,7 +108,7 @@ pub(super) struct PodSocket(pub(super) Arc<PodStream>);
 impl AsyncRead for PodSocket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = tcp::poll_read(&self.0.stream, cx, buffer);
+        let read = tcp::poll_read(&self.0.stream, cx, buffer, usize::MAX);
         if buffer.filled().len() > before {
             self.0.responded.store(true, Ordering::Relaxed);
         }

@@ -35,6 +35,7 @@ impl Metrics {
         metrics.record_mirrored("");
         metrics.record_delayed_wake("");
         metrics.record_panic("");
+        metrics.connections.open("");
         metrics.tls.expires(1);
         metrics.watch_queue(|| QueueUsage { requests: 0, bytes: 0 });
         metrics.encode()
@@ -50,7 +51,7 @@ mod tests {
         let text = Metrics::sample().unwrap();
         let families: Vec<_> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-        assert!(families.len() >= 18, "{families:?}");
+        assert!(families.len() >= 19, "{families:?}");
         let suffixes = ["{", " ", "_total", "_info", "_bucket"];
         let is_of = |line: &str, family| {
             line.strip_prefix(family).is_some_and(|rest| suffixes.iter().any(|s| rest.starts_with(s)))

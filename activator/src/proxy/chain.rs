@@ -8,6 +8,7 @@ use std::sync::{
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
+use rouse_crds::function::Protocol;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -17,13 +18,13 @@ use super::{
     grpc_timeout, headers,
     in_pod::InPod,
     mirror::Mirror,
-    response_body::Body,
+    response_body::{Body, IdleTimeout},
     response_head, server_timing, trace, upgrade, validate,
 };
 use crate::{
     admit::{Admission, Breaker, Permit, Policy, Target, Ticket},
-    body::{Progress, RequestBody},
-    downstream::{Peer, STREAM_WINDOW},
+    body::{MinimumRate, Progress, RequestBody},
+    downstream::{Peer, READ_AHEAD, STREAM_WINDOW},
     metrics::Metrics,
     problem::{Format, Kind, Problem},
     route::{Host, Route, RouteError, RuleDecision, Side, Table, cors::CorsGrant, to_https},
@@ -74,9 +75,6 @@ impl Drop for DisconnectCounter<'_> {
         }
     }
 }
-
-/// HTTP/1: bytes of a body that hyper reads before anybody asks for them.
-const READ_AHEAD: u64 = 8 << 10;
 
 impl Proxy {
     /// Creates a proxy that routes by this table. Queued requests are rejected once `closing` is cancelled.
@@ -170,7 +168,7 @@ impl Proxy {
             Format::Json => None,
         };
         let target = affinity::select_target(revision, &breaker, &policy, &parts.headers);
-        let progress = (policy.idle.is_some() || !body.is_end_stream()).then(Progress::new);
+        let progress = (!body.is_end_stream()).then(|| Progress::new(minimum_rate(&policy, &peer)));
         let mut request = Some(Request::from_parts(parts, RequestBody::new(body, progress.clone())));
         let sent = (&mut request, client_deadline);
         let responded = self.send_to_pod(&breaker, &target, &policy, &peer, sent, progress.as_ref()).await;
@@ -185,7 +183,11 @@ impl Proxy {
             Ok(response) => (response.status(), response),
             Err(problem) => {
                 let response = problem.response(format, Some(breaker.id()), id_text()).map(Body::full);
-                (problem.kind().status(), local_response(response, bodiless))
+                let mut response = local_response(response, bodiless);
+                if problem.kind().closes() && !peer.state.is_http2() {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                (problem.kind().status(), response)
             }
         };
         if let Some(grant) = grant {
@@ -199,7 +201,7 @@ impl Proxy {
     /// Finishes a response before it is sent.
     fn finish_response(&self, peer: &Peer, response: &mut Response<Body>) {
         peer.state.set_awaiting_response(false);
-        if self.draining.load(Ordering::Relaxed)
+        if (self.draining.load(Ordering::Relaxed) || peer.is_expired())
             && !peer.state.is_http2()
             && response.status() != StatusCode::SWITCHING_PROTOCOLS
         {
@@ -357,6 +359,10 @@ impl Proxy {
                     let detail = format!("the pod did not begin to respond within {:?}", policy.response);
                     return Err(Problem::new(Kind::ResponseTimeout, detail).into());
                 }
+                Forwarded::ClientTooSlow => {
+                    let detail = "the request body arrived below the minimum rate";
+                    return Err(Problem::new(Kind::RequestTimeout, detail).into());
+                }
                 // The client disconnected, or its request body is malformed.
                 Forwarded::ClientAborted => {
                     return Err(peer.state.fault().map_or(Abort::ClientGone, |fault| Abort::Respond(fault.into())));
@@ -399,7 +405,7 @@ impl Proxy {
     fn relay_response(
         &self,
         (mut response, mut in_pod): PodResponse,
-        peer: &Peer,
+        peer: &Arc<Peer>,
         client: Option<(OnUpgrade, HeaderValue)>,
         target: &Target,
         policy: &Policy,
@@ -425,6 +431,9 @@ impl Proxy {
         }
         permit.record_outcome(response.status(), progress.as_ref().map(|progress| progress.last()));
         affinity::set_cookie(permit.breaker(), policy, target, &permit, response.headers_mut());
+        if !peer.state.is_http2() {
+            peer.state.set_idle_timeout(policy.idle);
+        }
         let mut passed = if let Some((client, protocol)) = change {
             peer.state.set_tunnel();
             upgrade::tunnel(&self.tunnels, client, hyper::upgrade::on(&mut response), permit, policy.idle);
@@ -432,7 +441,7 @@ impl Proxy {
             response.headers_mut().insert(header::UPGRADE, protocol);
             response.map(|_| Body::empty())
         } else {
-            let idle_timeout = policy.idle.zip(progress);
+            let idle_timeout = policy.idle.map(|limit| IdleTimeout::new(limit, progress, peer.clone()));
             response.map(|body| Body::pod(body, InPod::new(connection, permit), idle_timeout))
         };
         if let Some(cold) = cold {
@@ -459,12 +468,18 @@ fn local_response(mut response: Response<Body>, bodiless: bool) -> Response<Body
     response
 }
 
+/// Returns the minimum rate of a request body. A function with `protocol: h2c` has none: gRPC clients stream for as long
+/// as they like, and may send a message now and then.
+fn minimum_rate(policy: &Policy, peer: &Peer) -> Option<MinimumRate> {
+    (policy.protocol == Protocol::Http1).then(|| MinimumRate::new(peer.body_time, peer.body_rate))?
+}
+
 /// Returns the bytes that a queued request holds in memory: its head, and what is read of its body before anybody asks
 /// for it.
 fn queued_bytes(request: &Request<RequestBody>) -> u64 {
     let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     let target = request.uri().path_and_query().map_or(0, |p| p.as_str().len());
-    let most = if request.version() == Version::HTTP_2 { STREAM_WINDOW.into() } else { READ_AHEAD };
+    let most = if request.version() == Version::HTTP_2 { STREAM_WINDOW.into() } else { READ_AHEAD as u64 };
     let ahead = request.body().size_hint().upper().unwrap_or(most).min(most);
     (headers + target) as u64 + ahead
 }

@@ -31,6 +31,8 @@ pub(super) enum Forwarded {
     Broken(String),
     /// The head of the response did not arrive in time.
     TimedOut,
+    /// The request body arrived below its minimum rate.
+    ClientTooSlow,
     /// The client aborted its request.
     ClientAborted,
 }
@@ -95,12 +97,13 @@ pub(super) async fn forward(
         permit = in_pod_permit;
         match sent {
             None => {
+                let too_slow = progress.is_some_and(|progress| progress.is_too_slow());
                 // A pod cannot respond to a request that the client has not finished.
                 if progress.is_none_or(|progress| progress.is_whole()) {
                     permit.record_failure();
                 }
                 drop(InPod::new(connection, permit));
-                return Forwarded::TimedOut;
+                return if too_slow { Forwarded::ClientTooSlow } else { Forwarded::TimedOut };
             }
             Some(Sent::Response(response)) => {
                 permit.mark_responded();
@@ -174,7 +177,8 @@ fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     Some(again)
 }
 
-/// Waits for the head as long as the Function's timeouts allow, counted from the last byte of the request.
+/// Waits for the head as long as the Function's timeouts allow, counted from the last byte of the request, and not for a
+/// client that is too slow.
 async fn within_timeout(
     sending: Pin<&mut impl Future<Output = Sent>>,
     policy: &Policy,
@@ -183,5 +187,10 @@ async fn within_timeout(
 ) -> Option<Sent> {
     let limit = policy.idle.map_or(policy.response, |idle| idle.min(policy.response));
     let began = Instant::now();
-    timer.run_until(sending, || progress.map_or(began, |p| p.last().max(began)) + limit).await
+    let until = || {
+        let Some(progress) = progress else { return began + limit };
+        let until = progress.last().max(began) + limit;
+        progress.too_slow_at().map_or(until, |at| until.min(at))
+    };
+    timer.run_until(sending, until).await
 }

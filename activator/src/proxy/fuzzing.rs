@@ -22,7 +22,7 @@ use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, Version, header, request::Parts};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use rouse_crds::function::Protocol;
 use rouse_crds::hosts::{AllowedHosts, DEFAULT_TEMPLATE, HostTemplate, ownership::Rules};
@@ -42,7 +42,7 @@ use crate::{
     endpoints::Dialer,
     metrics::Metrics,
     route::{Directory, Host, Side, Table},
-    serve::{HeadGuard, Limits, Rejected, builders},
+    serve::{HeadGuard, Limits, Rejected, http1_builder, http2_builder},
     wake::{Scaler, WakeError},
 };
 
@@ -80,7 +80,12 @@ const LIMITS: Limits = Limits {
     headers: 128,
     request_line: 32 << 10,
     head_time: STUCK,
+    first_request: STUCK,
     idle: STUCK,
+    send: STUCK,
+    body_time: STUCK,
+    body_rate: 1,
+    age: None,
     streams: 100,
     resets: 20,
 };
@@ -181,10 +186,11 @@ impl Bench {
         let wire =
             Wire { coming, at: 0, step, heads, verdict, kept: vec![], ready: vec![], refused: None, patience: 32 };
         let ended = self.runtime.block_on(async {
-            let (http1, http2) = builders(&LIMITS);
             if bytes.starts_with(b"PRI ") {
+                let http2 = http2_builder(&LIMITS, TokioExecutor::new());
                 timeout(STUCK, http2.serve_connection(TokioIo::new(wire), service)).await
             } else {
+                let http1 = http1_builder(&LIMITS);
                 timeout(STUCK, http1.serve_connection(TokioIo::new(wire), service).with_upgrades()).await
             }
         });

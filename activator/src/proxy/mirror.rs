@@ -266,6 +266,8 @@ async fn read_response(
             permit.put_back();
             MirrorResult::NoPod
         }
-        Forwarded::Broken(_) | Forwarded::TimedOut | Forwarded::ClientAborted => MirrorResult::Failed,
+        Forwarded::Broken(_) | Forwarded::TimedOut | Forwarded::ClientTooSlow | Forwarded::ClientAborted => {
+            MirrorResult::Failed
+        }
     }
 }

@@ -3,17 +3,20 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::in_pod::InPod;
-use crate::body::{Progress, clean_trailers};
+use crate::{
+    body::{Progress, clean_trailers},
+    downstream::{LazyTimer, Peer, record_body_poll},
+};
 
 /// The body of a response.
 #[allow(
@@ -37,12 +40,18 @@ pub struct PodBody {
     idle_timeout: Option<IdleTimeout>,
 }
 
-/// Idle timeout of a stream.
+/// Idle timeout of a response. Runs while the pod is waited for: a client that does not read has the timeouts of its
+/// connection and its HTTP/2 stream.
 #[derive(Debug)]
-struct IdleTimeout {
+pub(super) struct IdleTimeout {
     limit: Duration,
-    progress: Arc<Progress>,
-    timer: Pin<Box<Sleep>>,
+    /// Progress of the request body, if there is one.
+    progress: Option<Arc<Progress>>,
+    /// When the wait for the pod began.
+    since: Option<Instant>,
+    /// The timer of the connection, while the pod is waited for.
+    timer: Option<LazyTimer>,
+    peer: Arc<Peer>,
 }
 
 /// What ends a body early.
@@ -70,11 +79,7 @@ impl Body {
     }
 
     /// Creates the body of a pod's response. At its end the connection returns to its pool and the permit is released.
-    pub(super) fn pod(inner: Incoming, in_pod: InPod, idle_timeout: Option<(Duration, Arc<Progress>)>) -> Self {
-        let idle_timeout = idle_timeout.map(|(limit, progress)| {
-            progress.touch();
-            IdleTimeout { limit, progress, timer: Box::pin(sleep_until(Instant::now() + limit)) }
-        });
+    pub(super) fn pod(inner: Incoming, in_pod: InPod, idle_timeout: Option<IdleTimeout>) -> Self {
         let mut body = PodBody { inner, in_pod, idle_timeout };
         body.end_if_over();
         Self::Pod(body)
@@ -101,37 +106,12 @@ impl http_body::Body for Body {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let body = match &mut *self {
-            Self::Local(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Pod(body) => body,
+        let (frame, idle) = match &mut *self {
+            Self::Local(bytes) => (Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))), None),
+            Self::Pod(body) => (body.poll_frame(cx), body.idle_timeout.as_ref().map(|idle| idle.limit)),
         };
-        let mut frame = Pin::new(&mut body.inner).poll_frame(cx);
-        clean_trailers(&mut frame);
-        match frame {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(idle_timeout) = &body.idle_timeout {
-                    idle_timeout.progress.touch();
-                }
-                body.end_if_over();
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                // The connection has failed, so there is nothing to abort.
-                drop(body.in_pod.take());
-                Poll::Ready(Some(Err(error.into())))
-            }
-            Poll::Ready(None) => {
-                body.end();
-                Poll::Ready(None)
-            }
-            Poll::Pending => match body.idle_timeout.as_mut().map(|idle_timeout| idle_timeout.poll(cx)) {
-                Some(Poll::Ready(error)) => {
-                    body.in_pod.abort();
-                    Poll::Ready(Some(Err(error)))
-                }
-                _ => Poll::Pending,
-            },
-        }
+        record_body_poll(matches!(&frame, Poll::Ready(Some(Ok(frame))) if frame.is_data()), idle);
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -149,15 +129,59 @@ impl http_body::Body for Body {
     }
 }
 
+impl PodBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut frame = http_body::Body::poll_frame(Pin::new(&mut self.inner), cx);
+        clean_trailers(&mut frame);
+        match frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(idle_timeout) = &mut self.idle_timeout {
+                    idle_timeout.since = None;
+                }
+                self.end_if_over();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                // The connection has failed, so there is nothing to abort.
+                drop(self.in_pod.take());
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(None) => {
+                self.end();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let Some(idle_timeout) = &mut self.idle_timeout else { return Poll::Pending };
+                let error = ready!(idle_timeout.poll(cx));
+                self.in_pod.abort();
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+}
+
 impl IdleTimeout {
+    pub(super) fn new(limit: Duration, progress: Option<Arc<Progress>>, peer: Arc<Peer>) -> Self {
+        Self { limit, progress, since: None, timer: None, peer }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        while self.timer.as_mut().poll(cx).is_ready() {
-            let until = self.progress.last() + self.limit;
-            if until <= Instant::now() {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        loop {
+            let last = self.progress.as_ref().map_or(since, |progress| progress.last().max(since));
+            let until = last + self.limit;
+            ready!(self.timer.get_or_insert_with(|| self.peer.timer.take(until)).poll_until(cx, until));
+            if self.progress.as_ref().is_none_or(|progress| progress.last() <= last) {
                 return Poll::Ready(BodyError::IdleTimeout(self.limit));
             }
-            self.timer.as_mut().reset(until);
         }
-        Poll::Pending
+    }
+}
+
+impl Drop for IdleTimeout {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            self.peer.timer.put(timer);
+        }
     }
 }

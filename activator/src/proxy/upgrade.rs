@@ -39,7 +39,7 @@ pub(super) fn tunnel(tunnels: &TaskTracker, client: OnUpgrade, pod: OnUpgrade, p
 }
 
 async fn copy_both(client: Upgraded, pod: Upgraded, idle: Option<Duration>) {
-    let progress = idle.map(|limit| (limit, Progress::new()));
+    let progress = idle.map(|limit| (limit, Progress::new(None)));
     let (client, mut pod) = (TokioIo::new(client), TokioIo::new(pod));
     let mut client = TrackedStream { io: client, progress: progress.as_ref().map(|(_, progress)| progress.clone()) };
     tokio::select! {

@@ -14,7 +14,7 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     disconnect::DisconnectWatcher,
     limits::Limits,
-    socket::{Socket, Version, WriteProgress},
+    send_timeout::WriteProgress,
+    socket::{Counted, Socket, Version},
+    streams::{StreamLimits, Streams},
     tls::{self, Secured},
 };
 use crate::{
@@ -35,9 +37,10 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Server {
     http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
     limits: Limits,
     side: Side,
+    /// Name of the listener in metrics.
+    name: &'static str,
     tls: Option<Arc<ServerConfig>>,
     proxy: Arc<Proxy>,
     /// Cancelled at shutdown: no new connections are accepted, and idle ones are closed.
@@ -48,7 +51,9 @@ pub(super) struct Server {
 enum ConnectionEvent {
     /// The listener shuts down.
     Shutdown,
-    /// The client disconnected.
+    /// The connection is idle or old.
+    Retired,
+    /// The client disconnected, or takes nothing more.
     ClientGone,
 }
 
@@ -65,8 +70,8 @@ const SEND_BUFFER: usize = 64 << 10;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_LIMIT: Duration = Duration::from_secs(20);
 
-/// Builds the HTTP servers with these limits.
-pub(crate) fn builders(limits: &Limits) -> (http1::Builder, http2::Builder<TokioExecutor>) {
+/// Builds the HTTP/1 server with these limits.
+pub(crate) fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut http1 = http1::Builder::new();
     http1
         .max_buf_size((limits.head_bytes + 1).max(SMALLEST_BUFFER))
@@ -77,7 +82,12 @@ pub(crate) fn builders(limits: &Limits) -> (http1::Builder, http2::Builder<Tokio
     if limits.headers > USUAL_HEADERS {
         http1.max_headers(limits.headers);
     }
-    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http1
+}
+
+/// Builds the HTTP/2 server with these limits, for the connections whose requests this executor runs.
+pub(crate) fn http2_builder<E: Clone>(limits: &Limits, executor: E) -> http2::Builder<E> {
+    let mut http2 = http2::Builder::new(executor);
     http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
@@ -89,7 +99,7 @@ pub(crate) fn builders(limits: &Limits) -> (http1::Builder, http2::Builder<Tokio
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(connection_window(limits.streams))
         .max_send_buf_size(SEND_BUFFER);
-    (http1, http2)
+    http2
 }
 
 /// Returns a window that all streams can fill: bodies of queued requests must not use up the window of those that are
@@ -100,12 +110,18 @@ fn connection_window(streams: u32) -> u32 {
 
 impl Server {
     pub(super) fn new(limits: Limits, side: Side, proxy: Arc<Proxy>, stop: CancellationToken) -> Self {
-        let (http1, http2) = builders(&limits);
-        Self { http1, http2, limits, side, tls: None, proxy, stop }
+        let name = match side {
+            Side::Public => "public",
+            Side::Cluster => "cluster",
+        };
+        Self { http1: http1_builder(&limits), limits, side, name, tls: None, proxy, stop }
     }
 
     /// Serves connections with TLS.
     pub(super) fn with_tls(mut self, tls: Option<Arc<ServerConfig>>) -> Self {
+        if tls.is_some() {
+            self.name = "tls";
+        }
         self.tls = tls;
         self
     }
@@ -113,52 +129,58 @@ impl Server {
     /// Serves a connection until its end.
     pub(super) async fn serve(&self, stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
         let (proxy, side) = (self.proxy.clone(), self.side);
-        let stream = Arc::new(stream);
+        let (stream, written) = (Arc::new(stream), Arc::<WriteProgress>::default());
+        let counted = Counted::new(permit, self.proxy.metrics().connections.open(self.name));
         let tls = match &self.tls {
             None => None,
-            Some(config) => match tls::accept(config.clone(), stream.clone(), self.limits.head_time).await {
-                Ok(tls) => Some(tls),
-                Err(error) => {
-                    self.proxy.metrics().tls.failed_handshakes.inc();
-                    return tracing::debug!(%error, "TLS handshake failed");
+            Some(config) => {
+                match tls::accept(config.clone(), stream.clone(), written.clone(), self.limits.head_time).await {
+                    Ok(tls) => Some(tls),
+                    Err(error) => {
+                        self.proxy.metrics().tls.failed_handshakes.inc();
+                        return tracing::debug!(%error, "TLS handshake failed");
+                    }
                 }
-            },
+            }
         };
         let handler = move |request, peer| proxy.clone().serve(side, peer, request);
-        self.serve_with((stream, tls), address, permit, handler).await;
+        self.serve_with((stream, tls, written), address, counted, handler).await;
     }
 
     async fn serve_with<A, F>(
         &self,
-        (stream, tls): (Arc<TcpStream>, Option<Secured>),
+        (stream, tls, written): (Arc<TcpStream>, Option<Secured>, Arc<WriteProgress>),
         address: SocketAddr,
-        permit: OwnedSemaphorePermit,
+        counted: Counted,
         handler: A,
     ) where
         A: Fn(Request<Incoming>, Arc<Peer>) -> F,
         F: Future<Output = Result<Response<Body>, ClientGone>> + Send + 'static,
     {
-        let (heads, written, secure) =
-            (Arc::<ConnectionState>::default(), Arc::<WriteProgress>::default(), tls.is_some());
-        let mut socket = Socket::new((stream.clone(), tls), heads.clone(), written.clone(), self.limits, permit);
+        let (heads, secure) = (Arc::<ConnectionState>::default(), tls.is_some());
+        let mut socket = Socket::new((stream.clone(), tls), heads.clone(), written.clone(), self.limits, counted);
         let version = match self.version(&mut socket).await {
             Ok(Some(version)) => version,
             Ok(None) => return,
             Err(error) => return tracing::debug!(%error, "Connection ended before its first request"),
         };
-        let peer = Arc::new(Peer::new(address, heads.clone(), self.limits.headers).with_tls(secure));
+        let age = self.age();
+        let peer = Peer::new(address, heads.clone(), self.limits.headers).with_tls(secure).with_age(age);
+        let peer = Arc::new(peer.with_body_limits(self.limits.body_time, self.limits.body_rate));
         let service = service_fn(|request| handler(request, peer.clone()));
         let io = TokioIo::new(socket);
         let watcher = DisconnectWatcher { stream, shared: heads, written, secure };
         let ended = match version {
             Version::Http1 => {
                 let connection = pin!(self.http1.serve_connection(io, service).with_upgrades());
-                self.run(connection, http1::UpgradeableConnection::graceful_shutdown, &watcher).await
+                self.run(connection, http1::UpgradeableConnection::graceful_shutdown, &watcher, None).await
             }
             Version::Http2 => {
                 // Boxed, so that the other connections, of which there are many more, are not larger for it.
-                let mut connection = Box::pin(self.http2.serve_connection(io, service));
-                self.run(connection.as_mut(), http2::Connection::graceful_shutdown, &watcher).await
+                let streams = Streams::new(self.stream_limits(age));
+                let server = http2_builder(&self.limits, streams.clone());
+                let mut connection = Box::pin(server.serve_connection(io, service));
+                self.run(connection.as_mut(), http2::Connection::graceful_shutdown, &watcher, Some(&streams)).await
             }
         };
         if let Err(error) = ended {
@@ -172,14 +194,25 @@ impl Server {
         mut connection: Pin<&mut C>,
         shut_down: fn(Pin<&mut C>),
         watcher: &DisconnectWatcher,
+        streams: Option<&Streams>,
     ) -> hyper::Result<()> {
-        let mut events = self.events(watcher);
+        let mut events = self.events(watcher, streams);
         loop {
             tokio::select! {
                 biased;
                 ended = connection.as_mut() => return ended,
                 Some(event) = events.next() => match event {
                     ConnectionEvent::Shutdown => shut_down(connection.as_mut()),
+                    ConnectionEvent::Retired => {
+                        shut_down(connection.as_mut());
+                        // A client may ignore the GOAWAY.
+                        if let Some(streams) = streams {
+                            events.push(Box::pin(async {
+                                streams.drained().await;
+                                ConnectionEvent::ClientGone
+                            }));
+                        }
+                    }
                     // Dropping the connection aborts its requests.
                     ConnectionEvent::ClientGone => return Ok(()),
                 },
@@ -189,7 +222,11 @@ impl Server {
 
     /// Returns the events of a connection. Each is polled only when it may have happened, so that a request does not
     /// pay for them.
-    fn events<'a>(&'a self, watcher: &'a DisconnectWatcher) -> FuturesUnordered<BoxFuture<'a, ConnectionEvent>> {
+    fn events<'a>(
+        &'a self,
+        watcher: &'a DisconnectWatcher,
+        streams: Option<&'a Streams>,
+    ) -> FuturesUnordered<BoxFuture<'a, ConnectionEvent>> {
         let stop = async {
             self.stop.cancelled().await;
             ConnectionEvent::Shutdown
@@ -199,7 +236,27 @@ impl Server {
             ConnectionEvent::ClientGone
         };
         let both: [BoxFuture<'a, ConnectionEvent>; 2] = [Box::pin(stop), Box::pin(left)];
-        both.into_iter().collect()
+        let events: FuturesUnordered<BoxFuture<'a, ConnectionEvent>> = both.into_iter().collect();
+        if let Some(streams) = streams {
+            events.push(Box::pin(async {
+                streams.retired().await;
+                // A client that never sent a request gets no time to end its requests.
+                if streams.is_used() { ConnectionEvent::Retired } else { ConnectionEvent::ClientGone }
+            }));
+        }
+        events
+    }
+
+    /// Returns the age at which a connection is closed, which differs by up to a tenth, so that connections that began
+    /// together do not end together.
+    fn age(&self) -> Option<Duration> {
+        let age = self.limits.age?;
+        Some(age.mul_f64(rand::random_range(0.9..=1.1)))
+    }
+
+    fn stream_limits(&self, age: Option<Duration>) -> StreamLimits {
+        let Limits { first_request, idle, send, .. } = self.limits;
+        StreamLimits { first_request, idle, send, age }
     }
 
     /// Detects the client's protocol; `None` if the connection ends before that.
@@ -218,6 +275,7 @@ impl Server {
 mod tests {
     use http_body_util::{BodyExt, Empty};
     use hyper::client::conn;
+    use hyper_util::rt::TokioExecutor;
     use tokio::{net::TcpListener, sync::Semaphore};
 
     use super::*;
@@ -231,7 +289,12 @@ mod tests {
             headers: 100,
             request_line: 4 << 10,
             head_time: Duration::from_secs(60),
+            first_request: Duration::from_secs(60),
             idle: Duration::from_secs(60),
+            send: Duration::from_secs(60),
+            body_time: Duration::from_secs(60),
+            body_rate: 1,
+            age: None,
             streams: 100,
             resets: 10,
         };
@@ -244,13 +307,14 @@ mod tests {
         tokio::spawn(async move {
             while let Ok((stream, address)) = listener.accept().await {
                 let (server, permit) = (server.clone(), permits.clone().acquire_owned().await.unwrap());
+                let counted = Counted::new(permit, server.proxy.metrics().connections.open("public"));
                 let handler = |request: Request<Incoming>, _| async move {
                     assert_ne!(request.uri().path(), "/panic", "on purpose");
                     Ok(Response::new(Body::full("fine".into())))
                 };
-                tokio::spawn(
-                    async move { server.serve_with((Arc::new(stream), None), address, permit, handler).await },
-                );
+                tokio::spawn(async move {
+                    server.serve_with((Arc::new(stream), None, Arc::default()), address, counted, handler).await;
+                });
             }
         });
         address

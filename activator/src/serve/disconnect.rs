@@ -13,7 +13,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::socket::WriteProgress;
+use super::send_timeout::WriteProgress;
 use crate::downstream::ConnectionState;
 
 /// Watches one connection.
@@ -76,8 +76,8 @@ impl DisconnectWatcher {
     }
 
     async fn read_closed(&self) -> bool {
-        // PRIORITY is set for urgent data or a closed read side, and unlike READABLE not for unread bytes. HTTP has no
-        // use for urgent data; its readiness stays, so nothing more can be learnt here.
+        // Unlike READABLE, PRIORITY is not set for unread bytes. Nor is it for urgent data here: a TcpStream does not ask
+        // the kernel for that event, and only a closed read side remains.
         self.stream.ready(Interest::PRIORITY).await.is_ok_and(Ready::is_read_closed)
     }
 }

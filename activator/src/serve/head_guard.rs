@@ -9,7 +9,7 @@ use super::{
     head_parser::{HeadParser, Lines, Parsed},
     limits::Limits,
 };
-use crate::downstream::{self, ConnectionState, Fault};
+use crate::downstream::{self, ConnectionState, Fault, READ_AHEAD};
 
 /// Follows the bytes of one connection from message to message.
 #[derive(Debug)]
@@ -160,6 +160,18 @@ impl HeadGuard {
     pub(crate) fn finish_upgrade(&mut self, tunnel: bool) {
         if matches!(self.state, State::Undecided) {
             self.state = if tunnel { State::Off } else { State::Head(HeadParser::default()) };
+        }
+    }
+
+    /// Maximum size of the next read in bytes. A read must not take more than [`READ_AHEAD`] bytes of a request that
+    /// may have to be queued. Its body stays in the socket then, and memory is counted for no more than that.
+    pub(super) fn read_limit(&self) -> usize {
+        match self.state {
+            State::Off => usize::MAX,
+            State::Fixed(left) | State::Chunk(left) => {
+                usize::try_from(left).unwrap_or(usize::MAX).saturating_add(READ_AHEAD)
+            }
+            _ => READ_AHEAD,
         }
     }
 

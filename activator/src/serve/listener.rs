@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -11,6 +12,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{connection::Server, limits::Limits};
 use crate::{keepalive::keep_alive, proxy::Proxy, route::Side};
+
+/// Bytes that the kernel takes for a client beyond what it can send at once. More would be memory for a client that does
+/// not read, and would not make the others faster.
+const UNSENT: u32 = 64 << 10;
 
 /// A bound listener.
 #[derive(Debug)]
@@ -57,7 +62,9 @@ impl Listener {
         let server = Arc::new(Server::new(self.limits, self.side, proxy, stop.clone()).with_tls(self.tls.clone()));
         let permits = Arc::new(Semaphore::new(self.limits.connections));
         while let Some((stream, address, permit)) = stop.run_until_cancelled(self.accept(&permits)).await {
-            if let Err(error) = stream.set_nodelay(true).and_then(|()| keep_alive(&stream)) {
+            if let Err(error) =
+                stream.set_nodelay(true).and_then(|()| keep_alive(&stream)).and_then(|()| limit_unsent(&stream))
+            {
                 tracing::debug!(%error, "Connection ended before its first request");
                 continue;
             }
@@ -83,4 +90,9 @@ impl Listener {
             }
         }
     }
+}
+
+/// Limits the memory of the kernel for a client that does not read.
+fn limit_unsent(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
 }

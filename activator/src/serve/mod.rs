@@ -8,13 +8,15 @@ mod head_guard;
 mod head_parser;
 mod limits;
 mod listener;
+mod send_timeout;
 mod socket;
+mod streams;
 mod tls;
 
 pub use admin::{Admin, router as admin_router};
 pub use certificates::Certificates;
 #[cfg(any(test, fuzzing))]
-pub(crate) use connection::builders;
+pub(crate) use connection::{http1_builder, http2_builder};
 pub use head_guard::{HeadGuard, Inspected, Rejected};
 pub use limits::Limits;
 pub use listener::Listener;

@@ -6,10 +6,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,16 +16,18 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep, sleep_until},
+    time::Instant,
 };
 
 use super::{
     head_guard::{HeadGuard, Inspected, Rejected},
     limits::Limits,
+    send_timeout::{SendTimeout, WriteProgress},
     tls::{self, Secured},
 };
 use crate::{
-    downstream::{ConnectionState, Fault},
+    downstream::{ConnectionState, Fault, LazyTimer},
+    metrics::OpenConnection,
     tcp,
 };
 
@@ -39,13 +38,6 @@ pub(super) enum Version {
     Http2,
 }
 
-/// Progress of writes to a client.
-#[derive(Debug, Default)]
-pub(super) struct WriteProgress {
-    bytes: AtomicU64,
-    blocked: AtomicBool,
-}
-
 /// A client connection.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -54,6 +46,7 @@ pub(super) struct Socket {
     tls: Option<Secured>,
     shared: Arc<ConnectionState>,
     written: Arc<WriteProgress>,
+    send_timeout: SendTimeout,
     limits: Limits,
     heads: HeadGuard,
     /// Bytes that the guard has not passed: at most a head and what followed it in one read.
@@ -61,19 +54,29 @@ pub(super) struct Socket {
     /// Bytes that the guard has passed; those from `copied` on have not been read by the server.
     ready: Vec<u8>,
     copied: usize,
+    /// A head has been passed.
+    used: bool,
     /// Set after a fault; nothing more is read.
     rejected: Option<Rejected>,
     /// The client has closed its side.
     ended: bool,
     /// When the wait for a request, or for the rest of its head, began.
     since: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: LazyTimer,
     /// Until when a TLS client may take to read the data before close_notify.
     close_notify_deadline: Option<Instant>,
     /// Until when a closed connection is still read.
     linger: Option<Instant>,
-    /// Releases the listener's connection slot on drop.
-    _connection_permit: OwnedSemaphorePermit,
+    counted: Counted,
+}
+
+/// What a connection counts as, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Counted {
+    /// A connection slot of the listener.
+    _permit: OwnedSemaphorePermit,
+    /// The gauge of its protocol.
+    open: OpenConnection,
 }
 
 /// With less space than this in the server's buffer a separate one is used, or a head would take many reads.
@@ -85,26 +88,9 @@ const PIECE: usize = 4 << 10;
 /// the connection, and the client might never see the response.
 const LINGER: Duration = Duration::from_secs(5);
 
-impl WriteProgress {
-    /// Returns the bytes written since the connection began.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Whether the server has data that the socket does not take.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed)
-    }
-
-    fn note(&self, written: &Poll<io::Result<usize>>, wanted: usize) {
-        let count = match written {
-            Poll::Ready(Ok(count)) => *count,
-            Poll::Ready(Err(_)) => return,
-            Poll::Pending => 0,
-        };
-        // Only the connection's own task writes.
-        self.bytes.store(self.bytes().wrapping_add(count as u64), Ordering::Relaxed);
-        self.blocked.store(count < wanted, Ordering::Relaxed);
+impl Counted {
+    pub(super) fn new(permit: OwnedSemaphorePermit, open: OpenConnection) -> Self {
+        Self { _permit: permit, open }
     }
 }
 
@@ -114,25 +100,27 @@ impl Socket {
         shared: Arc<ConnectionState>,
         written: Arc<WriteProgress>,
         limits: Limits,
-        permit: OwnedSemaphorePermit,
+        counted: Counted,
     ) -> Self {
         Self {
             stream,
             tls,
             shared,
             written,
+            send_timeout: SendTimeout::new(limits.send),
             limits,
             heads: HeadGuard::new(limits),
             pending: Vec::new(),
             ready: Vec::new(),
             copied: 0,
+            used: false,
             rejected: None,
             ended: false,
             since: None,
-            timer: None,
+            timer: LazyTimer::default(),
             close_notify_deadline: None,
             linger: None,
-            _connection_permit: permit,
+            counted,
         }
     }
 
@@ -146,8 +134,10 @@ impl Socket {
                 }
                 ready!(self.poll_pending(cx))?;
             }
-            let http2 = self.shared.is_http2();
-            Poll::Ready(Ok(Some(if http2 { Version::Http2 } else { Version::Http1 })))
+            let (version, protocol) =
+                if self.shared.is_http2() { (Version::Http2, "http2") } else { (Version::Http1, "http1") };
+            self.counted.open.set_protocol(protocol);
+            Poll::Ready(Ok(Some(version)))
         })
         .await
     }
@@ -194,6 +184,7 @@ impl Socket {
             self.ready = std::mem::replace(&mut self.pending, rest);
         }
         self.copied = 0;
+        self.used |= inspected.pass > 0;
         if let Some(rejected) = inspected.rejected {
             self.reject(rejected);
         }
@@ -213,27 +204,20 @@ impl Socket {
             return Poll::Pending;
         }
         let begun = self.heads.begun(&self.pending);
-        let limit = if begun { self.limits.head_time } else { self.limits.idle };
+        let limit = match (begun, self.used) {
+            (true, _) => self.limits.head_time,
+            (false, false) => self.limits.first_request,
+            (false, true) => self.limits.idle,
+        };
         let until = *self.since.get_or_insert_with(Instant::now) + limit;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        // The timer is usually set for an earlier deadline, and is reset only when that passes: a request costs no
-        // timer.
-        if timer.deadline() > until {
-            timer.as_mut().reset(until);
+        ready!(self.timer.poll_until(cx, until));
+        if begun {
+            self.heads.too_slow(&self.shared);
+            self.reject(Rejected::Head(Fault::Slow));
+        } else {
+            self.ended = true;
         }
-        while timer.as_mut().poll(cx).is_ready() {
-            if until <= Instant::now() {
-                if begun {
-                    self.heads.too_slow(&self.shared);
-                    self.reject(Rejected::Head(Fault::Slow));
-                } else {
-                    self.ended = true;
-                }
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(until);
-        }
-        Poll::Pending
+        Poll::Ready(())
     }
 
     /// Copies passed bytes into the server's buffer, as far as there is space.
@@ -250,9 +234,10 @@ impl Socket {
     /// Reads straight into the server's buffer, which is the usual case.
     fn poll_into(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
+        let limit = self.heads.read_limit();
         let read = match &mut self.tls {
-            None => tcp::poll_read(&self.stream, cx, buffer),
-            Some(tls) => Pin::new(tls).poll_read(cx, buffer),
+            None => tcp::poll_read(&self.stream, cx, buffer, limit),
+            Some(tls) => tls::poll_read(tls, cx, buffer, limit),
         };
         match read {
             Poll::Ready(read) => read?,
@@ -262,6 +247,7 @@ impl Socket {
         self.since = None;
         let inspected = self.heads.read(&buffer.filled()[before..], &self.shared);
         let passed = before + inspected.pass;
+        self.used |= inspected.pass > 0;
         if passed < buffer.filled().len() {
             self.pending.extend_from_slice(&buffer.filled()[passed..]);
             buffer.set_filled(passed);
@@ -278,7 +264,11 @@ impl AsyncRead for Socket {
         let this = &mut *self;
         if this.ready.is_empty() {
             // The server has read the whole last request, and reads on once it has responded.
-            this.heads.finish_upgrade(this.shared.is_tunnel());
+            let tunnel = this.shared.is_tunnel();
+            this.heads.finish_upgrade(tunnel);
+            if tunnel {
+                this.counted.open.set_protocol("tunnel");
+            }
         }
         let before = buffer.filled().len();
         while buffer.filled().len() == before {
@@ -317,11 +307,14 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = match &mut self.tls {
-            None => tcp::poll_write(&self.stream, cx, bytes),
+            None => {
+                let written = tcp::poll_write(&self.stream, cx, bytes);
+                self.written.record(&written, bytes.len());
+                written
+            }
             Some(tls) => Pin::new(tls).poll_write(cx, bytes),
         };
-        self.written.note(&written, bytes.len());
-        written
+        self.poll_send_timeout(cx, written)
     }
 
     fn poll_write_vectored(
@@ -330,11 +323,14 @@ impl AsyncWrite for Socket {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = match &mut self.tls {
-            None => tcp::poll_write_vectored(&self.stream, cx, slices),
+            None => {
+                let written = tcp::poll_write_vectored(&self.stream, cx, slices);
+                self.written.record(&written, slices.iter().map(|slice| slice.len()).sum());
+                written
+            }
             Some(tls) => Pin::new(tls).poll_write_vectored(cx, slices),
         };
-        self.written.note(&written, slices.iter().map(|slice| slice.len()).sum());
-        written
+        self.poll_send_timeout(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -342,16 +338,9 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.tls {
-            None => Poll::Ready(Ok(())),
-            Some(tls) => {
-                let flushed = Pin::new(tls).poll_flush(cx);
-                if flushed.is_pending() {
-                    self.written.blocked.store(true, Ordering::Relaxed);
-                }
-                flushed
-            }
-        }
+        let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(())) };
+        let flushed = Pin::new(tls).poll_flush(cx);
+        self.poll_send_timeout(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -366,43 +355,46 @@ impl AsyncWrite for Socket {
             if this.ended || !this.heads.in_body() {
                 return Poll::Ready(Ok(()));
             }
-            let until = Instant::now() + LINGER;
-            this.linger = Some(until);
-            this.timer = Some(Box::pin(sleep_until(until)));
+            this.linger = Some(Instant::now() + LINGER);
         }
         this.poll_linger(cx).map(Ok)
     }
 }
 
 impl Socket {
+    /// Fails if writes are blocked for too long.
+    fn poll_send_timeout<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            return polled;
+        }
+        let result = ready!(self.send_timeout.poll(cx, polled, &self.written, self.shared.idle_timeout()));
+        // The kernel would keep what the client does not read for minutes after a close. A reset drops it.
+        SockRef::from(&*self.stream).set_linger(Some(Duration::ZERO)).ok();
+        Poll::Ready(result)
+    }
+
     /// Sends close_notify. A client that does not read does not receive it.
     fn poll_close_notify(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(())) };
         if let Poll::Ready(said) = Pin::new(tls).poll_shutdown(cx) {
             return Poll::Ready(said);
         }
-        let timer = match (self.close_notify_deadline, &mut self.timer) {
-            (Some(_), Some(timer)) => timer,
-            (_, timer) => {
-                let until = Instant::now() + LINGER;
-                self.close_notify_deadline = Some(until);
-                timer.insert(Box::pin(sleep_until(until)))
-            }
-        };
-        timer.as_mut().poll(cx).map(Ok)
+        let until = *self.close_notify_deadline.get_or_insert_with(|| Instant::now() + LINGER);
+        self.timer.poll_until(cx, until).map(Ok)
     }
 
     /// Reads and drops what a client is still sending, for a limited time.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut nowhere = [0; PIECE];
-        let (stream, over) = (&self.stream, self.linger.is_some_and(|until| until <= Instant::now()));
+        let Some(until) = self.linger else { return Poll::Ready(()) };
+        let (stream, over) = (&self.stream, until <= Instant::now());
         loop {
             match poll_stream(stream, cx, || stream.try_read(&mut nowhere)) {
                 // The client has closed, or is gone.
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) if over => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => {}
-                Poll::Pending => return self.timer.as_mut().map_or(Poll::Ready(()), |timer| timer.as_mut().poll(cx)),
+                Poll::Pending => return self.timer.poll_until(cx, until),
             }
         }
     }

@@ -18,23 +18,29 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+use super::send_timeout::WriteProgress;
 use crate::tcp;
 
 /// The TLS stream of a connection.
 pub(super) type Secured = Box<TlsStream<Ciphered>>;
 
-/// The TCP connection below.
+/// The TCP connection below, and the progress of writes to it.
 #[derive(Debug)]
-pub(super) struct Ciphered(Arc<TcpStream>);
+pub(super) struct Ciphered(Arc<TcpStream>, Arc<WriteProgress>);
 
 /// Performs the handshake within this time.
 ///
 /// # Errors
 ///
 /// If the client does not speak TLS, accepts no common parameters, disconnects, or times out.
-pub(super) async fn accept(config: Arc<ServerConfig>, stream: Arc<TcpStream>, within: Duration) -> io::Result<Secured> {
+pub(super) async fn accept(
+    config: Arc<ServerConfig>,
+    stream: Arc<TcpStream>,
+    written: Arc<WriteProgress>,
+    within: Duration,
+) -> io::Result<Secured> {
     // Boxed, since an established connection has no use for it.
-    let handshake = Box::pin(TlsAcceptor::from(config).accept(Ciphered(stream)));
+    let handshake = Box::pin(TlsAcceptor::from(config).accept(Ciphered(stream, written)));
     timeout(within, handshake).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(Box::new)
 }
 
@@ -51,15 +57,34 @@ pub(super) fn poll_piece<const PIECE: usize>(
     Poll::Ready(Ok(buffer.filled().len()))
 }
 
+/// Reads decrypted bytes, at most `limit`.
+pub(super) fn poll_read(
+    tls: &mut Secured,
+    cx: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+    limit: usize,
+) -> Poll<io::Result<()>> {
+    if limit >= buffer.remaining() {
+        return Pin::new(tls).poll_read(cx, buffer);
+    }
+    let mut part = ReadBuf::new(buffer.initialize_unfilled_to(limit));
+    ready!(Pin::new(tls).poll_read(cx, &mut part))?;
+    let count = part.filled().len();
+    buffer.advance(count);
+    Poll::Ready(Ok(()))
+}
+
 impl AsyncRead for Ciphered {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        tcp::poll_read(&self.0, cx, buffer)
+        tcp::poll_read(&self.0, cx, buffer, usize::MAX)
     }
 }
 
 impl AsyncWrite for Ciphered {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        tcp::poll_write(&self.0, cx, bytes)
+        let written = tcp::poll_write(&self.0, cx, bytes);
+        self.1.record(&written, bytes.len());
+        written
     }
 
     fn poll_write_vectored(
@@ -67,7 +92,9 @@ impl AsyncWrite for Ciphered {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        tcp::poll_write_vectored(&self.0, cx, slices)
+        let written = tcp::poll_write_vectored(&self.0, cx, slices);
+        self.1.record(&written, slices.iter().map(|slice| slice.len()).sum());
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

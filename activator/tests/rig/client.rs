@@ -9,7 +9,7 @@ use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -75,6 +75,16 @@ impl Client {
 /// One GET on a connection of its own.
 pub(crate) async fn get(to: SocketAddr, host: &str, path: &str) -> Answer {
     Client::connect(to).await.get(host, path).await
+}
+
+/// A connection with small buffers, so that what others hold can be told from what the kernel does.
+pub(crate) async fn narrow(to: SocketAddr, bytes: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    socket.set_send_buffer_size(16 << 10).unwrap();
+    let mut stream = socket.connect(to).await.unwrap();
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    stream
 }
 
 /// Sends bytes as they are.

@@ -88,13 +88,19 @@ impl Frames {
 }
 
 impl Frame {
-    /// The status of a response head, if it is one of the indexed ones.
+    /// The status of a response head, if it is one of these.
     pub(crate) fn status(&self) -> Option<u16> {
         match self.payload.first() {
             Some(0x88) => Some(200),
             Some(0x8c) => Some(400),
             Some(0x8d) => Some(404),
             Some(0x8e) => Some(500),
+            // A literal of the name `:status`.
+            Some(0x08 | 0x48)
+                if matches!(self.payload[1..], [0x83, 0x69, 0x90, 0xff, ..] | [3, b'4', b'3', b'1', ..]) =>
+            {
+                Some(431)
+            }
             _ => None,
         }
     }

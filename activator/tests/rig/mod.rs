@@ -7,10 +7,12 @@
 mod client;
 pub(crate) mod frames;
 mod pod;
+mod tls;
 
-pub(crate) use client::{Answer, Client, get, raw, raw_answer, read_head, read_until};
+pub(crate) use client::{Answer, Client, get, narrow, raw, raw_answer, read_head, read_until};
 pub(crate) use frames::Frames;
 pub(crate) use pod::{FakePod, Handler, PodBody, by_hand, ok, raw_pod};
+pub(crate) use tls::{Authority, swap};
 
 use std::{
     net::SocketAddr,

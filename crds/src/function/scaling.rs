@@ -221,12 +221,16 @@ pub struct TimeoutsSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('1s') && duration(self) <= duration('24h'))").message("spec.timeouts.response must be between 1s and 24h"))]
     pub response: Option<Duration>,
-    /// Idle timeout of a request: time without a byte in either direction. 0s means no limit. Default 0s.
+    /// Idle timeout of a request: time without a byte in either direction. 0s means no limit. Default 300s, or `response` if
+    /// that is longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<Duration>,
 }
 
 impl TimeoutsSpec {
+    /// Default of the idle timeout, which is that of Envoy for streams.
+    const IDLE: std::time::Duration = std::time::Duration::from_secs(300);
+
     /// Time that a request may wait for a pod.
     #[must_use]
     pub fn cold_start(&self) -> std::time::Duration {
@@ -242,7 +246,9 @@ impl TimeoutsSpec {
     /// Time without a byte in either direction; `None` means no limit.
     #[must_use]
     pub fn idle(&self) -> Option<std::time::Duration> {
-        self.idle.map(Duration::get).filter(|d| !d.is_zero())
+        // A longer wait for the response headers must not be cut by a default.
+        let default = || self.response().max(Self::IDLE);
+        Some(self.idle.map_or_else(default, Duration::get)).filter(|d| !d.is_zero())
     }
 }
 
@@ -305,6 +311,19 @@ mod tests {
         assert!((one.target() - 0.7).abs() < 1e-9);
         let full = ScalingSpec { target_utilization: Some(100), concurrency_limit: Some(8), ..ScalingSpec::default() };
         assert!((full.target() - 8.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_request_may_be_idle_for_as_long_as_its_response_may_take() {
+        let idle = |idle: Option<&str>, response: Option<&str>| {
+            let [idle, response] = [idle, response].map(|text| text.map(|text| text.parse().unwrap()));
+            TimeoutsSpec { idle, response, cold_start: None }.idle().map(|idle| idle.as_secs())
+        };
+        assert_eq!(idle(None, None), Some(300));
+        assert_eq!(idle(None, Some("1s")), Some(300));
+        assert_eq!(idle(None, Some("1h")), Some(3600));
+        assert_eq!(idle(Some("1m"), Some("1h")), Some(60));
+        assert_eq!(idle(Some("0s"), None), None);
     }
 
     #[test]

@@ -77,7 +77,11 @@ const EXPLAINED: &[(&str, &str, &str)] = &[
         "The route does not allow the method. `Allow` lists the allowed methods.",
         "Check `spec.routes[].methods`.",
     ),
-    ("request-timeout", "The request head was not complete within `activator.limits.headTimeout`.", ""),
+    (
+        "request-timeout",
+        "The request head was not complete within `activator.limits.headTimeout`, or its body arrived below `activator.limits.minBodyRate`.",
+        "",
+    ),
     (
         "uri-too-long",
         "The request line is longer than `activator.limits.requestLine`.",

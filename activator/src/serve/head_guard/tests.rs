@@ -10,7 +10,12 @@ const LIMITS: Limits = Limits {
     headers: 4,
     request_line: 100,
     head_time: Duration::from_secs(1),
+    first_request: Duration::from_secs(1),
     idle: Duration::from_secs(1),
+    send: Duration::from_secs(1),
+    body_time: Duration::from_secs(1),
+    body_rate: 1,
+    age: None,
     streams: 1,
     resets: 1,
 };
@@ -174,4 +179,27 @@ fn bytes_after_an_upgrade_request_wait_for_its_response(#[case] tunnel: bool, #[
     assert_eq!(reader.read(rest, &shared), Inspected { pass: rest.len(), rejected: None });
     // A tunnel stays one; otherwise an invalid request is rejected.
     assert_eq!(reader.read(b"\n", &shared).rejected.is_none(), tunnel);
+}
+
+/// Returns the limit of the next read after this text.
+fn limit_after(text: &str) -> usize {
+    let mut guard = HeadGuard::new(Limits { head_bytes: 1 << 10, headers: 20, ..LIMITS });
+    let shared = ConnectionState::default();
+    let inspected = guard.read(text.as_bytes(), &shared);
+    assert_eq!((inspected.pass, inspected.rejected), (text.len(), None));
+    guard.read_limit()
+}
+
+#[test]
+fn a_read_takes_little_of_the_next_request() {
+    assert_eq!(limit_after(""), READ_AHEAD);
+    let head = "POST / HTTP/1.1\r\nHost: a\r\n";
+    assert_eq!(limit_after(&format!("{head}\r\n")), READ_AHEAD, "the next head");
+    assert_eq!(limit_after(&format!("{head}Content-Length: 1000000\r\n\r\nxx")), 999_998 + READ_AHEAD);
+    let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n");
+    assert_eq!(limit_after(&chunked), READ_AHEAD);
+    assert_eq!(limit_after(&format!("{chunked}10000\r\nxx")), 0xfffe + READ_AHEAD);
+    let upgrade = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    assert_eq!(limit_after(upgrade), READ_AHEAD);
+    assert_eq!(limit_after("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), usize::MAX);
 }
