@@ -15,9 +15,11 @@ use http::{Request, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full};
 use rig::{
-    Client, FakePod, GENEROUS, Rig, by_hand, get, ok, raw, raw_answer, raw_pod, read_head, read_until, running, warm,
+    Client, FakePod, GENEROUS, Rig, by_hand, get, narrow, ok, raw, raw_answer, raw_pod, read_head, read_until, running,
+    warm,
 };
 use serde_json::json;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -325,8 +327,11 @@ async fn settled(count: &AtomicUsize) -> usize {
 }
 
 const ALL: usize = 64 << 20;
-/// Socket buffers of both hops grow to some megabytes each.
-const HELD: usize = 40 << 20;
+/// Bytes of a response that are on the way, with small socket buffers at both ends: those of the activator, and of its
+/// sockets, which the kernel sizes by the throughput. `hostile_memory.rs` measures the process alone.
+const HELD: usize = 4 << 20;
+/// The same of a request, with socket buffers of the usual size at both ends.
+const HELD_OF_REQUEST: usize = 24 << 20;
 
 #[tokio::test]
 async fn a_pod_that_does_not_read_applies_backpressure() {
@@ -348,22 +353,23 @@ async fn a_pod_that_does_not_read_applies_backpressure() {
     .await;
     let rig = warm(&pod, json!({})).await;
     let sent = Arc::new(AtomicUsize::new(0));
-    let stream =
-        raw(rig.public, &request("POST / HTTP/1.1", &format!("Content-Length: {ALL}\r\nConnection: close\r\n"))).await;
+    let length = format!("Content-Length: {ALL}\r\nConnection: close\r\n");
+    let stream = raw(rig.public, &request("POST / HTTP/1.1", &length)).await;
     let (mut reader, mut writer) = stream.into_split();
     let sending = tokio::spawn({
         let sent = sent.clone();
         async move {
             let piece = vec![b'x'; 1 << 16];
             while sent.load(Ordering::SeqCst) < ALL {
-                writer.write_all(&piece).await.unwrap();
-                sent.fetch_add(piece.len(), Ordering::SeqCst);
+                let wanted = piece.len().min(ALL - sent.load(Ordering::SeqCst));
+                sent.fetch_add(writer.write(&piece[..wanted]).await.unwrap(), Ordering::SeqCst);
             }
             writer
         }
     });
     let held = settled(&sent).await;
-    assert!(held < HELD, "{held} bytes were taken for a pod that reads none");
+    assert!((1..HELD_OF_REQUEST).contains(&held), "{held} bytes were taken for a pod that reads none");
+    println!("{held} bytes are held for a pod");
     go.notify_one();
     let mut answer = String::new();
     timeout(GENEROUS, reader.read_to_string(&mut answer)).await.unwrap().unwrap();
@@ -374,25 +380,31 @@ async fn a_pod_that_does_not_read_applies_backpressure() {
 #[tokio::test]
 async fn a_client_that_does_not_read_applies_backpressure() {
     let sent = Arc::new(AtomicUsize::new(0));
-    let pod = FakePod::start({
+    let port = raw_pod({
         let sent = sent.clone();
-        move |_| {
-            let (sender, body) = by_hand();
+        move |_, mut stream| {
             let sent = sent.clone();
-            tokio::spawn(async move {
-                let piece = bytes::Bytes::from(vec![b'x'; 1 << 16]);
-                while sent.load(Ordering::SeqCst) < ALL && sender.send(Frame::data(piece.clone())).await.is_ok() {
-                    sent.fetch_add(piece.len(), Ordering::SeqCst);
+            async move {
+                SockRef::from(&stream).set_send_buffer_size(16 << 10).unwrap();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {ALL}\r\n\r\n");
+                stream.write_all(head.as_bytes()).await.ok()?;
+                let piece = vec![b'x'; 1 << 16];
+                while sent.load(Ordering::SeqCst) < ALL {
+                    let wanted = piece.len().min(ALL - sent.load(Ordering::SeqCst));
+                    sent.fetch_add(stream.write(&piece[..wanted]).await.ok()?, Ordering::SeqCst);
                 }
-            });
-            async move { http::Response::new(body) }
+                Some(stream)
+            }
         }
     })
     .await;
-    let rig = warm(&pod, json!({})).await;
-    let mut stream = raw(rig.public, &request("GET / HTTP/1.1", "Connection: close\r\n")).await;
+    let rig = Rig::start().await;
+    rig.function("hello", json!({}));
+    rig.show_as("p", "hello", running(), port);
+    let mut stream = narrow(rig.public, &request("GET / HTTP/1.1", "Connection: close\r\n")).await;
     let held = settled(&sent).await;
     assert!((1..HELD).contains(&held), "{held} bytes were taken for a client that reads none");
+    println!("{held} bytes are held for a client");
     let mut count = 0;
     let mut piece = vec![0; 1 << 16];
     while let Ok(n @ 1..) = timeout(GENEROUS, stream.read(&mut piece)).await.unwrap() {
