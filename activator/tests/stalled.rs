@@ -59,6 +59,43 @@ async fn an_http_2_stream_that_is_not_read_ends_by_idle_timeout(#[case] window: 
     assert_eq!(client.next_of(&[frames::HEADERS]).await.unwrap().status(), Some(200));
 }
 
+/// The response is one part, with and without a length.
+#[rstest]
+#[case::known_length(true)]
+#[case::chunked(false)]
+#[tokio::test]
+async fn a_response_that_the_library_holds_does_not_stay(#[case] sized: bool) {
+    const SIZE: usize = 6 << 10;
+    let pod = FakePod::start(move |_| async move {
+        let whole = Full::from(vec![b'x'; SIZE]);
+        // `map_frame` hides the length.
+        let chunked = whole.clone().map_frame(|frame| frame).boxed();
+        Response::new(if sized { whole.boxed() } else { chunked })
+    })
+    .await;
+    let rig = started(&pod, json!({"timeouts": {"idle": "1s"}})).await;
+    let mut client = Frames::connect(rig.public).await;
+    client.send(&frames::frame(frames::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1])).await;
+    client.send(&frames::frame(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, 1, &get_block())).await;
+    assert_eq!(client.next_of(&[frames::HEADERS, frames::RESET]).await.unwrap().status(), Some(200));
+    assert_eq!(client.next_of(&[frames::DATA, frames::RESET]).await.unwrap().kind, frames::DATA);
+    let reset = client.next_of(&[frames::DATA, frames::RESET]).await.unwrap();
+    assert_eq!((reset.kind, reset.stream), (frames::RESET, 1));
+    // With a window it is complete.
+    client.send(&frames::frame(frames::SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255])).await;
+    client.send(&frames::frame(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, 3, &get_block())).await;
+    let mut length = 0;
+    loop {
+        let frame = client.next_of(&[frames::DATA, frames::RESET]).await.unwrap();
+        assert_eq!((frame.kind, frame.stream), (frames::DATA, 3));
+        length += frame.payload.len();
+        if frame.flags & frames::END_STREAM != 0 {
+            break;
+        }
+    }
+    assert_eq!(length, SIZE);
+}
+
 #[tokio::test]
 async fn an_http_1_client_that_does_not_read_ends_by_idle_timeout() {
     let pod = long().await;

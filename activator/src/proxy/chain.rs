@@ -442,7 +442,8 @@ impl Proxy {
             response.map(|_| Body::empty())
         } else {
             let idle_timeout = policy.idle.map(|limit| IdleTimeout::new(limit, progress, peer.clone()));
-            response.map(|body| Body::pod(body, InPod::new(connection, permit), idle_timeout))
+            let http2 = peer.state.is_http2();
+            response.map(|body| Body::pod(body, InPod::new(connection, permit), idle_timeout).for_http2(http2))
         };
         if let Some(cold) = cold {
             self.metrics.cold_starts.observe(cold.queue.as_secs_f64());

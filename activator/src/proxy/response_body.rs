@@ -38,7 +38,15 @@ pub struct PodBody {
     /// Taken at the end of the body.
     in_pod: InPod,
     idle_timeout: Option<IdleTimeout>,
+    splits: bool,
+    /// The last byte of a part.
+    tail: Option<Bytes>,
 }
+
+/// HTTP/2: of a larger part, the last byte is passed on by itself. The library takes a whole part as soon as the stream
+/// has any window, and the next one only when there is window beyond it. So the task of the stream does not end, and its
+/// timeout does not either, while the library still holds more than a byte of the response.
+const SPLIT: usize = 4 << 10;
 
 /// Idle timeout of a response. Runs while the pod is waited for: a client that does not read has the timeouts of its
 /// connection and its HTTP/2 stream.
@@ -80,9 +88,17 @@ impl Body {
 
     /// Creates the body of a pod's response. At its end the connection returns to its pool and the permit is released.
     pub(super) fn pod(inner: Incoming, in_pod: InPod, idle_timeout: Option<IdleTimeout>) -> Self {
-        let mut body = PodBody { inner, in_pod, idle_timeout };
+        let mut body = PodBody { inner, in_pod, idle_timeout, splits: false, tail: None };
         body.end_if_over();
         Self::Pod(body)
+    }
+
+    /// Sets whether the client uses HTTP/2.
+    pub(super) fn for_http2(mut self, http2: bool) -> Self {
+        if let Self::Pod(body) = &mut self {
+            body.splits = http2;
+        }
+        self
     }
 }
 
@@ -117,7 +133,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Local(bytes) => bytes.is_none(),
-            Self::Pod(body) => body.inner.is_end_stream(),
+            Self::Pod(body) => body.tail.is_none() && body.inner.is_end_stream(),
         }
     }
 
@@ -131,10 +147,18 @@ impl http_body::Body for Body {
 
 impl PodBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(tail) = self.tail.take() {
+            return Poll::Ready(Some(Ok(Frame::data(tail))));
+        }
         let mut frame = http_body::Body::poll_frame(Pin::new(&mut self.inner), cx);
         clean_trailers(&mut frame);
         match frame {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if self.splits
+                    && let Some(data) = frame.data_mut().filter(|data| data.len() > SPLIT)
+                {
+                    self.tail = Some(data.split_off(data.len() - 1));
+                }
                 if let Some(idle_timeout) = &mut self.idle_timeout {
                     idle_timeout.since = None;
                 }
