@@ -11,6 +11,7 @@ use rouse_crds::{
 
 use crate::{
     admit::{Bounds, Caps},
+    downstream::TrustedProxies,
     rate_limit::Rate,
     serve::Limits,
 };
@@ -48,7 +49,18 @@ pub struct Args {
     /// Private key of the TLS certificate, in PEM: `tls.key` of a mounted Secret.
     #[arg(long, env = "ROUSE_TLS_KEY_FILE")]
     pub tls_key_file: Option<PathBuf>,
-    /// Redirects public requests that used TLS neither here nor at the ingress (`X-Forwarded-Proto`) to `https://` with
+    /// Trusted proxies on the public listener: networks, addresses and the word `private` (all private networks), separated
+    /// by commas. Their `Forwarded`, `X-Forwarded-*`, `X-Real-IP` and `X-Request-Id` are passed on, those of other peers are
+    /// replaced. By default no peer is trusted.
+    #[arg(long, env = "ROUSE_TRUSTED_PROXIES", default_value = "")]
+    pub trusted_proxies: TrustedProxies,
+    /// Trusted proxies on the TLS listener. By default no peer is trusted: the peer is the client.
+    #[arg(long, env = "ROUSE_TRUSTED_PROXIES_TLS", default_value = "")]
+    pub trusted_proxies_tls: TrustedProxies,
+    /// Trusted proxies on the cluster listener. By default no peer is trusted: the peer is any pod.
+    #[arg(long, env = "ROUSE_TRUSTED_PROXIES_CLUSTER", default_value = "")]
+    pub trusted_proxies_cluster: TrustedProxies,
+    /// Redirects public requests that used TLS neither here nor at a trusted proxy (`X-Forwarded-Proto`) to `https://` with
     /// status 308.
     #[arg(long, env = "ROUSE_HTTPS_REDIRECT")]
     pub https_redirect: bool,
@@ -321,6 +333,7 @@ mod tests {
     #[case(&["--wakes", "10/3"])]
     #[case(&["--wakes", "10/2h"])]
     #[case(&["--allowed-hosts", "*.example.org"])]
+    #[case(&["--trusted-proxies", "ingress.example"])]
     #[case(&["--tls-addr", "0.0.0.0:8443"])]
     #[case(&["--tls-addr", "0.0.0.0:8443", "--tls-cert-file", "tls.crt"])]
     fn invalid_flags_are_rejected(#[case] flags: &[&str]) {

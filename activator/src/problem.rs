@@ -26,6 +26,9 @@ pub const TYPES: &str = "https://rouse.dev/problems/";
 pub struct Problem {
     kind: Kind,
     detail: String,
+    /// What the kubelet, the scheduler or the API server says. Not for everybody: it names registries, Secrets, quotas and
+    /// nodes.
+    cause: Option<String>,
     retry_after: Option<Duration>,
     allow: Option<HeaderValue>,
     reason: Option<String>,
@@ -79,8 +82,12 @@ pub enum Kind {
     BadResponse,
     /// The activator is shutting down.
     ShuttingDown,
-    /// Tunnels to other hosts (CONNECT) are not supported.
+    /// Not supported: tunnels to other hosts (CONNECT), and TRACE that ends at the activator.
     NotSupported,
+    /// The request has an expectation other than `100-continue`.
+    ExpectationFailed,
+    /// The request has passed the activator too often.
+    LoopDetected,
 }
 
 #[derive(Serialize)]
@@ -100,7 +107,7 @@ struct Document<'a> {
 
 impl Kind {
     /// Every kind, in the order of the reference page.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::BadRequest,
         Self::AmbiguousPath,
         Self::UnknownHost,
@@ -109,6 +116,7 @@ impl Kind {
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::UriTooLong,
+        Self::ExpectationFailed,
         Self::QueueFull,
         Self::WakeThrottled,
         Self::HeaderTooLarge,
@@ -120,6 +128,7 @@ impl Kind {
         Self::ColdStartTimeout,
         Self::ResponseTimeout,
         Self::DeadlineExceeded,
+        Self::LoopDetected,
     ];
 
     /// Returns the last part of the `type`, which is also the metric label.
@@ -145,6 +154,8 @@ impl Kind {
             Self::BadResponse => "bad-response",
             Self::ShuttingDown => "shutting-down",
             Self::NotSupported => "not-supported",
+            Self::ExpectationFailed => "expectation-failed",
+            Self::LoopDetected => "loop-detected",
         }
     }
 
@@ -163,6 +174,8 @@ impl Kind {
             Self::ColdStartTimeout | Self::ResponseTimeout | Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Self::PodUnreachable | Self::BadResponse => StatusCode::BAD_GATEWAY,
             Self::NotSupported => StatusCode::NOT_IMPLEMENTED,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
+            Self::LoopDetected => StatusCode::LOOP_DETECTED,
         }
     }
 
@@ -196,6 +209,8 @@ impl Kind {
             Self::BadResponse => "Invalid response from the function",
             Self::ShuttingDown => "The activator is shutting down",
             Self::NotSupported => "Not supported",
+            Self::ExpectationFailed => "The expectation is not supported",
+            Self::LoopDetected => "The request loops",
         }
     }
 }
@@ -211,7 +226,7 @@ impl Problem {
     /// Creates a problem with a detail sentence.
     #[must_use]
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), retry_after: None, allow: None, reason: None }
+        Self { kind, detail: detail.into(), cause: None, retry_after: None, allow: None, reason: None }
     }
 
     /// Sets `Retry-After`.
@@ -228,12 +243,22 @@ impl Problem {
         self
     }
 
-    /// Adds the reason and message that Kubernetes reports, if there are any.
+    /// Adds the reason and message that Kubernetes reports, if there are any. Clients get the reason; the message is part of
+    /// the response by [`Problem::with_cause`] only.
     #[must_use]
     pub fn because(mut self, failure: Option<PodFailure>) -> Self {
         if let Some(PodFailure { reason, message }) = failure {
-            self.detail = format!("{}: {}", self.detail, if message.is_empty() { &reason } else { &message });
+            self.cause = Some(message).filter(|message| !message.is_empty());
             self.reason = Some(reason);
+        }
+        self
+    }
+
+    /// Adds the message that Kubernetes reports to the detail, for clients inside the cluster.
+    #[must_use]
+    pub fn with_cause(mut self) -> Self {
+        if let Some(cause) = self.cause.take() {
+            self.detail = format!("{}: {cause}", self.detail);
         }
         self
     }
@@ -307,11 +332,9 @@ impl From<Rejection> for Problem {
                 problem
             }
             Rejection::Failing { failure, retry_after } => {
-                let PodFailure { reason, message } = failure;
-                let detail = if message.is_empty() { reason.clone() } else { message };
-                let mut problem = Self::new(Kind::FunctionFailing, detail).retry_after(retry_after);
-                problem.reason = Some(reason);
-                problem
+                Self::new(Kind::FunctionFailing, "the pods of the function fail to start or cannot be created")
+                    .because(Some(failure))
+                    .retry_after(retry_after)
             }
         }
     }
@@ -353,7 +376,7 @@ mod tests {
             PodFailure { reason: "ErrImagePull".into(), message: "container function: \"x\" not found".into() };
         let problem = Problem::from(Rejection::Failing { failure, retry_after: Duration::from_millis(1200) });
         let id = FunctionId { key: FunctionKey::new("ns", "hello"), uid: "u".into() };
-        let response = problem.response(Format::Json, Some(&id), "abc");
+        let response = problem.with_cause().response(Format::Json, Some(&id), "abc");
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
@@ -362,7 +385,7 @@ mod tests {
             body,
             serde_json::json!({
                 "type": "https://rouse.dev/problems/function-failing", "title": "The function failed to start", "status": 503,
-                "detail": "container function: \"x\" not found", "instance": "abc", "namespace": "ns", "function": "hello",
+                "detail": "the pods of the function fail to start or cannot be created: container function: \"x\" not found", "instance": "abc", "namespace": "ns", "function": "hello",
                 "reason": "ErrImagePull",
             })
         );

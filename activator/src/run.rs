@@ -101,17 +101,21 @@ impl Activator {
         let bound = |what: &'static str, address| move || format!("failed to bind the {what} listener to {address}");
         let public = Listener::bind(args.public_addr, Side::Public, limits)
             .await
-            .with_context(bound("public", args.public_addr))?;
+            .with_context(bound("public", args.public_addr))?
+            .with_trusted_proxies(args.trusted_proxies.clone());
         let cluster = Listener::bind(args.cluster_addr, Side::Cluster, limits)
             .await
-            .with_context(bound("cluster", args.cluster_addr))?;
+            .with_context(bound("cluster", args.cluster_addr))?
+            .with_trusted_proxies(args.trusted_proxies_cluster.clone());
         let admin = TcpListener::bind(args.admin_addr).await.with_context(bound("admin", args.admin_addr))?;
         let ledger = Ledger::new();
         let metrics = Metrics::new(ledger.clone());
         let tls = match (args.tls_addr, &args.tls_cert_file, &args.tls_key_file) {
             (Some(address), Some(certificate), Some(key)) => {
-                let listener =
-                    Listener::bind(address, Side::Public, limits).await.with_context(bound("TLS", address))?;
+                let listener = Listener::bind(address, Side::Public, limits)
+                    .await
+                    .with_context(bound("TLS", address))?
+                    .with_trusted_proxies(args.trusted_proxies_tls.clone());
                 let certificates = Certificates::open(certificate.clone(), key.clone(), metrics.clone()).await;
                 Some((listener.with_tls(certificates.config()?), certificates))
             }

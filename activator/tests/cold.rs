@@ -14,7 +14,7 @@ use std::{
 use futures::future::join_all;
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use rig::{Client, FakePod, GENEROUS, Rig, Wake, function, get, no_image, ok, pod_object, raw, running};
+use rig::{Answer, Client, FakePod, GENEROUS, Rig, Wake, function, get, no_image, ok, pod_object, raw, running};
 use rouse_activator::wake::WakeError;
 use serde_json::json;
 use tokio::{
@@ -232,17 +232,31 @@ async fn queued_requests_move_with_the_traffic() {
     assert_eq!(call.await.unwrap().text(), "second");
 }
 
+/// Whether only the client inside the cluster gets the sentence of the kubelet or the API server.
+fn disclosed_inside_only(public: &Answer, inside: &Answer, sentence: &str) {
+    let inside = inside.json()["detail"].as_str().unwrap().to_owned();
+    assert!(inside.contains(sentence), "{inside}");
+    let text = public.json().to_string();
+    let secret = serde_json::to_string(sentence).unwrap();
+    assert!(
+        !text.contains(secret.trim_matches('"')) && !public.json()["detail"].as_str().unwrap().is_empty(),
+        "{text}"
+    );
+}
+
 #[tokio::test]
 async fn a_failure_is_reported_at_once_and_delays_the_next_wake() {
     let rig = Rig::start().await;
     rig.function("hello", json!({}));
     let call = tokio::spawn(get(rig.public, HOST, "/"));
+    let inside = tokio::spawn(get(rig.cluster, "hello.default", "/"));
     rig.wake().await;
+    rig.queued("hello", 2).await;
     let pod = rig.show("hello", no_image());
     let answer = call.await.unwrap();
     assert_eq!(answer.status, 503);
     assert_eq!(answer.json()["reason"], "ErrImagePull");
-    assert_eq!(answer.json()["detail"], "container function: not found");
+    disclosed_inside_only(&answer, &inside.await.unwrap(), "container function: not found");
     assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
     // While the pod fails, and for a while after its deletion, nothing is queued and nothing is woken.
     assert_eq!(get(rig.public, HOST, "/").await.status, 503);
@@ -280,7 +294,9 @@ async fn a_pod_creation_failure_is_reported_until_pods_can_be_created() {
     hello["status"]["conditions"] = idle.clone();
     rig.apply(hello.clone());
     let call = tokio::spawn(get(rig.public, HOST, "/"));
+    let inside = tokio::spawn(get(rig.cluster, "hello.default", "/"));
     rig.wake().await;
+    rig.queued("hello", 2).await;
     // A condition reported during the wake could be out of date. The next one is not.
     timeout(GENEROUS, async {
         while !call.is_finished() {
@@ -293,7 +309,7 @@ async fn a_pod_creation_failure_is_reported_until_pods_can_be_created() {
     .expect("the caller is not told");
     let answer = call.await.unwrap();
     assert_eq!((answer.status.as_u16(), answer.json()["reason"].as_str().unwrap()), (503, "PodCreationFailed"));
-    assert_eq!(answer.json()["detail"], quota);
+    disclosed_inside_only(&answer, &inside.await.unwrap(), quota);
     assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
     // At zero again, and with capacity: the revision's previous condition does not count.
     hello["status"]["conditions"] = json!([refused[0], idle[0]]);
@@ -313,12 +329,14 @@ async fn a_cold_start_timeout_reports_the_known_failure() {
     let rig = Rig::start().await;
     rig.function("hello", json!({"timeouts": {"coldStart": "1s"}}));
     let call = tokio::spawn(get(rig.public, HOST, "/"));
+    let inside = tokio::spawn(get(rig.cluster, "hello.default", "/"));
     rig.wake().await;
     rig.show("hello", json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available: 3 Insufficient cpu."}]}));
     let answer = call.await.unwrap();
     assert_eq!((answer.status.as_u16(), answer.json()["reason"].as_str().unwrap()), (504, "Unschedulable"));
     let detail = answer.json()["detail"].as_str().unwrap().to_owned();
-    assert!(detail.contains("spec.timeouts.coldStart") && detail.contains("3 Insufficient cpu"), "{detail}");
+    assert!(detail.contains("spec.timeouts.coldStart"), "{detail}");
+    disclosed_inside_only(&answer, &inside.await.unwrap(), "3 Insufficient cpu");
 }
 
 #[tokio::test]
@@ -383,7 +401,10 @@ async fn a_denied_wake_is_reported() {
     rig.scaler.answer([Err(WakeError::Denied { reason: "WakeDenied".into(), message: "exceeded quota".into() })]);
     rig.function("hello", json!({}));
     let answer = get(rig.public, HOST, "/").await;
-    assert_eq!((answer.status.as_u16(), answer.json()["detail"].as_str().unwrap()), (503, "exceeded quota"));
+    assert_eq!((answer.status.as_u16(), answer.json()["reason"].as_str().unwrap()), (503, "WakeDenied"));
+    let inside = get(rig.cluster, "hello.default", "/").await;
+    assert_eq!(inside.json()["reason"], "WakeDenied");
+    disclosed_inside_only(&answer, &inside, "exceeded quota");
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ impl Api {
             return match self.refusals.lock().pop() {
                 None => ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1"}).to_string()),
                 Some((code, message)) => {
-                    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message, "reason": ""});
+                    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message, "reason": if code == 422 { "Invalid" } else { "" }});
                     let mut response = ok(status.to_string());
                     *response.status_mut() = StatusCode::from_u16(code).unwrap();
                     response

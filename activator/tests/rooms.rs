@@ -49,6 +49,7 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("run", "metrics", "Builds the registry"),
     ("args", "serve", "Flags set the limits of a listener"),
     ("args", "admit", "Flags set the caps on what is queued"),
+    ("args", "downstream", "Flags name the trusted proxies"),
     ("args", "rate_limit", "Flags set the rates of wakes"),
     ("serve", "proxy", "Hands each request to the chain"),
     ("serve", "route", "A listener is of the public or the cluster side; readiness follows the watches"),

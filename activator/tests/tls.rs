@@ -190,7 +190,7 @@ async fn plain_requests_are_redirected_to_https() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     authority.write(folder.path(), "1", 2099);
-    let (rig, pod) = rig(folder.path(), &["--https-redirect"]).await;
+    let (rig, pod) = rig(folder.path(), &["--https-redirect", "--trusted-proxies=127.0.0.1"]).await;
     let sent = rig::get(rig.public, &format!("{HOST}:8080"), "/x?y").await;
     assert_eq!(
         (sent.status, sent.header("location")),

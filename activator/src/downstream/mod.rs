@@ -5,6 +5,7 @@ mod connection_timer;
 mod lazy_timer;
 mod peer;
 mod stream_task;
+mod trusted_proxies;
 
 pub use connection_state::{ConnectionState, Fault};
 pub(crate) use connection_state::{REJECTED_HEADER, placeholder};
@@ -12,6 +13,8 @@ pub(crate) use connection_timer::ConnectionTimer;
 pub(crate) use lazy_timer::LazyTimer;
 pub use peer::Peer;
 pub(crate) use stream_task::{StreamTask, record_body_poll};
+
+pub use trusted_proxies::{BadNetwork, TrustedProxies};
 
 /// HTTP/1: bytes of a request that are read before anybody asks for its body, at most. A queued request counts as many
 /// against the caps.

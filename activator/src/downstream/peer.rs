@@ -26,6 +26,8 @@ pub struct Peer {
     pub(crate) body_rate: u64,
     /// When the connection is to be closed because of its age.
     expires: Option<Instant>,
+    /// Whether it is a trusted proxy: what it states about the origin of a request is passed on.
+    pub(crate) trusted: bool,
     /// IP address as a header value; written once for all requests of the connection.
     text: HeaderValue,
     quoted: Box<str>,
@@ -52,6 +54,7 @@ impl Peer {
             body_time: Duration::ZERO,
             body_rate: 0,
             expires: None,
+            trusted: false,
             text,
             quoted: quoted.into(),
             timer: ConnectionTimer::default(),
@@ -82,6 +85,13 @@ impl Peer {
     /// Whether the connection is to be closed because of its age.
     pub(crate) fn is_expired(&self) -> bool {
         self.expires.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Sets whether the client is a trusted proxy.
+    #[must_use]
+    pub(crate) fn with_trust(mut self, trusted: bool) -> Self {
+        self.trusted = trusted;
+        self
     }
 
     /// Returns the IP address as a header value.

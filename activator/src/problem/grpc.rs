@@ -69,7 +69,7 @@ impl Kind {
     #[must_use]
     pub fn grpc_status(self) -> Status {
         match self {
-            Self::BadRequest | Self::AmbiguousPath => Status::Internal,
+            Self::BadRequest | Self::AmbiguousPath | Self::ExpectationFailed | Self::LoopDetected => Status::Internal,
             Self::UnknownHost | Self::FunctionDeleted => Status::NotFound,
             Self::UnknownPath | Self::MethodNotAllowed | Self::NotSupported => Status::Unimplemented,
             Self::QueueFull | Self::WakeThrottled | Self::HeaderTooLarge | Self::UriTooLong => {

@@ -15,8 +15,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     affinity,
     forward::{Forwarded, forward},
-    grpc_timeout, headers,
+    grpc_timeout,
+    headers::{self, Asked},
     in_pod::InPod,
+    max_forwards,
     mirror::Mirror,
     response_body::{Body, IdleTimeout},
     response_head, server_timing, trace, upgrade, validate,
@@ -25,6 +27,7 @@ use crate::{
     admit::{Admission, Breaker, Permit, Policy, Target, Ticket},
     body::{MinimumRate, Progress, RequestBody},
     downstream::{Peer, READ_AHEAD, STREAM_WINDOW},
+    hop_by_hop::{self, Found},
     metrics::Metrics,
     problem::{Format, Kind, Problem},
     route::{Host, Route, RouteError, RuleDecision, Side, Table, cors::CorsGrant, to_https},
@@ -53,6 +56,14 @@ pub struct ClientGone;
 enum Abort {
     Respond(Problem),
     ClientGone,
+}
+
+/// What the response depends on of the client's request.
+struct ClientSide {
+    /// The connection to upgrade, and the protocols that the client offers.
+    upgrade: Option<Box<(OnUpgrade, HeaderValue)>>,
+    /// The client used TLS.
+    https: bool,
 }
 
 /// A pod's response, its connection, and the permit that it holds.
@@ -127,12 +138,16 @@ impl Proxy {
         peer.state.set_awaiting_response(true);
         let (mut parts, body) = request.into_parts();
         let bodiless = parts.method == Method::HEAD && parts.version == Version::HTTP_2;
+        let mut found = hop_by_hop::scan(&parts.headers);
+        if !peer.trusted {
+            hop_by_hop::strip_origin(&mut parts.headers, &mut found);
+        }
         let request_id = trace::request_id(&mut parts.headers);
         let id_text = || request_id.to_str().unwrap_or_default();
         let format = Format::of(&parts.headers);
 
         // 1. Validate and route.
-        let routed = validate::validate(&parts, &peer).and_then(|()| self.route(side, &parts));
+        let routed = validate::validate(&parts, &peer, &found).and_then(|()| self.route(side, &parts));
         let route = match routed {
             Ok(route) => route,
             Err(problem) => {
@@ -146,8 +161,8 @@ impl Proxy {
             }
         };
 
-        // 2. Responses without a pod: method not allowed, CORS preflight, redirect to HTTPS.
-        let (response, grant) = self.respond_locally(side, &peer, &route, &parts, (format, id_text()));
+        // 2. Responses without a pod: method not allowed, CORS preflight, redirect to HTTPS, the last hop of OPTIONS.
+        let (response, grant) = self.respond_locally(side, &peer, &route, &mut parts, &found, (format, id_text()));
         let Route { breaker, revision, rules } = route;
         drop(rules);
         if let Some((status, response)) = response {
@@ -159,9 +174,9 @@ impl Proxy {
 
         // 3. Admit, wake, pick, forward.
         let client = parts.extensions.remove::<OnUpgrade>();
-        let wants_upgrade = headers::toward_pod(&mut parts, &peer);
-        let upgrade = parts.headers.get(header::UPGRADE).filter(|_| wants_upgrade).cloned();
-        let client = client.zip(upgrade);
+        let Asked { upgrade, https } = headers::toward_pod(&mut parts, &peer, &found);
+        // Boxed, as it is rare.
+        let client = ClientSide { upgrade: client.zip(upgrade).map(Box::new), https };
         let policy = breaker.policy();
         let client_deadline = match format {
             Format::Grpc => grpc_timeout::parse(&parts.headers).and_then(|timeout| Instant::now().checked_add(timeout)),
@@ -176,7 +191,8 @@ impl Proxy {
         // 4. Respond.
         let response = match responded {
             Ok(response) => self.relay_response(response, &peer, client, &target, &policy, progress),
-            Err(Abort::Respond(problem)) => Err(problem),
+            // Anonymous clients get the reason; the sentences of the kubelet and the API server stay inside the cluster.
+            Err(Abort::Respond(problem)) => Err(if side == Side::Cluster { problem.with_cause() } else { problem }),
             Err(Abort::ClientGone) => return Err(ClientGone),
         };
         let (status, mut response) = match response {
@@ -230,24 +246,44 @@ impl Proxy {
         side: Side,
         peer: &Peer,
         route: &Route,
-        parts: &http::request::Parts,
+        parts: &mut http::request::Parts,
+        found: &Found,
         (format, request_id): (Format, &str),
     ) -> (Option<(StatusCode, Response<Body>)>, Option<Box<CorsGrant>>) {
+        // The status that is counted: that of a gRPC response is 200.
+        let rejected = |problem: Problem, grant: Option<Box<CorsGrant>>| {
+            let response = problem.response(format, Some(route.breaker.id()), request_id).map(Body::full);
+            (Some((problem.kind().status(), with_grant(response, grant))), None)
+        };
         let (decision, grant) =
             route.rules.as_ref().map_or((RuleDecision::Forward, None), |rules| rules.evaluate(parts));
+        let last = match decision {
+            RuleDecision::Forward => max_forwards::is_last(parts, found),
+            RuleDecision::Preflight(_) | RuleDecision::MethodNotAllowed(_) => Ok(false),
+        };
         let elsewhere = || (self.https_redirect && side == Side::Public && !peer.secure).then(|| to_https(parts))?;
         let response = match decision {
-            RuleDecision::Forward => {
-                let Some(location) = elsewhere() else { return (None, grant) };
-                let mut response = Response::new(Body::empty());
-                *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-                response.headers_mut().insert(header::LOCATION, location);
-                // A page follows a redirect only if it may read it.
-                if let Some(grant) = grant {
-                    grant.write(response.headers_mut());
+            RuleDecision::Forward => match (last, elsewhere()) {
+                (Err(problem), _) => return rejected(problem, grant),
+                (Ok(true), _) if parts.method == Method::TRACE => {
+                    // What it would send back may have credentials in it.
+                    let detail = "the activator itself does not respond to TRACE";
+                    return rejected(Problem::new(Kind::NotSupported, detail), grant);
                 }
-                response
-            }
+                (Ok(true), _) => {
+                    let mut response = Response::new(Body::empty());
+                    *response.status_mut() = StatusCode::NO_CONTENT;
+                    with_grant(response, grant)
+                }
+                (Ok(false), None) => return (None, grant),
+                (Ok(false), Some(location)) => {
+                    let mut response = Response::new(Body::empty());
+                    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+                    response.headers_mut().insert(header::LOCATION, location);
+                    // A page follows a redirect only if it may read it.
+                    with_grant(response, grant)
+                }
+            },
             // Before a redirect: browsers follow no redirect of a preflight.
             RuleDecision::Preflight(grant) => {
                 let mut response = Response::new(Body::empty());
@@ -258,13 +294,7 @@ impl Proxy {
             RuleDecision::MethodNotAllowed(methods) => {
                 let problem =
                     Problem::new(Kind::MethodNotAllowed, "the route of this request allows other methods only");
-                let mut response =
-                    problem.allow(methods).response(format, Some(route.breaker.id()), request_id).map(Body::full);
-                if let Some(grant) = grant {
-                    grant.write(response.headers_mut());
-                }
-                // That of a gRPC response is 200.
-                return (Some((Kind::MethodNotAllowed.status(), response)), None);
+                return rejected(problem.allow(methods), grant);
             }
         };
         (Some((response.status(), response)), None)
@@ -406,7 +436,7 @@ impl Proxy {
         &self,
         (mut response, mut in_pod): PodResponse,
         peer: &Arc<Peer>,
-        client: Option<(OnUpgrade, HeaderValue)>,
+        client: ClientSide,
         target: &Target,
         policy: &Policy,
         progress: Option<Arc<Progress>>,
@@ -416,11 +446,12 @@ impl Proxy {
         };
         let cold = permit.cold_start();
         let changes = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let change = client
-            .filter(|_| changes)
-            .and_then(|(client, asked)| Some((client, response_head::switched_protocol(response.headers(), &asked)?)));
+        let change = client.upgrade.filter(|_| changes).and_then(|upgrade| {
+            let (client, offered) = *upgrade;
+            Some((client, response_head::switched_protocol(response.headers(), &offered)?))
+        });
         let fault = if changes && change.is_none() {
-            Err("the pod switched protocols without being asked to")
+            Err("the pod switched to a protocol that was not asked for")
         } else {
             response_head::strip_hop(&mut response).and_then(|()| headers::toward_client(response.headers_mut()))
         };
@@ -430,7 +461,7 @@ impl Proxy {
             return Err(Problem::new(Kind::BadResponse, fault));
         }
         permit.record_outcome(response.status(), progress.as_ref().map(|progress| progress.last()));
-        affinity::set_cookie(permit.breaker(), policy, target, &permit, response.headers_mut());
+        affinity::set_cookie(policy, target, &permit, client.https, response.headers_mut());
         if !peer.state.is_http2() {
             peer.state.set_idle_timeout(policy.idle);
         }
@@ -458,6 +489,14 @@ fn deadline_exceeded() -> Problem {
         Kind::DeadlineExceeded,
         "the deadline of the client (grpc-timeout) passed before the function responded",
     )
+}
+
+/// Adds the CORS headers to a local response.
+fn with_grant(mut response: Response<Body>, grant: Option<Box<CorsGrant>>) -> Response<Body> {
+    if let Some(grant) = grant {
+        grant.write(response.headers_mut());
+    }
+    response
 }
 
 /// Removes the body of a local response to HEAD over HTTP/2: hyper would send it there, which is a protocol error.

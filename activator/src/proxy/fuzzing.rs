@@ -40,6 +40,7 @@ use crate::{
     demand::Ledger,
     downstream::{ConnectionState, Peer, REJECTED_HEADER},
     endpoints::Dialer,
+    hop_by_hop::{self, Found},
     metrics::Metrics,
     route::{Directory, Host, Side, Table},
     serve::{HeadGuard, Limits, Rejected, http1_builder, http2_builder},
@@ -219,9 +220,12 @@ async fn respond(
     seen: Arc<Mutex<Vec<Seen>>>,
 ) -> Result<Response<Empty<Bytes>>, Infallible> {
     let (mut parts, body) = request.into_parts();
+    let mut found = hop_by_hop::scan(&parts.headers);
+    hop_by_hop::strip_origin(&mut parts.headers, &mut found);
     trace::request_id(&mut parts.headers);
     let (method, target) = (parts.method.to_string(), parts.uri.to_string());
-    let host = validate::validate(&parts, &peer).ok().and_then(|()| Some(Host::of(&parts).ok()?.as_str().to_owned()));
+    let host =
+        validate::validate(&parts, &peer, &found).ok().and_then(|()| Some(Host::of(&parts).ok()?.as_str().to_owned()));
     let stands_in = host.is_some() && parts.headers.contains_key(REJECTED_HEADER) && peer.state.fault().is_some();
     assert!(!stands_in, "what stands for a refused request was accepted");
     let Some(host) = host else {
@@ -238,7 +242,7 @@ async fn respond(
         Some(route.breaker.id().to_string())
     });
     assert_ne!(public.as_deref(), Some("ns/g"), "the ingress reaches what only the cluster may call");
-    toward_pod(parts, &peer, &host);
+    toward_pod(parts, &peer, &found, &host);
     let index = {
         let mut seen = seen.lock();
         seen.push(Seen { method, target, outcome: Outcome::Accepted(host, public.or(inside)), body: None });
@@ -250,8 +254,8 @@ async fn respond(
 }
 
 /// Checks that the request toward a pod names one host, the routed one, and has no hop-by-hop headers.
-fn toward_pod(mut parts: Parts, peer: &Peer, host: &str) {
-    let upgrades = headers::toward_pod(&mut parts, peer);
+fn toward_pod(mut parts: Parts, peer: &Peer, found: &Found, host: &str) {
+    let upgrades = headers::toward_pod(&mut parts, peer, found).upgrade.is_some();
     let mut request = Request::from_parts(parts, ());
     headers::target(&mut request, Protocol::Http1);
     let (parts, ()) = request.into_parts();
@@ -263,7 +267,8 @@ fn toward_pod(mut parts: Parts, peer: &Peer, host: &str) {
     assert!(parts.headers.get_all(header::CONTENT_LENGTH).iter().count() <= 1);
     for (name, value) in &parts.headers {
         let of_the_connection = match name.as_str() {
-            "connection" | "upgrade" => !upgrades,
+            "connection" => !upgrades && value != "TE",
+            "upgrade" => !upgrades,
             "te" => value != "trailers",
             "transfer-encoding" | "keep-alive" | "proxy-connection" => true,
             name => name.starts_with("rouse-"),
@@ -377,6 +382,38 @@ mod tests {
             read += 1;
         }
         assert!(read > 0, "there is no corpus at {}", corpus.display());
+    }
+
+    /// What the guard passes and the library refuses would get a response that is no problem document.
+    #[test]
+    fn every_head_reaches_the_proxy() {
+        let bench = Bench::new();
+        let reaches = |head: &[u8]| {
+            let seen = bench.read(head, head.len());
+            assert_eq!(seen.len(), 1, "{}", head.escape_ascii());
+        };
+        for byte in 0..=255_u8 {
+            for (before, after) in [
+                ("GET /a", "b HTTP/1.1\r\nHost: a.example\r\n\r\n"),
+                ("GET /?a", "b HTTP/1.1\r\nHost: a.example\r\n\r\n"),
+                ("G", "T / HTTP/1.1\r\nHost: a.example\r\n\r\n"),
+                ("LONG-EXTENSION-M", "THOD / HTTP/1.1\r\nHost: a.example\r\n\r\n"),
+                ("GET http://a", ".example/ HTTP/1.1\r\nHost: a.example\r\n\r\n"),
+                ("GET http://a.example/", " HTTP/1.1\r\nHost: a.example\r\n\r\n"),
+                ("CONNECT a", ":80 HTTP/1.1\r\nHost: a.example\r\n\r\n"),
+                ("OPTIONS *", " HTTP/1.1\r\nHost: a.example\r\n\r\n"),
+                ("GET / HTTP/1.", "\r\nHost: a.example\r\n\r\n"),
+                ("GET / HTTP/1.1\r\nHost: a.example\r\nx", ": y\r\n\r\n"),
+                ("GET / HTTP/1.1\r\nHost: a.example\r\nx: y", "\r\n\r\n"),
+                ("GET / HTTP/1.1\r\nHost: a", "\r\n\r\n"),
+            ] {
+                reaches(&[before.as_bytes(), &[byte], after.as_bytes()].concat());
+            }
+        }
+        for length in ["9223372036854775808", "18446744073709551613", "18446744073709551614", "18446744073709551615"] {
+            let head = format!("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {length}\r\n\r\n");
+            reaches(head.as_bytes());
+        }
     }
 
     #[test]

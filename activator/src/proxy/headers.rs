@@ -8,33 +8,61 @@ use http::{
 };
 use rouse_crds::function::Protocol;
 
-use super::trace;
+use super::{list_header::append, trace, via};
 use crate::{
     downstream::Peer,
     hop_by_hop::{Found, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, scan, strip, tokens},
     route::came_by_tls,
 };
 
-/// Rewrites the head of a request for a function. Returns whether the client asks for a protocol upgrade.
-pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer) -> bool {
-    let found = scan(&parts.headers);
-    let upgrade = wanted_upgrade(parts, &found);
-    strip(&mut parts.headers, &found);
-    if found.trailers {
-        parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
+/// What the response to a request depends on, and the head that goes to the pod does not tell.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Protocols that the client offers to upgrade to.
+    pub(super) upgrade: Option<HeaderValue>,
+    /// Whether the client used TLS, to the activator or to a trusted proxy.
+    pub(super) https: bool,
+}
+
+/// Rewrites the head of a request for a function. Statements of an untrusted peer about its origin have been removed.
+pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer, found: &Found) -> Asked {
+    let upgrade = offered_upgrade(parts, found);
+    strip(&mut parts.headers, found);
     if found.expect {
         // The activator itself asks for the body.
         parts.headers.remove(header::EXPECT);
     }
-    forwarded(parts, peer);
-    trace::continue_or_start(&mut parts.headers);
-    let upgrades = upgrade.is_some();
-    if let Some(protocol) = upgrade {
-        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        parts.headers.insert(header::UPGRADE, protocol);
+    if found.cookies > 1 {
+        join_cookies(&mut parts.headers);
     }
-    upgrades
+    let https = forwarded(parts, peer);
+    via::add(parts, found);
+    trace::continue_or_start(&mut parts.headers);
+    let connection = match (upgrade.is_some(), found.trailers) {
+        (true, true) => Some("upgrade, TE"),
+        (true, false) => Some("upgrade"),
+        (false, true) => Some("TE"),
+        (false, false) => None,
+    };
+    if let Some(connection) = connection {
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static(connection));
+    }
+    if found.trailers {
+        parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(protocols) = &upgrade {
+        parts.headers.insert(header::UPGRADE, protocols.clone());
+    }
+    Asked { upgrade, https }
+}
+
+/// Makes one `Cookie` field of several: HTTP/2 may split it, HTTP/1.1 may not (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let fields: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // It is made of valid header values.
+    if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(fields.join(&b"; "[..]))) {
+        headers.insert(header::COOKIE, joined);
+    }
 }
 
 /// Rewrites target, Host and version into the form of the pod's protocol.
@@ -49,12 +77,17 @@ pub(super) fn target<B>(request: &mut Request<B>, protocol: Protocol) {
             }
             let host = uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
             *request.uri_mut() = Uri::from(path_of(uri));
-            if let (Some(host), false) = (host, request.headers().contains_key(header::HOST)) {
+            if let Some(host) = host {
+                // The host of the target is the one (RFC 9112, section 3.2.2).
                 request.headers_mut().insert(header::HOST, host);
             }
         }
         Protocol::H2c => {
             *request.version_mut() = Version::HTTP_2;
+            // HTTP/2 has no connection-specific fields (RFC 9113, section 8.2.2). TE stays without its connection option.
+            if request.headers_mut().remove(header::CONNECTION).is_some() {
+                request.headers_mut().remove(header::UPGRADE);
+            }
             let host = request.headers_mut().remove(header::HOST);
             let uri = request.uri();
             let named = || Authority::try_from(host?.as_bytes()).ok();
@@ -90,18 +123,29 @@ pub(super) fn toward_client(headers: &mut HeaderMap) -> Result<(), &'static str>
     Ok(())
 }
 
-/// Returns the protocol that a request asks to upgrade to, if HTTP/1.1 allows it.
-fn wanted_upgrade(parts: &Parts, found: &Found) -> Option<HeaderValue> {
-    if found.has_none() || parts.version != Version::HTTP_11 {
+/// Returns the protocols that a request offers to upgrade to, if HTTP/1.1 allows it.
+fn offered_upgrade(parts: &Parts, found: &Found) -> Option<HeaderValue> {
+    if !found.has_upgrade() || parts.version != Version::HTTP_11 {
         return None;
     }
-    let protocol = parts.headers.get(header::UPGRADE)?;
-    let asks = tokens(&parts.headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
-    // HTTP/2 works by prior knowledge; an upgrade to it may be ignored, and the request is served as it is.
-    (asks && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
+    if !tokens(&parts.headers, &header::CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade")) {
+        return None;
+    }
+    // HTTP/2 works by prior knowledge. In a tunnel, requests would pass the routes unseen; an upgrade may be ignored, and
+    // the request is served as it is.
+    let is_http = |protocol: &&[u8]| {
+        let name = protocol.split(|b| *b == b'/').next().unwrap_or_default();
+        [&b"h2c"[..], b"h2", b"http"].iter().any(|http| name.eq_ignore_ascii_case(http))
+    };
+    let protocols: Vec<&[u8]> = tokens(&parts.headers, &header::UPGRADE).filter(|one| !is_http(one)).collect();
+    if protocols.is_empty() {
+        return None;
+    }
+    HeaderValue::from_bytes(&protocols.join(&b", "[..])).ok()
 }
 
-fn forwarded(parts: &mut Parts, peer: &Peer) {
+/// Adds this hop to the statements about the origin of a request. Returns whether the client used TLS.
+fn forwarded(parts: &mut Parts, peer: &Peer) -> bool {
     let headers = &mut parts.headers;
     // Both were validated as a host with an optional port.
     let host = match parts.uri.authority() {
@@ -109,14 +153,11 @@ fn forwarded(parts: &mut Parts, peer: &Peer) {
         None => headers.get(header::HOST).cloned(),
     };
     let host = host.unwrap_or(HeaderValue::from_static(""));
-    if peer.secure {
-        // TLS ends here, so a client's claim is replaced.
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        let scheme = if peer.secure { "https" } else { "http" };
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
     let https = came_by_tls(headers);
-    if !https && !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
     let proto: &[u8] = if https { b"https" } else { b"http" };
     let element = [b"for=", peer.quoted(), b";host=\"", host.as_bytes(), b"\";proto=", proto];
     let length = element.iter().map(|part| part.len()).sum();
@@ -126,24 +167,9 @@ fn forwarded(parts: &mut Parts, peer: &Peer) {
     } else {
         headers.insert(X_FORWARDED_FOR, peer.ip().clone());
     }
-    if !headers.contains_key(X_FORWARDED_HOST) {
-        headers.insert(X_FORWARDED_HOST, host);
-    }
-}
-
-/// Appends an element of `length` bytes to a list header.
-fn append(headers: &mut HeaderMap, name: &HeaderName, element: &[&[u8]], length: usize) {
-    let previous = || headers.get_all(name).iter().map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
-    let mut list = Vec::with_capacity(previous().map(|value| value.len() + 2).sum::<usize>() + length);
-    for value in previous() {
-        list.extend_from_slice(value);
-        list.extend_from_slice(b", ");
-    }
-    element.iter().for_each(|part| list.extend_from_slice(part));
-    // It is made of valid header values.
-    if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
-        headers.insert(name, list);
-    }
+    // The host that was routed, whatever a proxy says: frameworks build links of it.
+    headers.insert(X_FORWARDED_HOST, host);
+    https
 }
 
 #[cfg(test)]
@@ -163,8 +189,10 @@ mod tests {
 
     fn cleaned(headers: &[(&'static str, &'static str)]) -> (Parts, bool) {
         let mut parts = parts(headers);
-        let upgrades = toward_pod(&mut parts, &Peer::new("[::1]:80".parse().unwrap(), Arc::default(), 100));
-        (parts, upgrades)
+        let found = scan(&parts.headers);
+        let peer = Peer::new("[::1]:80".parse().unwrap(), Arc::default(), 100);
+        let asked = toward_pod(&mut parts, &peer, &found);
+        (parts, asked.upgrade.is_some())
     }
 
     #[test]
@@ -222,6 +250,7 @@ mod tests {
                 "forwarded",
                 "host",
                 "traceparent",
+                "via",
                 "x-forwarded-for",
                 "x-forwarded-host",
                 "x-forwarded-proto",

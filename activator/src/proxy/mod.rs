@@ -9,6 +9,8 @@ pub mod fuzzing;
 mod grpc_timeout;
 mod headers;
 mod in_pod;
+mod list_header;
+mod max_forwards;
 mod mirror;
 mod response_body;
 mod response_head;
@@ -16,6 +18,7 @@ mod server_timing;
 mod trace;
 mod upgrade;
 mod validate;
+mod via;
 
 pub use chain::{ClientGone, Proxy};
 pub use response_body::Body;

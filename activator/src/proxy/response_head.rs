@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, Response, Version, header};
 use hyper::ext::ReasonPhrase;
 
-use crate::hop_by_hop::tokens;
+use crate::hop_by_hop::{list, tokens};
 
 /// Removes version and reason phrase, which belong to one connection: the activator responds with its own.
 ///
@@ -17,7 +17,7 @@ pub(super) fn strip_hop<B>(response: &mut Response<B>) -> Result<(), &'static st
     let headers = response.headers();
     if headers.contains_key(header::TRANSFER_ENCODING) {
         let mut codings = tokens(headers, &header::TRANSFER_ENCODING);
-        if !codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) || codings.next().is_some() {
+        if !codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked")) || codings.next().is_some() {
             return Err("the response has a transfer coding other than chunked");
         }
     }
@@ -28,11 +28,10 @@ pub(super) fn strip_hop<B>(response: &mut Response<B>) -> Result<(), &'static st
 
 /// Returns the protocols of a 101 response, if they are among those that the client asked for.
 pub(super) fn switched_protocol(response: &HeaderMap, asked: &HeaderValue) -> Option<HeaderValue> {
-    let asked = asked.to_str().ok()?;
-    let is_asked = |name: &str| asked.split(',').any(|asked| asked.trim().eq_ignore_ascii_case(name));
-    let protocols: Vec<&str> = tokens(response, &header::UPGRADE).collect();
+    let is_asked = |name: &[u8]| list(asked.as_bytes()).any(|asked| asked.eq_ignore_ascii_case(name));
+    let protocols: Vec<&[u8]> = tokens(response, &header::UPGRADE).collect();
     let valid = !protocols.is_empty() && protocols.iter().all(|name| is_asked(name));
-    valid.then(|| HeaderValue::try_from(protocols.join(", ")).ok()).flatten()
+    valid.then(|| HeaderValue::from_bytes(&protocols.join(&b", "[..])).ok()).flatten()
 }
 
 #[cfg(test)]

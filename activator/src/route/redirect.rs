@@ -5,7 +5,8 @@ use http::{HeaderMap, HeaderValue, request::Parts};
 use super::Host;
 
 /// Returns the `https://` location of a public request without TLS; `None` if the client used TLS to the ingress, as
-/// `X-Forwarded-Proto` reports, or the request names no host. The port is the default one.
+/// `X-Forwarded-Proto` reports, or the request names no host. The port is the default one. Statements of untrusted peers
+/// have been removed from the headers.
 #[must_use]
 pub fn to_https(parts: &Parts) -> Option<HeaderValue> {
     if came_by_tls(&parts.headers) {

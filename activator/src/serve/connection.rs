@@ -28,7 +28,7 @@ use super::{
     tls::{self, Secured},
 };
 use crate::{
-    downstream::{ConnectionState, Peer, STREAM_WINDOW},
+    downstream::{ConnectionState, Peer, STREAM_WINDOW, TrustedProxies},
     proxy::{Body, ClientGone, Proxy},
     route::Side,
 };
@@ -42,6 +42,7 @@ pub(super) struct Server {
     /// Name of the listener in metrics.
     name: &'static str,
     tls: Option<Arc<ServerConfig>>,
+    trusted: TrustedProxies,
     proxy: Arc<Proxy>,
     /// Cancelled at shutdown: no new connections are accepted, and idle ones are closed.
     stop: CancellationToken,
@@ -114,7 +115,8 @@ impl Server {
             Side::Public => "public",
             Side::Cluster => "cluster",
         };
-        Self { http1: http1_builder(&limits), limits, side, name, tls: None, proxy, stop }
+        let trusted = TrustedProxies::default();
+        Self { http1: http1_builder(&limits), limits, side, name, tls: None, trusted, proxy, stop }
     }
 
     /// Serves connections with TLS.
@@ -123,6 +125,12 @@ impl Server {
             self.name = "tls";
         }
         self.tls = tls;
+        self
+    }
+
+    /// Sets the trusted proxies.
+    pub(super) fn with_trusted_proxies(mut self, trusted: TrustedProxies) -> Self {
+        self.trusted = trusted;
         self
     }
 
@@ -164,9 +172,10 @@ impl Server {
             Ok(None) => return,
             Err(error) => return tracing::debug!(%error, "Connection ended before its first request"),
         };
-        let age = self.age();
-        let peer = Peer::new(address, heads.clone(), self.limits.headers).with_tls(secure).with_age(age);
-        let peer = Arc::new(peer.with_body_limits(self.limits.body_time, self.limits.body_rate));
+        let (age, trusted) = (self.age(), self.trusted.contains(address.ip()));
+        let peer = Peer::new(address, heads.clone(), self.limits.headers).with_tls(secure).with_trust(trusted);
+        let peer = peer.with_age(age).with_body_limits(self.limits.body_time, self.limits.body_rate);
+        let peer = Arc::new(peer);
         let service = service_fn(|request| handler(request, peer.clone()));
         let io = TokioIo::new(socket);
         let watcher = DisconnectWatcher { stream, shared: heads, written, secure };

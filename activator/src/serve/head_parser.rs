@@ -2,7 +2,7 @@
 
 use memchr::memchr2;
 
-use super::limits::Limits;
+use super::{limits::Limits, target};
 use crate::downstream::Fault;
 
 /// A head that may be incomplete. It can be given the same bytes again with more after them.
@@ -177,7 +177,10 @@ impl HeadParser {
         if !fits {
             return Err(Fault::Malformed("the request target is neither a path nor an absolute URI"));
         }
-        if memchr2(b'#', b'\t', target).is_some() {
+        if target.len() > target::LONGEST {
+            return Err(Fault::TargetTooLong);
+        }
+        if !target::is_readable(target) {
             return Err(Fault::Malformed("the request target has invalid characters"));
         }
         Ok(())
@@ -207,6 +210,8 @@ impl HeadParser {
                 let value = value.trim_ascii();
                 let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
                 let length = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|v| v.parse().ok());
+                // The library has other meanings for the last two numbers.
+                let length = length.filter(|length| *length <= u64::MAX - 2);
                 let Some(length) = length else { return Err(Fault::Malformed("Content-Length is not a number")) };
                 if self.length.is_some_and(|previous| previous != length) {
                     return Err(Fault::Malformed("the request has different values of Content-Length"));

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{connection::Server, limits::Limits};
-use crate::{keepalive::keep_alive, proxy::Proxy, route::Side};
+use crate::{downstream::TrustedProxies, keepalive::keep_alive, proxy::Proxy, route::Side};
 
 /// Bytes that the kernel takes for a client beyond what it can send at once. More would be memory for a client that does
 /// not read, and would not make the others faster.
@@ -24,6 +24,7 @@ pub struct Listener {
     side: Side,
     limits: Limits,
     tls: Option<Arc<ServerConfig>>,
+    trusted: TrustedProxies,
 }
 
 /// Delay after a failed accept, which is caused by a lack of file descriptors or memory.
@@ -36,13 +37,26 @@ impl Listener {
     ///
     /// If the address cannot be bound.
     pub async fn bind(address: SocketAddr, side: Side, limits: Limits) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address).await?, side, limits, tls: None })
+        Ok(Self {
+            socket: TcpListener::bind(address).await?,
+            side,
+            limits,
+            tls: None,
+            trusted: TrustedProxies::default(),
+        })
     }
 
     /// Serves connections with TLS. A handshake counts as a connection, and has the timeout of a head.
     #[must_use]
     pub fn with_tls(mut self, tls: Arc<ServerConfig>) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Passes on what these peers state about the origin of a request. By default no peer is trusted.
+    #[must_use]
+    pub fn with_trusted_proxies(mut self, trusted: TrustedProxies) -> Self {
+        self.trusted = trusted;
         self
     }
 
@@ -59,7 +73,11 @@ impl Listener {
     /// this returns when all have ended.
     pub async fn serve(self, proxy: Arc<Proxy>, stop: CancellationToken) {
         let connections = TaskTracker::new();
-        let server = Arc::new(Server::new(self.limits, self.side, proxy, stop.clone()).with_tls(self.tls.clone()));
+        let server = Arc::new(
+            Server::new(self.limits, self.side, proxy, stop.clone())
+                .with_tls(self.tls.clone())
+                .with_trusted_proxies(self.trusted.clone()),
+        );
         let permits = Arc::new(Semaphore::new(self.limits.connections));
         while let Some((stream, address, permit)) = stop.run_until_cancelled(self.accept(&permits)).await {
             if let Err(error) =

@@ -11,6 +11,7 @@ mod listener;
 mod send_timeout;
 mod socket;
 mod streams;
+mod target;
 mod tls;
 
 pub use admin::{Admin, router as admin_router};

@@ -113,9 +113,7 @@ fn wake_error(status: &kube::core::Status) -> WakeError {
     let denied = || WakeError::Denied { reason: "WakeDenied".to_owned(), message: status.message.clone() };
     match status.code {
         404 => WakeError::Missing,
-        // A policy may deny with 422 too; its message contains the word.
-        422 if status.message.contains("denied") => denied(),
-        422 => WakeError::Awake,
+        422 if is_failed_test(status) => WakeError::Awake,
         409 | 429 | 500.. => WakeError::Busy {
             after: status
                 .details
@@ -128,10 +126,20 @@ fn wake_error(status: &kube::core::Status) -> WakeError {
     }
 }
 
+/// Whether a 422 says that the test of the patch failed. Policies, webhooks and validation refuse with 422 too: policies and
+/// validation name the object and the causes, and webhooks give no reason or name the object.
+fn is_failed_test(status: &kube::core::Status) -> bool {
+    let about_object = |details: &kube::core::response::StatusDetails| {
+        !(details.causes.is_empty() && details.name.is_empty() && details.kind.is_empty())
+    };
+    status.reason == "Invalid" && !status.details.as_ref().is_some_and(about_object)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use rstest::rstest;
+    use serde_json::{Value, json};
 
     #[test]
     fn the_patch_is_valid_only_at_zero() {
@@ -147,15 +155,45 @@ mod tests {
         );
     }
 
+    /// A Status as an API server sends it.
+    fn status(code: u16, reason: &str, message: &str, details: Value) -> kube::core::Status {
+        let status =
+            json!({"code": code, "reason": reason, "message": message, "details": details, "status": "Failure"});
+        serde_json::from_value(status).unwrap()
+    }
+
     #[rstest]
-    #[case(422, "the server rejected our request due to an error in our request", WakeError::Awake)]
+    // apiserver/pkg/endpoints/handlers/patch.go: NewGenericServerResponse of a failed test.
+    #[case::test(422, "Invalid", "the server rejected our request due to an error in our request", json!({}), true)]
+    #[case::of_a_function_called_denied(422, "Invalid", "the server rejected our request (patch denied)", json!({}), true)]
+    #[case::without_details(422, "Invalid", "the server rejected our request", Value::Null, true)]
+    // apiserver/pkg/admission/plugin/policy/validating/dispatcher.go
+    #[case::policy(422, "Invalid", "deployments.apps \"x\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", json!({"name": "x", "group": "apps", "kind": "deployments", "causes": [{"message": "no"}]}), false)]
+    #[case::policy_without_the_word(422, "Invalid", "nein", json!({"name": "x", "kind": "deployments", "causes": [{"message": "nein"}]}), false)]
+    #[case::webhook(422, "", "admission webhook \"w\" refused the request: no", Value::Null, false)]
+    #[case::validation(422, "Invalid", "Scale.autoscaling \"x\" is invalid: spec.replicas: too many", json!({"name": "x", "kind": "Scale", "causes": [{"reason": "FieldValueInvalid", "field": "spec.replicas", "message": "too many"}]}), false)]
+    #[case::quota(403, "Forbidden", "exceeded quota", json!({"name": "x", "kind": "deployments"}), false)]
+    fn a_patch_that_does_not_apply_is_told_from_one_that_is_denied(
+        #[case] code: u16,
+        #[case] reason: &str,
+        #[case] message: &str,
+        #[case] details: Value,
+        #[case] awake: bool,
+    ) {
+        let denied = || WakeError::Denied { reason: "WakeDenied".into(), message: message.into() };
+        let expected = if awake { WakeError::Awake } else { denied() };
+        assert_eq!(wake_error(&status(code, reason, message, details)), expected);
+    }
+
+    #[rstest]
     #[case(404, "deployments.apps \"x\" not found", WakeError::Missing)]
-    #[case(403, "exceeded quota", WakeError::Denied { reason: "WakeDenied".into(), message: "exceeded quota".into() })]
-    #[case(422, "ValidatingAdmissionPolicy 'x' denied request: no", WakeError::Denied { reason: "WakeDenied".into(), message: "ValidatingAdmissionPolicy 'x' denied request: no".into() })]
     #[case(409, "try again", WakeError::Busy { after: None, message: "try again".into() })]
     #[case(503, "down", WakeError::Busy { after: None, message: "down".into() })]
-    fn api_server_responses_are_classified(#[case] code: u16, #[case] message: &str, #[case] expected: WakeError) {
-        let status = kube::core::Status { code, message: message.to_owned(), ..kube::core::Status::default() };
-        assert_eq!(wake_error(&status), expected);
+    fn other_responses_are_classified_by_their_code(
+        #[case] code: u16,
+        #[case] message: &str,
+        #[case] expected: WakeError,
+    ) {
+        assert_eq!(wake_error(&status(code, "", message, Value::Null)), expected);
     }
 }

@@ -15,7 +15,7 @@ A response of the function is passed on unchanged, error responses too. A respon
   "type": "TYPES/function-failing",
   "title": "TITLE",
   "status": 503,
-  "detail": "container function: exited with status 3",
+  "detail": "the pods of the function fail to start or cannot be created",
   "instance": "6a6f…",
   "namespace": "default",
   "function": "hello",
@@ -25,7 +25,8 @@ A response of the function is passed on unchanged, error responses too. A respon
 
 `type` is stable: programs may rely on it. `instance` is the request ID, the same as in `X-Request-Id`. `reason`, where there is
 one, is the word of the kubelet, the scheduler or the API server, or names the limit that was exceeded; see
-[Limits and queues](../tasks/limits.md).
+[Limits and queues](../tasks/limits.md). Their sentences, which name registries, Secrets, quotas and nodes, are added to `detail` for
+requests from inside the cluster only.
 
 ## gRPC
 
@@ -87,6 +88,7 @@ const EXPLAINED: &[(&str, &str, &str)] = &[
         "The request line is longer than `activator.limits.requestLine`.",
         "Send the data in the body, or raise the limit.",
     ),
+    ("expectation-failed", "`Expect` has an expectation other than `100-continue`.", "Send no other expectation."),
     (
         "queue-full",
         "A queue limit is reached; `reason` names it (`FunctionRequests`, `NamespaceBytes`, …). Queued requests are not affected.",
@@ -94,7 +96,7 @@ const EXPLAINED: &[(&str, &str, &str)] = &[
     ),
     (
         "wake-throttled",
-        "The function has no pod, and it (`FunctionWakes`) or its namespace (`NamespaceWakes`) was woken so often that its turn would come after `timeouts.coldStart`.",
+        "The function has no pod, and it (`FunctionWakes`), the functions of its namespace (`NamespaceWakes`) or all functions (`ProcessWakes`) were woken so often that its turn would come after `timeouts.coldStart`.",
         "Retry after `Retry-After`. Find the client that sends the requests.",
     ),
     (
@@ -102,7 +104,7 @@ const EXPLAINED: &[(&str, &str, &str)] = &[
         "The request head exceeds `activator.limits.headBytes` or `activator.limits.headers`.",
         "Send smaller cookies or fewer headers, or raise the limit.",
     ),
-    ("not-supported", "The method is `CONNECT`.", ""),
+    ("not-supported", "The method is `CONNECT`, or `TRACE` with `Max-Forwards: 0`.", ""),
     (
         "pod-unreachable",
         "Pods exist, and no connection to one succeeded in time.",
@@ -129,6 +131,11 @@ const EXPLAINED: &[(&str, &str, &str)] = &[
         "deadline-exceeded",
         "The deadline of a gRPC client (`grpc-timeout`) passed while the request was queued, or before the function responded.",
         "Raise the deadline of the client above the time of a cold start.",
+    ),
+    (
+        "loop-detected",
+        "The request passed activators 16 times, as `Via` records: functions forward it to each other.",
+        "Check where the functions forward requests to.",
     ),
 ];
 

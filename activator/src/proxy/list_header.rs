@@ -1,0 +1,19 @@
+//! Appends to headers that are lists.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Appends an element of `length` bytes to a list header.
+pub(super) fn append(headers: &mut HeaderMap, name: &HeaderName, element: &[&[u8]], length: usize) {
+    let previous = || headers.get_all(name).iter().map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
+    let mut list = Vec::with_capacity(previous().map(|value| value.len() + 2).sum::<usize>() + length);
+    for value in previous() {
+        list.extend_from_slice(value);
+        list.extend_from_slice(b", ");
+    }
+    element.iter().for_each(|part| list.extend_from_slice(part));
+    // It is made of valid header values.
+    if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
+        headers.insert(name, list);
+    }
+}
