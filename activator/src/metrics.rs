@@ -279,7 +279,7 @@ impl Collector for DemandCollector {
                 function: demand.function.clone(),
                 revision: demand.revision.clone(),
             };
-            rows.push((labels, demand.in_flight, demand.queued));
+            rows.push((labels, demand.in_flight, demand.queued + demand.held));
         });
         for (name, help, pick) in [
             ("in_flight", "Requests in flight in pods", (|row| row.1) as fn(&(RevisionLabels, u64, u64)) -> u64),

@@ -1,9 +1,14 @@
 //! Wire format of the demand stream from an activator to the autoscaler.
 //!
 //! The response to `GET /v1/demand` on an activator's admin port is an endless stream of lines, each a [`Frame`] in JSON.
-//! The first frame contains every revision that has received a request through this process. Each later frame contains only
-//! those that changed since, at most every [`FRAME_INTERVAL`]; the first request of an idle revision is reported at once. A
-//! frame without revisions is sent every [`HEARTBEAT`], so that a reader can tell an idle activator from a lost one.
+//! The first report contains every revision that has received a request through this process. Each later report contains
+//! only those that changed since, at most every [`FRAME_INTERVAL`]; the first request of an idle revision is reported at once.
+//! A frame without revisions is sent every [`HEARTBEAT`], so that a reader can tell an idle activator from a lost one.
+//!
+//! A report of more than [`MAX_PART`] bytes is sent in parts: frames one right after the other, of which all but the last
+//! have [`Frame::more`]. The frame of sequence 0 begins the first report. A reader that does not know `more` takes each part
+//! for a report: between the parts of the first one it misses revisions, and counts of before the connection may seem new to
+//! it. A writer that does not know `more` sends each report as one frame.
 //!
 //! All counters are monotonic from the start of the process, so a lost or late frame does no harm: the average
 //! concurrency between two frames is the difference of `request_us` divided by the difference of time.
@@ -21,8 +26,12 @@ pub const FRAME_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest time between two frames.
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// Longest line that a reader accepts, in bytes.
+/// Longest line that a reader accepts, in bytes. Longer than [`MAX_PART`], because older activators send each report as one
+/// frame, and a revision with very many pods is not divided.
 pub const MAX_LINE: usize = 4 << 20;
+
+/// Longest line that a writer makes of several revisions, in bytes.
+pub const MAX_PART: usize = 256 << 10;
 
 /// One line of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +46,9 @@ pub struct Frame {
     pub sequence: u64,
     /// Microseconds since the start of the process, by a monotonic clock. Every counter below is as of this time.
     pub at_us: u64,
+    /// Whether the report goes on in the next frame.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
     /// Changed revisions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<RevisionDemand>,
@@ -54,8 +66,13 @@ pub struct RevisionDemand {
     pub revision: String,
     /// Requests in pods of this revision now: from the forwarding of a request until the end of its response body.
     pub in_flight: u64,
-    /// Requests that are queued for a pod of this revision now.
+    /// Requests that are queued for a pod of this revision now, without those in `held`.
     pub queued: u64,
+    /// Requests that are queued while the rate limits of wakes do not allow a wake of this revision yet. They are in no other
+    /// number: they count as arrivals when the wake is due, so that nobody else starts pods for them before. Older activators
+    /// count them in `queued`, older readers do not see them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub held: u64,
     /// Requests since the start of the process, without those that were rejected before they were queued.
     pub arrivals: u64,
     /// Requests that ended in a pod since the start of the process, with or without an error.
@@ -133,7 +150,37 @@ pub fn latency_bound(bucket: u16) -> Duration {
     Duration::from_secs_f64((f64::from(bucket) / BUCKETS_PER_DOUBLING).exp2() / 1e3)
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Bytes of a frame without revisions, without the identity of its process.
+const FRAME_BYTES: usize = 128;
+
+impl Frame {
+    /// Returns an upper bound of the bytes of a frame without revisions.
+    #[must_use]
+    pub fn base_bytes(process: &str) -> usize {
+        FRAME_BYTES + text_bytes(process)
+    }
+}
+
+/// Returns an upper bound of the bytes of a text in JSON: every character of it may be escaped.
+fn text_bytes(text: &str) -> usize {
+    let escaped = text.bytes().filter(|b| *b < b' ' || *b == b'"' || *b == b'\\').count();
+    text.len() + 5 * escaped + 2
+}
+
 impl RevisionDemand {
+    /// Returns an upper bound of its bytes in a frame.
+    #[must_use]
+    pub fn max_bytes(&self) -> usize {
+        // Keys and punctuation; a number has at most 20 digits.
+        let pods: usize = self.pods.iter().map(|pod| 64 + text_bytes(&pod.pod)).sum();
+        let outcomes = self.outcomes.as_ref().map_or(0, |outcomes| 96 + 29 * outcomes.latencies.len());
+        512 + text_bytes(&self.namespace) + text_bytes(&self.function) + text_bytes(&self.revision) + pods + outcomes
+    }
+
     /// Returns the number of requests, queued or in pods.
     #[must_use]
     pub fn concurrency(&self) -> u64 {
@@ -152,12 +199,14 @@ mod tests {
             process: "rouse-activator-abc/1".into(),
             sequence: 7,
             at_us: 1_000_000,
+            more: false,
             revisions: vec![RevisionDemand {
                 namespace: "default".into(),
                 function: "hello".into(),
                 revision: "hello-00001".into(),
                 in_flight: 1,
                 queued: 2,
+                held: 0,
                 arrivals: 5,
                 completions: 2,
                 abandoned: 1,
@@ -200,6 +249,63 @@ mod tests {
         );
         assert_eq!(value["outcomes"], serde_json::json!({"answered": 9, "failed": 1, "latencies": [[0, 8], [40, 1]]}));
         assert_eq!(serde_json::from_value::<RevisionDemand>(value).unwrap(), revision);
+    }
+
+    #[test]
+    fn the_wire_format_of_parts_and_held_requests_is_additive() {
+        let held = RevisionDemand { held: 3, ..RevisionDemand::default() };
+        assert_eq!(serde_json::to_value(&held).unwrap()["held"], 3);
+        let frame =
+            Frame { version: VERSION, process: "a".into(), sequence: 0, at_us: 0, more: true, revisions: vec![held] };
+        let line = serde_json::to_string(&frame).unwrap();
+        assert!(line.contains(r#""atUs":0,"more":true,"revisions""#), "{line}");
+        assert_eq!(serde_json::from_str::<Frame>(&line).unwrap(), frame);
+        // An older reader ignores both, and an older writer writes neither.
+        let last = Frame { more: false, revisions: vec![], ..frame };
+        assert_eq!(serde_json::to_string(&last).unwrap(), r#"{"version":1,"process":"a","sequence":0,"atUs":0}"#);
+    }
+
+    #[test]
+    fn no_revision_is_longer_than_its_bound() {
+        let names = ["", "a", "\u{1}\"\\", "\u{fffd}x\u{7f}", &"n".repeat(253)];
+        let most = PodDemand { pod: names[2].into(), in_flight: u64::MAX, draining: true };
+        let outcomes = Outcomes {
+            answered: u64::MAX,
+            failed: u64::MAX,
+            latencies: (0..LATENCY_BUCKETS).map(|bucket| (bucket, u64::MAX)).collect(),
+        };
+        for name in names {
+            for (pods, outcomes) in [(0, None), (1, Some(outcomes.clone())), (10_000, Some(Outcomes::default()))] {
+                let revision = RevisionDemand {
+                    namespace: name.into(),
+                    function: name.into(),
+                    revision: name.into(),
+                    in_flight: u64::MAX,
+                    queued: u64::MAX,
+                    held: u64::MAX,
+                    arrivals: u64::MAX,
+                    completions: u64::MAX,
+                    abandoned: u64::MAX,
+                    request_us: u64::MAX,
+                    busy_us: Some(u64::MAX),
+                    served_us: u64::MAX,
+                    pods: vec![most.clone(); pods],
+                    outcomes,
+                };
+                let bytes = serde_json::to_vec(&revision).unwrap().len();
+                // With the comma after it.
+                assert!(bytes < revision.max_bytes(), "{bytes} of {}", revision.max_bytes());
+            }
+            let frame = Frame {
+                version: u32::MAX,
+                process: name.into(),
+                sequence: u64::MAX,
+                at_us: u64::MAX,
+                more: true,
+                revisions: vec![],
+            };
+            assert!(serde_json::to_vec(&frame).unwrap().len() + 20 < Frame::base_bytes(name));
+        }
     }
 
     #[test]

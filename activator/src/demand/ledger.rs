@@ -58,6 +58,10 @@ pub struct Account {
 struct Counters {
     in_flight: u64,
     queued: u64,
+    /// Queued requests whose wake is not due.
+    held: u64,
+    /// Whether what is queued is held.
+    holding: bool,
     arrivals: u64,
     completions: u64,
     abandoned: u64,
@@ -81,8 +85,22 @@ pub struct Reading {
     pub at_us: u64,
     /// Pass it to the next reading to get what changed since.
     pub mark: u64,
+    /// Whether there are more accounts, which the next part of the report contains.
+    pub more: bool,
     /// The accounts.
     pub revisions: Vec<RevisionDemand>,
+}
+
+/// The accounts that changed since a mark, read in parts. An account is read when its part is.
+#[derive(Debug)]
+pub struct Report {
+    began: Instant,
+    since: Option<u64>,
+    mark: u64,
+    /// Accounts that have not been read. 8 bytes each.
+    accounts: std::vec::IntoIter<Arc<Account>>,
+    /// The first account that did not fit into the previous part.
+    next: Option<Arc<Account>>,
 }
 
 impl Ledger {
@@ -118,6 +136,8 @@ impl Ledger {
             counters: Mutex::new(Counters {
                 in_flight: 0,
                 queued: 0,
+                held: 0,
+                holding: false,
                 arrivals: 0,
                 completions: 0,
                 abandoned: 0,
@@ -144,29 +164,23 @@ impl Ledger {
         self.urgent.subscribe()
     }
 
-    /// The accounts that changed since `mark`, or that have requests now (their request-seconds grow by themselves).
-    /// With no mark, every account.
+    /// Begins a report of the accounts that changed since `mark`, or that have requests now (their request-seconds grow by
+    /// themselves). With no mark, of every account.
     #[must_use]
-    pub fn read(&self, mark: Option<u64>) -> Reading {
+    pub fn report(&self, mark: Option<u64>) -> Report {
         // Taken before the accounts are looked at: what changes meanwhile is told again next time, never missed.
         let next = self.changes.load(Ordering::Acquire);
-        let now = Instant::now();
-        let mut revisions = vec![];
-        self.purge(now);
+        self.purge(Instant::now());
         // What waits for a Function without a revision waits for none that anybody could scale.
-        for account in self.accounts.read().all().filter(|account| !account.revision.is_empty()) {
-            let mut counters = account.counters.lock();
-            let changed = mark.is_none_or(|mark| account.changed.load(Ordering::Acquire) > mark);
-            if changed || counters.in_flight + counters.queued > 0 {
-                counters.sum(now);
-                revisions.push(RevisionDemand {
-                    pods: counters.pods.tell(),
-                    outcomes: counters.tally.tell(),
-                    ..account.demand(&counters)
-                });
-            }
-        }
-        Reading { at_us: micros(now.saturating_duration_since(self.began)), mark: next, revisions }
+        let named = |account: &&Arc<Account>| !account.revision.is_empty();
+        let accounts: Vec<_> = self.accounts.read().all().filter(named).cloned().collect();
+        Report { began: self.began, since: mark, mark: next, accounts: accounts.into_iter(), next: None }
+    }
+
+    /// Returns a whole report; see [`Ledger::report`].
+    #[must_use]
+    pub fn read(&self, mark: Option<u64>) -> Reading {
+        self.report(mark).next_part(usize::MAX)
     }
 
     /// Visits every account as it is now, for metrics: without its pods and outcomes.
@@ -197,6 +211,27 @@ impl Ledger {
     }
 }
 
+impl Report {
+    /// Reads the next part: as many accounts as have at most `bytes` bytes in a frame, and at least one.
+    #[must_use]
+    pub fn next_part(&mut self, mut bytes: usize) -> Reading {
+        let now = Instant::now();
+        let mut revisions = vec![];
+        while let Some(account) = self.next.take().or_else(|| self.accounts.next()) {
+            let Some(demand) = account.read(self.since, now) else { continue };
+            let size = demand.max_bytes();
+            if size > bytes && !revisions.is_empty() {
+                self.next = Some(account);
+                break;
+            }
+            bytes = bytes.saturating_sub(size);
+            revisions.push(demand);
+        }
+        let at_us = micros(now.saturating_duration_since(self.began));
+        Reading { at_us, mark: self.mark, more: self.next.is_some(), revisions }
+    }
+}
+
 impl Accounts {
     fn all(&self) -> impl Iterator<Item = &Arc<Account>> {
         self.open.iter().chain(&self.closed)
@@ -210,16 +245,48 @@ impl Account {
         &self.revision
     }
 
+    /// What is to be told of it, if it changed since `mark` or has requests.
+    fn read(&self, mark: Option<u64>, now: Instant) -> Option<RevisionDemand> {
+        let mut counters = self.counters.lock();
+        let changed = mark.is_none_or(|mark| self.changed.load(Ordering::Acquire) > mark);
+        (changed || counters.in_flight + counters.queued > 0).then(|| {
+            counters.sum(now);
+            RevisionDemand { pods: counters.pods.tell(), outcomes: counters.tally.tell(), ..self.demand(&counters) }
+        })
+    }
+
     /// A request came and waits.
     pub(crate) fn queue(self: &Arc<Self>) {
         self.change(|c| {
-            c.arrivals += 1;
-            c.queued += 1;
+            if c.holding {
+                c.held += 1;
+            } else {
+                c.arrivals += 1;
+                c.queued += 1;
+            }
+        });
+    }
+
+    /// Sets whether what is queued is held: the rate limits of wakes allow no wake yet. To the autoscaler, requests that are
+    /// held have not arrived, or it would start the pods that the limits delay.
+    pub(crate) fn hold(self: &Arc<Self>, holding: bool) {
+        if self.counters.lock().holding == holding {
+            return;
+        }
+        self.change(|c| {
+            c.holding = holding;
+            if holding {
+                c.held = std::mem::take(&mut c.queued);
+                c.abandoned += c.held;
+            } else {
+                c.queued = std::mem::take(&mut c.held);
+                c.arrivals += c.queued;
+            }
         });
     }
 
     /// A request came and went straight to a pod.
-    pub(crate) fn enter(self: &Arc<Self>) {
+    pub fn enter(self: &Arc<Self>) {
         self.change(|c| {
             c.arrivals += 1;
             c.in_flight += 1;
@@ -229,7 +296,12 @@ impl Account {
     /// A waiting request went to a pod.
     pub(crate) fn grant(self: &Arc<Self>) {
         self.change(|c| {
-            c.queued -= 1;
+            if c.holding {
+                c.held -= 1;
+                c.arrivals += 1;
+            } else {
+                c.queued -= 1;
+            }
             c.in_flight += 1;
         });
     }
@@ -237,13 +309,17 @@ impl Account {
     /// A waiting request ended without a pod, or waits elsewhere now.
     pub(crate) fn leave(self: &Arc<Self>) {
         self.change(|c| {
-            c.queued -= 1;
-            c.abandoned += 1;
+            if c.holding {
+                c.held -= 1;
+            } else {
+                c.queued -= 1;
+                c.abandoned += 1;
+            }
         });
     }
 
     /// A request ended that was sent to a pod `in_pod` ago.
-    pub(crate) fn complete(self: &Arc<Self>, in_pod: Duration) {
+    pub fn complete(self: &Arc<Self>, in_pod: Duration) {
         self.change(|c| {
             c.in_flight -= 1;
             c.completions += 1;
@@ -276,12 +352,12 @@ impl Account {
     }
 
     /// Whether somebody judges by how its requests end.
-    pub(crate) fn set_outcome_counting(&self, asked: bool) {
+    pub fn set_outcome_counting(&self, asked: bool) {
         self.counters.lock().tally.ask(asked);
     }
 
     /// A request ended, with the head of an answer after this time or without one. Counted if somebody judges by it.
-    pub(crate) fn record_outcome(self: &Arc<Self>, failed: bool, latency: Option<Duration>) {
+    pub fn record_outcome(self: &Arc<Self>, failed: bool, latency: Option<Duration>) {
         let counted = self.counters.lock().tally.count(failed, latency);
         if counted {
             self.change(|_| ());
@@ -319,10 +395,10 @@ impl Account {
         let urgent = {
             let mut counters = self.counters.lock();
             counters.sum(now);
-            let idle_before = counters.in_flight + counters.queued == 0;
+            let (idle_before, empty_before) = (counters.is_idle(), counters.is_empty());
             change(&mut counters);
-            let idle_after = counters.in_flight + counters.queued == 0;
-            if idle_after && !idle_before {
+            let idle_after = counters.is_idle();
+            if counters.is_empty() && !empty_before {
                 counters.idle_since = Some(now);
             }
             // One caller after the other makes a revision idle between calls; that is no news while a frame is due anyhow.
@@ -343,6 +419,7 @@ impl Account {
             revision: self.revision.to_string(),
             in_flight: counters.in_flight,
             queued: counters.queued,
+            held: counters.held,
             arrivals: counters.arrivals,
             completions: counters.completions,
             abandoned: counters.abandoned,
@@ -355,10 +432,20 @@ impl Account {
 }
 
 impl Counters {
+    /// Whether it has no requests that anybody may scale for.
+    fn is_idle(&self) -> bool {
+        self.in_flight + self.queued == 0
+    }
+
+    /// Whether it has no requests.
+    fn is_empty(&self) -> bool {
+        self.is_idle() && self.held == 0
+    }
+
     /// Whether it is closed, and nothing has been in it for so long that every reader knows.
     fn is_told(&self, now: Instant) -> bool {
         let since = self.closed.map(|closed| closed.max(self.idle_since.unwrap_or(closed)));
-        self.in_flight + self.queued == 0 && since.is_some_and(|since| now.saturating_duration_since(since) > TOLD_FOR)
+        self.is_empty() && since.is_some_and(|since| now.saturating_duration_since(since) > TOLD_FOR)
     }
 
     fn sum(&mut self, now: Instant) {

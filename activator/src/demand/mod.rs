@@ -6,5 +6,5 @@ mod outcomes;
 mod pods;
 mod stream;
 
-pub use ledger::{Account, Ledger, Reading};
+pub use ledger::{Account, Ledger, Reading, Report};
 pub use stream::Frames;

@@ -55,6 +55,8 @@ pub struct ActivatorDemand {
     pub in_flight: u64,
     /// Queued requests.
     pub queued: u64,
+    /// Queued requests whose wake the activator's rate limits do not allow yet.
+    pub held: u64,
     /// Requests since the start of its process.
     pub arrivals: u64,
     /// Requests in each pod.
@@ -94,11 +96,43 @@ struct SourceState {
     /// How far the local clock is ahead of the clock of the process, and the time of the estimate.
     clock_offset: Option<(Duration, Duration)>,
     samples: HashMap<Key, Sample>,
+    /// The report of which parts are missing.
+    open: Option<OpenReport>,
+    /// Number of the last first report: one per connection.
+    report: u64,
     /// Whether revisions were ignored because of [`MAX_REVISIONS`], which was logged.
     truncated: bool,
 }
 
+/// A report that arrives in parts.
+#[derive(Clone, Copy, Debug)]
+struct OpenReport {
+    /// Sequence of the next part.
+    next: u64,
+    /// Whether it is the first one of a connection, and no part of it is missing.
+    whole: bool,
+    /// Whether it came without a pause after the last frame before it. Its parts follow one another at once, and what is in
+    /// the second is no newer than what is in the first.
+    continuous: bool,
+}
+
 impl SourceState {
+    /// Notes a frame that arrived at `now`, and returns the report that it is a part of.
+    fn part_of(&mut self, sequence: u64, now: Duration) -> OpenReport {
+        let before = self.last_frame.replace(now);
+        let continuous = before.is_some_and(|before| now.saturating_sub(before) <= MAX_FRAME_AGE);
+        let mut report = match self.open {
+            Some(open) if sequence > 0 => open,
+            _ => OpenReport { next: 0, whole: true, continuous },
+        };
+        if sequence == 0 {
+            self.report += 1;
+        }
+        report.whole &= sequence == report.next;
+        report.next = sequence.saturating_add(1);
+        report
+    }
+
     /// Returns the local time at which a frame was written that carries the time `written` and arrived at `now`.
     ///
     /// The transfer times of frames differ. If the difference counted as time in which requests ran, one steady request
@@ -150,10 +184,11 @@ impl Aggregate {
     }
 
     /// Returns whether the demand is complete: there is an activator, and every one that may have requests has sent a
-    /// current frame that was read completely. Otherwise a low demand may be missing data.
+    /// current report, all of whose parts were read completely. Otherwise a low demand may be missing data.
     pub fn complete(&self, now: Duration) -> bool {
         let current = |state: &SourceState| {
-            state.last_frame.is_some_and(|at| now.saturating_sub(at) <= MAX_FRAME_AGE) && !state.truncated
+            let recent = state.last_frame.is_some_and(|at| now.saturating_sub(at) <= MAX_FRAME_AGE);
+            recent && !state.truncated && state.open.is_none()
         };
         !self.sources.is_empty() && self.sources.values().all(|state| !state.required || current(state))
     }
@@ -173,17 +208,9 @@ impl Aggregate {
             self.retain_counters(former, now);
         }
         let Some(state) = self.sources.get_mut(source) else { return changed };
-        if frame.sequence == 0 {
-            // The first frame of a connection contains every revision. Requests of the others ended while disconnected.
-            let reported: HashSet<_> = frame.revisions.iter().map(Key::of).collect();
-            for (key, sample) in state.samples.extract_if(|key, _| !reported.contains(key)) {
-                changed.push(key.function.clone());
-                let at = sample.at;
-                self.retained.entry(key).or_default().counters.add(sample.terminated_at(at));
-            }
-        }
-        let continuous =
-            state.last_frame.replace(now).is_some_and(|before| now.saturating_sub(before) <= MAX_FRAME_AGE);
+        let report = state.part_of(frame.sequence, now);
+        state.open = Some(report);
+        let OpenReport { whole, continuous, .. } = report;
         let at = state.local_time(Duration::from_micros(frame.at_us), now);
         let mut ignored = 0usize;
         for revision in frame.revisions {
@@ -204,8 +231,20 @@ impl Aggregate {
             if let Some(past) = past {
                 self.retained.entry(key.clone()).or_default().counters.add(past);
             }
-            let sample = Sample::new(at, revision, former, continuous);
+            let sample = Sample::new(at, state.report, revision, former, continuous);
             state.samples.insert(key, sample);
+        }
+        if !frame.more {
+            state.open = None;
+            if whole {
+                // The first report of a connection contains every revision. Requests of the others ended while disconnected.
+                let current = state.report;
+                for (key, sample) in state.samples.extract_if(|_, sample| sample.report != current) {
+                    changed.push(key.function.clone());
+                    let at = sample.at;
+                    self.retained.entry(key).or_default().counters.add(sample.terminated_at(at));
+                }
+            }
         }
         if ignored > 0 && !state.truncated {
             state.truncated = true;
@@ -286,6 +325,7 @@ impl Aggregate {
                 age: now.saturating_sub(sample.at),
                 in_flight: sample.in_flight,
                 queued: sample.queued,
+                held: sample.held,
                 arrivals: sample.arrivals(),
                 pods: sample.pods.to_vec(),
             })

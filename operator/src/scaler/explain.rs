@@ -122,6 +122,7 @@ impl Scaler {
                 "ageSeconds": seconds(report.age),
                 "inFlight": report.in_flight,
                 "queued": report.queued,
+                "held": report.held,
                 "arrivals": report.arrivals,
                 "pods": report.pods,
             })

@@ -126,7 +126,8 @@ impl Rig {
             ..RevisionDemand::default()
         };
         let at_us = u64::try_from(self.scaler.now().as_micros()).unwrap();
-        let frame = Frame { version: VERSION, process: "a".into(), sequence: 0, at_us, revisions: vec![revision] };
+        let frame =
+            Frame { version: VERSION, process: "a".into(), sequence: 0, at_us, more: false, revisions: vec![revision] };
         self.scaler.apply_frame(&source(), frame);
     }
 
@@ -148,14 +149,16 @@ impl Rig {
         };
         let at_us = u64::try_from(self.scaler.now().as_micros()).unwrap();
         let process = source.address.to_string();
-        self.scaler
-            .apply_frame(source, Frame { version: VERSION, process, sequence: 0, at_us, revisions: vec![revision] });
+        self.scaler.apply_frame(
+            source,
+            Frame { version: VERSION, process, sequence: 0, at_us, more: false, revisions: vec![revision] },
+        );
     }
 
     /// Applies a frame without revisions.
     fn heartbeat(&self) {
         let at_us = u64::try_from(self.scaler.now().as_micros()).unwrap();
-        let frame = Frame { version: VERSION, process: "a".into(), sequence: 0, at_us, revisions: vec![] };
+        let frame = Frame { version: VERSION, process: "a".into(), sequence: 0, at_us, more: false, revisions: vec![] };
         self.scaler.apply_frame(&source(), frame);
     }
 

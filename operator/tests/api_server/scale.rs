@@ -88,7 +88,7 @@ impl ScalerRig {
         };
         let at_us = u64::try_from(self.started.elapsed().as_micros()).unwrap();
         let revisions = vec![revision];
-        let frame = Frame { version: VERSION, process: "activator".into(), sequence: 0, at_us, revisions };
+        let frame = Frame { version: VERSION, process: "activator".into(), sequence: 0, at_us, more: false, revisions };
         self.scaler.apply_frame(&self.source, frame);
     }
 

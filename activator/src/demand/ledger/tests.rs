@@ -22,6 +22,37 @@ async fn request_seconds_are_the_integral() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn held_requests_arrive_when_they_are_released() {
+    let ledger = Ledger::new();
+    let account = ledger.account("ns", "f", "f-00001");
+    let urgent = ledger.urgent();
+    let told = || {
+        let told = ledger.read(None).revisions.remove(0);
+        assert_eq!(told.arrivals - told.completions - told.abandoned, told.in_flight + told.queued, "{told:?}");
+        (told.held, told.queued, told.in_flight, told.arrivals, told.request_us)
+    };
+    account.hold(true);
+    account.queue();
+    account.queue();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!((told(), *urgent.borrow()), ((2, 0, 0, 0, 0), 0), "nobody is to start pods for them");
+    account.leave();
+    account.grant();
+    assert_eq!(told(), (0, 0, 1, 1, 0), "one disconnected, and a pod was there after all");
+    account.complete(Duration::ZERO);
+    account.queue();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    account.hold(false);
+    assert_eq!((told(), *urgent.borrow()), ((0, 1, 0, 2, 0), 2));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    account.hold(true);
+    account.hold(true);
+    assert_eq!(told(), (1, 0, 0, 2, 1_000_000), "its next wake is delayed");
+    account.leave();
+    assert_eq!(told(), (0, 0, 0, 2, 1_000_000));
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_that_no_pod_has_served_are_counted_apart() {
     let ledger = Ledger::new();
     let account = ledger.account("ns", "f", "f-00001");

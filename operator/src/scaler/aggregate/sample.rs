@@ -26,6 +26,10 @@ pub(super) struct Sample {
     pub(super) at: Duration,
     pub(super) in_flight: u64,
     pub(super) queued: u64,
+    /// Queued requests whose wake is not due; no part of the demand.
+    pub(super) held: u64,
+    /// Number of the first report that contained the revision, or after which it was reported.
+    pub(super) report: u64,
     /// Counters since the start of the process, as of `at`.
     reported: Counters,
     /// Part of these counters that is excluded from demand.
@@ -90,9 +94,15 @@ impl Sample {
     ///
     /// Counts from a pause are excluded: they grew over time that is past, and to an operator that just started they would
     /// look like a thousand requests at once. One arrival is kept, since a revision that received a request is not idle.
-    pub(super) fn new(at: Duration, demand: RevisionDemand, former: Option<&Self>, continuous: bool) -> Self {
+    pub(super) fn new(
+        at: Duration,
+        report: u64,
+        demand: RevisionDemand,
+        former: Option<&Self>,
+        continuous: bool,
+    ) -> Self {
         let counters = Counters::of(&demand);
-        let RevisionDemand { in_flight, queued, pods, .. } = demand;
+        let RevisionDemand { in_flight, queued, held, pods, .. } = demand;
         let excluded = match former {
             Some(former) if former.is_ahead_of(&counters) => Counters::default(),
             Some(former) if continuous => former.excluded,
@@ -103,7 +113,7 @@ impl Sample {
             None if continuous => Counters::default(),
             None => Counters { arrivals: counters.arrivals.saturating_sub(1), ..counters },
         };
-        Self { at, in_flight, queued, reported: counters, excluded, pods: pods.into() }
+        Self { at, in_flight, queued, held, report, reported: counters, excluded, pods: pods.into() }
     }
 
     /// Returns whether `counters` are lower than the reported ones: the process restarted them, because the revision lost
@@ -125,7 +135,7 @@ impl Sample {
     /// Excludes all reported counts and requests.
     pub(super) fn exclude_all(&mut self) {
         self.excluded = self.reported;
-        (self.in_flight, self.queued, self.pods) = (0, 0, Box::default());
+        (self.in_flight, self.queued, self.held, self.pods) = (0, 0, 0, Box::default());
     }
 
     /// Returns the counters that count as demand, as of the sample.

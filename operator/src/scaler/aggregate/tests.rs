@@ -28,6 +28,7 @@ fn frame(second: u64, process: &str, in_flight: u64, arrivals: u64, request_us: 
         // Not 0: the first frame of a connection contains every revision.
         sequence: 1,
         at_us: second * 1_000_000,
+        more: false,
         revisions: vec![revision],
     }
 }
@@ -236,6 +237,131 @@ fn requests_missing_from_the_first_frame_of_a_connection_ended() {
     assert_eq!(aggregate.apply_frame(&source(1), with(0, empty), at(3)), [FunctionKey::new("ns", "f")]);
     let ended = demand(&mut aggregate, 9);
     assert_eq!((ended.in_flight, ended.arrivals, ended.request_us), (0, 3, 6_000_000));
+}
+
+/// A report in parts of one revision each, from the first frame of a connection on. Each revision has as many requests as it
+/// is said to and received a thousand before.
+fn parts(second: u64, process: &str, revisions: &[(&str, u64)]) -> Vec<Frame> {
+    let part = |(sequence, (revision, in_flight)): (u64, &(&str, u64))| {
+        let mut part = frame(second, process, *in_flight, 1000 + in_flight, 5_000_000);
+        part.revisions[0].revision = (*revision).into();
+        part.revisions[0].completions = 1000;
+        Frame { sequence, more: sequence + 1 < revisions.len() as u64, ..part }
+    };
+    (0..).zip(revisions).map(part).collect()
+}
+
+fn in_flight(aggregate: &mut Aggregate, revisions: &[&str], second: u64) -> Vec<u64> {
+    let mut of = |revision: &&str| aggregate.demand(&FunctionKey::new("ns", "f"), revision, at(second)).in_flight;
+    revisions.iter().map(&mut of).collect()
+}
+
+#[test]
+fn a_report_counts_as_whole_after_its_last_part() {
+    let mut aggregate = connected(&[1]);
+    for part in parts(1, "a", &[("f-1", 1), ("f-2", 2), ("f-3", 3)]) {
+        aggregate.apply_frame(&source(1), part, at(1));
+    }
+    // The connection was lost meanwhile, and a request of the second revision ended.
+    let again = parts(2, "a", &[("f-1", 4), ("f-3", 0), ("f-4", 5)]);
+    let known = |aggregate: &mut Aggregate| in_flight(aggregate, &["f-1", "f-2", "f-3", "f-4"], 2);
+    let mut seen = vec![];
+    for part in again {
+        aggregate.apply_frame(&source(1), part, at(2));
+        seen.push((known(&mut aggregate), aggregate.complete(at(2))));
+    }
+    let expected = [(vec![4, 2, 3, 0], false), (vec![4, 2, 0, 0], false), (vec![4, 0, 0, 5], true)];
+    assert_eq!(seen, expected, "what no part contained ends with the last part, and not before");
+    // Later reports in parts end nothing, and the demand is complete after each.
+    let mut later = parts(3, "a", &[("f-1", 6), ("f-4", 7)]);
+    later.iter_mut().for_each(|part| part.sequence += 3);
+    for (part, complete) in later.into_iter().zip([false, true]) {
+        aggregate.apply_frame(&source(1), part, at(3));
+        assert_eq!(aggregate.complete(at(3)), complete);
+    }
+    assert_eq!(in_flight(&mut aggregate, &["f-1", "f-2", "f-3", "f-4"], 3), [6, 0, 0, 7]);
+}
+
+#[test]
+fn a_report_without_one_of_its_parts_is_not_whole() {
+    let known = [("f-1", 1), ("f-2", 2), ("f-3", 3)];
+    for missing in 0..3 {
+        let mut aggregate = connected(&[1]);
+        for part in parts(1, "a", &known) {
+            aggregate.apply_frame(&source(1), part, at(1));
+        }
+        for part in parts(2, "a", &known).into_iter().filter(|part| part.sequence != missing) {
+            aggregate.apply_frame(&source(1), part, at(2));
+        }
+        assert_eq!(in_flight(&mut aggregate, &["f-1", "f-2", "f-3"], 2), [1, 2, 3], "without part {missing}");
+        // Without its end it is never complete; the next connection reports all.
+        assert_eq!(aggregate.complete(at(2)), missing != 2);
+        aggregate.apply_frame(&source(1), parts(3, "a", &[("f-1", 9)]).remove(0), at(3));
+        assert!(aggregate.complete(at(3)));
+        assert_eq!(in_flight(&mut aggregate, &["f-1", "f-2", "f-3"], 3), [9, 0, 0]);
+    }
+}
+
+#[test]
+fn no_part_of_a_first_report_counts_requests_from_before_the_connection() {
+    let arrivals =
+        |aggregate: &mut Aggregate, revision| aggregate.demand(&FunctionKey::new("ns", "f"), revision, at(9)).arrivals;
+    // An operator that has just started, and one that reconnects after a pause.
+    for connected_before in [false, true] {
+        let mut aggregate = Aggregate::default();
+        aggregate.set_sources(&sources(&[1]), at(0));
+        if connected_before {
+            aggregate.apply_frame(&source(1), Frame { revisions: vec![], ..frame(0, "a", 0, 0, 0) }, at(0));
+        }
+        for part in parts(9, "a", &[("f-1", 0), ("f-2", 0), ("f-3", 0)]) {
+            aggregate.apply_frame(&source(1), part, at(9));
+        }
+        for revision in ["f-1", "f-2", "f-3"] {
+            assert_eq!(arrivals(&mut aggregate, revision), 1, "{connected_before} {revision}");
+        }
+    }
+}
+
+/// An operator that does not know `more` takes each part for a report. This is what it makes of it; the same code stands for
+/// it, without `more`.
+#[test]
+fn an_older_reader_ends_up_with_the_same_requests() {
+    let older = |part: Frame| Frame { more: false, ..part };
+    let mut aggregate = connected(&[1]);
+    for part in parts(1, "a", &[("f-1", 1), ("f-2", 2)]) {
+        aggregate.apply_frame(&source(1), older(part), at(1));
+    }
+    let mut seen = vec![];
+    for part in parts(2, "a", &[("f-1", 1), ("f-2", 2)]) {
+        aggregate.apply_frame(&source(1), older(part), at(2));
+        seen.push(in_flight(&mut aggregate, &["f-1", "f-2"], 2));
+    }
+    assert_eq!(seen, [[1, 0], [1, 2]], "between the parts it misses some");
+    let again = aggregate.demand(&FunctionKey::new("ns", "f"), "f-2", at(2)).arrivals;
+    assert_eq!(again, 2 * 1002, "and counts the earlier requests of the others again");
+}
+
+/// An activator that does not know `more` sends each report as one frame, however long.
+#[test]
+fn a_report_of_an_older_writer_is_whole() {
+    let mut aggregate = connected(&[1]);
+    for part in parts(1, "a", &[("f-1", 1), ("f-2", 2)]) {
+        aggregate.apply_frame(&source(1), part, at(1));
+    }
+    let line = r#"{"version":1,"process":"a","sequence":0,"atUs":2000000,"revisions":[{"namespace":"ns","function":"f","revision":"f-2","inFlight":3,"queued":0,"arrivals":1003,"completions":1000,"requestUs":5000000}]}"#;
+    aggregate.apply_frame(&source(1), serde_json::from_str(line).unwrap(), at(2));
+    assert!(aggregate.complete(at(2)));
+    assert_eq!(in_flight(&mut aggregate, &["f-1", "f-2"], 2), [0, 3]);
+}
+
+#[test]
+fn held_requests_are_no_demand() {
+    let mut aggregate = connected(&[1]);
+    let mut held = frame(1, "a", 0, 0, 0);
+    held.revisions[0].held = 7;
+    aggregate.apply_frame(&source(1), held, at(1));
+    assert_eq!(demand(&mut aggregate, 5), Demand::default());
+    assert_eq!(aggregate.by_activator(&FunctionKey::new("ns", "f"), "f-00001", at(5))[0].held, 7);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 fn frame(process: &str, sequence: u64) -> Frame {
-    Frame { version: VERSION, process: process.into(), sequence, at_us: 0, revisions: vec![] }
+    Frame { version: VERSION, process: process.into(), sequence, at_us: 0, more: false, revisions: vec![] }
 }
 
 fn line(frame: &Frame) -> String {

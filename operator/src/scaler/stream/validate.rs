@@ -98,9 +98,9 @@ impl Validator {
             }
         });
         if frame.revisions.len() < reported {
-            // A dropped revision may have requests, so the frame must not count as the first one of a connection, which
-            // contains every revision.
-            frame.sequence = frame.sequence.max(1);
+            // A dropped revision may have requests, so the report must not count as the first one of a connection, which
+            // contains every revision: with the number of the next frame, this part of it is missing.
+            frame.sequence += 1;
         }
         Some(frame)
     }
@@ -118,6 +118,7 @@ fn validate_revision(revision: &mut RevisionDemand) -> Result<(), (Fault, bool)>
         revision: name,
         in_flight,
         queued,
+        held,
         arrivals,
         completions,
         abandoned,
@@ -136,6 +137,7 @@ fn validate_revision(revision: &mut RevisionDemand) -> Result<(), (Fault, bool)>
     let counters = [*arrivals, *completions, *abandoned, *request_us, busy_us.unwrap_or(0), *served_us];
     let in_pods = pods.iter().fold(0u64, |sum, PodDemand { in_flight, .. }| sum.saturating_add(*in_flight));
     if concurrent > MAX_CONCURRENT
+        || *held > MAX_CONCURRENT
         || in_pods > MAX_CONCURRENT
         || counters.iter().any(|n| *n > MAX_COUNTER)
         || pods.len() > MAX_PODS
@@ -175,7 +177,7 @@ mod tests {
     }
 
     fn frame(process: &str, sequence: u64, at_us: u64) -> Frame {
-        Frame { version: VERSION, process: process.into(), sequence, at_us, revisions: vec![demand()] }
+        Frame { version: VERSION, process: process.into(), sequence, at_us, more: false, revisions: vec![demand()] }
     }
 
     fn validate(validator: &mut Validator, frame: Frame) -> (Option<Frame>, Vec<Fault>) {
@@ -219,6 +221,18 @@ mod tests {
     }
 
     #[test]
+    fn a_part_from_which_a_revision_was_dropped_is_missing() {
+        let mut validator = Validator::default();
+        let part = |sequence| Frame { more: true, ..frame("a", sequence, sequence) };
+        assert_eq!(validate(&mut validator, part(0)), (Some(part(0)), vec![]));
+        let mut partial = part(1);
+        partial.revisions.push(RevisionDemand { request_us: u64::MAX, ..demand() });
+        let (read, faults) = validate(&mut validator, partial);
+        assert_eq!((read.map(|read| read.sequence), faults), (Some(2), vec![Fault::Huge]), "1 is missing");
+        assert_eq!(validate(&mut validator, part(2)), (Some(part(2)), vec![]));
+    }
+
+    #[test]
     fn a_gap_is_reported_and_the_frame_accepted() {
         let mut validator = Validator::default();
         validate(&mut validator, frame("a", 0, 0));
@@ -235,6 +249,7 @@ mod tests {
     #[case::in_flight(RevisionDemand { in_flight: u64::MAX, ..demand() }, Fault::Huge)]
     #[case::queued(RevisionDemand { queued: 1 << 25, arrivals: 1 << 26, ..demand() }, Fault::Huge)]
     #[case::arrivals(RevisionDemand { arrivals: u64::MAX, ..demand() }, Fault::Huge)]
+    #[case::held(RevisionDemand { held: 1 << 25, ..demand() }, Fault::Huge)]
     #[case::integral(RevisionDemand { request_us: u64::MAX, ..demand() }, Fault::Huge)]
     #[case::abandoned(RevisionDemand { abandoned: u64::MAX, ..demand() }, Fault::Huge)]
     #[case::busy(RevisionDemand { busy_us: Some(u64::MAX), ..demand() }, Fault::Huge)]

@@ -6,7 +6,8 @@ use crate::scaler::stream::Validator;
 /// Validates and applies a frame, as the reader of a stream does. Returns the number of faults.
 fn send(rig: &Rig, validator: &mut Validator, sequence: u64, revision: RevisionDemand) -> usize {
     let at_us = u64::try_from(rig.scaler.now().as_micros()).unwrap();
-    let frame = Frame { version: VERSION, process: "a".into(), sequence, at_us, revisions: vec![revision] };
+    let frame =
+        Frame { version: VERSION, process: "a".into(), sequence, at_us, more: false, revisions: vec![revision] };
     let mut faults = 0;
     if let Some(frame) = validator.validate(frame, |_| faults += 1) {
         rig.scaler.apply_frame(&source(), frame);
