@@ -51,13 +51,13 @@ pub struct Args {
     pub tls_key_file: Option<PathBuf>,
     /// Trusted proxies on the public listener: networks, addresses and the word `private` (all private networks), separated
     /// by commas. Their `Forwarded`, `X-Forwarded-*`, `X-Real-IP` and `X-Request-Id` are passed on, those of other peers are
-    /// replaced. By default no peer is trusted.
+    /// replaced. By default none.
     #[arg(long, env = "ROUSE_TRUSTED_PROXIES", default_value = "")]
     pub trusted_proxies: TrustedProxies,
-    /// Trusted proxies on the TLS listener. By default no peer is trusted: the peer is the client.
+    /// Trusted proxies on the TLS listener. By default none: the peer is the client.
     #[arg(long, env = "ROUSE_TRUSTED_PROXIES_TLS", default_value = "")]
     pub trusted_proxies_tls: TrustedProxies,
-    /// Trusted proxies on the cluster listener. By default no peer is trusted: the peer is any pod.
+    /// Trusted proxies on the cluster listener. By default none: the peer is any pod.
     #[arg(long, env = "ROUSE_TRUSTED_PROXIES_CLUSTER", default_value = "")]
     pub trusted_proxies_cluster: TrustedProxies,
     /// Redirects public requests that used TLS neither here nor at a trusted proxy (`X-Forwarded-Proto`) to `https://` with
@@ -94,6 +94,10 @@ pub struct Args {
     /// Rate limit of wakes per namespace, over all its functions.
     #[arg(long, env = "ROUSE_WAKES_PER_NAMESPACE", default_value = "200/200ms", value_parser = rate)]
     pub wakes_per_namespace: Rate,
+    /// Rate limit of all wakes of this process. By default 20 a second, which is the most pods that the controllers of a
+    /// cluster create with their default limit of requests to the API server.
+    #[arg(long, env = "ROUSE_WAKES_TOTAL", default_value = "500/50ms", value_parser = rate)]
+    pub wakes_total: Rate,
     /// How long requests wait for an unschedulable pod. With a cluster autoscaler: as long as a new node takes.
     #[arg(long, env = "ROUSE_UNSCHEDULABLE_GRACE", default_value = "10s", value_parser = duration)]
     pub unschedulable_grace: Duration,
@@ -227,6 +231,7 @@ impl Args {
             },
             function_wakes: self.wakes,
             namespace_wakes: self.wakes_per_namespace,
+            process_wakes: self.wakes_total,
             unschedulable_grace: self.unschedulable_grace,
         }
     }

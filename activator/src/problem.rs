@@ -325,7 +325,10 @@ impl From<Rejection> for Problem {
             Rejection::Throttled { scope, retry_after } => {
                 let (reason, detail) = match scope {
                     Scope::Function => ("FunctionWakes", "the rate limit for waking this function was reached"),
-                    _ => ("NamespaceWakes", "the rate limit for waking functions of this namespace was reached"),
+                    Scope::Namespace => {
+                        ("NamespaceWakes", "the rate limit for waking functions of this namespace was reached")
+                    }
+                    Scope::Process => ("ProcessWakes", "the rate limit for waking functions was reached"),
                 };
                 let mut problem = Self::new(Kind::WakeThrottled, detail).retry_after(retry_after);
                 problem.reason = Some(reason.to_owned());

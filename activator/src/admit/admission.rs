@@ -137,7 +137,8 @@ impl Breaker {
         }
         if at_zero && !arrival.readmitted {
             let copy = matches!(arrival.target, Target::Mirror(_));
-            self.reserve_wake(inner, chosen, now, if copy { Duration::ZERO } else { policy.cold_start })?;
+            let turn = self.reserve_wake(inner, chosen, now, if copy { Duration::ZERO } else { policy.cold_start })?;
+            inner.revisions[chosen].hold_until(Some(turn), now);
         }
         let reservation = self.reserve_budget(inner, policy, arrival)?;
         let Arrival { target, sequence, since, .. } = *arrival;
@@ -178,45 +179,5 @@ impl Breaker {
             return QueueReservation::try_new(arrival.bytes, function, budgets).map_err(Rejection::QueueFull);
         };
         Err(Rejection::QueueFull(CapReached { scope: Scope::Function, measure }))
-    }
-
-    /// Returns the time from which a revision may be woken.
-    ///
-    /// Each wake that succeeds takes one token of the function and one of its namespace; retries of a failed patch take
-    /// none, the reservation is kept until then. The token may be for a later time. Reservations are served in order,
-    /// so the functions of a namespace are woken in the order in which they were requested.
-    ///
-    /// # Errors
-    ///
-    /// If that time is more than `within` away; no token is taken then.
-    pub(super) fn reserve_wake(
-        &self,
-        inner: &mut BreakerState,
-        index: usize,
-        now: Instant,
-        within: Duration,
-    ) -> Result<Instant, Rejection> {
-        let revision = &mut inner.revisions[index];
-        if revision.name.is_empty() {
-            // There is no revision yet that could be woken.
-            return Ok(now);
-        }
-        if let Some(reserved) = revision.wake.reserved {
-            return Ok(reserved);
-        }
-        let mut shared = self.namespace.wakes.lock();
-        let turns = [(Scope::Function, inner.wakes.next(now)), (Scope::Namespace, shared.next(now))];
-        let (scope, turn) = if turns[1].1 > turns[0].1 { turns[1] } else { turns[0] };
-        let wait = turn.duration_since(now);
-        if wait > within {
-            return Err(Rejection::Throttled { scope, retry_after: wait });
-        }
-        if turn > now {
-            self.context.metrics.record_delayed_wake(scope.label());
-        }
-        inner.wakes.take(now);
-        shared.take(now);
-        revision.wake.reserved = Some(turn);
-        Ok(turn)
     }
 }

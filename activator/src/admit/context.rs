@@ -2,9 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::budget::{Budget, Caps};
+use super::{
+    budget::{Budget, Caps},
+    wake_tokens::SharedRate,
+};
 use crate::{
     demand::Ledger,
     endpoints::{Dialer, Prober},
@@ -24,6 +28,8 @@ pub struct Bounds {
     pub function_wakes: Rate,
     /// Rate of wakes of all functions in one namespace together.
     pub namespace_wakes: Rate,
+    /// Rate of wakes of all functions together.
+    pub process_wakes: Rate,
     /// How long requests wait for a pod that is unschedulable: a node may be on its way.
     pub unschedulable_grace: Duration,
 }
@@ -42,6 +48,8 @@ pub struct Context {
     pub bounds: Bounds,
     /// What is queued in this process.
     pub budget: Arc<Budget>,
+    /// Rate limit of wakes of all functions.
+    pub(super) wakes: Mutex<SharedRate>,
     /// Connects to pods.
     pub dialer: Dialer,
     /// Prometheus metrics.
@@ -72,7 +80,8 @@ impl Context {
         });
         let prober = Prober::new(dialer, metrics.clone());
         let aborting = Arc::new(Semaphore::new(MAX_ABORTING));
-        Arc::new(Self { scaler, ledger, bounds, budget, dialer, metrics, prober, aborting })
+        let wakes = Mutex::new(SharedRate::new(bounds.process_wakes));
+        Arc::new(Self { scaler, ledger, bounds, budget, wakes, dialer, metrics, prober, aborting })
     }
 }
 
@@ -87,6 +96,7 @@ impl Bounds {
             namespace: caps,
             function_wakes: rate,
             namespace_wakes: rate,
+            process_wakes: rate,
             unschedulable_grace: Duration::from_secs(10),
         }
     }

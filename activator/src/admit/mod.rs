@@ -22,7 +22,9 @@ mod state;
 mod step;
 mod target;
 mod traffic;
+mod wake_rate;
 mod wake_task;
+mod wake_tokens;
 
 pub use budget::{Budget, Caps, QueueReservation};
 pub use cold_start::ColdStart;

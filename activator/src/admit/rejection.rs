@@ -15,7 +15,7 @@ pub enum Rejection {
     QueueFull(CapReached),
     /// The function has no pod, and the rate limit allows its wake too late only.
     Throttled {
-        /// The rate that was exceeded: [`Scope::Function`] or [`Scope::Namespace`].
+        /// Whose rate was exceeded.
         scope: Scope,
         /// Time until the wake would be allowed.
         retry_after: Duration,
@@ -85,7 +85,8 @@ impl Rejection {
                 (Scope::Process, Measure::Bytes) => RejectReason::ProcessBytes,
             },
             Self::Throttled { scope: Scope::Function, .. } => RejectReason::FunctionWakes,
-            Self::Throttled { .. } => RejectReason::NamespaceWakes,
+            Self::Throttled { scope: Scope::Namespace, .. } => RejectReason::NamespaceWakes,
+            Self::Throttled { scope: Scope::Process, .. } => RejectReason::ProcessWakes,
             Self::Failing { .. } => RejectReason::Failing,
         }
     }
@@ -110,6 +111,7 @@ mod tests {
             full(Scope::Process, Measure::Bytes),
             throttled(Scope::Function),
             throttled(Scope::Namespace),
+            throttled(Scope::Process),
             Rejection::Failing { failure, retry_after: Duration::ZERO },
         ];
         assert!(all.iter().map(Rejection::reason).eq(RejectReason::ALL));

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     budget::QueueReservation, cold_start::ColdStart, context::Context, health::Health, namespace::Namespace,
-    pod_tracker::PodTracker, policy::Policy, rejection::Rejection,
+    pod_tracker::PodTracker, policy::Policy, rejection::Rejection, wake_tokens::Tokens,
 };
 use crate::{
     demand::Account, endpoints::Endpoint, function_id::FunctionId, metrics::FunctionMetrics, rate_limit::RateLimiter,
@@ -101,6 +101,8 @@ pub(super) struct BreakerState {
     pub(super) wake_task_running: bool,
     /// Rate limit of wakes.
     pub(super) wakes: RateLimiter,
+    /// When a wake last succeeded.
+    pub(super) last_wake: Option<Instant>,
     /// Why no pod can be created, as the operator reports.
     pub(super) pod_creation_failure: Option<PodFailure>,
 }
@@ -157,8 +159,10 @@ pub(super) struct Revision {
 pub(super) struct Wake {
     /// No patch is sent before this time.
     pub(super) next: Option<Instant>,
-    /// The time from which the rate limits allow the next wake. Reserved once for each wake that succeeds.
-    pub(super) reserved: Option<Instant>,
+    /// The tokens that it has for the next wake. They are taken once for each wake that succeeds.
+    pub(super) tokens: Tokens,
+    /// The Deployment was scaled, and no pod of it has been seen yet.
+    pub(super) awaits_pod: bool,
     /// Number of pods that the last patch asked for.
     pub(super) asked: u32,
     /// Patches since a pod was last created or deleted.
@@ -213,6 +217,7 @@ impl BreakerState {
             waiting: Waiting::default(),
             wake_task_running: false,
             wakes,
+            last_wake: None,
             pod_creation_failure: None,
         }
     }

@@ -9,6 +9,7 @@ use super::{
     policy::Policy,
     rejection::Rejection,
     state::{Breaker, BreakerState, Effects, Revision, Wake},
+    wake_tokens::Tokens,
 };
 use crate::{backoff::jitter, wake::WakeError};
 
@@ -55,11 +56,14 @@ impl BreakerState {
         let delay = match result {
             Ok(()) => {
                 revision.wake.acknowledged = Some(now);
-                revision.wake.reserved = None;
+                revision.wake.awaits_pod = true;
+                revision.wake.tokens = Tokens::default();
+                self.last_wake = Some(now);
                 jitter(AGAIN, tries, LONGEST)
             }
             Err(WakeError::Awake) => {
                 revision.wake.acknowledged = Some(now);
+                revision.wake.awaits_pod = true;
                 // Its count stands, and the operator says that it comes to nothing: that is of now.
                 if let Some(failure) = self.pod_creation_failure.clone().filter(|_| revision.trackers.is_empty()) {
                     let rejection = revision.health.record_failure(now, failure);
@@ -103,6 +107,13 @@ impl Revision {
     pub(super) fn reset_wake(&mut self) {
         self.wake.next = None;
         self.wake.tries = 0;
+        self.wake.awaits_pod = false;
+    }
+
+    /// Tells demand whether what is queued is held because its wake is due at `turn` only. If a pod is on its way, the
+    /// requests are what it must not be removed for.
+    pub(super) fn hold_until(&self, turn: Option<Instant>, now: Instant) {
+        self.account.hold(turn.is_none_or(|turn| turn > now) && !self.wake.awaits_pod);
     }
 }
 
@@ -148,6 +159,7 @@ impl Breaker {
             return Step::Done;
         }
         if revision.live().next().is_some() {
+            revision.account.hold(false);
             let ramps = revision.trackers.iter().any(|tracker| tracker.serving && tracker.ramp_limit < u32::MAX);
             let ramp = ramps.then_some(now + RAMP_INTERVAL);
             let fails = revision.live().filter_map(|tracker| tracker.fails_at(now)).min();
@@ -160,7 +172,10 @@ impl Breaker {
         if let Some(due) = revision.health.retry_at().max(revision.wake.next).filter(|due| *due > now) {
             return Step::Wait(due);
         }
-        match self.reserve_wake(inner, index, now, policy.cold_start) {
+        let turn = self.reserve_wake(inner, index, now, policy.cold_start);
+        // Before the patch is sent: from now on the autoscaler may start the pods too.
+        inner.revisions[index].hold_until(turn.as_ref().ok().copied(), now);
+        match turn {
             Ok(turn) if turn > now => return Step::Wait(turn),
             Ok(_) => {}
             Err(_) => return Step::Wait(now + NO_PERMIT_AGAIN),

@@ -21,13 +21,15 @@ pub enum RejectReason {
     FunctionWakes,
     /// The namespace's rate limit of wakes.
     NamespaceWakes,
+    /// The process's rate limit of wakes.
+    ProcessWakes,
     /// The Function's pods fail to start.
     Failing,
 }
 
 impl RejectReason {
     /// All reasons, in the order of their declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Deleted,
         Self::FunctionRequests,
         Self::FunctionBytes,
@@ -37,6 +39,7 @@ impl RejectReason {
         Self::ProcessBytes,
         Self::FunctionWakes,
         Self::NamespaceWakes,
+        Self::ProcessWakes,
         Self::Failing,
     ];
 
@@ -53,6 +56,7 @@ impl RejectReason {
             Self::ProcessBytes => "process-bytes",
             Self::FunctionWakes => "function-wakes",
             Self::NamespaceWakes => "namespace-wakes",
+            Self::ProcessWakes => "process-wakes",
             Self::Failing => "failing",
         }
     }

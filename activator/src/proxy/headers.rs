@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header,
+    HeaderMap, HeaderValue, Request, Uri, Version, header,
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -176,6 +176,7 @@ fn forwarded(parts: &mut Parts, peer: &Peer) -> bool {
 mod tests {
     use super::*;
     use crate::hop_by_hop::HOP_BY_HOP;
+    use http::HeaderName;
     use rstest::rstest;
     use std::sync::Arc;
 

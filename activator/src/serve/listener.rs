@@ -53,7 +53,7 @@ impl Listener {
         self
     }
 
-    /// Passes on what these peers state about the origin of a request. By default no peer is trusted.
+    /// Passes on what these peers state about the origin of a request. By default there are none.
     #[must_use]
     pub fn with_trusted_proxies(mut self, trusted: TrustedProxies) -> Self {
         self.trusted = trusted;
