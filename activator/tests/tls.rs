@@ -251,3 +251,17 @@ async fn errors_are_grpc_statuses() {
     assert_eq!(response.headers()["rouse-problem"], "unknown-host");
     assert!(http_body::Body::is_end_stream(response.body()), "a single head");
 }
+
+#[tokio::test]
+async fn proxies_of_the_tls_listener_are_named_on_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(folder.path(), "1", 2099);
+    for (flag, proto) in [("--trusted-proxies=127.0.0.0/8", "https"), ("--trusted-proxies-tls=127.0.0.0/8", "http")] {
+        let (rig, _pod) = rig(folder.path(), &[flag]).await;
+        // The client states that it used no TLS to the proxy.
+        let answer = text(over_http1(authority.connect(&rig, &["http/1.1"]).await, get()).await).await;
+        assert!(answer.starts_with(&format!("{proto} for=")), "{flag}: {answer}");
+        assert!(answer.contains(&format!("proto={proto}")), "{flag}: {answer}");
+    }
+}

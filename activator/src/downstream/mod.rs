@@ -13,7 +13,6 @@ pub(crate) use connection_timer::ConnectionTimer;
 pub(crate) use lazy_timer::LazyTimer;
 pub use peer::Peer;
 pub(crate) use stream_task::{StreamTask, record_body_poll};
-
 pub use trusted_proxies::{BadNetwork, TrustedProxies};
 
 /// HTTP/1: bytes of a request that are read before anybody asks for its body, at most. A queued request counts as many
