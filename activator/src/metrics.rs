@@ -7,11 +7,13 @@ mod queue;
 mod reject_reason;
 mod sample;
 mod tls;
+mod watch;
 
 use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, OnceLock, Weak},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -37,6 +39,7 @@ pub struct Metrics {
     wakes: Family<WakeLabels, Counter>,
     mirrored: Family<MirrorLabels, Counter>,
     queue: QueueMetrics,
+    watches: watch::Watches,
     pub(crate) tls: tls::Tls,
     pub(crate) connections: connections::Connections,
     /// How long cold requests waited, in seconds.
@@ -144,6 +147,7 @@ impl Metrics {
         );
         let connections = connections::Connections::register(registry);
         let queue = QueueMetrics::register(registry);
+        let watches = watch::Watches::register(registry);
         let build = [
             ("version", env!("CARGO_PKG_VERSION")),
             ("profile", if cfg!(debug_assertions) { "debug" } else { "release" }),
@@ -161,6 +165,7 @@ impl Metrics {
             wakes,
             mirrored,
             queue,
+            watches,
             tls,
             connections,
             cold_starts,
@@ -207,6 +212,11 @@ impl Metrics {
     /// Sets the source of the gauges of what is queued in the process.
     pub(crate) fn watch_queue(&self, usage: impl Fn() -> QueueUsage + Send + Sync + 'static) {
         self.queue.watch(usage);
+    }
+
+    /// Adds the source of the age of a watch. `kind` is one of a few fixed words.
+    pub(crate) fn watch_age(&self, kind: &'static str, age: impl Fn() -> Option<Duration> + Send + Sync + 'static) {
+        self.watches.add(kind, age);
     }
 
     /// Counts a wake that was delayed by a rate limit. `scope` is one of a few fixed words.
@@ -328,6 +338,8 @@ mod tests {
         function.record_rejected(RejectReason::Deleted);
         metrics.record_delayed_wake("namespace");
         metrics.watch_queue(|| QueueUsage { requests: 3, bytes: 5 });
+        metrics.watch_age("pods", || Some(Duration::from_secs(7)));
+        metrics.watch_age("functions", || None);
         metrics.record_unrouted("unknown-host");
         metrics.record_wake("awake");
         let text = metrics.encode().unwrap();
@@ -339,6 +351,7 @@ mod tests {
             r#"rouse_activator_wakes_throttled_total{scope="namespace"} 1"#,
             "rouse_activator_queued_requests 3",
             "rouse_activator_queued_bytes 5",
+            r#"rouse_activator_watch_age_seconds{kind="pods"} 7"#,
             r#"rouse_activator_wakes_total{result="awake"} 1"#,
             r#"rouse_activator_queued{namespace="ns",function="f",revision="f-00001"} 1"#,
             r#"rouse_activator_in_flight{namespace="ns",function="f",revision="f-00001"} 0"#,

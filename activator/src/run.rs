@@ -168,6 +168,7 @@ impl Activator {
             metrics: context.metrics.clone(),
             ledger: context.ledger.clone(),
             synced,
+            pods_watch: context.prober.pods_watch().clone(),
             terminating: terminating.clone(),
             process: format!("{}/{:x}", args.pod_name, rand::random::<u64>()).into(),
         });

@@ -175,6 +175,49 @@ async fn watch_events_are_applied() {
     serving.abort();
 }
 
+#[tokio::test]
+async fn the_deletion_of_an_unreadable_pod_is_applied() {
+    let api = Arc::new(Api::default());
+    api.functions.lock().items = vec![function("hello", "uid-1", json!({}), &[("hello-00001", 100)])];
+    let pod = FakePod::saying("hi").await;
+    let object = pod_object("p", "hello", "uid-1", "hello-00001", running(), pod.address.port());
+    api.pods.lock().items = vec![versioned(object.clone(), "Pod", "2")];
+    let server = api.clone().serve().await;
+    let client = client(&server);
+    let flags = [
+        "x",
+        "--allow-local-pods",
+        "--public-addr=127.0.0.1:0",
+        "--cluster-addr=127.0.0.1:0",
+        "--admin-addr=127.0.0.1:0",
+    ];
+    let activator =
+        Activator::bind(Args::try_parse_from(flags).unwrap(), Arc::new(ApiScaler::new(client.clone()))).await.unwrap();
+    let [public, _, admin] = activator.addresses().unwrap();
+    let (synced, mut is_synced) = watch::channel(Synced::default());
+    let serving = tokio::spawn(activator_serve(activator, is_synced.clone(), client, synced));
+    timeout(GENEROUS, is_synced.wait_for(|s| s.all())).await.expect("the caches do not fill").unwrap();
+    assert_eq!(get(public, "hello.default.example.com", "/").await.text(), "hi");
+    let metrics = get(admin, "admin", "/metrics").await.text();
+    for kind in ["pods", "functions"] {
+        let name = format!(r#"rouse_activator_watch_age_seconds{{kind="{kind}"}} "#);
+        assert!(metrics.contains(&name), "{name} is not in\n{metrics}");
+    }
+
+    let mut unreadable = object;
+    unreadable["status"]["podIP"] = json!({"not": "a string"});
+    Api::event(&api.pods, "MODIFIED", versioned(unreadable.clone(), "Pod", "3")).await;
+    Api::event(&api.pods, "DELETED", versioned(unreadable, "Pod", "4")).await;
+    let deleted = async {
+        while api.patches.lock().is_empty() {
+            // Requests are answered until the deletion is applied, and then one wakes the function.
+            timeout(Duration::from_millis(50), get(public, "hello.default.example.com", "/")).await.ok();
+        }
+    };
+    timeout(GENEROUS, deleted).await.expect("the pod is still used");
+    serving.abort();
+}
+
 async fn activator_serve(
     activator: Activator,
     is_synced: watch::Receiver<Synced>,

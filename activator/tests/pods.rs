@@ -6,7 +6,7 @@ mod rig;
 use std::sync::{Arc, atomic::Ordering};
 
 use rig::{Client, FakePod, GENEROUS, Rig, function, get, ok, pod_object, running, warm};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt, net::TcpListener, sync::Notify, time::timeout};
 
 const HOST: &str = "hello.default.example.com";
@@ -163,4 +163,95 @@ async fn a_draining_pod_gets_no_new_requests_and_finishes_its_own() {
     rig.pod_deleted(marked);
     go.notify_one();
     assert_eq!(call.await.unwrap().text(), "old");
+}
+
+/// A pod object of `{function}-00001`.
+fn pod_of(name: &str, function: &str, pod: &FakePod) -> Value {
+    pod_object(name, function, "uid-1", &format!("{function}-00001"), running(), pod.address.port())
+}
+
+#[tokio::test]
+async fn a_pod_that_only_has_the_labels_of_a_function_gets_no_requests() {
+    let rig = Rig::start().await;
+    rig.function("hello", json!({}));
+    let copy = FakePod::saying("copy").await;
+    let mut bare = pod_of("copy", "hello", &copy);
+    bare["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+    let mut of_another = pod_of("copied-deployment", "hello", &copy);
+    of_another["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "copied-5d9f", "uid": "u", "controller": true}]);
+    rig.show_pod(bare);
+    rig.show_pod(of_another);
+    let call = tokio::spawn(get(rig.public, HOST, "/"));
+    assert_eq!(rig.wake().await.revision, "hello-00001", "they are no pods of the function, so it is at zero");
+    let own = FakePod::saying("own").await;
+    rig.start_pod("hello", &own);
+    assert_eq!(call.await.unwrap().text(), "own");
+    assert_eq!(copy.requests.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_pod_on_the_network_of_its_node_gets_no_requests() {
+    let rig = Rig::start().await;
+    rig.function("hello", json!({"timeouts": {"coldStart": "1s"}}));
+    let node = FakePod::saying("node").await;
+    let mut pod = pod_of("p", "hello", &node);
+    pod["spec"]["hostNetwork"] = json!(true);
+    pod["status"]["conditions"].as_array_mut().unwrap().push(json!({"type": "Ready", "status": "True"}));
+    rig.show_pod(pod);
+    let answer = get(rig.public, HOST, "/").await;
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.text().contains("HostNetwork"), "{}", answer.text());
+    assert_eq!(node.requests.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn an_address_belongs_to_the_newest_pod_that_has_it() {
+    let rig = Rig::start().await;
+    for name in ["hello", "other"] {
+        rig.function(name, json!({"timeouts": {"coldStart": "1s"}}));
+    }
+    let server = FakePod::saying("whose").await;
+    let mut old = pod_of("old", "hello", &server);
+    old["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+    rig.show_pod(old.clone());
+    assert_eq!(get(rig.public, HOST, "/").await.text(), "whose");
+    let mut new = pod_of("new", "other", &server);
+    new["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:01Z");
+    rig.show_pod(new.clone());
+    assert_eq!(get(rig.public, "other.default.example.com", "/").await.text(), "whose");
+    // The watch has not reported the end of the older pod yet.
+    for _ in 0..2 {
+        assert_eq!(get(rig.public, HOST, "/").await.status, 504, "it is the address of another pod by now");
+        rig.show_pod(old.clone());
+    }
+    rig.pod_deleted(new);
+    assert_eq!(get(rig.public, HOST, "/").await.text(), "whose", "the newer pod is deleted");
+}
+
+#[tokio::test]
+async fn a_relabelled_pod_leaves_its_revision() {
+    let rig = Rig::start().await;
+    rig.function("hello", json!({}));
+    rig.apply(function("other", "uid-2", json!({}), &[("other-00001", 100)]));
+    let pod = FakePod::saying("one").await;
+    let as_of = |revision: &str, function: &str, uid: &str| {
+        pod_object("p", function, uid, revision, running(), pod.address.port())
+    };
+    for (revision, function, uid) in
+        [("hello-00002", "hello", "uid-1"), ("hello-00001", "hello", "uid-0"), ("other-00001", "other", "uid-2")]
+    {
+        rig.show_pod(as_of("hello-00001", "hello", "uid-1"));
+        assert_eq!(get(rig.public, HOST, "/").await.text(), "one");
+        rig.show_pod(as_of(revision, function, uid));
+        let call = tokio::spawn(get(rig.public, HOST, "/"));
+        assert_eq!(rig.wake().await.revision, "hello-00001", "the pod is of {revision} by now");
+        rig.show_pod(as_of("hello-00001", "hello", "uid-1"));
+        assert_eq!(call.await.unwrap().text(), "one");
+        assert!(rig.wakes.lock().await.try_recv().is_err());
+    }
+    rig.pod_deleted(as_of("hello-00001", "hello", "uid-1"));
+    let call = tokio::spawn(get(rig.public, HOST, "/"));
+    rig.wake().await;
+    call.abort();
 }

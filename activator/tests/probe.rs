@@ -13,11 +13,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Response;
-use http_body_util::{BodyExt as _, Full};
-use rig::{FakePod, GENEROUS, Rig, get, ok, running};
+use http::{HeaderMap, HeaderValue, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use rig::{FakePod, GENEROUS, PodBody, Rig, get, ok, pod_object, running};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::{net::TcpListener, time::timeout};
 
 const HOST: &str = "hello.default.example.com";
 
@@ -92,4 +93,182 @@ async fn a_pod_that_is_ready_is_no_longer_probed() {
     reached(&other.checks, 10).await;
     let after = one.checks.load(Ordering::SeqCst);
     assert!(after <= before + 1, "{before} checks, and then {after}");
+}
+
+/// A pod that is probed and is never ready. Its checks are the clock of a test that nothing happens to another pod.
+async fn clock(rig: &Rig) -> Starting {
+    rig.function("clock", json!({"readiness": {"path": "/healthz"}}));
+    let clock = starting(usize::MAX).await;
+    rig.start_pod("clock", &clock.pod);
+    clock
+}
+
+impl Starting {
+    /// Waits for ten more probes.
+    async fn passes(&self) {
+        let until = self.checks.load(Ordering::SeqCst) + 10;
+        let reached = async {
+            while self.checks.load(Ordering::SeqCst) < until {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(GENEROUS, reached).await.expect("the clock stands still");
+    }
+}
+
+/// A pod object of `hello-00001` whose container has these fields.
+fn probed(name: &str, status: Value, pod: &FakePod, fields: Value) -> Value {
+    let mut object = pod_object(name, "hello", "uid-1", "hello-00001", status, pod.address.port());
+    object["spec"]["containers"][0].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    object
+}
+
+fn restarted(mut status: Value, restarts: i32) -> Value {
+    status["containerStatuses"] = json!([{"name": "function", "restartCount": restarts, "state": {"running": {}}}]);
+    status
+}
+
+/// What the activator cannot check itself, it leaves to the kubelet.
+#[tokio::test]
+async fn a_pod_with_another_readiness_probe_waits_for_the_kubelet() {
+    let rig = Rig::start().await;
+    let clock = clock(&rig).await;
+    for (number, fields) in [
+        json!({"readinessProbe": {"exec": {"command": ["/no-such-program"]}}}),
+        json!({"readinessProbe": {"httpGet": {"path": "/ready", "port": 1}}}),
+        json!({"readinessProbe": {"httpGet": {"path": "/app-health/function/readyz", "port": 15020}}}),
+        json!({"startupProbe": {"exec": {"command": ["/warm-up"]}}}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        rig.function("hello", json!({}));
+        let pod = FakePod::saying("hi").await;
+        let name = format!("p{number}");
+        rig.show_pod(probed(&name, running(), &pod, fields.clone()));
+        let call = tokio::spawn(get(rig.public, HOST, "/"));
+        rig.queued("hello", 1).await;
+        clock.passes().await;
+        assert_eq!(pod.requests.load(Ordering::SeqCst), 0, "{fields}: neither the request nor a stray probe");
+        rig.show_pod(probed(&name, ready(), &pod, fields.clone()));
+        assert_eq!(call.await.unwrap().text(), "hi");
+        // It is unready by a probe that is stronger than ours, and its restart does not change that.
+        for status in [running(), restarted(running(), 1)] {
+            rig.show_pod(probed(&name, status, &pod, fields.clone()));
+            let call = tokio::spawn(get(rig.public, HOST, "/"));
+            rig.queued("hello", 1).await;
+            clock.passes().await;
+            assert_eq!(pod.requests.load(Ordering::SeqCst), 1, "{fields}");
+            call.abort();
+            rig.queued("hello", 0).await;
+        }
+        rig.show_pod(probed(&name, restarted(ready(), 1), &pod, fields));
+        assert_eq!(get(rig.public, HOST, "/").await.text(), "hi");
+        rig.delete("hello");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_became_unready_serves_again_by_the_kubelet_or_after_a_restart() {
+    let rig = Rig::start().await;
+    let clock = clock(&rig).await;
+    rig.function("hello", json!({}));
+    let pod = FakePod::saying("hi").await;
+    let show = |status| rig.show_pod(probed("p", status, &pod, json!({})));
+    show(restarted(ready(), 1));
+    assert_eq!(get(rig.public, HOST, "/").await.text(), "hi");
+    show(restarted(running(), 1));
+    let call = tokio::spawn(get(rig.public, HOST, "/"));
+    rig.queued("hello", 1).await;
+    clock.passes().await;
+    assert_eq!(pod.requests.load(Ordering::SeqCst), 1, "that it listens is weaker than what the kubelet knows");
+    show(restarted(running(), 2));
+    assert_eq!(call.await.unwrap().text(), "hi", "a new process, which the probe may find earlier");
+    show(restarted(ready(), 2));
+    show(restarted(running(), 2));
+    let call = tokio::spawn(get(rig.public, HOST, "/"));
+    rig.queued("hello", 1).await;
+    show(restarted(ready(), 2));
+    assert_eq!(call.await.unwrap().text(), "hi");
+}
+
+#[tokio::test]
+async fn one_failed_connect_does_not_exclude_a_pod_that_the_kubelet_holds_ready() {
+    for fields in [
+        // Asked on the function's port by an older release; it has no such path.
+        json!({}),
+        json!({"readinessProbe": {"httpGet": {"path": "/ready", "port": 1}}}),
+    ] {
+        let rig = Rig::start().await;
+        rig.function("hello", json!({"readiness": {"path": "/missing"}, "timeouts": {"coldStart": "20s"}}));
+        let respond = |request: http::Request<hyper::body::Incoming>| async move {
+            let mut response = ok("hi");
+            if request.uri().path() == "/missing" {
+                *response.status_mut() = http::StatusCode::NOT_FOUND;
+            }
+            response
+        };
+        let pod = FakePod::start(respond).await;
+        rig.show_pod(probed("p", ready(), &pod, fields.clone()));
+        assert_eq!(get(rig.public, HOST, "/").await.text(), "hi");
+        let address = pod.address;
+        drop(pod);
+        let call = tokio::spawn(get(rig.public, HOST, "/"));
+        rig.queued("hello", 1).await;
+        let _pod = FakePod::on(TcpListener::bind(address).await.unwrap(), respond);
+        assert_eq!(call.await.unwrap().text(), "hi", "{fields}");
+    }
+}
+
+/// Responds to `grpc.health.v1.Health/Check` with these statuses one after the other, the last one for ever: a message, or
+/// a status without one.
+fn health(
+    request: &http::Request<hyper::body::Incoming>,
+    step: &AtomicUsize,
+    statuses: &[Result<u8, &str>],
+) -> Response<PodBody> {
+    assert_eq!(request.headers()["content-type"], "application/grpc");
+    assert_eq!(request.headers()["te"], "trailers");
+    let step = step.fetch_add(1, Ordering::SeqCst).min(statuses.len() - 1);
+    let mut response = Response::builder().header("content-type", "application/grpc");
+    match statuses[step] {
+        Ok(serving) => {
+            let trailers =
+                HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+            let message = Bytes::copy_from_slice(&[0, 0, 0, 0, 2, 8, serving]);
+            let frames = [Ok::<_, std::convert::Infallible>(Frame::data(message)), Ok(Frame::trailers(trailers))];
+            response.body(BodyExt::boxed(StreamBody::new(futures::stream::iter(frames)))).unwrap()
+        }
+        Err(status) => {
+            response = response.header("grpc-status", status);
+            response.body(Full::new(Bytes::new()).boxed()).unwrap()
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_pod_gets_its_first_request_when_its_health_check_succeeds() {
+    let rig = Rig::start().await;
+    rig.function("hello", json!({"protocol": "h2c"}));
+    let checks = Arc::new(AtomicUsize::new(0));
+    let (early, seen) = (Arc::new(AtomicUsize::new(0)), checks.clone());
+    let pod = FakePod::start({
+        let early = early.clone();
+        move |request| {
+            let (early, checks) = (early.clone(), checks.clone());
+            async move {
+                // Not implemented yet, unknown service, not serving, and serving.
+                let statuses = [Err("12"), Err("5"), Ok(0), Ok(2), Ok(1)];
+                if request.uri().path() == "/grpc.health.v1.Health/Check" {
+                    return health(&request, &checks, &statuses);
+                }
+                early.fetch_add(usize::from(checks.load(Ordering::SeqCst) < statuses.len()), Ordering::SeqCst);
+                ok("hi")
+            }
+        }
+    })
+    .await;
+    rig.show_pod(probed("p", running(), &pod, json!({"readinessProbe": {"grpc": {"port": pod.address.port()}}})));
+    assert_eq!(get(rig.public, HOST, "/").await.text(), "hi");
+    assert_eq!((seen.load(Ordering::SeqCst), early.load(Ordering::SeqCst)), (5, 0));
 }

@@ -80,7 +80,9 @@ pub struct FunctionSpec {
     /// Protocol of the container port: `http1` (HTTP/1.1) or `h2c` (HTTP/2 without TLS, as gRPC needs). Default `http1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
-    /// Readiness check of a pod. Default: a pod is ready when its port accepts a TCP connection.
+    /// Readiness check of a pod. Default: a pod is ready when its port accepts a TCP connection. A readiness probe in
+    /// `podTemplate` has precedence. Activators run TCP, HTTP and gRPC checks on `port` themselves, and wait for the kubelet
+    /// with any other probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readiness: Option<ReadinessSpec>,
     /// Partial PodTemplateSpec (`metadata.labels`, `metadata.annotations`, `spec`) that is merged into the pod template. Maps

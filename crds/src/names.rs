@@ -37,6 +37,19 @@ pub const POD_DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-del
 /// of the Function changes. Without the annotation, the Function's current protocol applies.
 pub const PROTOCOL_ANNOTATION: &str = "rouse.dev/protocol";
 
+/// Annotation on a function pod: port of the function. Without the annotation, the port of the container with the name
+/// [`CONTAINER_PORT`] applies.
+pub const PORT_ANNOTATION: &str = "rouse.dev/port";
+
+/// Annotation on a function pod: how an activator may find the pod ready before the kubelet reports it, as a
+/// [`ReadinessCheck`](crate::pod::ReadinessCheck). The operator derives it from the pod template. An admission webhook,
+/// such as that of a service mesh, may rewrite the probes of the pod. Without the annotation, the probes of the pod apply.
+pub const READINESS_ANNOTATION: &str = "rouse.dev/readiness";
+
+/// Label by which the Deployment controller distinguishes the pods of its ReplicaSets. The name of a ReplicaSet ends
+/// in its value.
+pub const POD_TEMPLATE_HASH_LABEL: &str = "pod-template-hash";
+
 /// Name of the function's container in a pod.
 pub const CONTAINER: &str = "function";
 

@@ -4,12 +4,14 @@
 //! pods small.
 
 mod failure;
+mod readiness;
 
-pub use failure::{Ended, PodFailure, UNSCHEDULABLE};
+pub use failure::{Ended, HOST_NETWORK, PodFailure, UNSCHEDULABLE};
+pub use readiness::{ContainerProbe, GrpcHealth, HttpGet, Present, ProbePort, ReadinessCheck, TcpSocket};
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::{Resource, core::NamespaceResourceScope};
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +19,7 @@ use crate::{
     function::Protocol,
     names::{
         CONTAINER, CONTAINER_PORT, FUNCTION_LABEL, FUNCTION_UID_LABEL, POD_DELETION_COST_ANNOTATION,
-        PROTOCOL_ANNOTATION, REVISION_LABEL,
+        POD_TEMPLATE_HASH_LABEL, PORT_ANNOTATION, PROTOCOL_ANNOTATION, READINESS_ANNOTATION, REVISION_LABEL,
     },
 };
 
@@ -26,7 +28,7 @@ use crate::{
 pub struct FunctionPod {
     /// Name, labels, annotations and deletion timestamp.
     pub metadata: ObjectMeta,
-    /// Ports and readiness probe of its container.
+    /// Network, containers and readiness gates.
     #[serde(default)]
     pub spec: PodSpec,
     /// Status that the kubelet and the scheduler report.
@@ -38,8 +40,14 @@ pub struct FunctionPod {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
+    /// The pod has the network and the address of its node.
+    pub host_network: bool,
     /// Containers.
     pub containers: Vec<Container>,
+    /// Init containers, and sidecars that are started like them.
+    pub init_containers: Vec<Container>,
+    /// Conditions that other controllers set before the pod is ready. Only their presence is read.
+    pub readiness_gates: Vec<Present>,
 }
 
 /// A container of a pod.
@@ -51,7 +59,19 @@ pub struct Container {
     /// Ports that it listens on.
     pub ports: Vec<ContainerPort>,
     /// Readiness probe.
-    pub readiness_probe: Option<ReadinessProbe>,
+    pub readiness_probe: Option<ContainerProbe>,
+    /// Startup probe, without whose success the container is not ready.
+    pub startup_probe: Option<ContainerProbe>,
+    /// Hooks.
+    pub lifecycle: Option<Lifecycle>,
+}
+
+/// Hooks of a container.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Lifecycle {
+    /// Hook without whose success the container is not ready. Only its presence is read.
+    pub post_start: Option<Present>,
 }
 
 /// A port of a container.
@@ -62,22 +82,6 @@ pub struct ContainerPort {
     pub name: Option<String>,
     /// Port number.
     pub container_port: u16,
-}
-
-/// Readiness probe of a container.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ReadinessProbe {
-    /// HTTP GET.
-    pub http_get: Option<HttpGet>,
-}
-
-/// HTTP GET of a probe.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct HttpGet {
-    /// Path.
-    pub path: Option<String>,
 }
 
 /// Status of a pod, as the kubelet and the scheduler report it.
@@ -201,31 +205,43 @@ impl FunctionPod {
         self.label(FUNCTION_UID_LABEL)
     }
 
+    /// Returns whether the pod belongs to its revision: its controller is the ReplicaSet of the Deployment with the name of
+    /// the revision, which the operator created. Labels alone are not enough: a copy of a pod has them too.
+    ///
+    /// The Deployment controller names a ReplicaSet `{Deployment}-{pod-template-hash}`, and labels its pods with the hash.
+    #[must_use]
+    pub fn is_of_its_revision(&self) -> bool {
+        let name = || Some(format!("{}-{}", self.revision()?, self.label(POD_TEMPLATE_HASH_LABEL)?));
+        controller(&self.metadata).is_some_and(|owner| {
+            owner.kind == "ReplicaSet" && owner.api_version.starts_with("apps/") && Some(&owner.name) == name().as_ref()
+        })
+    }
+
     /// Returns the function's port, if the pod declares it.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
-        let ports = &self.container()?.ports;
-        ports.iter().find(|p| p.name.as_deref() == Some(CONTAINER_PORT)).map(|p| p.container_port)
-    }
-
-    /// Returns the path of the readiness probe, if it is an HTTP GET.
-    #[must_use]
-    pub fn readiness_path(&self) -> Option<&str> {
-        self.container()?.readiness_probe.as_ref()?.http_get.as_ref()?.path.as_deref()
+        self.annotation(PORT_ANNOTATION).and_then(|port| port.parse().ok()).or_else(|| self.spec.port())
     }
 
     /// Returns the protocol of the function's container, if the pod declares it.
     #[must_use]
     pub fn protocol(&self) -> Option<Protocol> {
-        match self.metadata.annotations.as_ref()?.get(PROTOCOL_ANNOTATION)?.as_str() {
+        match self.annotation(PROTOCOL_ANNOTATION)? {
             "http1" => Some(Protocol::Http1),
             "h2c" => Some(Protocol::H2c),
             _ => None,
         }
     }
 
-    fn container(&self) -> Option<&Container> {
-        self.spec.containers.iter().find(|c| c.name == CONTAINER)
+    fn annotation(&self, name: &str) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+    }
+
+    /// Returns the number of restarts of all containers.
+    #[must_use]
+    pub fn restarts(&self) -> i32 {
+        let containers = self.status.init_container_statuses.iter().chain(&self.status.container_statuses);
+        containers.fold(0, |all, container| all.saturating_add(container.restart_count))
     }
 
     /// Returns whether the pod must receive no new requests: it is being deleted, is a victim of a scale-down, or has
@@ -273,6 +289,26 @@ impl FunctionPod {
     }
 }
 
+impl PodSpec {
+    fn port(&self) -> Option<u16> {
+        let ports = &self.function_container()?.ports;
+        ports.iter().find(|p| p.name.as_deref() == Some(CONTAINER_PORT)).map(|p| p.container_port)
+    }
+
+    fn function_container(&self) -> Option<&Container> {
+        self.containers.iter().find(|c| c.name == CONTAINER)
+    }
+
+    fn other_containers(&self) -> impl Iterator<Item = &Container> {
+        self.init_containers.iter().chain(self.containers.iter().filter(|c| c.name != CONTAINER))
+    }
+}
+
+/// Returns the owner that is the controller.
+fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    metadata.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
+}
+
 impl Resource for FunctionPod {
     type DynamicType = ();
     type Scope = NamespaceResourceScope;
@@ -302,21 +338,25 @@ impl Resource for FunctionPod {
     }
 }
 
+/// Labels that Rouse reads.
+const LABELS: [&str; 4] = [FUNCTION_LABEL, REVISION_LABEL, FUNCTION_UID_LABEL, POD_TEMPLATE_HASH_LABEL];
+
+/// Annotations that Rouse reads.
+const ANNOTATIONS: [&str; 4] =
+    [POD_DELETION_COST_ANNOTATION, PROTOCOL_ANNOTATION, PORT_ANNOTATION, READINESS_ANNOTATION];
+
 /// Removes the fields that Rouse never reads, before a pod is cached.
 pub fn prune(pod: &mut FunctionPod) {
     pod.metadata.managed_fields = None;
-    pod.metadata.owner_references = None;
+    pod.metadata.owner_references = controller(&pod.metadata).cloned().map(|owner| vec![owner]);
     if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|name, _| name == POD_DELETION_COST_ANNOTATION || name == PROTOCOL_ANNOTATION);
+        annotations.retain(|name, _| ANNOTATIONS.contains(&name.as_str()));
     }
-    pod.spec.containers.retain(|c| c.name == CONTAINER);
-    let wanted = [FUNCTION_LABEL, REVISION_LABEL, FUNCTION_UID_LABEL];
     if let Some(labels) = &mut pod.metadata.labels {
-        *labels = std::mem::take(labels)
-            .into_iter()
-            .filter(|(n, _)| wanted.contains(&n.as_str()))
-            .collect::<BTreeMap<_, _>>();
+        labels.retain(|name, _| LABELS.contains(&name.as_str()));
     }
+    pod.spec.containers.retain(|c| c.name == CONTAINER || c.decides_readiness());
+    pod.spec.init_containers.retain(Container::decides_readiness);
 }
 
 #[cfg(test)]
@@ -347,8 +387,40 @@ mod tests {
             ]},
         }))
         .unwrap();
-        assert_eq!((pod.port(), pod.readiness_path(), pod.protocol()), (Some(9000), Some("/ok"), Some(Protocol::H2c)));
+        let check = ReadinessCheck::Http("/ok".into());
+        assert_eq!((pod.port(), pod.readiness_check(), pod.protocol()), (Some(9000), Some(check), Some(Protocol::H2c)));
         assert_eq!((FunctionPod::default().port(), FunctionPod::default().protocol()), (None, None));
+        // The annotation is not rewritten by admission webhooks.
+        let mut pod = pod;
+        pod.metadata.annotations = Some([(PORT_ANNOTATION.to_owned(), "9001".to_owned())].into());
+        assert_eq!(pod.port(), Some(9001));
+    }
+
+    #[rstest]
+    #[case::of_the_deployment(json!({}), json!({}), true)]
+    #[case::of_another_deployment(json!({}), json!({"name": "g-00001-5d9f"}), false)]
+    #[case::of_another_template(json!({"pod-template-hash": "77c6"}), json!({}), false)]
+    #[case::without_a_template(json!({"pod-template-hash": null}), json!({}), false)]
+    #[case::of_another_revision(json!({"rouse.dev/revision": "f-00002"}), json!({}), false)]
+    #[case::of_a_job(json!({}), json!({"kind": "Job", "apiVersion": "batch/v1"}), false)]
+    #[case::of_another_group(json!({}), json!({"apiVersion": "example.org/v1"}), false)]
+    #[case::no_controller(json!({}), json!({"controller": false}), false)]
+    fn ownership(#[case] labels: serde_json::Value, #[case] owner: serde_json::Value, #[case] expected: bool) {
+        let mut metadata = json!({
+            "labels": {"rouse.dev/function": "f", "rouse.dev/revision": "f-00001", "pod-template-hash": "5d9f", "team": "x"},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "f-00001-5d9f", "uid": "u", "controller": true}],
+        });
+        for (path, changes) in [("/labels", &labels), ("/ownerReferences/0", &owner)] {
+            // A label of null is none.
+            let field = metadata.pointer_mut(path).unwrap().as_object_mut().unwrap();
+            field.extend(changes.as_object().unwrap().clone());
+            field.retain(|_, value| !value.is_null());
+        }
+        let mut pod: FunctionPod = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        prune(&mut pod);
+        assert_eq!(pod.is_of_its_revision(), expected);
+        pod.metadata.owner_references = None;
+        assert!(!pod.is_of_its_revision(), "a bare pod with the labels");
     }
 
     #[test]
@@ -356,9 +428,11 @@ mod tests {
         let mut pod: FunctionPod = serde_json::from_value(json!({"metadata": {
             "labels": {"rouse.dev/function": "f", "team": "x"},
             "annotations": {"controller.kubernetes.io/pod-deletion-cost": "-5", "note": "x"},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u"}],
         }}))
         .unwrap();
         prune(&mut pod);
+        assert_eq!(pod.metadata.owner_references, None, "no controller");
         assert_eq!(pod.function(), Some("f"));
         assert_eq!(pod.label("team"), None);
         assert!(pod.draining());

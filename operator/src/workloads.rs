@@ -28,10 +28,12 @@ pub struct Workloads {
 
 impl Workloads {
     /// Reads the workloads of the Function with this `uid` from the caches. Passes every other Deployment that is filed
-    /// under its name to `other`.
+    /// under its name to `other`. A pod that only has the labels of the Function is ignored, as activators ignore it.
     pub fn of(caches: &Caches, key: &FunctionKey, uid: &str, other: impl FnMut(&DeploymentObject)) -> Self {
         let mut pods = caches.pods.of(key);
-        pods.retain(|pod| pod.function_uid() == Some(uid) && pod.metadata.deletion_timestamp.is_none());
+        pods.retain(|pod| {
+            pod.function_uid() == Some(uid) && pod.is_of_its_revision() && pod.metadata.deletion_timestamp.is_none()
+        });
         Self { deployments: owned(&caches.deployments, key, uid, other), pods }
     }
 }

@@ -85,8 +85,8 @@ impl Effects {
             // queue.
             drop(sender.send(Ok(permit)));
         }
-        for (endpoint, delay, stop) in self.probes {
-            breaker.context.prober.spawn(Arc::downgrade(breaker), endpoint, delay, stop);
+        for probe in self.probes {
+            breaker.context.prober.spawn(Arc::downgrade(breaker), probe);
         }
         if self.start_wake_task {
             wake_task::spawn(breaker.clone());

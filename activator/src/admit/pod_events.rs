@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     backoff::jitter,
-    endpoints::{Endpoint, PodFacts, ProbeObserver},
+    endpoints::{Endpoint, PodFacts, ProbeObserver, ProbeRequest},
     wake::WakeError,
 };
 
@@ -42,24 +42,25 @@ impl Breaker {
             }
             let newly_failed = tracker.apply_failure(now, facts, self.context().bounds.unschedulable_grace);
             let address = facts.ip.map(|ip| SocketAddr::new(ip, facts.port.unwrap_or(policy.port)));
+            tracker.has_address = address.is_some();
             if let Some(address) = address.filter(|a| tracker.endpoint.as_ref().is_none_or(|e| e.address != *a)) {
-                let path = facts.readiness_path.clone().or_else(|| policy.readiness_path.as_deref().map(Into::into));
                 let protocol = facts.protocol.unwrap_or(policy.protocol);
-                tracker.endpoint = Some(Arc::new(Endpoint::new(address, protocol, path)));
+                let readiness = facts.readiness.clone().unwrap_or_else(|| policy.readiness_check());
+                tracker.endpoint = Some(Arc::new(Endpoint::new(address, protocol, readiness)));
                 tracker.started = Some(now);
                 tracker.end_probe();
                 tracker.serving = false;
                 tracker.ready = false;
+                tracker.became_unready = false;
             }
-            let ready_before = std::mem::replace(&mut tracker.ready, facts.ready && tracker.endpoint.is_some());
+            let became_ready = tracker.apply_readiness(facts);
             tracker.draining = facts.draining;
             revision.account.pod_seen(&facts.id, tracker.endpoint.as_ref(), facts.draining);
-            if newly_failed || (ready_before && !tracker.ready) {
-                // The container has ended or reports that it is not ready: only a successful probe lets the pod serve
-                // again.
+            if newly_failed || !tracker.has_address {
+                // The container has ended, or the address is another pod's.
                 tracker.serving = false;
             }
-            if tracker.ready && !ready_before && !tracker.draining {
+            if became_ready && !tracker.draining {
                 tracker.mark_serving(now, initial_ramp);
             }
             tracker.probe_if_needed(Duration::ZERO, effects);
@@ -132,7 +133,9 @@ impl Breaker {
             let now = Instant::now();
             for revision in &mut inner.revisions {
                 let initial_ramp = revision.initial_ramp(now, &policy);
-                if let Some(tracker) = revision.trackers.iter_mut().find(|tracker| tracker.is(endpoint)) {
+                // A probe may succeed at the moment in which it is stopped.
+                let found = |tracker: &&mut PodTracker| tracker.is(endpoint) && tracker.needs_probe();
+                if let Some(tracker) = revision.trackers.iter_mut().find(found) {
                     tracker.mark_serving(now, initial_ramp);
                     revision.failing = false;
                 }
@@ -198,12 +201,13 @@ impl PodTracker {
 
     /// Starts a probe if one is needed and none is running, and stops it if none is needed.
     fn probe_if_needed(&mut self, delay: Duration, effects: &mut Effects) {
-        let needed = !self.serving && !self.draining;
+        let needed = self.needs_probe();
         match (&self.endpoint, &self.probe) {
             (Some(endpoint), None) if needed => {
                 let stop = CancellationToken::new();
-                effects.probes.push((endpoint.clone(), delay, stop.clone()));
-                self.probe = Some(stop);
+                self.probe = Some(stop.clone());
+                let (endpoint, kubelet_ready) = (endpoint.clone(), self.ready);
+                effects.probes.push(ProbeRequest { endpoint, delay, kubelet_ready, stop });
             }
             _ if !needed => self.end_probe(),
             _ => {}

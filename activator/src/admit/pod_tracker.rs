@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rouse_crds::pod::{Ended, PodFailure, UNSCHEDULABLE};
+use rouse_crds::pod::{Ended, PodFailure, ReadinessCheck, UNSCHEDULABLE};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,14 +21,21 @@ pub(super) const SMALL_LIMIT: u32 = 10;
 pub(super) struct PodTracker {
     /// Name and uid.
     pub(super) id: Box<str>,
-    /// Set once the pod has an IP address.
+    /// Set once the pod has had an IP address.
     pub(super) endpoint: Option<Arc<Endpoint>>,
+    /// The address of `endpoint` is the pod's. It is not while another pod has it.
+    pub(super) has_address: bool,
     /// A probe or the kubelet found that the pod takes requests.
     pub(super) serving: bool,
     /// The pod is being removed, and gets no new requests.
     pub(super) draining: bool,
     /// The kubelet reports the pod as ready.
     pub(super) ready: bool,
+    /// The kubelet reported the pod ready and then not ready, and no container has ended since: the kubelet knows more
+    /// than a probe would find.
+    pub(super) became_unready: bool,
+    /// Number of restarts of its containers.
+    pub(super) restarts: i32,
     /// Why the pod does not serve. A successful probe clears it.
     pub(super) failure: Option<PodFailure>,
     /// The time from which the failure counts.
@@ -54,9 +61,12 @@ impl PodTracker {
         Self {
             id,
             endpoint: None,
+            has_address: false,
             serving: false,
             draining: false,
             ready: false,
+            became_unready: false,
+            restarts: 0,
             failure: None,
             fails_from: None,
             has_served: false,
@@ -94,6 +104,30 @@ impl PodTracker {
             self.serving_since = Some(now);
             self.ramp_limit = ramp_limit.unwrap_or(u32::MAX);
         }
+    }
+
+    /// Applies the readiness and the restarts that the watch reports. Returns whether the pod has become ready.
+    pub(super) fn apply_readiness(&mut self, facts: &PodFacts) -> bool {
+        let ready = facts.ready && self.has_address;
+        let restarted = facts.ended == Ended::Now || facts.restarts > self.restarts;
+        let ready_before = std::mem::replace(&mut self.ready, ready);
+        self.restarts = facts.restarts;
+        self.became_unready = !ready && !restarted && (ready_before || self.became_unready);
+        if ready_before && !ready {
+            self.serving = false;
+        }
+        if ready_before != ready {
+            // Its probe depends on what the kubelet reports.
+            self.end_probe();
+        }
+        ready && !ready_before
+    }
+
+    /// Whether a probe may find that the pod takes requests. What an activator cannot check is left to the kubelet: then
+    /// only a pod that was excluded after a failed connect is probed, while the kubelet holds it ready.
+    pub(super) fn needs_probe(&self) -> bool {
+        let checkable = || self.ready || self.endpoint.as_ref().is_some_and(|e| e.readiness != ReadinessCheck::Kubelet);
+        !self.serving && !self.draining && self.has_address && !self.became_unready && checkable()
     }
 
     /// Raises the ramp limit by `by`, to `most` at most.

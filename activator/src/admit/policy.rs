@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use http::HeaderName;
-use rouse_crds::function::{Affinity, FunctionSpec, Metric, Protocol};
+use rouse_crds::{
+    function::{Affinity, FunctionSpec, Metric, Protocol},
+    pod::ReadinessCheck,
+};
 
 /// The part of a request that identifies a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +72,13 @@ impl Policy {
     #[must_use]
     pub fn wake_replicas(&self) -> u32 {
         self.min.clamp(1, self.max.max(1)).min(WAKE_REPLICAS_MAX)
+    }
+}
+
+impl Policy {
+    /// Returns how a pod is found ready that does not declare it.
+    pub(super) fn readiness_check(&self) -> ReadinessCheck {
+        self.readiness_path.as_deref().map_or(ReadinessCheck::Tcp, |path| ReadinessCheck::Http(path.into()))
     }
 }
 

@@ -8,7 +8,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32},
     },
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -18,14 +17,17 @@ use tokio::{
     sync::{Notify, oneshot},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     budget::QueueReservation, cold_start::ColdStart, context::Context, health::Health, namespace::Namespace,
     pod_tracker::PodTracker, policy::Policy, rejection::Rejection, wake_tokens::Tokens,
 };
 use crate::{
-    demand::Account, endpoints::Endpoint, function_id::FunctionId, metrics::FunctionMetrics, rate_limit::RateLimiter,
+    demand::Account,
+    endpoints::{Endpoint, ProbeRequest},
+    function_id::FunctionId,
+    metrics::FunctionMetrics,
+    rate_limit::RateLimiter,
 };
 
 /// The breaker of one Function: a queue in front of its pods that enforces their concurrency limit.
@@ -124,7 +126,7 @@ pub(super) struct Effects {
     pub(super) grants: Vec<(GrantSender, Permit)>,
     /// Each with whether it is for a mirrored request.
     pub(super) rejections: Vec<(GrantSender, Rejection, bool)>,
-    pub(super) probes: Vec<(Arc<Endpoint>, Duration, CancellationToken)>,
+    pub(super) probes: Vec<ProbeRequest>,
     /// Start the wake task.
     pub(super) start_wake_task: bool,
     /// Notify the wake task.

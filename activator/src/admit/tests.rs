@@ -6,6 +6,7 @@ mod model;
 mod panics;
 mod pick;
 mod ramp;
+mod readiness;
 mod threads;
 mod traffic;
 mod wake;
@@ -88,12 +89,13 @@ fn facts(number: u16) -> PodFacts {
         ip: Some("127.0.0.1".parse().unwrap()),
         port: Some(number),
         protocol: None,
-        readiness_path: None,
+        readiness: None,
         scheduled: true,
         ready: false,
         draining: false,
         failure: None,
         ended: Ended::Never,
+        restarts: 0,
     }
 }
 

@@ -86,10 +86,10 @@ impl TrackedPod {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rouse_crds::function::Protocol;
+    use rouse_crds::{function::Protocol, pod::ReadinessCheck};
 
     fn endpoint(port: u16) -> Arc<Endpoint> {
-        Arc::new(Endpoint::new(([127, 0, 0, 1], port).into(), Protocol::Http1, None))
+        Arc::new(Endpoint::new(([127, 0, 0, 1], port).into(), Protocol::Http1, ReadinessCheck::Tcp))
     }
 
     fn told(pods: &mut Pods) -> Vec<(String, u64, bool)> {

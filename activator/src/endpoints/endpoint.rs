@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use rouse_crds::function::Protocol;
+use rouse_crds::{function::Protocol, pod::ReadinessCheck};
 
 use super::pool::Pool;
 
@@ -16,8 +16,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The protocol of the function.
     pub protocol: Protocol,
-    /// Path of the HTTP readiness probe, if the pod has one.
-    pub readiness_path: Option<Box<str>>,
+    /// How the pod is found ready before the kubelet reports it.
+    pub readiness: ReadinessCheck,
     /// Pooled connections.
     pub(crate) pool: Pool,
     /// Requests in the pod that this process sent. Changed only while the breaker is locked, which enforces the limit.
@@ -29,11 +29,11 @@ pub struct Endpoint {
 impl Endpoint {
     /// Creates an endpoint without connections.
     #[must_use]
-    pub fn new(address: SocketAddr, protocol: Protocol, readiness_path: Option<Box<str>>) -> Self {
+    pub fn new(address: SocketAddr, protocol: Protocol, readiness: ReadinessCheck) -> Self {
         Self {
             address,
             protocol,
-            readiness_path,
+            readiness,
             pool: Pool::default(),
             in_flight: AtomicU32::new(0),
             connect_failures: AtomicU32::new(0),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use rouse_crds::{
     function::Protocol,
-    pod::{Ended, FunctionPod, PodFailure},
+    pod::{Ended, FunctionPod, PodFailure, ReadinessCheck},
 };
 
 /// The state of a pod that the watch reports.
@@ -14,14 +14,14 @@ pub struct PodFacts {
     pub id: Box<str>,
     /// Its revision.
     pub revision: Box<str>,
-    /// Its IP address, once it has a valid one.
+    /// Its IP address, once it has a valid one of its own.
     pub ip: Option<IpAddr>,
     /// The port that the pod declares, if it does.
     pub port: Option<u16>,
     /// The protocol that the pod declares, if it does.
     pub protocol: Option<Protocol>,
-    /// Path of the HTTP readiness probe, if the pod has one.
-    pub readiness_path: Option<Box<str>>,
+    /// How it is found ready before the kubelet reports it, if the pod declares it.
+    pub readiness: Option<ReadinessCheck>,
     /// It was scheduled to a node.
     pub scheduled: bool,
     /// The kubelet reports it as ready.
@@ -32,6 +32,8 @@ pub struct PodFacts {
     pub failure: Option<PodFailure>,
     /// Whether its container has ended.
     pub ended: Ended,
+    /// Number of restarts of its containers.
+    pub restarts: i32,
 }
 
 impl PodFacts {
@@ -40,18 +42,21 @@ impl PodFacts {
     pub fn of(pod: &FunctionPod, revision: &str) -> Self {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        // The address of a pod on the network of its node is the node's.
+        let ip = pod.status.pod_ip.as_deref().filter(|_| !pod.spec.host_network);
         Self {
             id: format!("{name}/{uid}").into(),
             revision: revision.into(),
-            ip: pod.status.pod_ip.as_deref().and_then(|ip| ip.parse().ok()),
+            ip: ip.and_then(|ip| ip.parse().ok()),
             port: pod.port(),
             protocol: pod.protocol(),
-            readiness_path: pod.readiness_path().map(Into::into),
+            readiness: pod.readiness_check(),
             scheduled: pod.scheduled_at().is_some(),
             ready: pod.ready(),
             draining: pod.draining(),
             failure: pod.failure(),
             ended: pod.container_ended(),
+            restarts: pod.restarts(),
         }
     }
 }

@@ -1,7 +1,14 @@
 //! Readiness probes that find a pod ready before the kubelet reports it.
 //!
-//! From the moment a pod has an IP address it is probed every few milliseconds, one probe at a time. A connection makes
-//! it ready, or a successful response to its readiness probe if it has one.
+//! From the moment a pod has an IP address it is probed every few milliseconds, one probe at a time. Its
+//! [`ReadinessCheck`] makes it ready: a connection, a successful HTTP response, or a gRPC health check.
+//!
+//! A pod that the kubelet still holds ready is probed after a connect to it has failed. The failure may have had any
+//! cause, and the check may be one that the pod never passes (a path that does not exist), so after some seconds a
+//! connection is enough.
+//!
+//! A connection proves that somebody has the address. While the watch of pods is stale, that may be another pod, so a
+//! connection alone then makes no pod ready.
 //!
 //! A probe must not wait for the kernel to send a lost SYN again, which takes a whole second, nor give up a packet that
 //! is still on its way. So its timeout follows the round-trip time. That is known early: a pod that does not listen yet
@@ -13,15 +20,8 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode, header};
-use http_body_util::Empty;
-use hyper::{
-    body::{Bytes, Incoming},
-    client::conn::{http1, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
-use rouse_crds::function::Protocol;
+use rouse_crds::pod::ReadinessCheck;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,9 @@ use super::{
     dial::{DialError, Dialer},
     endpoint::Endpoint,
     probe_limiter::ProbeLimiter,
+    readiness_check,
     round_trip::RoundTrip,
+    watch_age::WatchAge,
 };
 use crate::{metrics::Metrics, supervise};
 
@@ -41,6 +43,20 @@ pub struct Prober {
     limiter: ProbeLimiter,
     /// Round-trip time to pods in general, for a pod of which nothing is known yet.
     round_trip: Mutex<RoundTrip>,
+    /// Age of the watch that reports the addresses.
+    pods_watch: Arc<WatchAge>,
+}
+
+/// The probing of one endpoint.
+#[derive(Debug)]
+pub(crate) struct ProbeRequest {
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// Delay before the first probe.
+    pub(crate) delay: Duration,
+    /// The kubelet holds the pod ready.
+    pub(crate) kubelet_ready: bool,
+    /// Stops it.
+    pub(crate) stop: CancellationToken,
 }
 
 /// Receives the result of a probe. The probe stops when its observer is dropped.
@@ -84,6 +100,9 @@ const NEW_POD_AGE: Duration = Duration::from_secs(5);
 /// Connect timeout while nothing is known; more if pods in general are farther away.
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time from which a connection is enough for a pod that the kubelet holds ready. The kubelet needs about as long to find
+/// that a container has ended or fails its probe.
+const KUBELET_DELAY: Duration = Duration::from_secs(3);
 /// Timeout of the readiness check after the connect, in addition to the network's round trips.
 const READINESS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -120,18 +139,29 @@ impl Prober {
     /// Creates a prober.
     #[must_use]
     pub fn new(dialer: Dialer, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { dialer, metrics, limiter: ProbeLimiter::new(), round_trip: Mutex::default() })
+        let pods_watch = Arc::<WatchAge>::default();
+        metrics.watch_age("pods", {
+            let age = pods_watch.clone();
+            move || age.get()
+        });
+        Arc::new(Self { dialer, metrics, limiter: ProbeLimiter::new(), round_trip: Mutex::default(), pods_watch })
     }
 
-    /// Probes `endpoint` after `delay` until it is ready, `stop` is cancelled, or the observer is dropped.
-    pub(crate) fn spawn<P: ProbeObserver>(
-        self: &Arc<Self>,
-        observer: Weak<P>,
-        endpoint: Arc<Endpoint>,
-        delay: Duration,
-        stop: CancellationToken,
-    ) {
+    /// Returns the age of the watch of pods, which that watch keeps up to date.
+    #[must_use]
+    pub fn pods_watch(&self) -> &Arc<WatchAge> {
+        &self.pods_watch
+    }
+
+    /// Probes an endpoint until it is ready, the request is cancelled, or the observer is dropped.
+    pub(crate) fn spawn<P: ProbeObserver>(self: &Arc<Self>, observer: Weak<P>, request: ProbeRequest) {
         let prober = self.clone();
+        let ProbeRequest { endpoint, delay, kubelet_ready, stop } = request;
+        let (delay, connect_suffices_after) = match &endpoint.readiness {
+            ReadinessCheck::Kubelet => (delay.max(KUBELET_DELAY), Duration::ZERO),
+            _ => (delay, KUBELET_DELAY),
+        };
+        let connect_suffices_after = kubelet_ready.then_some(connect_suffices_after);
         // The breaker starts no second probe until this one has ended, so it must survive a panic.
         supervise::spawn("probe", self.metrics.clone(), move || {
             let (prober, observer, endpoint, stop) = (prober.clone(), observer.clone(), endpoint.clone(), stop.clone());
@@ -142,7 +172,7 @@ impl Prober {
                         sleep(delay).await;
                     }
                     // A weak reference, so that a probe does not keep the breaker of a deleted function.
-                    prober.probe_until_ready(&endpoint, || observer.strong_count() > 0).await
+                    prober.probe_until_ready(&endpoint, connect_suffices_after, || observer.strong_count() > 0).await
                 });
                 if admitted.await == Some(true)
                     && let Some(observer) = observer.upgrade()
@@ -153,11 +183,17 @@ impl Prober {
         });
     }
 
-    async fn probe_until_ready(&self, endpoint: &Endpoint, wanted: impl Fn() -> bool) -> bool {
+    async fn probe_until_ready(
+        &self,
+        endpoint: &Endpoint,
+        connect_suffices_after: Option<Duration>,
+        wanted: impl Fn() -> bool,
+    ) -> bool {
         let mut schedule = ProbeSchedule::new(Instant::now());
         while wanted() {
             let Some(permit) = self.limiter.acquire(schedule.is_new()).await else { return false };
-            let result = self.probe_once(endpoint, &mut schedule).await;
+            let connect_suffices = connect_suffices_after.is_some_and(|after| schedule.began.elapsed() >= after);
+            let result = self.probe_once(endpoint, connect_suffices, &mut schedule).await;
             drop(permit);
             self.metrics.probes.inc();
             let pause = match result {
@@ -175,7 +211,12 @@ impl Prober {
     }
 
     /// Runs one probe. After an error there is no other.
-    async fn probe_once(&self, endpoint: &Endpoint, schedule: &mut ProbeSchedule) -> Result<ProbeResult, DialError> {
+    async fn probe_once(
+        &self,
+        endpoint: &Endpoint,
+        connect_suffices: bool,
+        schedule: &mut ProbeSchedule,
+    ) -> Result<ProbeResult, DialError> {
         let general = *self.round_trip.lock();
         let limit = schedule.limit(general);
         let begun = Instant::now();
@@ -193,54 +234,24 @@ impl Prober {
             Err(error @ DialError::Forbidden(_)) => return Err(error),
             Err(_) => return Ok(ProbeResult::NotYet { listens: false }),
         };
-        let Some(path) = &endpoint.readiness_path else { return Ok(ProbeResult::Ready) };
+        // Whether the connection is to the pod that the watch has reported, and not to another one with its address.
+        let known = !self.pods_watch.is_stale();
+        if connect_suffices && known {
+            return Ok(ProbeResult::Ready);
+        }
         // A lost request or response is retransmitted after about as long as a lost SYN, and after twice that if it is
         // lost again.
         let limit = READINESS_TIMEOUT + 3 * schedule.limit(general).min(MAX_TIMEOUT / 2);
-        let good = timeout(limit, check(TokioIo::new(stream), endpoint, path)).await;
-        let ready = good.is_ok_and(|response| response.is_ok_and(|good| good));
+        let good = timeout(limit, async {
+            match &endpoint.readiness {
+                ReadinessCheck::Tcp => Ok(known),
+                ReadinessCheck::Http(path) => readiness_check::http(stream, endpoint, path).await,
+                ReadinessCheck::Grpc(service) => readiness_check::grpc(stream, endpoint, service).await,
+                ReadinessCheck::Kubelet => Ok(false),
+            }
+        });
+        let ready = good.await.is_ok_and(|checked| checked.is_ok_and(|good| good));
         Ok(if ready { ProbeResult::Ready } else { ProbeResult::NotYet { listens: true } })
-    }
-}
-
-/// Whether the readiness check succeeds as the kubelet defines it: 2xx or 3xx.
-async fn check(
-    io: TokioIo<tokio::net::TcpStream>,
-    endpoint: &Endpoint,
-    path: &str,
-) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
-    let host = endpoint.address.to_string();
-    let request = |uri: String| {
-        Request::get(uri)
-            .header(header::HOST, &host)
-            .header(header::USER_AGENT, "rouse-probe")
-            .body(Empty::<Bytes>::new())
-    };
-    let status = match endpoint.protocol {
-        Protocol::Http1 => {
-            let (mut sender, connection) = http1::handshake(io).await?;
-            status_of(sender.send_request(request(path.to_owned())?), connection).await?
-        }
-        Protocol::H2c => {
-            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
-            status_of(sender.send_request(request(format!("http://{host}{path}"))?), connection).await?
-        }
-    };
-    Ok(status.is_success() || status.is_redirection())
-}
-
-/// Returns the status of the response. The connection is driven here and not in its own task, so that it ends with the
-/// probe.
-async fn status_of(
-    response: impl Future<Output = hyper::Result<Response<Incoming>>>,
-    connection: impl Future<Output = hyper::Result<()>>,
-) -> hyper::Result<StatusCode> {
-    let mut response = std::pin::pin!(response);
-    tokio::select! {
-        biased;
-        response = &mut response => Ok(response?.status()),
-        // Many servers respond and close at once; the end of the connection is then seen together with the response.
-        _ = connection => Ok(response.await?.status()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One sample of every metric, for the generated reference page.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use rouse_crds::demand::RevisionDemand;
@@ -37,6 +37,7 @@ impl Metrics {
         metrics.record_panic("");
         metrics.connections.open("");
         metrics.tls.expires(1);
+        metrics.watch_age("", || Some(Duration::ZERO));
         metrics.watch_queue(|| QueueUsage { requests: 0, bytes: 0 });
         metrics.encode()
     }

@@ -8,16 +8,21 @@ use std::{
     sync::{Arc, Weak},
 };
 
+use kube::core::ObjectMeta;
 use rouse_crds::{
     Function, conditions,
     hosts::ownership::{self, Claim},
     pod::{FunctionPod, PodFailure},
 };
 
-use super::{Route, RouteRules, Side, Table, claims::Claims};
+use super::{
+    Route, RouteRules, Side, Table,
+    claims::Claims,
+    pods::{Membership, PodChange, Pods},
+};
 use crate::{
     admit::{Breaker, Context, Namespace, Policy},
-    endpoints::PodFacts,
+    endpoints::WatchAge,
     function_id::{FunctionId, FunctionKey},
     metrics::Metrics,
 };
@@ -28,17 +33,15 @@ pub struct Directory {
     context: Arc<Context>,
     table: Arc<Table>,
     functions: HashMap<FunctionKey, FunctionEntry>,
-    /// Pods by the Function that their labels name, whether or not the Function exists.
-    pods: HashMap<FunctionKey, HashMap<Box<str>, PodEntry>>,
+    pods: Pods,
     /// Claims to public hosts.
     public: Claims,
     /// Claims to names inside the cluster.
     cluster: Claims,
     /// Namespaces that have a Function.
     namespaces: HashMap<Box<str>, Weak<Namespace>>,
-    /// Objects that the current relist has returned so far.
+    /// Functions that the current relist has returned so far.
     listed_functions: HashSet<FunctionKey>,
-    listed_pods: HashSet<(FunctionKey, Box<str>)>,
 }
 
 #[derive(Debug)]
@@ -53,12 +56,6 @@ struct FunctionEntry {
     tags: Box<[(Box<str>, Arc<str>)]>,
 }
 
-#[derive(Debug)]
-struct PodEntry {
-    uid: Box<str>,
-    facts: PodFacts,
-}
-
 impl Directory {
     /// Creates a directory that updates `table` by these ownership rules.
     #[must_use]
@@ -67,18 +64,22 @@ impl Directory {
             context,
             table,
             functions: HashMap::new(),
-            pods: HashMap::new(),
+            pods: Pods::default(),
             public: Claims::new(Side::Public, rules.clone()),
             cluster: Claims::new(Side::Cluster, rules),
             namespaces: HashMap::new(),
             listed_functions: HashSet::new(),
-            listed_pods: HashSet::new(),
         }
     }
 
     /// Returns the metrics.
     pub(super) fn metrics(&self) -> Arc<Metrics> {
         self.context.metrics.clone()
+    }
+
+    /// Returns the age of the watch of pods, which that watch keeps up to date.
+    pub(super) fn pods_watch(&self) -> Arc<WatchAge> {
+        self.context.prober.pods_watch().clone()
     }
 
     /// Handles a Function that was created or has changed.
@@ -127,29 +128,19 @@ impl Directory {
 
     /// Handles a pod that was created or has changed.
     pub fn pod_updated(&mut self, pod: &FunctionPod) {
-        let (Some(function), Some(uid), Some(revision)) = (pod.function(), pod.function_uid(), pod.revision()) else {
-            return;
-        };
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let name: Box<str> = pod.metadata.name.as_deref().unwrap_or_default().into();
-        let key = FunctionKey::new(namespace, function);
-        self.listed_pods.insert((key.clone(), name.clone()));
-        let facts = PodFacts::of(pod, revision);
-        if let Some(entry) = self.functions.get(&key).filter(|entry| *entry.breaker.id().uid == *uid) {
-            entry.breaker.pod_updated(&facts);
-        }
-        let previous =
-            self.pods.entry(key.clone()).or_default().insert(name, PodEntry { uid: uid.into(), facts: facts.clone() });
-        if let Some(previous) = previous.filter(|previous| previous.facts.id != facts.id) {
-            self.detach_pod(&key, &previous);
-        }
+        let changes = self.pods.update(pod);
+        self.apply(changes);
+    }
+
+    /// Handles an object that does not deserialize as a pod. Its previous state stays.
+    pub fn pod_unreadable(&mut self, metadata: &ObjectMeta) {
+        self.pods.unreadable(metadata.namespace.as_deref(), metadata.name.as_deref());
     }
 
     /// Handles a pod that was deleted.
-    pub fn pod_deleted(&mut self, pod: &FunctionPod) {
-        let Some(function) = pod.function() else { return };
-        let key = FunctionKey::new(pod.metadata.namespace.as_deref().unwrap_or_default(), function);
-        self.remove_pod(&key, pod.metadata.name.as_deref().unwrap_or_default());
+    pub fn pod_deleted(&mut self, metadata: &ObjectMeta) {
+        let changes = self.pods.delete(metadata.namespace.as_deref(), metadata.name.as_deref());
+        self.apply(changes);
     }
 
     /// Handles the start of a relist of all Functions.
@@ -176,17 +167,13 @@ impl Directory {
 
     /// Handles the start of a relist of all pods.
     pub fn pods_relist_started(&mut self) {
-        self.listed_pods.clear();
+        self.pods.relist_started();
     }
 
     /// Handles the end of a relist: pods that it did not return are deleted.
     pub fn pods_relist_finished(&mut self) {
-        let listed = std::mem::take(&mut self.listed_pods);
-        let all = self.pods.iter().flat_map(|(key, pods)| pods.keys().map(move |name| (key.clone(), name.clone())));
-        let gone: Vec<_> = all.filter(|pod| !listed.contains(pod)).collect();
-        for (key, name) in gone {
-            self.remove_pod(&key, &name);
-        }
+        let changes = self.pods.relist_finished();
+        self.apply(changes);
     }
 
     fn open(&mut self, key: &FunctionKey, uid: &str, policy: Policy) -> Arc<Breaker> {
@@ -199,8 +186,8 @@ impl Directory {
         let id = FunctionId { key: key.clone(), uid: uid.into() };
         let breaker = Breaker::new(id, policy, namespace, self.context.clone());
         self.functions.insert(key.clone(), FunctionEntry::new(breaker.clone()));
-        for pod in self.pods.get(key).into_iter().flat_map(HashMap::values).filter(|pod| *pod.uid == *uid) {
-            breaker.pod_updated(&pod.facts);
+        for facts in self.pods.of(key, uid) {
+            breaker.pod_updated(&facts);
         }
         breaker
     }
@@ -234,19 +221,24 @@ impl Directory {
         self.cluster.change(table, &previous.cluster, cluster, |claim| route_of(functions, claim));
     }
 
-    fn remove_pod(&mut self, key: &FunctionKey, name: &str) {
-        let Some(pods) = self.pods.get_mut(key) else { return };
-        let Some(pod) = pods.remove(name) else { return };
-        if pods.is_empty() {
-            self.pods.remove(key);
-        }
-        self.detach_pod(key, &pod);
-    }
-
-    /// Removes a pod from its breaker.
-    fn detach_pod(&self, key: &FunctionKey, pod: &PodEntry) {
-        if let Some(entry) = self.functions.get(key).filter(|entry| *entry.breaker.id().uid == *pod.uid) {
-            entry.breaker.pod_deleted(&pod.facts.revision, &pod.facts.id);
+    /// Applies changes of pods to the breakers of their Functions, as far as those exist.
+    fn apply(&self, changes: Vec<PodChange>) {
+        let breaker = |key: &FunctionKey, uid: &str| {
+            self.functions.get(key).map(|entry| &entry.breaker).filter(|breaker| *breaker.id().uid == *uid)
+        };
+        for change in changes {
+            match change {
+                PodChange::Removed(Membership { function, uid, revision, id }) => {
+                    if let Some(breaker) = breaker(&function, &uid) {
+                        breaker.pod_deleted(&revision, &id);
+                    }
+                }
+                PodChange::Updated { function, uid, facts } => {
+                    if let Some(breaker) = breaker(&function, &uid) {
+                        breaker.pod_updated(&facts);
+                    }
+                }
+            }
         }
     }
 }
@@ -272,7 +264,7 @@ fn route_of(functions: &HashMap<FunctionKey, FunctionEntry>, claim: &Claim) -> O
     functions.get(&FunctionKey::from(&claim.claimant))?.route(claim)
 }
 
-fn key_of(metadata: &kube::core::ObjectMeta) -> FunctionKey {
+fn key_of(metadata: &ObjectMeta) -> FunctionKey {
     FunctionKey::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
 

@@ -7,7 +7,9 @@ mod directory;
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
+mod list_watch;
 mod path;
+mod pods;
 mod redirect;
 mod rules;
 mod table;

@@ -1,14 +1,9 @@
 //! Watches of Functions and pods.
 
+use std::sync::Arc;
+
 use futures::StreamExt;
-use kube::{
-    Api, Client, ResourceExt,
-    core::DeserializeGuard,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event, watcher},
-    },
-};
+use kube::{Api, Client, Resource as _, ResourceExt as _, core::DeserializeGuard, runtime::watcher::Event};
 use rouse_crds::{
     Function,
     names::FUNCTION_LABEL,
@@ -16,8 +11,8 @@ use rouse_crds::{
 };
 use tokio::sync::watch;
 
-use super::Directory;
-use crate::supervise;
+use super::{Directory, list_watch};
+use crate::{endpoints::WatchAge, supervise};
 
 /// Whether the caches have been filled once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,18 +32,18 @@ impl Synced {
 }
 
 /// Runs both watches until the process ends. A watch that fails is restarted with backoff; the previous state stays
-/// meanwhile.
+/// meanwhile, and its age is a metric.
 pub async fn follow(client: Client, mut directory: Directory, synced: watch::Sender<Synced>) {
     let metrics = directory.metrics();
+    let functions_age = Arc::<WatchAge>::default();
+    metrics.watch_age("functions", {
+        let age = functions_age.clone();
+        move || age.get()
+    });
     let functions = Api::<DeserializeGuard<Function>>::all(client.clone());
-    let mut functions = std::pin::pin!(
-        watcher(functions, watcher::Config::default().any_semantic())
-            .default_backoff()
-            .filter_map(healthy::<_, Function>)
-    );
+    let mut functions = std::pin::pin!(list_watch::events(functions, None, functions_age));
     let pods = Api::<DeserializeGuard<FunctionPod>>::all(client);
-    let only_ours = watcher::Config::default().any_semantic().labels(FUNCTION_LABEL);
-    let mut pods = std::pin::pin!(watcher(pods, only_ours).default_backoff().filter_map(healthy::<_, FunctionPod>));
+    let mut pods = std::pin::pin!(list_watch::events(pods, Some(FUNCTION_LABEL), directory.pods_watch()));
     loop {
         tokio::select! {
             // An object that triggers a panic must not stop the watch of all others.
@@ -59,16 +54,6 @@ pub async fn follow(client: Client, mut directory: Directory, synced: watch::Sen
                 supervise::catch_panic("pods", &metrics, || on_pod(&mut directory, event, &synced));
             }
             else => return,
-        }
-    }
-}
-
-async fn healthy<T, K: kube::Resource<DynamicType = ()>>(event: Result<Event<T>, watcher::Error>) -> Option<Event<T>> {
-    match event {
-        Ok(event) => Some(event),
-        Err(error) => {
-            tracing::warn!(kind = %K::kind(&()), %error, "Watch failed; will restart it");
-            None
         }
     }
 }
@@ -109,13 +94,18 @@ fn on_pod(directory: &mut Directory, event: Event<DeserializeGuard<FunctionPod>>
                 pod::prune(&mut pod);
                 directory.pod_updated(&pod);
             }
-            Err(error) => tracing::warn!(error = error.error, "Failed to deserialize a pod; ignoring it"),
-        },
-        Event::Delete(object) => {
-            if let Ok(pod) = object.0 {
-                directory.pod_deleted(&pod);
+            Err(error) => {
+                let (namespace, pod) = (&error.metadata.namespace, &error.metadata.name);
+                tracing::warn!(
+                    namespace,
+                    pod,
+                    error = error.error,
+                    "Failed to deserialize a pod; keeping its previous state"
+                );
+                directory.pod_unreadable(&error.metadata);
             }
-        }
+        },
+        Event::Delete(object) => directory.pod_deleted(object.meta()),
         Event::InitDone => {
             directory.pods_relist_finished();
             synced.send_if_modified(|s| !std::mem::replace(&mut s.pods, true));

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::{
     demand::{Frames, Ledger},
+    endpoints::WatchAge,
     metrics::Metrics,
     route::Synced,
 };
@@ -34,6 +35,8 @@ pub struct Admin {
     pub ledger: Arc<Ledger>,
     /// Whether the caches are synced.
     pub synced: watch::Receiver<Synced>,
+    /// Age of the watch of pods.
+    pub pods_watch: Arc<WatchAge>,
     /// Set while this process is shutting down.
     pub terminating: Arc<AtomicBool>,
     /// Identity of this process in the demand stream.
@@ -54,11 +57,14 @@ async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
     let synced = *admin.synced.borrow();
     if admin.terminating.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".to_owned())
-    } else if synced.all() {
-        (StatusCode::OK, "ok\n".to_owned())
-    } else {
+    } else if !synced.all() {
         let Synced { functions, pods } = synced;
         (StatusCode::SERVICE_UNAVAILABLE, format!("caches not synced: functions {functions}, pods {pods}\n"))
+    } else if admin.pods_watch.is_expired() {
+        let age = admin.pods_watch.get().unwrap_or_default().as_secs();
+        (StatusCode::SERVICE_UNAVAILABLE, format!("watch of pods: API server not heard for {age}s\n"))
+    } else {
+        (StatusCode::OK, "ok\n".to_owned())
     }
 }
 
@@ -88,4 +94,35 @@ async fn demand(State(admin): State<Admin>) -> Response {
         }
     });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_whose_watch_of_pods_is_broken_is_not_ready() {
+        let ledger = Ledger::new();
+        let (_sender, synced) = watch::channel(Synced { functions: true, pods: true });
+        let admin = Admin {
+            metrics: Metrics::new(ledger.clone()),
+            ledger,
+            synced,
+            pods_watch: Arc::default(),
+            terminating: Arc::default(),
+            process: "p/1".into(),
+        };
+        admin.pods_watch.record();
+        tokio::time::advance(Duration::from_secs(599)).await;
+        assert_eq!(ready(State(admin.clone())).await.0, StatusCode::OK);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let (status, text) = ready(State(admin.clone())).await;
+        assert_eq!(
+            (status, text.as_str()),
+            (StatusCode::SERVICE_UNAVAILABLE, "watch of pods: API server not heard for 600s\n")
+        );
+        admin.pods_watch.record();
+        assert_eq!(ready(State(admin)).await.0, StatusCode::OK);
+    }
 }

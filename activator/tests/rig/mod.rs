@@ -188,7 +188,7 @@ impl Rig {
 
     pub(crate) fn pod_deleted(&self, pod: Value) {
         let pod: FunctionPod = serde_json::from_value(pod).unwrap();
-        self.directory.lock().pod_deleted(&pod);
+        self.directory.lock().pod_deleted(&pod.metadata);
     }
 
     /// Applies a pod with an address; the probe makes it ready. Returns its name.
@@ -263,9 +263,16 @@ pub(crate) fn function(name: &str, uid: &str, spec: Value, traffic: &[(&str, u32
 
 pub(crate) fn pod_object(pod: &str, function: &str, uid: &str, revision: &str, status: Value, port: u16) -> Value {
     json!({
-        "metadata": {"name": pod, "namespace": "default", "uid": format!("uid-of-{pod}"), "labels": {
-            "rouse.dev/function": function, "rouse.dev/revision": revision, "rouse.dev/function-uid": uid,
-        }},
+        "metadata": {
+            "name": pod, "namespace": "default", "uid": format!("uid-of-{pod}"),
+            "labels": {
+                "rouse.dev/function": function, "rouse.dev/revision": revision, "rouse.dev/function-uid": uid,
+                "pod-template-hash": "5d9f",
+            },
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{revision}-5d9f"), "uid": "u", "controller": true,
+            }],
+        },
         "spec": {"containers": [{"name": "function", "ports": [{"name": "function", "containerPort": port}]}]},
         "status": status,
     })

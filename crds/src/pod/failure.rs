@@ -27,6 +27,9 @@ pub enum Ended {
 /// Reason of a [`PodFailure`]: no node has sufficient capacity.
 pub const UNSCHEDULABLE: &str = "Unschedulable";
 
+/// Reason of a [`PodFailure`]: the pod uses the network of its node, so its port may be any program's on the node.
+pub const HOST_NETWORK: &str = "HostNetwork";
+
 /// Waiting reasons of a container that count as a failure. `ContainerCreating` and `PodInitializing` do not.
 const FATAL_WAITING: [&str; 9] = [
     "ErrImagePull",
@@ -42,10 +45,19 @@ const FATAL_WAITING: [&str; 9] = [
 
 impl FunctionPod {
     /// Returns why the pod cannot serve, if known: its image cannot be pulled, its container cannot be created or
-    /// exited, no node has capacity, or it was evicted.
+    /// exited, no node has capacity, it was evicted, or it uses the network of its node.
     #[must_use]
     pub fn failure(&self) -> Option<PodFailure> {
         let status = &self.status;
+        if self.spec.host_network {
+            return Some(PodFailure {
+                reason: HOST_NETWORK.to_owned(),
+                message: "The pod has hostNetwork: true, so its address is the node's, and requests could reach any \
+                          program of the node; Rouse sends it none. Remove hostNetwork from spec.podTemplate, or from \
+                          the admission webhook that sets it"
+                    .to_owned(),
+            });
+        }
         if status.phase.as_deref() == Some("Failed") {
             let reason = status.reason.clone().unwrap_or_else(|| "PodFailed".to_owned());
             return Some(PodFailure { reason, message: status.message.clone().unwrap_or_default() });

@@ -183,9 +183,18 @@ impl Loopback {
     /// Like [`Self::pod`], for the revision with this number.
     pub(super) async fn pod_of(&self, function: &str, revision: i64, address: SocketAddr) -> Result<()> {
         let uid = self.functions().get(function).await?.uid().unwrap_or_default();
-        let name = format!("{}-pod", names::revision_name(function, revision));
+        let deployment = names::revision_name(function, revision);
+        let name = format!("{deployment}-pod");
+        let mut labels = labels(function, revision, &uid);
+        labels[names::POD_TEMPLATE_HASH_LABEL] = json!(TEMPLATE_HASH);
+        // Nothing here collects garbage, so the ReplicaSet need not exist.
+        let owner = json!({
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{deployment}-{TEMPLATE_HASH}"), "uid": uid,
+            "controller": true,
+        });
         let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels(function, revision, &uid)},
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "labels": labels, "ownerReferences": [owner]},
             "spec": {"containers": [{"name": names::CONTAINER, "image": "example.com/function:1",
                 "ports": [{"name": names::CONTAINER_PORT, "containerPort": address.port()}]}]},
         });
@@ -314,6 +323,9 @@ async fn ready(mut daemon: Daemon, admin: SocketAddr) -> Result<Daemon> {
     .await?;
     Ok(daemon)
 }
+
+/// Hash in the name of the ReplicaSet of every pod, as the Deployment controller computes one.
+const TEMPLATE_HASH: &str = "5d9f";
 
 /// Returns the labels that the operator writes.
 fn labels(function: &str, revision: i64, uid: &str) -> Value {

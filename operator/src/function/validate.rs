@@ -5,7 +5,10 @@ use kube::{Resource as _, ResourceExt as _};
 use rouse_crds::{
     Function, FunctionSpec,
     function::FunctionStatus,
-    names::{CONTAINER, GROUP, MANAGED_BY_LABEL, POD_DELETION_COST_ANNOTATION, PRE_STOP_SECONDS},
+    names::{
+        CONTAINER, GROUP, MANAGED_BY_LABEL, POD_DELETION_COST_ANNOTATION, PORT_ANNOTATION, PRE_STOP_SECONDS,
+        PROTOCOL_ANNOTATION, READINESS_ANNOTATION,
+    },
 };
 use serde_json::{Map, Value, json};
 
@@ -99,9 +102,8 @@ pub(super) fn check_pod_template(overlay: &Value) -> Result<&Map<String, Value>,
             }
         }
         for name in keys(metadata.get("annotations"), &format!("{path}.annotations"))? {
-            if name == POD_DELETION_COST_ANNOTATION {
-                let message =
-                    format!("annotation {name} is reserved for Rouse, which selects victims with it; remove it");
+            if RESERVED_ANNOTATIONS.contains(&name) {
+                let message = format!("annotation {name} is reserved for Rouse; remove it");
                 return Err(Invalid::new(format!("{path}.annotations"), message));
             }
         }
@@ -115,6 +117,10 @@ pub(super) fn check_pod_template(overlay: &Value) -> Result<&Map<String, Value>,
         }
         if spec.get("restartPolicy").is_some_and(|p| p != "Always") {
             return Err(Invalid::new(format!("{path}.restartPolicy"), "must be Always; remove it"));
+        }
+        if spec.get("hostNetwork").is_some_and(|host| *host == Value::Bool(true)) {
+            let message = "must not be true: the address of the pod would be the node's, and requests could reach any program of the node; remove it";
+            return Err(Invalid::new(format!("{path}.hostNetwork"), message));
         }
         if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|s| s <= PRE_STOP_SECONDS) {
             let message = format!(
@@ -130,6 +136,11 @@ pub(super) fn check_pod_template(overlay: &Value) -> Result<&Map<String, Value>,
     }
     Ok(map)
 }
+
+/// Annotations that `podTemplate` must not set: the operator selects victims of a scale-down by one, and tells activators
+/// by the others how to reach the pod.
+const RESERVED_ANNOTATIONS: [&str; 4] =
+    [POD_DELETION_COST_ANNOTATION, PROTOCOL_ANNOTATION, PORT_ANNOTATION, READINESS_ANNOTATION];
 
 /// Fields that `podTemplate` must not set, and the field of the spec to use instead.
 const SPEC_FIELDS: [(&str, &str); 4] =

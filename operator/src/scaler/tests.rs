@@ -102,7 +102,8 @@ impl Rig {
         let pod = json!({
             "metadata": {
                 "namespace": "ns", "name": name, "creationTimestamp": created,
-                "labels": {FUNCTION_LABEL: "f", REVISION_LABEL: "f-00001", FUNCTION_UID_LABEL: UID},
+                "labels": {FUNCTION_LABEL: "f", REVISION_LABEL: "f-00001", FUNCTION_UID_LABEL: UID, "pod-template-hash": "5d9f"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "f-00001-5d9f", "uid": "u", "controller": true}],
                 "annotations": cost.map(|c| json!({"controller.kubernetes.io/pod-deletion-cost": c})),
             },
             "status": {"conditions": [{"type": "Ready", "status": "True"}]},

@@ -37,6 +37,10 @@ pub fn revision(workloads: &Workloads, revision: &str, cold_start: Duration, now
     pods.retain(|pod| !pod.ended() || (!alive && deployment.desired() > 0));
     let mut state =
         RevisionState { desired: deployment.desired(), ready: deployment.ready(), ..RevisionState::default() };
+    // The kubelet may report such a pod ready, but activators send it no requests.
+    if let Some(failure) = pods.iter().filter(|pod| pod.spec.host_network).find_map(|pod| pod.failure()) {
+        return RevisionState { ready: 0, failure: Some(failure), ..state };
+    }
     if state.ready > 0 || pods.iter().any(|pod| pod.ready()) {
         return state;
     }
@@ -189,6 +193,18 @@ mod tests {
         assert_eq!(observe(json!({}), &[waiting("ErrImagePull"), ready]).failure, None);
         let state = observe(json!({"readyReplicas": 1}), &[waiting("ErrImagePull")]);
         assert_eq!((state.ready, state.failure), (1, None));
+    }
+
+    #[test]
+    fn a_pod_on_the_network_of_its_node_fails_although_it_is_ready() {
+        let mut found = found(json!({"readyReplicas": 1}), &[]);
+        let pod = json!({
+            "metadata": {"name": "p", "labels": {REVISION_LABEL: "r"}}, "spec": {"hostNetwork": true},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        found.pods.push(Arc::new(serde_json::from_value(pod).unwrap()));
+        let state = revision(&found, "r", COLD, "2026-01-01T00:01:00Z".parse().unwrap());
+        assert_eq!((state.ready, state.failure.unwrap().reason.as_str()), (0, "HostNetwork"));
     }
 
     #[test]

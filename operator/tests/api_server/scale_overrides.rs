@@ -128,7 +128,11 @@ async fn an_invalid_schedule_is_reported() {
 async fn pod(rig: &Rig, name: &str, uid: &str) {
     let pods: Api<Pod> = rig.api();
     let pod = json!({
-        "metadata": {"name": name, "labels": {FUNCTION_LABEL: "hello", REVISION_LABEL: DEPLOYMENT, FUNCTION_UID_LABEL: uid}},
+        "metadata": {
+            "name": name,
+            "labels": {FUNCTION_LABEL: "hello", REVISION_LABEL: DEPLOYMENT, FUNCTION_UID_LABEL: uid, "pod-template-hash": "5d9f"},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{DEPLOYMENT}-5d9f"), "uid": "u", "controller": true}],
+        },
         "spec": {"containers": [{"name": "function", "image": "i"}], "automountServiceAccountToken": false},
     });
     pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();

@@ -10,6 +10,8 @@ use tokio::{
     time::advance,
 };
 
+use rouse_crds::function::Protocol;
+
 use super::*;
 use crate::demand::Ledger;
 
@@ -107,8 +109,42 @@ async fn try_once(
     path: Option<&str>,
     schedule: &mut ProbeSchedule,
 ) -> ProbeResult {
-    let endpoint = Endpoint::new(address, protocol, path.map(Into::into));
-    Prober::new(Dialer::new(true), Metrics::new(Ledger::new())).probe_once(&endpoint, schedule).await.unwrap()
+    let check = path.map_or(ReadinessCheck::Tcp, |path| ReadinessCheck::Http(path.into()));
+    prober().probe_once(&Endpoint::new(address, protocol, check), false, schedule).await.unwrap()
+}
+
+fn prober() -> Arc<Prober> {
+    Prober::new(Dialer::new(true), Metrics::new(Ledger::new()))
+}
+
+/// Runs one probe of a pod that listens, and returns whether it is ready.
+async fn listening_pod_is_ready(prober: &Prober, check: ReadinessCheck, connect_suffices: bool) -> bool {
+    let (_listener, address) = listener().await;
+    let endpoint = Endpoint::new(address, Protocol::Http1, check);
+    let result = prober.probe_once(&endpoint, connect_suffices, &mut ProbeSchedule::new(Instant::now())).await;
+    matches!(result.unwrap(), ProbeResult::Ready)
+}
+
+#[tokio::test]
+async fn a_connection_is_enough_for_a_tcp_check_or_beside_the_kubelet_s_report() {
+    let prober = prober();
+    assert!(listening_pod_is_ready(&prober, ReadinessCheck::Tcp, false).await);
+    assert!(!listening_pod_is_ready(&prober, ReadinessCheck::Kubelet, false).await);
+    assert!(listening_pod_is_ready(&prober, ReadinessCheck::Kubelet, true).await);
+    assert!(listening_pod_is_ready(&prober, ReadinessCheck::Http("/".into()), true).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_proves_nothing_while_the_watch_of_pods_is_stale() {
+    let prober = prober();
+    prober.pods_watch().record();
+    advance(59_000 * MS).await;
+    assert!(listening_pod_is_ready(&prober, ReadinessCheck::Tcp, false).await);
+    advance(1_000 * MS).await;
+    assert!(!listening_pod_is_ready(&prober, ReadinessCheck::Tcp, false).await);
+    assert!(!listening_pod_is_ready(&prober, ReadinessCheck::Kubelet, true).await);
+    prober.pods_watch().record();
+    assert!(listening_pod_is_ready(&prober, ReadinessCheck::Tcp, false).await);
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {

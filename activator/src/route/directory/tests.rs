@@ -51,10 +51,17 @@ fn function(namespace: &str, name: &str, uid: &str, second: i64, spec: &Value) -
 
 fn pod(function: &str, uid: &str) -> FunctionPod {
     serde_json::from_value(json!({
-        "metadata": {"name": format!("{function}-pod"), "namespace": "a", "uid": format!("pod-of-{uid}"), "labels": {
-            "rouse.dev/function": function, "rouse.dev/revision": format!("{function}-00001"), "rouse.dev/function-uid": uid,
-        }},
-        "status": {"podIP": "127.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
+        "metadata": {
+            "name": format!("{function}-pod"), "namespace": "a", "uid": format!("pod-of-{uid}"),
+            "labels": {
+                "rouse.dev/function": function, "rouse.dev/revision": format!("{function}-00001"),
+                "rouse.dev/function-uid": uid, "pod-template-hash": "5d9f",
+            },
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{function}-00001-5d9f"), "uid": "u", "controller": true,
+            }],
+        },
+        "status": {"podIP": format!("10.0.0.{}", function.bytes().map(u32::from).sum::<u32>() % 250), "conditions": [{"type": "Ready", "status": "True"}]},
     }))
     .unwrap()
 }
@@ -122,7 +129,7 @@ async fn pods_may_appear_before_their_function() {
     directory.pod_updated(&pod("f", "1"));
     directory.function_updated(&function("a", "f", "1", 0, &json!({})));
     assert!(matches!(breaker(&directory, "f.a").admit(&Target::ANY, || 1), Ok(Admission::Granted(_))));
-    directory.pod_deleted(&pod("f", "1"));
+    directory.pod_deleted(&pod("f", "1").metadata);
     assert!(matches!(breaker(&directory, "f.a").admit(&Target::ANY, || 1), Ok(Admission::Queued(_))));
     assert!(directory.pods.is_empty());
 }

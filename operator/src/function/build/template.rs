@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use rouse_crds::{
     function::Protocol,
-    names::{CONTAINER, CONTAINER_PORT, PRE_STOP_SECONDS, PROTOCOL_ANNOTATION},
+    names::{CONTAINER, CONTAINER_PORT, PORT_ANNOTATION, PRE_STOP_SECONDS, PROTOCOL_ANNOTATION, READINESS_ANNOTATION},
+    pod::{PodSpec, ReadinessCheck},
 };
 use serde_json::{Map, Value, json};
 
@@ -23,7 +24,8 @@ pub fn build(function: &ValidatedFunction<'_>, revision: &str, defaults: &PodDef
     if let Some(overlay) = function.overlay {
         merge(&mut template, overlay);
     }
-    let template = Value::Object(template);
+    let mut template = Value::Object(template);
+    declare(function, &mut template)?;
     let typed: PodTemplateSpec = serde_json::from_value(template.clone())
         .map_err(|error| Invalid::new("spec.podTemplate", format!("the merged pod template is invalid: {error}")))?;
     let known = serde_json::to_value(typed).map_err(|error| Invalid::new("spec.podTemplate", error.to_string()))?;
@@ -31,6 +33,25 @@ pub fn build(function: &ValidatedFunction<'_>, revision: &str, defaults: &PodDef
         None => Ok(known),
         Some(field) => Err(Invalid::new(field, "unknown field of a pod template; check its spelling and position")),
     }
+}
+
+/// Declares to activators how they reach a pod and find it ready, by the merged template.
+///
+/// A revision keeps these when the Function changes, and an admission webhook that changes the pod does not affect them.
+fn declare(function: &ValidatedFunction<'_>, template: &mut Value) -> Result<(), Invalid> {
+    let pod: PodSpec = serde_json::from_value(template["spec"].clone())
+        .map_err(|error| Invalid::new("spec.podTemplate", format!("the merged pod template is invalid: {error}")))?;
+    let spec = function.spec;
+    let check = match (pod.readiness_check(), spec.readiness_path()) {
+        // The kubelet cannot make this check of an HTTP/2 server, and connects to it instead. An activator can.
+        (ReadinessCheck::Tcp, Some(path)) if spec.protocol() == Protocol::H2c => ReadinessCheck::Http(path.into()),
+        (check, _) => check,
+    };
+    let annotations = &mut template["metadata"]["annotations"];
+    annotations[PROTOCOL_ANNOTATION] = json!(spec.protocol());
+    annotations[PORT_ANNOTATION] = json!(spec.port().to_string());
+    annotations[READINESS_ANNOTATION] = json!(check.to_string());
+    Ok(())
 }
 
 /// Returns the path of the first field of `wanted` that is not in `known`.
@@ -74,11 +95,7 @@ fn base(function: &ValidatedFunction<'_>, revision: &str) -> Value {
     ];
     container.extend(given.into_iter().filter(|(_, v)| !v.is_null()).map(|(name, value)| (name.to_owned(), value)));
     json!({
-        "metadata": {
-            "labels": revision_labels(function, revision),
-            // A revision keeps its protocol when that of the Function changes.
-            "annotations": {PROTOCOL_ANNOTATION: spec.protocol()},
-        },
+        "metadata": {"labels": revision_labels(function, revision)},
         "spec": {
             "containers": [container],
             // Mounting a token delays a cold start by 0.3 s, because the kubelet checks volumes at that interval.
@@ -101,7 +118,8 @@ fn grace(function: &ValidatedFunction<'_>) -> u64 {
     response.saturating_add(PRE_STOP_SECONDS.unsigned_abs()).clamp(GRACE_MIN, GRACE_MAX)
 }
 
-/// Readiness probe for the kubelet, which the Deployment's status depends on. Activators do not wait for it.
+/// Readiness probe for the kubelet, which the Deployment's status depends on. Activators do not wait for it if they can
+/// make the same check.
 fn readiness(function: &ValidatedFunction<'_>) -> Value {
     let mut probe = json!({"periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 3});
     // The kubelet probes with HTTP/1.1 only, so it can only check whether an HTTP/2 server accepts connections.

@@ -93,6 +93,29 @@ fn an_h2c_server_is_probed_with_tcp() {
     assert!(probe.http_get.is_none() && probe.tcp_socket.is_some());
 }
 
+/// What activators read is derived from the template after the merge.
+#[rstest::rstest]
+#[case::default(json!({}), "tcp")]
+#[case::path(json!({"readiness": {"path": "/ok"}}), "http /ok")]
+#[case::path_of_an_h2c_server(json!({"readiness": {"path": "/ok"}, "protocol": "h2c"}), "http /ok")]
+#[case::no_probe(json!({"podTemplate": {"spec": {"containers": [{"name": "function", "readinessProbe": null}]}}}), "tcp")]
+#[case::exec(json!({"podTemplate": {"spec": {"containers": [{"name": "function", "readinessProbe": {"exec": {"command": ["x"]}}}]}}}), "kubelet")]
+#[case::exec_of_an_h2c_server(json!({"readiness": {"path": "/ok"}, "protocol": "h2c", "podTemplate": {"spec": {"containers": [{"name": "function", "readinessProbe": {"exec": {"command": ["x"]}}}]}}}), "kubelet")]
+#[case::grpc(json!({"protocol": "h2c", "port": 9000, "podTemplate": {"spec": {"containers": [{"name": "function", "readinessProbe": {"grpc": {"port": 9000, "service": "a.B"}}}]}}}), "grpc a.B")]
+#[case::another_port(json!({"podTemplate": {"spec": {"containers": [{"name": "function", "readinessProbe": {"httpGet": {"path": "/ok", "port": 9090}}}]}}}), "kubelet")]
+#[case::sidecar(json!({"podTemplate": {"spec": {"containers": [{"name": "side", "image": "s", "readinessProbe": {"tcpSocket": {"port": 1}}}]}}}), "kubelet")]
+#[case::gate(json!({"podTemplate": {"spec": {"readinessGates": [{"conditionType": "x/y"}]}}}), "kubelet")]
+#[case::no_annotations(json!({"podTemplate": {"metadata": {"annotations": null}}}), "tcp")]
+fn a_template_declares_how_a_pod_is_found_ready(#[case] fields: serde_json::Value, #[case] readiness: &str) {
+    let mut spec = json!({"image": "i"});
+    spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let resources = built(&function(spec), &Dereferenced::default());
+    let template = &resources.create[0].spec.as_ref().unwrap().template;
+    let annotations = template.metadata.as_ref().unwrap().annotations.as_ref().unwrap();
+    assert_eq!(annotations["rouse.dev/readiness"], readiness);
+    assert!(annotations.contains_key("rouse.dev/port") && annotations.contains_key("rouse.dev/protocol"));
+}
+
 #[test]
 fn an_unchanged_function_causes_no_writes() {
     let (function, mut found) = (hello(), Dereferenced::default());

@@ -353,7 +353,8 @@ impl World {
                 });
                 self.api.edit("pods", &revision, |pod| {
                     pod["metadata"]["labels"] =
-                        json!({FUNCTION_LABEL: "hello", FUNCTION_UID_LABEL: uid, REVISION_LABEL: revision});
+                        json!({FUNCTION_LABEL: "hello", FUNCTION_UID_LABEL: uid, REVISION_LABEL: revision, "pod-template-hash": "5d9f"});
+                    pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{revision}-5d9f"), "uid": "u", "controller": true}]);
                     pod["status"] = json!({"containerStatuses": [{"name": "function", "restartCount": 3,
                         "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "exit 1"}}}]});
                 });
