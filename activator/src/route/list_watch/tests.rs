@@ -145,7 +145,11 @@ async fn a_watch_is_heard_while_no_object_changes() {
         assert!(age.get().unwrap() <= WATCH + SECOND, "{:?}", age.get());
     }
     let queries = server.queries.lock().clone();
-    assert!(queries.iter().filter(|query| query.contains("watch=true")).count() >= 10);
+    let watches: Vec<_> = queries.iter().filter(|query| query.contains("watch=true")).collect();
+    assert!(
+        watches.len() >= 10 && watches.iter().all(|query| query.contains("allowWatchBookmarks=true")),
+        "{watches:?}"
+    );
     assert!(queries.last().unwrap().contains("resourceVersion=8"), "it continues from the bookmark: {queries:?}");
 }
 
