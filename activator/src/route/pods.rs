@@ -169,13 +169,6 @@ impl Pods {
             self.by_name.insert(name.clone(), pod);
         }
         let after = owners(self);
-        for (before, after) in before.iter().zip(&after) {
-            if let (Some((namespace, pod)), Some((of, newer))) = (before, after)
-                && before != after
-            {
-                tracing::warn!(%namespace, %pod, newer = %format_args!("{of}/{newer}"), "Address of a pod belongs to a newer pod; sending no requests to the older one");
-            }
-        }
         let moved = || before.iter().zip(&after).filter(|(before, after)| before != after);
         // A pod that has lost its address changes before the pod that has it now.
         let mut touched: Vec<&PodName> = vec![];
@@ -190,8 +183,12 @@ impl Pods {
         }
         let updated = touched.into_iter().filter_map(|name| {
             let pod = self.by_name.get(name)?;
-            let Membership { function, uid, .. } = pod.membership.clone();
-            Some(PodChange::Updated { function, uid, facts: self.facts(name, pod) })
+            let (Membership { function, uid, .. }, facts) = (pod.membership.clone(), self.facts(name, pod));
+            if facts.ip != pod.facts.ip {
+                let (namespace, pod) = name;
+                tracing::warn!(%namespace, %pod, "Address of the pod belongs to a newer pod; sending it no requests");
+            }
+            Some(PodChange::Updated { function, uid, facts })
         });
         left.map(PodChange::Removed).into_iter().chain(updated).collect()
     }
