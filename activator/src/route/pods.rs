@@ -99,7 +99,7 @@ impl Pods {
     pub(super) fn update(&mut self, object: &FunctionPod) -> Vec<PodChange> {
         let name = name_of(object.metadata.namespace.as_deref(), object.metadata.name.as_deref());
         self.listed.insert(name.clone());
-        self.replace(name, Pod::of(object))
+        self.replace(&name, Pod::of(object))
     }
 
     /// Handles an object that does not deserialize as a pod. Its previous state stays.
@@ -109,7 +109,7 @@ impl Pods {
 
     /// Handles a pod that was deleted.
     pub(super) fn delete(&mut self, namespace: Option<&str>, name: Option<&str>) -> Vec<PodChange> {
-        self.replace(name_of(namespace, name), None)
+        self.replace(&name_of(namespace, name), None)
     }
 
     /// Handles the start of a relist.
@@ -121,7 +121,7 @@ impl Pods {
     pub(super) fn relist_finished(&mut self) -> Vec<PodChange> {
         let listed = std::mem::take(&mut self.listed);
         let gone: Vec<_> = self.by_name.keys().filter(|name| !listed.contains(*name)).cloned().collect();
-        gone.into_iter().flat_map(|name| self.replace(name, None)).collect()
+        gone.iter().flat_map(|name| self.replace(name, None)).collect()
     }
 
     /// Returns the pods of the Function with this `uid`.
@@ -139,24 +139,19 @@ impl Pods {
     }
 
     /// Replaces what is known of a pod, and returns the changes of this pod and of those that share its addresses.
-    fn replace(&mut self, name: PodName, pod: Option<Pod>) -> Vec<PodChange> {
-        let from = self.by_name.get(&name).and_then(Pod::address);
+    fn replace(&mut self, name: &PodName, pod: Option<Pod>) -> Vec<PodChange> {
+        let from = self.by_name.get(name).and_then(Pod::address);
         let to = pod.as_ref().and_then(Pod::address);
         let addresses: HashSet<_> = from.into_iter().chain(to).collect();
         let owners = |pods: &Self| -> Vec<_> { addresses.iter().map(|a| pods.owner(*a).cloned()).collect() };
         let before = owners(self);
-        let previous = self.by_name.remove(&name);
+        let previous = self.by_name.remove(name);
         if let Some(previous) = &previous {
-            remove(
-                &mut self.by_function,
-                &previous.membership.function,
-                |names| names.remove(&name),
-                HashSet::is_empty,
-            );
+            remove(&mut self.by_function, &previous.membership.function, |names| names.remove(name), HashSet::is_empty);
         }
         if from != to {
             if let Some(from) = from {
-                remove(&mut self.by_address, &from, |names| names.retain(|other| *other != name), Vec::is_empty);
+                remove(&mut self.by_address, &from, |names| names.retain(|other| other != name), Vec::is_empty);
             }
             if let Some(to) = to {
                 self.by_address.entry(to).or_default().push(name.clone());
@@ -174,7 +169,7 @@ impl Pods {
         let mut touched: Vec<&PodName> = vec![];
         for name in moved()
             .filter_map(|(before, _)| before.as_ref())
-            .chain([&name])
+            .chain([name])
             .chain(moved().filter_map(|(_, after)| after.as_ref()))
         {
             if !touched.contains(&name) {
