@@ -118,10 +118,6 @@ pub(super) fn check_pod_template(overlay: &Value) -> Result<&Map<String, Value>,
         if spec.get("restartPolicy").is_some_and(|p| p != "Always") {
             return Err(Invalid::new(format!("{path}.restartPolicy"), "must be Always; remove it"));
         }
-        if spec.get("hostNetwork").is_some_and(|host| *host == Value::Bool(true)) {
-            let message = "must not be true: the address of the pod would be the node's, and requests could reach any program of the node; remove it";
-            return Err(Invalid::new(format!("{path}.hostNetwork"), message));
-        }
         if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|s| s <= PRE_STOP_SECONDS) {
             let message = format!(
                 "must be at least {}, because a pod still receives requests for {PRE_STOP_SECONDS}s after its deletion",

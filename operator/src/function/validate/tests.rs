@@ -14,7 +14,6 @@ fn with_template(template: Value) -> Function {
 #[case::own_label(json!({"metadata": {"labels": {"rouse.dev/revision": "x"}}}), "spec.podTemplate.metadata.labels", "remove it")]
 #[case::managed_by(json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "x"}}}), "spec.podTemplate.metadata.labels", "remove it")]
 #[case::readiness(json!({"metadata": {"annotations": {"rouse.dev/readiness": "tcp"}}}), "spec.podTemplate.metadata.annotations", "remove it")]
-#[case::host_network(json!({"spec": {"hostNetwork": true}}), "spec.podTemplate.spec.hostNetwork", "any program of the node")]
 #[case::deletion_cost(json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "1"}}}), "spec.podTemplate.metadata.annotations", "remove it")]
 #[case::port(json!({"spec": {"containers": [{"name": "function", "ports": [{"containerPort": 9}]}]}}), "spec.podTemplate.spec.containers[function].ports", "set spec.port instead")]
 #[case::image(json!({"spec": {"containers": [{"name": "function", "image": "x"}]}}), "spec.podTemplate.spec.containers[function].image", "set spec.image instead")]
