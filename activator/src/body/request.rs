@@ -9,12 +9,14 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::{
     progress::Progress,
     tee::{BodyTee, CopiedBody},
     trailers::clean_trailers,
 };
+use crate::downstream::UploadWindow;
 
 /// The body of a request on its way to a pod.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub struct RequestBody {
     progress: Option<Arc<Progress>>,
     /// Receives a copy of what passes.
     copy: Option<Arc<BodyTee>>,
+    /// The receive window of an HTTP/2 stream.
+    window: Option<Box<UploadWindow>>,
 }
 
 /// Source of a request body.
@@ -40,17 +44,23 @@ impl RequestBody {
         if let Some(progress) = progress.as_ref().filter(|_| http_body::Body::is_end_stream(&inner)) {
             progress.end();
         }
-        Self { inner: Source::Client(inner), progress, copy: None }
+        Self { inner: Source::Client(inner), progress, copy: None, window: None }
     }
 
     /// Creates an empty body.
     pub(crate) fn none() -> Self {
-        Self { inner: Source::None, progress: None, copy: None }
+        Self { inner: Source::None, progress: None, copy: None, window: None }
     }
 
     /// Creates the body of a mirrored request.
     pub(crate) fn copied(copied: CopiedBody) -> Self {
-        Self { inner: Source::Copied(Box::new(copied)), progress: None, copy: None }
+        Self { inner: Source::Copied(Box::new(copied)), progress: None, copy: None, window: None }
+    }
+
+    /// Sets the receive window of its HTTP/2 stream.
+    pub(crate) fn with_window(mut self, window: Option<UploadWindow>) -> Self {
+        self.window = window.map(Box::new);
+        self
     }
 
     /// Copies what passes from now on.
@@ -85,6 +95,23 @@ impl RequestBody {
     }
 }
 
+impl RequestBody {
+    fn renew_window(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
+        match frame {
+            Poll::Pending => return,
+            Poll::Ready(Some(Ok(frame))) if !http_body::Body::is_end_stream(self) => {
+                if let (Some(window), Some(bytes)) = (&mut self.window, frame.data_ref()) {
+                    window.on_read(bytes.len(), Instant::now());
+                }
+                return;
+            }
+            Poll::Ready(_) => {}
+        }
+        // Nothing more is expected, so others may have what the window held.
+        self.window = None;
+    }
+}
+
 impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
@@ -98,6 +125,9 @@ impl http_body::Body for RequestBody {
         clean_trailers(&mut frame);
         if self.copy.is_some() {
             self.copy_frame(&frame);
+        }
+        if self.window.is_some() {
+            self.renew_window(&frame);
         }
         if let Some(progress) = &self.progress {
             let over = match &frame {

@@ -6,13 +6,15 @@
 
 use std::{
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use http::HeaderName;
+
+use super::upload_window::{StreamGrants, UploadWindow};
 
 /// What is wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,7 @@ pub struct ConnectionState {
     awaiting_response: AtomicBool,
     /// In milliseconds; zero is none.
     idle: AtomicU64,
+    uploads: OnceLock<Arc<StreamGrants>>,
 }
 
 impl ConnectionState {
@@ -70,6 +73,16 @@ impl ConnectionState {
 
     pub(crate) fn is_tunnel(&self) -> bool {
         self.tunnel.load(Ordering::Relaxed)
+    }
+
+    /// Sets the windows of an HTTP/2 connection.
+    pub(crate) fn set_uploads(&self, uploads: Arc<StreamGrants>) {
+        self.uploads.get_or_init(|| uploads);
+    }
+
+    /// Returns the window of a stream whose body is about to be read.
+    pub(crate) fn upload(&self, stream: u32) -> Option<UploadWindow> {
+        self.uploads.get().map(|uploads| uploads.stream(stream))
     }
 
     /// Marks the connection as HTTP/2.

@@ -1,12 +1,19 @@
 //! Frame boundaries in a stream of bytes (RFC 9113, section 4.1).
 
 /// Size of a frame head.
-const HEAD: usize = 9;
+pub(crate) const HEAD: usize = 9;
+
+/// Flags of HEADERS and CONTINUATION.
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
 /// Frame types.
 pub(crate) mod kind {
+    pub(crate) const HEADERS: u8 = 1;
     pub(crate) const SETTINGS: u8 = 4;
     pub(crate) const GOAWAY: u8 = 7;
+    pub(crate) const WINDOW_UPDATE: u8 = 8;
+    pub(crate) const CONTINUATION: u8 = 9;
 }
 
 /// The head of a frame.
@@ -38,7 +45,21 @@ pub(crate) struct FrameCursor {
     remaining: u32,
 }
 
+impl FrameHead {
+    /// Returns the bytes of the head.
+    pub(crate) fn encode(self) -> [u8; HEAD] {
+        let [_, l0, l1, l2] = self.length.to_be_bytes();
+        let [s0, s1, s2, s3] = self.stream.to_be_bytes();
+        [l0, l1, l2, self.kind, self.flags, s0, s1, s2, s3]
+    }
+}
+
 impl FrameCursor {
+    /// Whether a frame has ended, and the next one has not begun.
+    pub(crate) fn is_at_boundary(&self) -> bool {
+        self.remaining == 0 && self.filled == 0
+    }
+
     /// Whether the payload of a frame has not ended.
     pub(crate) fn in_payload(&self) -> bool {
         self.remaining > 0
@@ -92,6 +113,10 @@ mod tests {
             for mut chunk in bytes.chunks(size) {
                 while let Some(part) = cursor.next(&mut chunk) {
                     match part {
+                        Part::Head(head) if size == bytes.len() && head.stream == 0 => {
+                            assert!(bytes.windows(HEAD).any(|window| window == head.encode()));
+                            heads.push((head.kind, head.length, head.flags, head.stream));
+                        }
                         Part::Head(head) => heads.push((head.kind, head.length, head.flags, head.stream)),
                         Part::Payload(bytes) => payload.extend_from_slice(bytes),
                     }

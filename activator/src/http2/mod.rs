@@ -2,4 +2,4 @@
 
 mod frames;
 
-pub(crate) use frames::{FrameCursor, FrameHead, Part, kind};
+pub(crate) use frames::{END_HEADERS, END_STREAM, FrameCursor, FrameHead, HEAD, Part, kind};

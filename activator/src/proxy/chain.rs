@@ -26,7 +26,7 @@ use super::{
 use crate::{
     admit::{Admission, Breaker, Permit, Policy, Target, Ticket},
     body::{MinimumRate, Progress, RequestBody},
-    downstream::{Peer, READ_AHEAD, STREAM_WINDOW},
+    downstream::{Peer, READ_AHEAD, STREAM_WINDOW, UploadStream, WindowBudget},
     hop_by_hop::{self, Found},
     metrics::Metrics,
     problem::{Format, Kind, Problem},
@@ -42,6 +42,8 @@ pub struct Proxy {
     /// Cancelled when the process is about to exit, and queued requests have to be rejected.
     closing: CancellationToken,
     tunnels: TaskTracker,
+    /// What HTTP/2 uploads may have beyond the window of a queued request.
+    upload_windows: Arc<WindowBudget>,
     draining: AtomicBool,
     /// Redirects public requests without TLS to `https://`.
     https_redirect: bool,
@@ -93,7 +95,8 @@ impl Proxy {
     pub fn new(table: Arc<Table>, metrics: Arc<Metrics>, closing: CancellationToken) -> Self {
         let mirror = Mirror::new(metrics.clone());
         let (tunnels, draining) = (TaskTracker::new(), AtomicBool::new(false));
-        Self { table, metrics, mirror, closing, tunnels, draining, https_redirect: false }
+        let upload_windows = WindowBudget::of_process();
+        Self { table, metrics, mirror, closing, tunnels, upload_windows, draining, https_redirect: false }
     }
 
     /// Sets whether public requests that used TLS neither here nor at the ingress are redirected to `https://`.
@@ -106,6 +109,11 @@ impl Proxy {
     /// Returns the metrics.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Returns the budget for windows of HTTP/2 uploads.
+    pub(crate) fn upload_windows(&self) -> &Arc<WindowBudget> {
+        &self.upload_windows
     }
 
     /// Starts draining: every response asks its client to close the connection.
@@ -174,6 +182,7 @@ impl Proxy {
 
         // 3. Admit, wake, pick, forward.
         let client = parts.extensions.remove::<OnUpgrade>();
+        let window = parts.extensions.remove::<UploadStream>().and_then(|stream| peer.state.upload(stream.0));
         let Asked { upgrade, https } = headers::toward_pod(&mut parts, &peer, &found);
         // Boxed, as it is rare.
         let client = ClientSide { upgrade: client.zip(upgrade).map(Box::new), https };
@@ -184,7 +193,8 @@ impl Proxy {
         };
         let target = affinity::select_target(revision, &breaker, &policy, &parts.headers);
         let progress = (!body.is_end_stream()).then(|| Progress::new(minimum_rate(&policy, &peer)));
-        let mut request = Some(Request::from_parts(parts, RequestBody::new(body, progress.clone())));
+        let mut request =
+            Some(Request::from_parts(parts, RequestBody::new(body, progress.clone()).with_window(window)));
         let sent = (&mut request, client_deadline);
         let responded = self.send_to_pod(&breaker, &target, &policy, &peer, sent, progress.as_ref()).await;
 

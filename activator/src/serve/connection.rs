@@ -21,14 +21,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     disconnect::DisconnectWatcher,
+    http2_socket::Http2Socket,
     limits::Limits,
     send_timeout::WriteProgress,
     socket::{Counted, Socket, Version},
+    stream_tags::take_tag,
     streams::{StreamLimits, Streams},
     tls::{self, Secured},
+    window_writer::LIBRARY_WINDOW,
 };
 use crate::{
-    downstream::{ConnectionState, Peer, STREAM_WINDOW, TrustedProxies},
+    downstream::{CONNECTION_BUDGET, ConnectionState, Peer, STREAM_WINDOW, StreamGrants, TrustedProxies, UploadStream},
     proxy::{Body, ClientGone, Proxy},
     route::Side,
 };
@@ -97,7 +100,8 @@ pub(crate) fn http2_builder<E: Clone>(limits: &Limits, executor: E) -> http2::Bu
         .max_local_error_reset_streams(limits.resets)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_LIMIT)
-        .initial_stream_window_size(STREAM_WINDOW)
+        // The socket announces less, see `WindowWriter`.
+        .initial_stream_window_size(LIBRARY_WINDOW)
         .initial_connection_window_size(connection_window(limits.streams))
         .max_send_buf_size(SEND_BUFFER);
     http2
@@ -106,7 +110,8 @@ pub(crate) fn http2_builder<E: Clone>(limits: &Limits, executor: E) -> http2::Bu
 /// Returns a window that all streams can fill: bodies of queued requests must not use up the window of those that are
 /// being read, since the queued ones may be waiting for just these.
 fn connection_window(streams: u32) -> u32 {
-    streams.saturating_mul(STREAM_WINDOW).clamp(SMALLEST_WINDOW, LARGEST_WINDOW)
+    let queued = streams.saturating_mul(STREAM_WINDOW);
+    queued.saturating_add(CONNECTION_BUDGET).clamp(SMALLEST_WINDOW, LARGEST_WINDOW)
 }
 
 impl Server {
@@ -176,16 +181,26 @@ impl Server {
         let peer = Peer::new(address, heads.clone(), self.limits.headers).with_tls(secure).with_trust(trusted);
         let peer = peer.with_age(age).with_body_limits(self.limits.body_time, self.limits.body_rate);
         let peer = Arc::new(peer);
-        let service = service_fn(|request| handler(request, peer.clone()));
-        let io = TokioIo::new(socket);
+        let service = service_fn(|mut request: Request<Incoming>| {
+            if request.version() == http::Version::HTTP_2
+                && let Some(stream) = take_tag(&mut request)
+            {
+                request.extensions_mut().insert(UploadStream(stream));
+            }
+            handler(request, peer.clone())
+        });
         let watcher = DisconnectWatcher { stream, shared: heads, written, secure };
         let ended = match version {
             Version::Http1 => {
+                let io = TokioIo::new(socket);
                 let connection = pin!(self.http1.serve_connection(io, service).with_upgrades());
                 self.run(connection, http1::UpgradeableConnection::graceful_shutdown, &watcher, None).await
             }
             Version::Http2 => {
                 // Boxed, so that the other connections, of which there are many more, are not larger for it.
+                let grants = StreamGrants::new(self.proxy.upload_windows().clone());
+                watcher.shared.set_uploads(grants.clone());
+                let io = TokioIo::new(Http2Socket::new(socket, grants));
                 let streams = Streams::new(self.stream_limits(age));
                 let server = http2_builder(&self.limits, streams.clone());
                 let mut connection = Box::pin(server.serve_connection(io, service));

@@ -6,13 +6,16 @@ mod connection;
 mod disconnect;
 mod head_guard;
 mod head_parser;
+mod http2_socket;
 mod limits;
 mod listener;
 mod send_timeout;
 mod socket;
+mod stream_tags;
 mod streams;
 mod target;
 mod tls;
+mod window_writer;
 
 pub use admin::{Admin, router as admin_router};
 pub use certificates::Certificates;
