@@ -69,26 +69,31 @@ impl WindowWriter {
     pub(super) fn next(&mut self, slices: &[IoSlice<'_>]) -> Next {
         let mut cursor = self.cursor;
         let mut passed = 0;
+        // Where the head in progress begins, unless a part of it has been written.
+        let mut start = None;
         for slice in slices {
             let mut bytes: &[u8] = slice;
             while !bytes.is_empty() {
-                let (before, at_boundary) = (bytes, cursor.is_at_boundary());
-                let part = cursor.next(&mut bytes);
-                if let Some(Part::Head(head)) = part
-                    && at_boundary
-                    && self.is_changed(head)
-                {
-                    if passed > 0 {
-                        return Next::Pass(passed);
-                    }
-                    let length = HEAD + head.length as usize;
-                    // The library writes such a frame as one piece.
-                    if let Some(frame) = before.get(..length) {
-                        self.take(head, frame);
-                        return Next::Take(length);
-                    }
+                if cursor.is_at_boundary() {
+                    start = Some(passed);
                 }
-                passed += before.len() - bytes.len();
+                let before = bytes.len();
+                let part = cursor.next(&mut bytes);
+                passed += before - bytes.len();
+                let (Some(Part::Head(head)), Some(start)) = (part, start) else { continue };
+                if !self.is_changed(head) {
+                    continue;
+                }
+                if start > 0 {
+                    return Next::Pass(start);
+                }
+                let length = HEAD + head.length as usize;
+                let frame: Vec<u8> = slices.iter().flat_map(|slice| slice.iter()).copied().take(length).collect();
+                // The library encodes such a frame as one piece.
+                if frame.len() == length {
+                    self.take(head, &frame);
+                    return Next::Take(length);
+                }
             }
         }
         Next::Pass(passed)
