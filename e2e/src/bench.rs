@@ -18,6 +18,7 @@ mod rollback;
 mod route;
 mod steady;
 mod step;
+mod upload;
 mod wake;
 
 pub use figures::Figures;
@@ -46,10 +47,11 @@ enum Needs {
 }
 
 /// The benchmarks in their order of execution. Those with a cluster are last, since a running cluster affects the others.
-const BENCHMARKS: [(&str, Needs); 11] = [
+const BENCHMARKS: [(&str, Needs); 12] = [
     ("decide", Needs::Nothing),
     ("hop", Needs::Loopback),
     ("park", Needs::Loopback),
+    ("upload", Needs::Loopback),
     ("route", Needs::Loopback),
     ("rollback", Needs::Loopback),
     ("cold", Needs::Cluster),
@@ -106,6 +108,7 @@ pub async fn bench(
             ("decide", ..) => decide::run(places, &mut figures).await,
             ("hop", _, Some(loopback)) => hop::run(places, loopback, wanted, &mut figures, progress).await,
             ("park", _, Some(loopback)) => park::run(loopback, wanted, &mut figures).await,
+            ("upload", _, Some(loopback)) => upload::run(loopback, &mut figures).await,
             ("route", _, Some(loopback)) => route::run(loopback, &mut figures).await,
             ("rollback", _, Some(loopback)) => rollback::run(loopback, &mut figures).await,
             ("cold", Some(cluster), _) => cold::run(cluster, &mut figures).await,

@@ -16,7 +16,9 @@ mod message;
 mod open;
 mod origin;
 mod park;
+mod relay;
 mod report;
+mod upload;
 
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -57,6 +59,18 @@ enum Verb {
         #[command(flatten)]
         crowd: park::Crowd,
     },
+    /// Relays connections over a link with a delay and a bandwidth. Prints its address, and runs until it is killed.
+    Relay {
+        #[command(flatten)]
+        link: relay::Link,
+    },
+    /// Reads requests to their end, and responds with the length of the body. Prints its address, and runs until it is killed.
+    Sink,
+    /// Uploads once. Prints the throughput as JSON.
+    Upload {
+        #[command(flatten)]
+        upload: upload::UploadPlan,
+    },
 }
 
 fn main() -> Result<()> {
@@ -65,6 +79,9 @@ fn main() -> Result<()> {
         Verb::Closed { plan } => closed::run(&plan)?.print(),
         Verb::Counted { count } => counted::run(&count),
         Verb::Park { crowd } => park::run(crowd),
+        Verb::Relay { link } => relay::serve(link),
+        Verb::Sink => upload::sink(),
+        Verb::Upload { upload } => upload::run(&upload),
         Verb::Open { plan, rate } => open::run(&plan, rate)?.print(),
     }
 }

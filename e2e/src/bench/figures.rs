@@ -17,8 +17,24 @@ struct Row {
 #[derive(Debug, Default)]
 pub struct Figures {
     rows: Vec<Row>,
-    /// Name and upper limit of a figure.
-    bars: Vec<(String, f64)>,
+    /// Name and limit of a figure.
+    bars: Vec<(String, Limit)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Limit {
+    /// Returns whether a value keeps to the limit, and the limit in words.
+    fn judge(self, value: f64) -> (bool, String) {
+        match self {
+            Self::AtMost(most) => (value <= most, format!("at most {most}")),
+            Self::AtLeast(least) => (value >= least, format!("at least {least}")),
+        }
+    }
 }
 
 impl Figures {
@@ -41,7 +57,14 @@ impl Figures {
 
     /// Sets the upper limit of a figure.
     pub fn limit(&mut self, name: impl Into<String>, most: f64) {
-        self.bars.push((name.into(), most));
+        self.bars.push((name.into(), Limit::AtMost(most)));
+    }
+
+    /// Records a figure with a lower limit.
+    pub fn floor(&mut self, name: impl Into<String>, value: f64, unit: &'static str, least: f64) {
+        let name = name.into();
+        self.note(name.clone(), value, unit);
+        self.bars.push((name, Limit::AtLeast(least)));
     }
 
     /// Records percentiles of `samples` in milliseconds as `{name}.p50` and so on; 100 is named `max`.
@@ -63,9 +86,9 @@ impl Figures {
                 small if small < 10.0 => 2,
                 _ => 1,
             };
-            let bar = self.bars.iter().find(|(named, _)| named == name).map_or_else(String::new, |(_, most)| {
-                let held = if *value <= *most { "✓ met" } else { "✗ missed" };
-                format!("   {held}: at most {most} {unit}")
+            let bar = self.bars.iter().find(|(named, _)| named == name).map_or_else(String::new, |(_, limit)| {
+                let (held, words) = limit.judge(*value);
+                format!("   {}: {words} {unit}", if held { "✓ met" } else { "✗ missed" })
             });
             text.push_str(&format!("  {name:<width$}  {value:>10.digits$} {unit}{bar}\n"));
             text
@@ -130,6 +153,8 @@ mod tests {
         let lines: Vec<_> = table.lines().collect();
         assert!(lines[0].contains("1.20 ×   ✓ met: at most 1.25 ×"), "{table}");
         assert!(lines[1].contains("✗ missed"), "{table}");
+        figures.floor("c", 0.7, "×", 0.8);
+        assert!(figures.table().contains("0.70 ×   ✗ missed: at least 0.8 ×"), "{}", figures.table());
     }
 
     #[test]
