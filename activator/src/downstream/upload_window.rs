@@ -146,8 +146,8 @@ impl UploadWindow {
         }
         let target = self.read + u64::from(self.window);
         let more = target - self.allowed;
-        // Few large updates, and never so late that the client waits.
-        if more >= u64::from(self.window / 2) {
+        // Few updates, and early enough that the client has nearly the whole window.
+        if more >= u64::from((self.window / 8).max(STREAM_WINDOW / 2)) {
             self.allowed = target;
             // At most the window and what was read of it.
             self.grants.announce(self.stream, u32::try_from(more).unwrap_or(u32::MAX));
