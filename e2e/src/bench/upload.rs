@@ -35,6 +35,7 @@ pub(super) async fn run(loopback: &Loopback, figures: &mut Figures) -> Result<()
         env: vec![],
         core: Core::Measuring,
         folder: loopback.folder(),
+        callgrind: None,
     };
     let (_sink, sink) = daemon("sink", vec!["sink".to_owned()]).start_and_read_line().await?;
     loopback.function(FUNCTION, json!({})).await?;
