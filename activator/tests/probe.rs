@@ -117,7 +117,7 @@ impl Starting {
 }
 
 /// A pod object of `hello-00001` whose container has these fields.
-fn probed(name: &str, status: Value, pod: &FakePod, fields: Value) -> Value {
+fn probed(name: &str, status: Value, pod: &FakePod, fields: &Value) -> Value {
     let mut object = pod_object(name, "hello", "uid-1", "hello-00001", status, pod.address.port());
     object["spec"]["containers"][0].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     object
@@ -145,16 +145,16 @@ async fn a_pod_with_another_readiness_probe_waits_for_the_kubelet() {
         rig.function("hello", json!({}));
         let pod = FakePod::saying("hi").await;
         let name = format!("p{number}");
-        rig.show_pod(probed(&name, running(), &pod, fields.clone()));
+        rig.show_pod(probed(&name, running(), &pod, &fields));
         let call = tokio::spawn(get(rig.public, HOST, "/"));
         rig.queued("hello", 1).await;
         clock.passes().await;
         assert_eq!(pod.requests.load(Ordering::SeqCst), 0, "{fields}: neither the request nor a stray probe");
-        rig.show_pod(probed(&name, ready(), &pod, fields.clone()));
+        rig.show_pod(probed(&name, ready(), &pod, &fields));
         assert_eq!(call.await.unwrap().text(), "hi");
         // It is unready by a probe that is stronger than ours, and its restart does not change that.
         for status in [running(), restarted(running(), 1)] {
-            rig.show_pod(probed(&name, status, &pod, fields.clone()));
+            rig.show_pod(probed(&name, status, &pod, &fields));
             let call = tokio::spawn(get(rig.public, HOST, "/"));
             rig.queued("hello", 1).await;
             clock.passes().await;
@@ -162,7 +162,7 @@ async fn a_pod_with_another_readiness_probe_waits_for_the_kubelet() {
             call.abort();
             rig.queued("hello", 0).await;
         }
-        rig.show_pod(probed(&name, restarted(ready(), 1), &pod, fields));
+        rig.show_pod(probed(&name, restarted(ready(), 1), &pod, &fields));
         assert_eq!(get(rig.public, HOST, "/").await.text(), "hi");
         rig.delete("hello");
     }
@@ -174,7 +174,7 @@ async fn a_pod_that_became_unready_serves_again_by_the_kubelet_or_after_a_restar
     let clock = clock(&rig).await;
     rig.function("hello", json!({}));
     let pod = FakePod::saying("hi").await;
-    let show = |status| rig.show_pod(probed("p", status, &pod, json!({})));
+    let show = |status| rig.show_pod(probed("p", status, &pod, &json!({})));
     show(restarted(ready(), 1));
     assert_eq!(get(rig.public, HOST, "/").await.text(), "hi");
     show(restarted(running(), 1));
@@ -209,7 +209,7 @@ async fn one_failed_connect_does_not_exclude_a_pod_that_the_kubelet_holds_ready(
             response
         };
         let pod = FakePod::start(respond).await;
-        rig.show_pod(probed("p", ready(), &pod, fields.clone()));
+        rig.show_pod(probed("p", ready(), &pod, &fields));
         assert_eq!(get(rig.public, HOST, "/").await.text(), "hi");
         let address = pod.address;
         drop(pod);
@@ -268,7 +268,7 @@ async fn a_grpc_pod_gets_its_first_request_when_its_health_check_succeeds() {
         }
     })
     .await;
-    rig.show_pod(probed("p", running(), &pod, json!({"readinessProbe": {"grpc": {"port": pod.address.port()}}})));
+    rig.show_pod(probed("p", running(), &pod, &json!({"readinessProbe": {"grpc": {"port": pod.address.port()}}})));
     assert_eq!(get(rig.public, HOST, "/").await.text(), "hi");
     assert_eq!((seen.load(Ordering::SeqCst), early.load(Ordering::SeqCst)), (5, 0));
 }
