@@ -28,10 +28,10 @@ pub struct Problem {
     detail: String,
     /// What the kubelet, the scheduler or the API server says. Not for everybody: it names registries, Secrets, quotas and
     /// nodes.
-    cause: Option<String>,
+    cause: Option<Box<str>>,
     retry_after: Option<Duration>,
     allow: Option<HeaderValue>,
-    reason: Option<String>,
+    reason: Option<Box<str>>,
 }
 
 /// Format of an error response.
@@ -248,8 +248,8 @@ impl Problem {
     #[must_use]
     pub fn because(mut self, failure: Option<PodFailure>) -> Self {
         if let Some(PodFailure { reason, message }) = failure {
-            self.cause = Some(message).filter(|message| !message.is_empty());
-            self.reason = Some(reason);
+            self.cause = Some(message.into_boxed_str()).filter(|message| !message.is_empty());
+            self.reason = Some(reason.into_boxed_str());
         }
         self
     }
@@ -319,7 +319,7 @@ impl From<Rejection> for Problem {
             Rejection::QueueFull(full) => {
                 let (reason, detail) = cap(full);
                 let mut problem = Self::new(Kind::QueueFull, detail).retry_after(Duration::from_secs(1));
-                problem.reason = Some(reason.to_owned());
+                problem.reason = Some(reason.into());
                 problem
             }
             Rejection::Throttled { scope, retry_after } => {
@@ -331,7 +331,7 @@ impl From<Rejection> for Problem {
                     Scope::Process => ("ProcessWakes", "the rate limit for waking functions was reached"),
                 };
                 let mut problem = Self::new(Kind::WakeThrottled, detail).retry_after(retry_after);
-                problem.reason = Some(reason.to_owned());
+                problem.reason = Some(reason.into());
                 problem
             }
             Rejection::Failing { failure, retry_after } => {

@@ -68,6 +68,9 @@ struct ClientSide {
     https: bool,
 }
 
+/// A response that does not come from a pod, and the status that is counted: that of a gRPC response is 200.
+type LocalResponse = (StatusCode, Response<Body>);
+
 /// A pod's response, its connection, and the permit that it holds.
 type PodResponse = (Response<Incoming>, InPod);
 
@@ -259,8 +262,7 @@ impl Proxy {
         parts: &mut http::request::Parts,
         found: &Found,
         (format, request_id): (Format, &str),
-    ) -> (Option<(StatusCode, Response<Body>)>, Option<Box<CorsGrant>>) {
-        // The status that is counted: that of a gRPC response is 200.
+    ) -> (Option<LocalResponse>, Option<Box<CorsGrant>>) {
         let rejected = |problem: Problem, grant: Option<Box<CorsGrant>>| {
             let response = problem.response(format, Some(route.breaker.id()), request_id).map(Body::full);
             (Some((problem.kind().status(), with_grant(response, grant))), None)
@@ -361,7 +363,7 @@ impl Proxy {
                 biased;
                 forwarded = forward(permit, request, &breaker.context().dialer, policy, progress, &peer.timer) => forwarded,
                 // The client chose the deadline, so the pod is not blamed: this is as if the client had disconnected.
-                Some(()) = async { Some(expired.as_mut()?.await) } => return Err(deadline_exceeded().into()),
+                Some(()) = async { expired.as_mut()?.await; Some(()) } => return Err(deadline_exceeded().into()),
             };
             match forwarded {
                 Forwarded::Response(response, in_pod) => {

@@ -156,7 +156,7 @@ mod tests {
     }
 
     /// A Status as an API server sends it.
-    fn status(code: u16, reason: &str, message: &str, details: Value) -> kube::core::Status {
+    fn status(code: u16, reason: &str, message: &str, details: &Value) -> kube::core::Status {
         let status =
             json!({"code": code, "reason": reason, "message": message, "details": details, "status": "Failure"});
         serde_json::from_value(status).unwrap()
@@ -182,7 +182,7 @@ mod tests {
     ) {
         let denied = || WakeError::Denied { reason: "WakeDenied".into(), message: message.into() };
         let expected = if awake { WakeError::Awake } else { denied() };
-        assert_eq!(wake_error(&status(code, reason, message, details)), expected);
+        assert_eq!(wake_error(&status(code, reason, message, &details)), expected);
     }
 
     #[rstest]
@@ -194,6 +194,6 @@ mod tests {
         #[case] message: &str,
         #[case] expected: WakeError,
     ) {
-        assert_eq!(wake_error(&status(code, "", message, Value::Null)), expected);
+        assert_eq!(wake_error(&status(code, "", message, &Value::Null)), expected);
     }
 }
