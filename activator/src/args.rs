@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, env = "ROUSE_HOST_TEMPLATE", default_value = DEFAULT_TEMPLATE)]
     pub host_template: String,
     /// Which namespaces may claim which custom hosts, as JSON: `[{"domains": ["*.shop.example.org"], "namespaces":
-    /// ["shop-*"]}]`. Without any rule all namespaces may claim all hosts.
+    /// ["shop-*"]}]`. Without any rule no namespace may claim any.
     #[arg(long, env = "ROUSE_ALLOWED_HOSTS", default_value = "", value_parser = str::parse::<AllowedHosts>)]
     pub allowed_hosts: AllowedHosts,
     /// Domain of the cluster's DNS.

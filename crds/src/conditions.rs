@@ -44,6 +44,8 @@ pub const HOST_NOT_ALLOWED: &str = "HostNotAllowed";
 pub const INGRESS_CLASS_MISSING: &str = "IngressClassMissing";
 /// Reason of [`ROUTABLE`]`=False`: the configured Gateway does not exist, or did not accept Rouse's HTTPRoutes.
 pub const GATEWAY_NOT_READY: &str = "GatewayNotReady";
+/// Reason of [`ROUTABLE`]`=False`: the API server rejected the object of the ingress that has the hosts of the Function.
+pub const INGRESS_REJECTED: &str = "IngressRejected";
 /// Reason of [`READY`]`=True`.
 pub const ALL_GOOD: &str = "Ready";
 

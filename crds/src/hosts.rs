@@ -4,7 +4,7 @@
 mod allowed;
 pub mod ownership;
 
-pub use allowed::{AllowedHosts, BadAllowedHosts, NotAllowed};
+pub use allowed::{AllowedHosts, BadAllowedHosts, EVERYONE, NotAllowed};
 
 /// Template of default hosts with its domain: the chart value `hostTemplate`.
 ///
@@ -19,6 +19,7 @@ pub struct HostTemplate {
     between: String,
     /// Text after the namespace, including the domain.
     after: String,
+    domain: String,
 }
 
 /// Default template.
@@ -42,6 +43,8 @@ pub enum DefaultHost<'a> {
     Of(&'a str, &'a str),
     /// The host matches, but the template does not determine where the name ends.
     Ambiguous,
+    /// The domain, or another host whose subdomains are default hosts. A cookie that it sets reaches them.
+    Parent,
 }
 
 impl HostTemplate {
@@ -67,13 +70,21 @@ impl HostTemplate {
             return Err(bad());
         }
         let domain = domain.trim_matches('.').to_ascii_lowercase();
-        Ok(Self { before: before.to_owned(), between: between.to_owned(), after: format!("{after}.{domain}") })
+        let after = format!("{after}.{domain}");
+        Ok(Self { before: before.to_owned(), between: between.to_owned(), after, domain })
+    }
+
+    /// Returns whether two Functions of different namespaces may have the same default host: whoever is older has it, and the
+    /// other one as soon as that is deleted.
+    #[must_use]
+    pub fn is_ambiguous(&self) -> bool {
+        !self.between.contains('.')
     }
 
     /// Returns the default host of a Function.
     #[must_use]
     pub fn host(&self, name: &str, namespace: &str) -> String {
-        let Self { before, between, after } = self;
+        let Self { before, between, after, .. } = self;
         format!("{before}{name}{between}{namespace}{after}")
     }
 
@@ -87,17 +98,37 @@ impl HostTemplate {
     /// host.
     #[must_use]
     pub fn read<'a>(&self, host: &'a str) -> DefaultHost<'a> {
-        let Self { before, between, after } = self;
+        let Self { before, between, after, .. } = self;
         let inside = host.strip_prefix(before.as_str()).and_then(|rest| rest.strip_suffix(after.as_str()));
-        let Some((name, namespace)) = inside.and_then(|inside| inside.split_once(between.as_str())) else {
-            return DefaultHost::No;
-        };
         let whole = |label: &str| !label.is_empty() && !label.contains('.');
-        if !whole(name) || !whole(namespace) {
-            return DefaultHost::No;
-        }
+        let parts = inside.and_then(|inside| inside.split_once(between.as_str()));
+        let Some((name, namespace)) = parts.filter(|(name, namespace)| whole(name) && whole(namespace)) else {
+            return if self.is_parent(host) { DefaultHost::Parent } else { DefaultHost::No };
+        };
         // Names and namespaces contain no dot, so a dot between them separates them.
-        if between.contains('.') { DefaultHost::Of(name, namespace) } else { DefaultHost::Ambiguous }
+        if self.is_ambiguous() { DefaultHost::Ambiguous } else { DefaultHost::Of(name, namespace) }
+    }
+
+    /// Returns whether default hosts are subdomains of this host, which is the domain or below it.
+    fn is_parent(&self, host: &str) -> bool {
+        let Self { between, after, domain, .. } = self;
+        let below = |name: &str, parent: &str| {
+            name.strip_suffix(parent).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        if !below(host, domain) {
+            return false;
+        }
+        // What all default hosts end with.
+        let common = after.split_once('.').map_or("", |(_, rest)| rest);
+        if below(common, host) {
+            return true;
+        }
+        // What the default hosts of one namespace end with, from each of the labels after the name on.
+        let labels = between.match_indices('.').map(|(dot, _)| &between[dot + 1..]);
+        labels.into_iter().any(|before| {
+            let namespace = host.strip_prefix(before).and_then(|rest| rest.strip_suffix(after.as_str()));
+            namespace.is_some_and(|namespace| !namespace.is_empty() && !namespace.contains('.'))
+        })
     }
 
     /// Returns the wildcard host that covers every default host and tag of a namespace.
@@ -119,9 +150,36 @@ mod tests {
         assert_eq!(template.tagged("next", "pay", "shop"), "next-pay.shop.example.org");
         assert_eq!(template.wildcard("shop"), "*.shop.example.org");
         assert_eq!(template.read("pay.shop.example.org"), DefaultHost::Of("pay", "shop"));
-        for other in ["a.pay.shop.example.org", "shop.example.org", "pay.shop.badexample.org", "pay.shop.example.org.x"]
-        {
+        for other in ["a.pay.shop.example.org", "pay.shop.badexample.org", "pay.shop.example.org.x", "org"] {
             assert_eq!(template.read(other), DefaultHost::No, "{other}");
+        }
+    }
+
+    #[test]
+    fn parents_of_default_hosts_are_no_custom_hosts() {
+        let read =
+            |template, host| HostTemplate::new(template, "fn.example.org").unwrap().read(host) == DefaultHost::Parent;
+        let cases = [
+            (
+                DEFAULT_TEMPLATE,
+                ["fn.example.org", "shop.fn.example.org"].as_slice(),
+                ["example.org", "a.b.c.fn.example.org"],
+            ),
+            (
+                "{name}.x.{namespace}-f.apps.{domain}",
+                &[
+                    "fn.example.org",
+                    "apps.fn.example.org",
+                    "shop-f.apps.fn.example.org",
+                    "x.shop-f.apps.fn.example.org",
+                ],
+                ["shop.apps.fn.example.org", "y.shop-f.apps.fn.example.org"],
+            ),
+            ("{name}-{namespace}.{domain}", &["fn.example.org"], ["shop.fn.example.org", "badfn.example.org"]),
+        ];
+        for (template, parents, others) in cases {
+            assert!(parents.iter().all(|host| read(template, host)), "{template}");
+            assert!(!others.iter().any(|host| read(template, host)), "{template}");
         }
     }
 

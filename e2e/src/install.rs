@@ -42,6 +42,7 @@ pub fn values(cluster: &Cluster) -> Result<Value> {
     };
     Ok(json!({
         "domain": cluster.domain,
+        "hosts": {"allowed": [{"domains": ["*"], "namespaces": ["*"]}]},
         "ingress": {"mode": "ingress", "className": class, "annotations": annotations},
         "operator": image("rouse-operator")?,
         "activator": image("rouse-activator")?,

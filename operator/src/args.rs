@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, env = "ROUSE_HOST_TEMPLATE", default_value = DEFAULT_TEMPLATE)]
     pub host_template: String,
     /// Rules for which namespaces may claim which custom hosts, a JSON list such as
-    /// `[{"domains": ["*.shop.example.org"], "namespaces": ["shop-*"]}]`. Empty: every namespace may claim every host.
+    /// `[{"domains": ["*.shop.example.org"], "namespaces": ["shop-*"]}]`. Empty: no namespace may claim any.
     #[arg(long, env = "ROUSE_ALLOWED_HOSTS", default_value = "")]
     pub allowed_hosts: AllowedHosts,
     /// Defaults for the pods of all Functions: a partial PodTemplateSpec as JSON, such as
@@ -142,8 +142,13 @@ impl Args {
             let message = "--gateway-redirect-section needs --gateway-sections: otherwise Functions would also attach to the listener that redirects";
             return Err(Self::command().error(ValueValidation, message));
         }
-        if let Err(error) = self.hosts() {
-            return Err(Self::command().error(ValueValidation, format!("--host-template: {error}")));
+        match self.hosts() {
+            Err(error) => return Err(Self::command().error(ValueValidation, format!("--host-template: {error}"))),
+            Ok(hosts) if hosts.is_ambiguous() && self.allowed_hosts == AllowedHosts::default() => {
+                let message = "--host-template does not tell the name of a Function from its namespace, so that two namespaces may share a default host; state who may claim which hosts with --allowed-hosts, or put a dot between {name} and {namespace}";
+                return Err(Self::command().error(ValueValidation, message));
+            }
+            Ok(_) => {}
         }
         Ok(self)
     }
@@ -297,6 +302,7 @@ mod tests {
     #[case(&["--domain", "Example.com"], "DNS name")]
     #[case(&["--domain", "a..b"], "DNS name")]
     #[case(&["--host-template", "{name}.{domain}"], "not a host template")]
+    #[case(&["--host-template", "{name}-{namespace}.{domain}"], "put a dot")]
     #[case(&["--shutdown-grace", "10"], "not a duration")]
     #[case(&["--admin-addr", "9090"], "admin-addr")]
     fn rejects(#[case] flags: &[&str], #[case] message: &str) {

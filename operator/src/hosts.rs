@@ -9,14 +9,14 @@ pub use lost::LostHost;
 pub use names::{Names, Scheme};
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use parking_lot::RwLock;
 use rouse_crds::{
     Function,
-    conditions::{GATEWAY_NOT_READY, INGRESS_CLASS_MISSING, ROUTABLE},
+    conditions::{GATEWAY_NOT_READY, INGRESS_CLASS_MISSING, INGRESS_REJECTED, ROUTABLE},
     function::Visibility,
     hosts::ownership::{Claim, Loss, Rules, claims},
 };
@@ -39,6 +39,8 @@ struct State {
     won: Arc<Won>,
     /// Problem of the ingress that affects every public host; `None` until it was checked.
     ingress: Option<Result<(), LostHost>>,
+    /// Functions whose hosts the API server rejects; `None` until they were written.
+    rejected: Option<BTreeMap<FunctionKey, LostHost>>,
 }
 
 /// Claims of each Function that have won.
@@ -82,7 +84,9 @@ impl Claims {
         let hosts = state.by_host.keys().chain(by_host.keys());
         let changed = hosts.flat_map(|host| affected(at(&state.by_host, host), at(&by_host, host))).collect();
         let won = Arc::new(won);
-        *state = State { seen, by_host, won: Arc::clone(&won), ingress: state.ingress.take() };
+        state.seen = seen;
+        state.by_host = by_host;
+        state.won = Arc::clone(&won);
         (won, changed)
     }
 
@@ -93,6 +97,17 @@ impl Claims {
         let changed = state.ingress != ingress;
         state.ingress = ingress;
         changed
+    }
+
+    /// Sets the Functions whose hosts the API server rejects. Returns those for which that changed.
+    pub fn set_rejected(&self, rejected: BTreeMap<FunctionKey, LostHost>) -> BTreeSet<FunctionKey> {
+        let mut state = self.state.write();
+        let former = state.rejected.replace(rejected.clone());
+        // What a previous leader has reported is reviewed once.
+        let all = if former.is_none() { state.won.keys().cloned().collect() } else { BTreeSet::new() };
+        let former = former.unwrap_or_default();
+        let keys = former.keys().chain(rejected.keys()).filter(|key| former.get(key) != rejected.get(key));
+        keys.cloned().chain(all).collect()
     }
 
     /// Returns the hosts that a Function claims but that are not routed to it.
@@ -112,18 +127,22 @@ impl Claims {
             lost.extend(match &state.ingress {
                 Some(checked) => checked.clone().err(),
                 // A new leader keeps the result of the previous one until its first check.
-                None => problem_in_status(function),
+                None => problem_in_status(function, &[INGRESS_CLASS_MISSING, GATEWAY_NOT_READY]),
+            });
+            lost.extend(match &state.rejected {
+                Some(rejected) => rejected.get(key).cloned(),
+                None => problem_in_status(function, &[INGRESS_REJECTED]),
             });
         }
         lost
     }
 }
 
-/// Returns the problem of the ingress in the Function's status.
-fn problem_in_status(function: &Function) -> Option<LostHost> {
+/// Returns the problem of the ingress with one of these reasons in the Function's status.
+fn problem_in_status(function: &Function, reasons: &[&'static str]) -> Option<LostHost> {
     let mut conditions = function.status.iter().flat_map(|status| &status.conditions);
     let routable = conditions.find(|c| c.type_ == ROUTABLE && c.status == "False")?;
-    let reason = [INGRESS_CLASS_MISSING, GATEWAY_NOT_READY].into_iter().find(|reason| *reason == routable.reason)?;
+    let reason = reasons.iter().find(|reason| **reason == routable.reason)?;
     Some(LostHost { host: None, reason, message: routable.message.clone() })
 }
 

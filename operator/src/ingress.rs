@@ -14,6 +14,7 @@ mod httproutes;
 mod ingresses;
 mod objects;
 pub mod public_hosts;
+mod rejections;
 pub mod rules;
 pub mod shards;
 mod tls;
@@ -31,14 +32,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::{caches::Caches, key::FunctionKey},
-    hosts::{Claims, LostHost, Names},
+    hosts::{Claims, LostHost, Names, Won},
     runtime::{backoff, progress::Beat, queue::WorkQueue},
     telemetry::{events::Events, metrics::Metrics},
 };
 use acceptance::Acceptance;
 pub use gateway::Gateway;
-pub use ingresses::{H2C_NAME, NAME};
-use public_hosts::PublicHosts;
+use ingresses::Settings;
+pub use ingresses::{h2c_name, http1_name};
+use public_hosts::ByNamespace;
+use rejections::Rejections;
 pub use tls::Tls;
 
 /// Minimum interval between two reconciles. With ten thousand Functions a reconcile takes milliseconds, and 100 ms are
@@ -96,6 +99,8 @@ pub struct IngressReconciler {
 /// State between two reconciles.
 #[derive(Debug, Default)]
 struct Memory {
+    /// Hosts that the API server rejects.
+    rejections: Rejections,
     /// Assignment of hosts to HTTPRoutes. The cache may not have the last write yet.
     placed: Option<httproutes::Placed>,
     /// Whether the IngressClass or Gateway exists and accepts the objects.
@@ -139,16 +144,18 @@ impl IngressReconciler {
     /// Updates claims and objects from the Functions, and checks whether the ingress accepts the objects. Unchanged
     /// objects cause no writes. Returns the time until the next reconcile without a change.
     async fn reconcile(&self, memory: &mut Memory) -> kube::Result<Duration> {
-        let public = self.public_hosts();
+        let (public, won) = self.public_hosts();
+        let (mut rejected, mut outcome) = (BTreeMap::new(), Ok(()));
         let problem = match &self.mode {
             Mode::None => None,
             Mode::Ingress { class, annotations, h2c_annotations, tls } => {
-                self.apply_ingresses(&public, class.as_ref(), [annotations, h2c_annotations], tls).await?;
+                let settings = Settings { class: class.as_ref(), annotations, h2c_annotations, tls };
+                (rejected, outcome) = self.apply_ingresses(&public, &won, settings, &mut memory.rejections).await;
                 self.ingress_class_problem(class.as_deref(), &mut memory.acceptance).await
             }
             Mode::Gateway(gateway) => {
                 if self.caches.httproutes.is_synced() {
-                    self.apply_httproutes(&public, gateway, &mut memory.placed).await?;
+                    (rejected, outcome) = self.apply_httproutes(&public, &won, gateway, &mut memory.placed).await;
                 }
                 let routes = memory.placed.iter().flat_map(|placed| placed.values()).map(BTreeMap::len).sum();
                 self.gateway_problem(gateway, routes, &mut memory.acceptance).await
@@ -156,8 +163,12 @@ impl IngressReconciler {
         };
         let wait =
             if problem.is_some() { memory.acceptance.interval() } else { RESYNC.min(memory.acceptance.interval()) };
+        let wait = memory.rejections.wait(Instant::now()).map_or(wait, |retry| wait.min(retry.max(DEBOUNCE)));
         let accepted = problem.is_none() && !memory.acceptance.is_pending();
+        // Before a failed write is returned: what is known is reported in any case.
         self.report(problem).await;
+        self.report_rejected(rejected);
+        outcome?;
         // The objects of the previous mode are deleted when the new ones are accepted.
         if accepted && !memory.cleaned_up {
             // An error does not fail the reconcile, because the wanted objects are written.
@@ -171,15 +182,23 @@ impl IngressReconciler {
         Ok(wait)
     }
 
-    /// Updates the claims, and returns the hosts and paths to route.
-    fn public_hosts(&self) -> PublicHosts {
+    /// Updates the claims, and returns the hosts and paths to route, and the claims that have won.
+    fn public_hosts(&self) -> (ByNamespace, Arc<Won>) {
         let all = self.caches.functions.all();
         let functions = || all.iter().filter_map(|f| f.0.as_ref().ok()).filter(|f| !is_deleted(f));
         let (won, changed) = self.claims.replace(functions());
         for function in changed {
             self.functions.add(function);
         }
-        public_hosts::build(functions(), &won, &self.names.hosts)
+        (public_hosts::by_namespace(functions(), &won, &self.names.hosts), won)
+    }
+
+    /// Reports the Functions whose hosts the API server rejects, or no longer rejects.
+    fn report_rejected(&self, rejected: BTreeMap<FunctionKey, LostHost>) {
+        self.metrics.ingress_rejected(rejected.len());
+        for function in self.claims.set_rejected(rejected) {
+            self.functions.add(function);
+        }
     }
 
     /// Reports a problem that affects every public host, or that it is resolved.

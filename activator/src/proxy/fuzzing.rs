@@ -25,7 +25,7 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use rouse_crds::function::Protocol;
-use rouse_crds::hosts::{AllowedHosts, DEFAULT_TEMPLATE, HostTemplate, ownership::Rules};
+use rouse_crds::hosts::{DEFAULT_TEMPLATE, EVERYONE, HostTemplate, ownership::Rules};
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -124,7 +124,7 @@ impl Bench {
         let context = Context::new(Arc::new(NoScaler), Bounds::generous(), Dialer::new(false), metrics, ledger);
         let template = HostTemplate::new(DEFAULT_TEMPLATE, "example.com").unwrap();
         let mut directory =
-            Directory::new(context, table.clone(), Rules { template, allowed: AllowedHosts::default() });
+            Directory::new(context, table.clone(), Rules { template, allowed: EVERYONE.parse().unwrap() });
         for (name, visibility, hosts) in [("f", "Public", vec!["a.example"]), ("g", "Cluster", vec![])] {
             let function = serde_json::from_value(json!({
                 "apiVersion": "rouse.dev/v1alpha1", "kind": "Function",

@@ -32,7 +32,7 @@ use rouse_activator::{
     run::Activator,
     wake::{Scaler, WakeError},
 };
-use rouse_crds::{Function, pod::FunctionPod};
+use rouse_crds::{Function, hosts::EVERYONE, pod::FunctionPod};
 use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, watch},
@@ -117,8 +117,12 @@ impl Rig {
             "--shutdown-delay=100ms",
             "--shutdown-grace=20s",
         ];
-        let mut args: Vec<&str> =
-            base.into_iter().filter(|b| !flags.iter().any(|f| f.split('=').next() == b.split('=').next())).collect();
+        let everyone = format!("--allowed-hosts={EVERYONE}");
+        let mut args: Vec<&str> = base
+            .into_iter()
+            .chain([everyone.as_str()])
+            .filter(|b| !flags.iter().any(|f| f.split('=').next() == b.split('=').next()))
+            .collect();
         args.extend(flags);
         let args = Args::try_parse_from(args).unwrap();
         let (asked, wakes) = mpsc::unbounded_channel();

@@ -89,6 +89,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- fail "ingress.tls.redirect in ingress.mode=gateway needs a listener for https: ingress.gateway.sectionName, or with ingress.gateway.create=true ingress.tls.secretName" -}}
 {{- end -}}
 {{- end -}}
+{{- if and (not .Values.hosts.allowed) (regexMatch "\\{name\\}[^.]*\\{namespace\\}" .Values.hostTemplate) -}}
+{{- fail (printf "hostTemplate %s does not tell the name of a Function from its namespace, so that two namespaces may share a default host: state who may claim which hosts in hosts.allowed, or put a dot between {name} and {namespace}" .Values.hostTemplate) -}}
+{{- end -}}
 {{- $delay := include "rouse.seconds" .Values.activator.shutdownDelay | int -}}
 {{- if ge $delay (include "rouse.seconds" .Values.activator.shutdownGrace | int) -}}
 {{- fail (printf "activator.shutdownDelay (%s) must be shorter than activator.shutdownGrace (%s), which includes it" .Values.activator.shutdownDelay .Values.activator.shutdownGrace) -}}

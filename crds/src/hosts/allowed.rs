@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::Deserialize;
 
-/// Rules for custom hosts. Without rules, every namespace may claim every host that no other Function owns.
+/// Rules for custom hosts. Without rules, no namespace may claim any. [`EVERYONE`] lifts that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedHosts(Vec<Rule>);
 
@@ -78,6 +78,9 @@ impl FromStr for AllowedHosts {
     }
 }
 
+/// The rule that lets every namespace claim every host that no other Function owns, for a cluster of a single team.
+pub const EVERYONE: &str = r#"[{"domains": ["*"], "namespaces": ["*"]}]"#;
+
 impl AllowedHosts {
     /// Checks whether a namespace may claim a host. The host is in lower case and has no trailing dot.
     ///
@@ -85,9 +88,6 @@ impl AllowedHosts {
     ///
     /// If the namespace may not: the namespaces for which the host is reserved.
     pub fn check(&self, host: &str, namespace: &str) -> Result<(), NotAllowed> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
         let mut refused = NotAllowed::Nobody;
         for (index, rule) in self.0.iter().enumerate() {
             let Some(domain) = rule.domains.iter().find(|domain| covers(domain, host)) else { continue };
@@ -115,7 +115,7 @@ impl fmt::Display for NotAllowed {
                     "rule {rule} of the chart value hosts.allowed reserves {domain} for the namespaces {namespaces}"
                 )
             }
-            Self::Nobody => f.write_str("no rule of the chart value hosts.allowed matches the host"),
+            Self::Nobody => f.write_str("no rule of the chart value hosts.allowed allows the host"),
         }
     }
 }
@@ -180,7 +180,8 @@ mod tests {
     fn namespaces_that_may_claim_a_host(#[case] host: &str, #[case] namespace: &str, #[case] allowed: bool) {
         let rules: AllowedHosts = SHOP.parse().unwrap();
         assert_eq!(rules.check(host, namespace).is_ok(), allowed);
-        assert_eq!(AllowedHosts::default().check(host, namespace), Ok(()));
+        assert_eq!(AllowedHosts::default().check(host, namespace), Err(NotAllowed::Nobody));
+        assert_eq!(EVERYONE.parse::<AllowedHosts>().unwrap().check(host, namespace), Ok(()));
     }
 
     #[test]

@@ -85,7 +85,8 @@ pub enum Loss {
         /// Whether the whole host is lost, so another path would not help.
         whole_host: bool,
     },
-    /// The host matches the template of default hosts ambiguously, so no Function may claim it.
+    /// The host matches the template of default hosts ambiguously, or is a parent of default hosts, so no Function may claim
+    /// it.
     Reserved,
     /// The namespace may not claim the host.
     NotAllowed(NotAllowed),
@@ -174,7 +175,7 @@ impl Rules {
             DefaultHost::Of(name, namespace) => {
                 return Err(Loss::Taken { owner: (namespace.into(), name.into()), whole_host: true });
             }
-            DefaultHost::Ambiguous => return Err(Loss::Reserved),
+            DefaultHost::Ambiguous | DefaultHost::Parent => return Err(Loss::Reserved),
             DefaultHost::No => {}
         }
         self.allowed.check(&claim.host, &claim.claimant.namespace).map_err(Loss::NotAllowed)

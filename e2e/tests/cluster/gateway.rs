@@ -40,7 +40,7 @@ async fn switching_between_ingress_and_gateway_interrupts_no_traffic() -> Result
     let env = TestEnv::exclusive("gateway").await?;
     let host = format!("shop.{}.example.org", env.namespace);
     env.ready("hello", json!({"hosts": [host]})).await?;
-    ensure!(managed(&env, "ingresses").await?.contains(&"rouse".to_owned()), "no Ingress exists");
+    ensure!(managed(&env, "ingresses").await?.contains(&format!("rouse-http1-{}", env.namespace)), "no Ingress exists");
     let upgrade = Upgrade::with(&env, values(GATEWAY)).await?;
     until("HTTPRoutes in place of the Ingress", TIMEOUT, || async {
         let (routes, ingresses) = (managed(&env, "httproutes").await?, managed(&env, "ingresses").await?);
@@ -80,7 +80,7 @@ async fn switching_between_ingress_and_gateway_interrupts_no_traffic() -> Result
     upgrade.undo(&env).await?;
     until("the Ingress in place of HTTPRoutes", TIMEOUT, || async {
         let (routes, ingresses) = (managed(&env, "httproutes").await?, managed(&env, "ingresses").await?);
-        Ok((routes.is_empty() && ingresses.contains(&"rouse".to_owned())).then_some(()))
+        Ok((routes.is_empty() && ingresses.contains(&format!("rouse-http1-{}", env.namespace))).then_some(()))
     })
     .await?;
     env.routed("hello").await?;

@@ -122,7 +122,8 @@ async fn https_through_the_ingress_with_redirect() -> Result<()> {
     upgrade.undo(&env).await?;
     routed_to(&env, &host, "/", "hello").await?;
     certificates.revoke(&["e2e-wildcard", "e2e-shop"]).await?;
-    let ingress: Ingress = Api::namespaced(env.client.clone(), RELEASE).get("rouse").await?;
+    let ingress: Ingress =
+        Api::namespaced(env.client.clone(), RELEASE).get(&format!("rouse-http1-{}", env.namespace)).await?;
     ensure!(ingress.spec.and_then(|s| s.tls).is_none(), "the certificates are still named");
     env.finish().await
 }

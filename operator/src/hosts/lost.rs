@@ -50,7 +50,7 @@ impl LostHost {
             Loss::Reserved => (
                 HOST_CONFLICT,
                 format!(
-                    "Host {host} matches the template of default hosts and is reserved for the Function of that name; remove it from spec.hosts and spec.routes"
+                    "Host {host} is reserved: it has the form of a default host, or default hosts are its subdomains; remove it from spec.hosts and spec.routes"
                 ),
             ),
             Loss::NotAllowed(why) => (

@@ -1,7 +1,7 @@
 use super::*;
 use rouse_crds::{
     conditions::{HOST_CONFLICT, HOST_NOT_ALLOWED},
-    hosts::{DEFAULT_TEMPLATE, HostTemplate},
+    hosts::{DEFAULT_TEMPLATE, EVERYONE, HostTemplate},
 };
 use serde_json::{Value, json};
 
@@ -24,6 +24,8 @@ fn hosts(id: &str, created: &str, hosts: &[&str]) -> Function {
 
 fn new(template: &str, allowed: &str) -> Claims {
     let template = HostTemplate::new(template, "example.com").unwrap();
+    // Without rules, every namespace may claim every host.
+    let allowed = if allowed.is_empty() { EVERYONE } else { allowed };
     Claims::new(Rules { template, allowed: allowed.parse().unwrap() })
 }
 

@@ -3,27 +3,35 @@
 use std::collections::BTreeMap;
 
 use kube::ResourceExt as _;
+use rouse_crds::{conditions::INGRESS_REJECTED, hosts::ownership::Claim};
 
 use super::{
     Gateway, IngressReconciler,
     gateway::{FAMILIES, Family, shard_of},
-    public_hosts::{Hosts, PublicHosts},
+    objects::Applied,
+    public_hosts::{ByNamespace, Hosts, PublicHosts},
     shards::{self, Shards},
 };
-use crate::cluster::{cache::Cache, httproute::HTTPRoute};
+use crate::{
+    cluster::{cache::Cache, httproute::HTTPRoute, key::FunctionKey},
+    hosts::{LostHost, Won},
+};
 
 /// Assignment of hosts to routes, for each family.
 pub(super) type Placed = BTreeMap<Family, Shards>;
 
 impl IngressReconciler {
     /// Writes the wanted routes, and deletes routes without hosts. A route that the API server rejects does not block
-    /// the others. Returns the first error.
+    /// the others. Returns the Functions with hosts in rejected routes, and the first other error.
     pub(super) async fn apply_httproutes(
         &self,
-        public: &PublicHosts,
+        public: &ByNamespace,
+        won: &Won,
         gateway: &Gateway,
         placed: &mut Option<Placed>,
-    ) -> kube::Result<()> {
+    ) -> (BTreeMap<FunctionKey, LostHost>, kube::Result<()>) {
+        let public = &united(public);
+        let mut lost = BTreeMap::new();
         let live = live(&self.caches.httproutes);
         let former = placed.take().unwrap_or_else(|| self::former(&live));
         let wanted = place(public, gateway, &former);
@@ -41,8 +49,21 @@ impl IngressReconciler {
                 // listener does.
                 let same = live.get(&name).map(|live| &**live).filter(|live| live.spec == route.spec);
                 match self.apply_if_changed(&route, same).await {
-                    Ok(true) => tracing::info!(name, hosts = shard.hosts.len(), "Applied shared HTTPRoute"),
-                    Ok(false) => {}
+                    Ok(Applied::Written) => tracing::info!(name, hosts = shard.hosts.len(), "Applied shared HTTPRoute"),
+                    Ok(Applied::Unchanged) => {}
+                    Ok(Applied::Rejected(message)) => {
+                        tracing::error!(name, detail = message, "API server rejected an HTTPRoute");
+                        let has_host =
+                            |claims: &Vec<Claim>| claims.iter().any(|claim| shard.hosts.contains(&*claim.host));
+                        let message = format!(
+                            "The API server rejected HTTPRoute {}/{name}, so the Gateway does not serve its hosts: {message}",
+                            self.names.namespace
+                        );
+                        let concerned = won.iter().filter(|(_, claims)| has_host(claims));
+                        lost.extend(concerned.map(|(key, _)| {
+                            (key.clone(), LostHost { host: None, reason: INGRESS_REJECTED, message: message.clone() })
+                        }));
+                    }
                     Err(error) => outcome = outcome.and(Err(error)),
                 }
             }
@@ -57,8 +78,16 @@ impl IngressReconciler {
             }
         }
         *placed = Some(wanted);
-        outcome
+        (lost, outcome)
     }
+}
+
+/// Returns the hosts of all namespaces.
+fn united(public: &ByNamespace) -> PublicHosts {
+    let all = |hosts: fn(&PublicHosts) -> &Hosts| {
+        public.values().flat_map(hosts).map(|(host, paths)| (host.clone(), paths.clone())).collect()
+    };
+    PublicHosts { http1: all(|public| &public.http1), h2c: all(|public| &public.h2c) }
 }
 
 /// Live routes by name.

@@ -1,52 +1,181 @@
-//! Reconciliation of the two shared Ingresses.
+//! Reconciliation of the Ingresses: one for each namespace and protocol, so that what one namespace claims does not decide whether
+//! the hosts of another are routed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::ResourceExt as _;
-use rouse_crds::names::OPERATOR_FIELD_MANAGER;
+use rouse_crds::{conditions::INGRESS_REJECTED, names::OPERATOR_FIELD_MANAGER};
+use tokio::time::Instant;
 
-use super::{IngressReconciler, Tls, public_hosts::PublicHosts, rules};
-use crate::cluster::key::FunctionKey;
+use super::{
+    IngressReconciler, Tls,
+    objects::Applied,
+    public_hosts::{ByNamespace, Hosts},
+    rejections::{Divided, Division, Rejections},
+    rules,
+};
+use crate::{
+    cluster::key::FunctionKey,
+    hosts::{LostHost, Won},
+};
 
-/// Name of the Ingress for HTTP/1.1.
-pub const NAME: &str = "rouse";
+/// Name of the Ingress with the wildcard that namespaces share.
+const SHARED: &str = "rouse";
 
-/// Name of the Ingress for h2c.
-pub const H2C_NAME: &str = "rouse-h2c";
+/// Prefixes of the names of Ingresses, before the namespace.
+const HTTP1_PREFIX: &str = "rouse-http1-";
+const H2C_PREFIX: &str = "rouse-h2c-";
+
+/// Returns the name of the Ingress for HTTP/1.1 of a namespace.
+#[must_use]
+pub fn http1_name(namespace: &str) -> String {
+    if namespace.is_empty() { SHARED.to_owned() } else { format!("{HTTP1_PREFIX}{namespace}") }
+}
+
+/// Returns the name of the Ingress for h2c of a namespace.
+#[must_use]
+pub fn h2c_name(namespace: &str) -> String {
+    format!("{H2C_PREFIX}{namespace}")
+}
+
+/// Returns whether an object of this name is one of these Ingresses, or one of those that earlier versions wrote.
+pub(super) fn is_ours(name: &str) -> bool {
+    name == SHARED || name == "rouse-h2c" || name.starts_with(HTTP1_PREFIX) || name.starts_with(H2C_PREFIX)
+}
+
+/// Settings of the Ingresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings<'a> {
+    pub(super) class: Option<&'a String>,
+    pub(super) annotations: &'a BTreeMap<String, String>,
+    pub(super) h2c_annotations: &'a BTreeMap<String, String>,
+    pub(super) tls: &'a Tls,
+}
 
 impl IngressReconciler {
-    /// Writes both Ingresses, and deletes those without hosts.
+    /// Writes the Ingress of each namespace and protocol, and deletes those without hosts. Returns the Functions whose hosts the
+    /// API server rejects. A failure of one Ingress does not keep the others from being written; the first one is returned in
+    /// place of `Ok(())`.
     pub(super) async fn apply_ingresses(
         &self,
-        public: &PublicHosts,
-        class: Option<&String>,
-        [annotations, h2c_annotations]: [&BTreeMap<String, String>; 2],
-        tls: &Tls,
-    ) -> kube::Result<()> {
-        let wanted = [
-            (NAME, &public.http1, self.names.activator_service.clone(), annotations),
-            (H2C_NAME, &public.h2c, self.names.h2c_service(), h2c_annotations),
-        ];
-        for (name, hosts, service, annotations) in wanted {
-            let live = self.caches.ingresses.get(&FunctionKey::new(&self.names.namespace, name), name);
-            match (rules::build(hosts, &service, class.cloned(), tls, &self.names.hosts), live) {
-                (None, None) => {}
-                (None, Some(live)) => self.delete::<Ingress>(&*live).await?,
-                (Some(spec), live) => {
-                    let mut wanted = Ingress { metadata: self.metadata(name), spec: Some(spec), ..Ingress::default() };
+        public: &ByNamespace,
+        won: &Won,
+        settings: Settings<'_>,
+        rejections: &mut Rejections,
+    ) -> (BTreeMap<FunctionKey, LostHost>, kube::Result<()>) {
+        let (mut lost, mut outcome, mut names) = (BTreeMap::new(), Ok(()), BTreeSet::new());
+        for (namespace, public) in public {
+            let objects = [
+                (http1_name(namespace), &public.http1, self.names.activator_service.clone(), settings.annotations),
+                (h2c_name(namespace), &public.h2c, self.names.h2c_service(), settings.h2c_annotations),
+            ];
+            for (name, hosts, service, annotations) in objects {
+                if hosts.is_empty() {
+                    continue;
+                }
+                let object = |hosts: &Hosts| {
+                    let spec = rules::build(hosts, &service, settings.class.cloned(), settings.tls, &self.names.hosts)?;
+                    let mut wanted = Ingress { metadata: self.metadata(&name), spec: Some(spec), ..Ingress::default() };
                     if !annotations.is_empty() {
                         wanted.annotations_mut().clone_from(annotations);
                     }
-                    let same = live.as_deref().filter(|live| !has_surplus(&wanted, live));
-                    if self.apply_if_changed(&wanted, same).await? {
-                        tracing::info!(name, hosts = hosts.len(), "Applied shared Ingress");
+                    Some(wanted)
+                };
+                match self.apply_ingress(&name, namespace, hosts, won, &object, rejections).await {
+                    Ok(rejected) => lost.extend(rejected),
+                    Err(error) => {
+                        tracing::warn!(name, %error, "Failed to write Ingress; will retry");
+                        outcome = outcome.and(Err(error));
                     }
                 }
+                names.insert(name);
             }
         }
-        Ok(())
+        rejections.retain(|name| names.contains(name));
+        // After the writes, so that a host that moved is always in an Ingress.
+        for live in self.caches.ingresses.all() {
+            let name = live.name_any();
+            if is_ours(&name)
+                && !names.contains(&name)
+                && outcome.is_ok()
+                && let Err(error) = self.delete::<Ingress>(&*live).await
+            {
+                outcome = Err(error);
+            }
+        }
+        (lost, outcome)
     }
+
+    /// Writes one Ingress. If the API server rejects it, writes it with the hosts that it accepts.
+    async fn apply_ingress(
+        &self,
+        name: &str,
+        namespace: &str,
+        hosts: &Hosts,
+        won: &Won,
+        object: &(impl Fn(&Hosts) -> Option<Ingress> + Sync),
+        rejections: &mut Rejections,
+    ) -> kube::Result<BTreeMap<FunctionKey, LostHost>> {
+        let now = Instant::now();
+        let divided = match rejections.known(name, hosts, now) {
+            Some(known) => known,
+            None => match self.write_ingress(name, object(hosts)).await? {
+                Applied::Written | Applied::Unchanged => return Ok(BTreeMap::new()),
+                Applied::Rejected(message) => {
+                    tracing::error!(name, detail = message, "API server rejected an Ingress");
+                    let owners = owners(namespace, hosts, won);
+                    let mut division = Division::new(hosts, &owners);
+                    while let Some(wanted) = division.next().map(object) {
+                        let answer = match wanted {
+                            Some(wanted) => self.would_accept(&wanted).await?,
+                            None => Ok(()),
+                        };
+                        division.answer(answer);
+                    }
+                    let result = division.finish();
+                    rejections.remember(name, hosts, &result, now);
+                    result
+                }
+            },
+        };
+        let Divided { accepted, mut rejected } = divided;
+        if let Applied::Rejected(message) = self.write_ingress(name, object(&accepted)).await? {
+            rejected.extend(owners(namespace, hosts, won).into_keys().map(|key| (key, message.clone())));
+        }
+        let lost = |message: &String| LostHost {
+            host: None,
+            reason: INGRESS_REJECTED,
+            message: format!(
+                "The API server rejected the hosts of the Function in Ingress {}/{name}, so the ingress does not serve them: {message}",
+                self.names.namespace
+            ),
+        };
+        Ok(rejected.iter().map(|(key, message)| (key.clone(), lost(message))).collect())
+    }
+
+    /// Writes an Ingress if it differs from the live one. `None` has no hosts, and is not written.
+    async fn write_ingress(&self, name: &str, wanted: Option<Ingress>) -> kube::Result<Applied> {
+        let Some(wanted) = wanted else { return Ok(Applied::Unchanged) };
+        let live = self.caches.ingresses.get(&FunctionKey::new(&self.names.namespace, name), name);
+        let same = live.as_deref().filter(|live| !has_surplus(&wanted, live));
+        let applied = self.apply_if_changed(&wanted, same).await?;
+        if matches!(applied, Applied::Written) {
+            tracing::info!(name, "Applied Ingress");
+        }
+        Ok(applied)
+    }
+}
+
+/// Returns the hosts that each Function of a namespace has among `hosts`.
+fn owners(namespace: &str, hosts: &Hosts, won: &Won) -> BTreeMap<FunctionKey, BTreeSet<String>> {
+    let functions = won.iter().filter(|(key, _)| namespace.is_empty() || key.namespace == namespace);
+    functions
+        .map(|(key, claims)| {
+            let own = claims.iter().map(|claim| claim.host.to_string()).filter(|host| hosts.contains_key(host));
+            (key.clone(), own.collect())
+        })
+        .collect()
 }
 
 /// Returns whether a live Ingress has TLS settings, or annotations of the operator, that are no longer wanted.
@@ -65,6 +194,15 @@ fn has_surplus(wanted: &Ingress, live: &Ingress) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn names_of_namespaces_are_unique() {
+        let names: BTreeSet<_> =
+            ["h2c", "http1", "h2c-a", "a"].into_iter().flat_map(|n| [http1_name(n), h2c_name(n)]).collect();
+        assert_eq!(names.len(), 8);
+        assert!(names.iter().all(|name| is_ours(name)));
+        assert!(is_ours(&http1_name("")) && !is_ours("rouse-web"));
+    }
 
     #[test]
     fn detects_surplus_fields() {

@@ -12,7 +12,7 @@ use rouse_crds::names::{MANAGED_BY, MANAGED_BY_LABEL, OPERATOR_FIELD_MANAGER};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{H2C_NAME, IngressReconciler, Mode, NAME, gateway::Family};
+use super::{IngressReconciler, Mode, gateway::Family, ingresses};
 use crate::cluster::{drift, httproute::HTTPRoute};
 
 /// Kind of a shared object.
@@ -36,15 +36,30 @@ impl IngressReconciler {
         }
     }
 
-    /// Applies an object if it differs from the live one. Returns whether it was written.
-    pub(super) async fn apply_if_changed<K: Shared>(&self, wanted: &K, live: Option<&K>) -> kube::Result<bool> {
+    /// Applies an object if it differs from the live one.
+    pub(super) async fn apply_if_changed<K: Shared>(&self, wanted: &K, live: Option<&K>) -> kube::Result<Applied> {
         if live.is_some_and(|live| contains(wanted, live)) {
-            return Ok(false);
+            return Ok(Applied::Unchanged);
         }
+        let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
+        Ok(match self.patch(wanted, &params).await? {
+            Ok(()) => Applied::Written,
+            Err(message) => Applied::Rejected(message),
+        })
+    }
+
+    /// Returns whether the API server would accept an object, or else its message.
+    pub(super) async fn would_accept<K: Shared>(&self, wanted: &K) -> kube::Result<Result<(), String>> {
+        self.patch(wanted, &PatchParams::apply(OPERATOR_FIELD_MANAGER).force().dry_run()).await
+    }
+
+    async fn patch<K: Shared>(&self, wanted: &K, params: &PatchParams) -> kube::Result<Result<(), String>> {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.names.namespace);
-        let name = wanted.name_any();
-        api.patch(&name, &PatchParams::apply(OPERATOR_FIELD_MANAGER).force(), &Patch::Apply(wanted)).await?;
-        Ok(true)
+        match api.patch(&wanted.name_any(), params, &Patch::Apply(wanted)).await {
+            Ok(_) => Ok(Ok(())),
+            Err(kube::Error::Api(status)) if is_rejection(&status) => Ok(Err(status.message)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Deletes an object in its cached version. An object that changed since stays until the next reconcile.
@@ -65,7 +80,7 @@ impl IngressReconciler {
     /// Deletes the objects of other ingress modes.
     pub(super) async fn clean_up(&self) -> kube::Result<()> {
         if !matches!(self.mode, Mode::Ingress { .. }) {
-            self.clean_up_kind::<Ingress>(|name| [NAME, H2C_NAME].contains(&name)).await?;
+            self.clean_up_kind::<Ingress>(ingresses::is_ours).await?;
         }
         if !matches!(self.mode, Mode::Gateway(_)) {
             self.clean_up_kind::<HTTPRoute>(|name| Family::of(name).is_some()).await?;
@@ -99,6 +114,33 @@ impl IngressReconciler {
     }
 }
 
+/// Result of an apply.
+#[derive(Debug)]
+pub(super) enum Applied {
+    /// The object was written.
+    Written,
+    /// The live object has the wanted fields.
+    Unchanged,
+    /// The API server rejected the object, with this message.
+    Rejected(String),
+}
+
+/// Largest request that the API server sends to etcd, by default. It answers a larger one with status 500.
+const TOO_LARGE: &str = "etcdserver: request is too large";
+
+/// Returns whether an error is about the object itself, so that the same object will be rejected again: validation, an admission
+/// webhook or policy, a quota, or its size.
+fn is_rejection(status: &kube::core::Status) -> bool {
+    match status.code {
+        // Absent, a conflict, too many requests: about the moment.
+        401 | 404 | 409 | 410 | 429 => false,
+        400..500 => true,
+        // No reason tells it from other failures of the store.
+        500 => status.message == TOO_LARGE,
+        _ => false,
+    }
+}
+
 /// Returns whether `live` contains every field of `wanted`.
 fn contains(wanted: &impl Serialize, live: &impl Serialize) -> bool {
     // Structs of strings and numbers always serialize to JSON.
@@ -115,6 +157,25 @@ mod tests {
 
     fn ingress(value: Value) -> Ingress {
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn rejections_are_about_the_object() {
+        let status = |code, message: &str| kube::core::Status { code, message: message.into(), ..Default::default() };
+        for (code, message, rejected) in [
+            (400, "admission webhook \"x\" denied the request", true),
+            (403, "denied by a policy", true),
+            (413, "Request entity too large", true),
+            (422, "invalid host", true),
+            (500, TOO_LARGE, true),
+            (404, "namespace not found", false),
+            (409, "conflict", false),
+            (429, "too many requests", false),
+            (500, "failed calling webhook", false),
+            (503, "unavailable", false),
+        ] {
+            assert_eq!(is_rejection(&status(code, message)), rejected, "{code} {message}");
+        }
     }
 
     #[test]

@@ -22,6 +22,36 @@ pub struct PublicHosts {
     pub h2c: Hosts,
 }
 
+/// Public hosts of each namespace, and under the empty name those that namespaces share: the wildcard of a template with the
+/// namespace in the first label.
+pub type ByNamespace = BTreeMap<String, PublicHosts>;
+
+/// Builds the hosts of each namespace. A custom host belongs to one namespace, so no host is in two.
+pub fn by_namespace<'a>(
+    functions: impl Iterator<Item = &'a Function>,
+    won: &Won,
+    template: &HostTemplate,
+) -> ByNamespace {
+    let mut namespaces: BTreeMap<&str, Vec<&Function>> = BTreeMap::new();
+    for function in functions {
+        namespaces.entry(function.metadata.namespace.as_deref().unwrap_or_default()).or_default().push(function);
+    }
+    let mut all = ByNamespace::new();
+    for (namespace, functions) in namespaces {
+        let mut public = build(functions.into_iter(), won, template);
+        if template.is_ambiguous() {
+            let wildcard = template.wildcard(namespace);
+            if let Some(paths) = public.http1.remove(&wildcard) {
+                all.entry(String::new()).or_default().http1.insert(wildcard, paths);
+            }
+        }
+        if public != PublicHosts::default() {
+            all.insert(namespace.to_owned(), public);
+        }
+    }
+    all
+}
+
 /// Builds one wildcard for each namespace with a public Function (a wildcard of an Ingress spans one label), and every
 /// custom host that a Function owns. All hosts of an h2c Function are listed under h2c, including the default host,
 /// because an exact host has precedence over a wildcard. Activators route by path, so a host has the path `/`, unless
@@ -98,7 +128,7 @@ pub(super) mod tests {
 
     pub(in crate::ingress) fn public_hosts(functions: &[Function], template: &str, domain: &str) -> PublicHosts {
         let template = HostTemplate::new(template, domain).unwrap();
-        let rules = Rules { template: template.clone(), allowed: "".parse().unwrap() };
+        let rules = Rules { template: template.clone(), allowed: rouse_crds::hosts::EVERYONE.parse().unwrap() };
         let (won, _) = Claims::new(rules).replace(functions.iter());
         let public = build(functions.iter(), &won, &template);
         assert_eq!(public, build(functions.iter().rev(), &won, &template), "the order must not matter");
@@ -151,6 +181,29 @@ pub(super) mod tests {
         let functions = [function("app", "f", json!({})), function("zoo", "g", json!({}))];
         let public = public_hosts(&functions, "{name}-{namespace}.{domain}", "example.com");
         assert_eq!(lines(&public.http1), ["*.example.com /"]);
+    }
+
+    #[test]
+    fn each_host_is_of_one_namespace_or_shared() {
+        let functions = [
+            function("app", "f", json!({"hosts": ["a.example.org"]})),
+            function("zoo", "g", json!({"protocol": "h2c", "hosts": ["g.example.org"]})),
+            function("hidden", "h", json!({"visibility": "Cluster"})),
+        ];
+        for template in [DEFAULT_TEMPLATE, "{name}-{namespace}.{domain}"] {
+            let template = HostTemplate::new(template, "example.com").unwrap();
+            let rules = Rules { template: template.clone(), allowed: rouse_crds::hosts::EVERYONE.parse().unwrap() };
+            let (won, _) = Claims::new(rules).replace(functions.iter());
+            let all = by_namespace(functions.iter(), &won, &template);
+            let mut united = PublicHosts::default();
+            for public in all.values().cloned() {
+                united.http1.extend(public.http1);
+                united.h2c.extend(public.h2c);
+            }
+            assert_eq!(united, build(functions.iter(), &won, &template));
+            let names: Vec<_> = all.keys().map(String::as_str).collect();
+            assert_eq!(names, if template.is_ambiguous() { vec!["", "app", "zoo"] } else { vec!["app", "zoo"] });
+        }
     }
 
     #[test]

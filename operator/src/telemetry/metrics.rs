@@ -28,6 +28,7 @@ pub struct Metrics {
     leader: Gauge,
     streams: Gauge,
     ingress_accepted: Gauge,
+    ingress_rejected: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,6 +93,12 @@ impl Default for Metrics {
             "1 if no problem is known that keeps the ingress from serving public hosts, else 0; set by the leader only",
             ingress_accepted.clone(),
         );
+        let ingress_rejected = Gauge::default();
+        registry.register(
+            "ingress_rejected_functions",
+            "Functions whose hosts the API server rejects in an Ingress or HTTPRoute; set by the leader only",
+            ingress_rejected.clone(),
+        );
         Self {
             registry: Arc::new(Mutex::new(registry)),
             reconciles,
@@ -103,6 +110,7 @@ impl Default for Metrics {
             leader,
             streams,
             ingress_accepted,
+            ingress_rejected,
         }
     }
 }
@@ -152,6 +160,11 @@ impl Metrics {
     /// Sets whether the ingress serves public hosts, as far as known.
     pub fn ingress_accepted(&self, accepted: bool) {
         self.ingress_accepted.set(i64::from(accepted));
+    }
+
+    /// Sets the number of Functions whose hosts the API server rejects.
+    pub fn ingress_rejected(&self, functions: usize) {
+        self.ingress_rejected.set(i64::try_from(functions).unwrap_or(i64::MAX));
     }
 
     /// Encodes the metrics in the OpenMetrics text format.

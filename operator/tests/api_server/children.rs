@@ -9,6 +9,7 @@ use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
+use rouse_operator::ingress::h2c_name;
 use serde_json::{Value, json};
 
 use crate::rig::{Rig, condition, eventually, message, wait_for};
@@ -33,7 +34,7 @@ async fn creates_all_objects_once() {
     let service: Service = rig.object("hello", "exists", |_| true).await;
     let target = service.spec.unwrap().external_name.unwrap();
     assert_eq!(target, format!("rouse-activator.{}.svc.cluster.local", rig.system));
-    let ingress = wait_for(&rig.ingresses(), "rouse", "exists", |_: &Ingress| true).await;
+    let ingress = wait_for(&rig.ingresses(), &rig.ingress(), "exists", |_: &Ingress| true).await;
     let host = ingress.spec.unwrap().rules.unwrap()[0].host.clone();
     assert_eq!(host, Some(format!("*.{}.fn.test", rig.namespace)));
 
@@ -82,9 +83,9 @@ async fn recreates_deleted_objects() {
     services.delete("hello", &DeleteParams::default()).await.unwrap();
     rig.object("hello", "is recreated", |s: &Service| s.uid() != old).await;
 
-    let old = wait_for(&rig.ingresses(), "rouse", "exists", |_: &Ingress| true).await.uid();
-    rig.ingresses().delete("rouse", &DeleteParams::default()).await.unwrap();
-    wait_for(&rig.ingresses(), "rouse", "is recreated", |i: &Ingress| i.uid() != old).await;
+    let old = wait_for(&rig.ingresses(), &rig.ingress(), "exists", |_: &Ingress| true).await.uid();
+    rig.ingresses().delete(&rig.ingress(), &DeleteParams::default()).await.unwrap();
+    wait_for(&rig.ingresses(), &rig.ingress(), "is recreated", |i: &Ingress| i.uid() != old).await;
     rig.end(Some(operator)).await;
 }
 
@@ -121,10 +122,10 @@ async fn repairs_modified_objects_except_their_replicas() {
     rig.object("hello", "is an alias of the activators' Service and has its labels", back).await;
 
     let edit = json!({"spec": {"rules": [{"host": "evil.example.org"}]}});
-    rig.ingresses().patch("rouse", &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
+    rig.ingresses().patch(&rig.ingress(), &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
     let own = format!("*.{}.fn.test", rig.namespace);
     let back = |i: &Ingress| i.spec.as_ref().unwrap().rules.as_ref().unwrap()[0].host.as_ref() == Some(&own);
-    wait_for(&rig.ingresses(), "rouse", "has its rules", back).await;
+    wait_for(&rig.ingresses(), &rig.ingress(), "has its rules", back).await;
     rig.end(Some(operator)).await;
 }
 
@@ -196,7 +197,7 @@ async fn the_ingress_follows_the_functions() {
     };
     let wildcard = format!("*.{}.fn.test", rig.namespace);
     let both = [wildcard.clone(), "shop.example.org".to_owned()];
-    wait_for(&rig.ingresses(), "rouse", "has a wildcard and a host", |i| hosts(i) == both).await;
+    wait_for(&rig.ingresses(), &rig.ingress(), "has a wildcard and a host", |i| hosts(i) == both).await;
 
     // Another Function claims the host: the older one keeps it. Creation times are whole seconds, and then the name
     // decides.
@@ -210,7 +211,7 @@ async fn the_ingress_follows_the_functions() {
 
     rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "visibility": "Cluster"})).await;
     eventually("an Ingress without hosts is deleted", async || {
-        rig.ingresses().get_opt("rouse").await.unwrap().is_none()
+        rig.ingresses().get_opt(&rig.ingress()).await.unwrap().is_none()
     })
     .await;
     let (wildcard, own) = (format!("*.{}.fn.test", rig.namespace), format!("b.{}.fn.test", rig.namespace));
@@ -218,17 +219,18 @@ async fn the_ingress_follows_the_functions() {
         .await;
     let h2c = [own, "shop.example.org".to_owned()];
     let ingress =
-        wait_for(&rig.ingresses(), "rouse-h2c", "has the hosts of the h2c Function", |i| hosts(i) == h2c).await;
+        wait_for(&rig.ingresses(), &h2c_name(&rig.namespace), "has the hosts of the h2c Function", |i| hosts(i) == h2c)
+            .await;
     let paths = ingress.spec.unwrap().rules.unwrap().remove(0).http.unwrap().paths;
     assert_eq!(paths[0].backend.service.as_ref().unwrap().name, "rouse-activator-h2c");
-    wait_for(&rig.ingresses(), "rouse", "has the wildcard alone", |i| hosts(i) == [wildcard.clone()]).await;
+    wait_for(&rig.ingresses(), &rig.ingress(), "has the wildcard alone", |i| hosts(i) == [wildcard.clone()]).await;
     rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "hosts": ["shop.example.org"]})).await;
-    wait_for(&rig.ingresses(), "rouse", "has the host again", |i| {
+    wait_for(&rig.ingresses(), &rig.ingress(), "has the host again", |i| {
         hosts(i) == [wildcard.clone(), "shop.example.org".into()]
     })
     .await;
     eventually("the h2c Ingress is deleted with its last Function", async || {
-        rig.ingresses().get_opt("rouse-h2c").await.unwrap().is_none()
+        rig.ingresses().get_opt(&h2c_name(&rig.namespace)).await.unwrap().is_none()
     })
     .await;
     rig.apply("b", &json!({"image": "i", "scaling": {"initial": 0}, "visibility": "Cluster"})).await;

@@ -118,7 +118,8 @@ async fn scenario(rig: &Rig, dies: Option<(&DieAfter, Client)>) -> Value {
             status.rollout.is_none() && status.traffic.len() == 1 && status.traffic[0].revision == "hello-00003"
         };
         rig.function("hello", "has moved its traffic in steps", all).await;
-        eventually("the Ingress exists", async || rig.ingresses().get_opt("rouse").await.unwrap().is_some()).await;
+        eventually("the Ingress exists", async || rig.ingresses().get_opt(&rig.ingress()).await.unwrap().is_some())
+            .await;
     };
     match dies {
         None => play.await,

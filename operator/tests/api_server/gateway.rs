@@ -90,7 +90,7 @@ async fn routes_follow_the_functions_and_their_acceptance_is_reported() {
     // An Ingress of the previous mode.
     let labels = json!({"app.kubernetes.io/managed-by": "rouse"});
     let left: Ingress = serde_json::from_value(json!({
-        "metadata": {"name": "rouse", "labels": labels}, "spec": {"rules": [{"host": "a.example.org"}]},
+        "metadata": {"name": rig.ingress(), "labels": labels}, "spec": {"rules": [{"host": "a.example.org"}]},
     }))
     .unwrap();
     rig.ingresses().create(&PostParams::default(), &left).await.unwrap();
@@ -118,7 +118,7 @@ async fn routes_follow_the_functions_and_their_acceptance_is_reported() {
     let no_gateway = |f: &rouse_crds::Function| message(f, "Routable").contains("edge does not exist");
     rig.function("a", "reports the missing Gateway", no_gateway).await;
     assert!(
-        rig.ingresses().get_opt("rouse").await.unwrap().is_some(),
+        rig.ingresses().get_opt(&rig.ingress()).await.unwrap().is_some(),
         "the Ingress is deleted before the routes are accepted"
     );
 
@@ -133,7 +133,7 @@ async fn routes_follow_the_functions_and_their_acceptance_is_reported() {
     set_status(&rig, "True", "Accepted").await;
     rig.function("a", "is routed", |f| condition(f, "Routable").0 == "True").await;
     eventually("the Ingress of the previous mode is deleted", async || {
-        rig.ingresses().get_opt("rouse").await.unwrap().is_none()
+        rig.ingresses().get_opt(&rig.ingress()).await.unwrap().is_none()
     })
     .await;
 

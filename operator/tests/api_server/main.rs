@@ -8,6 +8,7 @@ mod children;
 mod crash;
 mod election;
 mod gateway;
+mod hosts;
 mod input;
 mod rig;
 mod rollout;

@@ -106,9 +106,20 @@ impl Rig {
         Api::namespaced(self.client.clone(), &self.system)
     }
 
+    /// Name of the Ingress of the Functions' namespace.
+    pub(crate) fn ingress(&self) -> String {
+        rouse_operator::ingress::http1_name(&self.namespace)
+    }
+
     pub(crate) fn args(&self, pod: &str) -> Args {
         let flags = ["rouse-operator", "--namespace", &self.system, "--pod-name", pod, "--admin-addr", "127.0.0.1:0"];
-        Args::try_parse_from(flags.iter().chain(&["--domain", "fn.test"])).unwrap()
+        Args::try_parse_from(flags.iter().chain(&[
+            "--domain",
+            "fn.test",
+            "--allowed-hosts",
+            rouse_crds::hosts::EVERYONE,
+        ]))
+        .unwrap()
     }
 
     /// Starts an operator.

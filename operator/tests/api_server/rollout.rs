@@ -264,8 +264,10 @@ async fn repeated_applies_of_other_managers_cause_no_writes() {
     rig.function("hello", "has a first status", |f| f.status.is_some()).await;
     rig.pods_ready("hello-00001", 1).await;
     let before = rig.function("hello", "is ready", |f| condition(f, "Ready").0 == "True").await;
-    crate::rig::eventually("the Ingress exists", async || rig.ingresses().get_opt("rouse").await.unwrap().is_some())
-        .await;
+    crate::rig::eventually("the Ingress exists", async || {
+        rig.ingresses().get_opt(&rig.ingress()).await.unwrap().is_some()
+    })
+    .await;
     let quiet = async || {
         let mut writes = operator.writes();
         loop {

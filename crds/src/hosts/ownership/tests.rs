@@ -1,5 +1,5 @@
 use super::*;
-use crate::hosts::DEFAULT_TEMPLATE;
+use crate::hosts::{DEFAULT_TEMPLATE, EVERYONE};
 use serde_json::{Value, json};
 
 /// `namespace/name`, created at this second.
@@ -15,7 +15,9 @@ fn function(id: &str, second: i64, spec: Value) -> Function {
     serde_json::from_value(whole).unwrap()
 }
 
+/// Without rules, every namespace may claim every host.
 fn rules(template: &str, allowed: &str) -> Rules {
+    let allowed = if allowed.is_empty() { EVERYONE } else { allowed };
     Rules { template: HostTemplate::new(template, "example.com").unwrap(), allowed: allowed.parse().unwrap() }
 }
 
@@ -127,6 +129,27 @@ fn a_namespace_claims_only_allowed_hosts() {
     assert_eq!(paths, ["/ shop/young"], "a claim that is not allowed does not block others");
     assert!(lost[0].starts_with("thief/old /: rule 1 "), "{lost:?}");
     assert_eq!(settle(&rules, "old.thief.example.com", &functions).0, ["/ thief/old"], "default hosts need no rule");
+}
+
+#[test]
+fn without_a_rule_no_custom_host_is_claimed() {
+    let rules = Rules {
+        template: HostTemplate::new(DEFAULT_TEMPLATE, "example.com").unwrap(),
+        allowed: super::AllowedHosts::default(),
+    };
+    let functions = [function("a/f", 1, json!({"routes": [{"host": "grafana.corp.example", "path": "/login"}]}))];
+    let (paths, lost) = settle(&rules, "grafana.corp.example", &functions);
+    assert_eq!((paths.len(), lost.len()), (0, 1), "{lost:?}");
+    assert_eq!(settle(&rules, "f.a.example.com", &functions).0, ["/ a/f"], "default hosts need no rule");
+}
+
+#[test]
+fn parents_of_default_hosts_are_reserved_whatever_the_rules_allow() {
+    let rules = rules(DEFAULT_TEMPLATE, "");
+    for host in ["example.com", "shop.example.com"] {
+        let functions = [function("thief/f", 1, json!({"hosts": [host]}))];
+        assert_eq!(settle(&rules, host, &functions), (vec![], vec!["thief/f /: reserved".to_owned()]));
+    }
 }
 
 #[test]
