@@ -145,7 +145,7 @@ impl Args {
         match self.hosts() {
             Err(error) => return Err(Self::command().error(ValueValidation, format!("--host-template: {error}"))),
             Ok(hosts) if hosts.is_ambiguous() && self.allowed_hosts == AllowedHosts::default() => {
-                let message = "--host-template does not tell the name of a Function from its namespace, so that two namespaces may share a default host; state who may claim which hosts with --allowed-hosts, or put a dot between {name} and {namespace}";
+                let message = "--host-template does not separate the name of a Function from its namespace, so two namespaces may share a default host; state who may claim which hosts with --allowed-hosts, or put a dot between {name} and {namespace}";
                 return Err(Self::command().error(ValueValidation, message));
             }
             Ok(_) => {}

@@ -12,6 +12,7 @@ mod acceptance;
 pub mod gateway;
 mod httproutes;
 mod ingresses;
+mod names;
 mod objects;
 pub mod public_hosts;
 mod rejections;
@@ -39,7 +40,7 @@ use crate::{
 use acceptance::Acceptance;
 pub use gateway::Gateway;
 use ingresses::Settings;
-pub use ingresses::{h2c_name, http1_name};
+pub use names::{h2c_name, http1_name};
 use public_hosts::ByNamespace;
 use rejections::Rejections;
 pub use tls::Tls;

@@ -90,7 +90,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 {{- if and (not .Values.hosts.allowed) (regexMatch "\\{name\\}[^.]*\\{namespace\\}" .Values.hostTemplate) -}}
-{{- fail (printf "hostTemplate %s does not tell the name of a Function from its namespace, so that two namespaces may share a default host: state who may claim which hosts in hosts.allowed, or put a dot between {name} and {namespace}" .Values.hostTemplate) -}}
+{{- fail (printf "hostTemplate %s does not separate the name of a Function from its namespace, so two namespaces may share a default host: state who may claim which hosts in hosts.allowed, or put a dot between {name} and {namespace}" .Values.hostTemplate) -}}
 {{- end -}}
 {{- $delay := include "rouse.seconds" .Values.activator.shutdownDelay | int -}}
 {{- if ge $delay (include "rouse.seconds" .Values.activator.shutdownGrace | int) -}}

@@ -8,6 +8,7 @@ pub mod pod_defaults;
 pub mod revision;
 pub mod service;
 pub mod template;
+mod unknown_field;
 
 use std::collections::BTreeMap;
 

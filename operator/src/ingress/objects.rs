@@ -12,7 +12,7 @@ use rouse_crds::names::{MANAGED_BY, MANAGED_BY_LABEL, OPERATOR_FIELD_MANAGER};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{IngressReconciler, Mode, gateway::Family, ingresses};
+use super::{IngressReconciler, Mode, gateway::Family, names};
 use crate::cluster::{drift, httproute::HTTPRoute};
 
 /// Kind of a shared object.
@@ -80,7 +80,7 @@ impl IngressReconciler {
     /// Deletes the objects of other ingress modes.
     pub(super) async fn clean_up(&self) -> kube::Result<()> {
         if !matches!(self.mode, Mode::Ingress { .. }) {
-            self.clean_up_kind::<Ingress>(ingresses::is_ours).await?;
+            self.clean_up_kind::<Ingress>(names::is_ours).await?;
         }
         if !matches!(self.mode, Mode::Gateway(_)) {
             self.clean_up_kind::<HTTPRoute>(|name| Family::of(name).is_some()).await?;

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use rouse_crds::names::CONTAINER;
 use serde_json::{Map, Value};
 
-use super::template::unknown;
+use super::unknown_field::unknown;
 use crate::function::validate::check_pod_template;
 
 /// Partial PodTemplateSpec that is merged below the fields of every Function. A Function overrides each of its fields.

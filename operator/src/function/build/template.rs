@@ -8,7 +8,7 @@ use rouse_crds::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{merge::merge, pod_defaults::PodDefaults, revision_labels};
+use super::{merge::merge, pod_defaults::PodDefaults, revision_labels, unknown_field::unknown};
 use crate::{function::validate::ValidatedFunction, spec::invalid::Invalid};
 
 /// Builds the template of `revision`: the defaults of the platform, the spec of the Function, and its partial template, each merged
@@ -52,25 +52,6 @@ fn declare(function: &ValidatedFunction<'_>, template: &mut Value) -> Result<(),
     annotations[PORT_ANNOTATION] = json!(spec.port().to_string());
     annotations[READINESS_ANNOTATION] = json!(check.to_string());
     Ok(())
-}
-
-/// Returns the path of the first field of `wanted` that is not in `known`.
-pub(super) fn unknown(wanted: &Value, known: &Value, path: &str) -> Option<String> {
-    match (wanted, known) {
-        (Value::Object(wanted), Value::Object(known)) => {
-            wanted.iter().filter(|(_, v)| !v.is_null()).find_map(|(name, value)| {
-                let path = format!("{path}.{name}");
-                match known.get(name) {
-                    Some(known) => unknown(value, known, &path),
-                    None => Some(path),
-                }
-            })
-        }
-        (Value::Array(wanted), Value::Array(known)) => {
-            wanted.iter().zip(known).enumerate().find_map(|(i, (w, k))| unknown(w, k, &format!("{path}[{i}]")))
-        }
-        _ => None,
-    }
 }
 
 fn base(function: &ValidatedFunction<'_>, revision: &str) -> Value {
