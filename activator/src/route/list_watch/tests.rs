@@ -82,18 +82,18 @@ fn pod(name: &str, version: &str) -> Value {
     json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "resourceVersion": version}})
 }
 
-fn message(kind: &str, object: Value) -> Value {
+fn message(kind: &str, object: &Value) -> Value {
     json!({"type": kind, "object": object})
 }
 
 fn bookmark(version: &str) -> Value {
-    message("BOOKMARK", json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"resourceVersion": version}}))
+    message("BOOKMARK", &json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"resourceVersion": version}}))
 }
 
 fn expired() -> Value {
     message(
         "ERROR",
-        json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": 410, "message": "too old", "reason": "Expired"}),
+        &json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": 410, "message": "too old", "reason": "Expired"}),
     )
 }
 
@@ -121,7 +121,7 @@ const SECOND: Duration = Duration::from_secs(1);
 async fn a_relist_never_returns_an_older_state() {
     let server = Server::new([
         Reply::List(vec![pod("a", "1")], "5"),
-        Reply::Watch(vec![message("ADDED", pod("b", "6")), message("DELETED", pod("a", "7")), expired()]),
+        Reply::Watch(vec![message("ADDED", &pod("b", "6")), message("DELETED", &pod("a", "7")), expired()]),
         Reply::List(vec![pod("b", "6")], "9"),
         Reply::Watch(vec![]),
     ]);
