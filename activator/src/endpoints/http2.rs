@@ -90,10 +90,13 @@ pub(super) struct Stream {
     taken: bool,
 }
 
+/// An open connection, with its number.
+type Opened = (Sender, Arc<Announced>, u64);
+
 /// A connect in progress. Without a result on drop it has failed.
 struct Opening {
     pool: Weak<Http2Pool>,
-    result: Option<Result<(Sender, Arc<Announced>, u64), DialError>>,
+    result: Option<Result<Opened, DialError>>,
 }
 
 impl Http2Pool {
@@ -177,7 +180,7 @@ impl Http2Pool {
         }
     }
 
-    fn opened(self: &Arc<Self>, result: Option<Result<(Sender, Arc<Announced>, u64), DialError>>) {
+    fn opened(self: &Arc<Self>, result: Option<Result<Opened, DialError>>) {
         let mut state = self.state.lock();
         state.opening -= 1;
         match result {
@@ -300,7 +303,7 @@ impl State {
 }
 
 impl Opening {
-    fn finish(mut self, result: Result<(Sender, Arc<Announced>, u64), DialError>) {
+    fn finish(mut self, result: Result<Opened, DialError>) {
         self.result = Some(result);
     }
 }
