@@ -11,6 +11,12 @@ pub const REVISION_READY: &str = "RevisionReady";
 /// Type: the Function has pods. `False` with reason [`IDLE`] at zero, and with [`POD_CREATION_FAILED`] while requested
 /// pods cannot be created. Activators read it.
 pub const ACTIVE: &str = "Active";
+/// Type: the Function has the pods that its load needs. `False` while pods cannot be created, scheduled or started, also
+/// beside pods that are ready, and while `scaling.max` limits their number. Not part of [`READY`].
+pub const SCALED: &str = "Scaled";
+/// Type: all objects of the Function are as its spec asks. `False` or `Unknown` while a write of the operator is refused
+/// or is undone by another client. Not part of [`READY`].
+pub const SYNCED: &str = "Synced";
 
 /// Reason of [`ACTIVE`]`=False`: scaled to zero.
 pub const IDLE: &str = "Idle";
@@ -32,6 +38,9 @@ pub const POD_CREATION_FAILED: &str = "PodCreationFailed";
 /// Reason of [`READY`]`=False` and [`REVISION_READY`]`=False`: the spec is invalid, or the API server rejected its
 /// objects.
 pub const INVALID: &str = "Invalid";
+/// Reason of [`REVISION_READY`]`=False`, [`ROUTABLE`]`=False` and [`SYNCED`]`=False`: an object with a name that the Function
+/// needs exists and has another owner.
+pub const NAME_CONFLICT: &str = "NameConflict";
 /// Reason of [`REVISION_READY`]`=False`: the rollout was aborted and all traffic returned to the previous revision.
 pub const ROLLOUT_ABORTED: &str = "RolloutAborted";
 /// Reason of [`ROUTABLE`]`=True`.
@@ -46,6 +55,20 @@ pub const INGRESS_CLASS_MISSING: &str = "IngressClassMissing";
 pub const GATEWAY_NOT_READY: &str = "GatewayNotReady";
 /// Reason of [`ROUTABLE`]`=False`: the API server rejected the object of the ingress that has the hosts of the Function.
 pub const INGRESS_REJECTED: &str = "IngressRejected";
+/// Reason of [`SCALED`]`=True`.
+pub const AS_REQUIRED: &str = "AsRequired";
+/// Reason of [`SCALED`]`=False`: the load needs more pods than `scaling.max`.
+pub const MAX_REACHED: &str = "MaxReached";
+/// Reason of [`SYNCED`]`=True`.
+pub const UP_TO_DATE: &str = "UpToDate";
+/// Reason of [`SYNCED`]`=False`: the API server rejected a write, by its schema, an admission policy or webhook, or a quota.
+/// The reason of [`READY`] is [`INVALID`] if the latest revision or the Service depends on the write.
+pub const REJECTED: &str = "Rejected";
+/// Reason of [`SYNCED`]`=False`: another client changes an object of the Function again after each repair.
+pub const DRIFTING: &str = "Drifting";
+/// Reason of [`SYNCED`]`=Unknown`, and of the condition that depends on the write: the API server or a webhook is
+/// unavailable, overloaded or without a response. The write is retried.
+pub const WRITE_FAILED: &str = "WriteFailed";
 /// Reason of [`READY`]`=True`.
 pub const ALL_GOOD: &str = "Ready";
 

@@ -79,6 +79,12 @@ pub fn revision_name(function: &str, number: i64) -> String {
     format!("{function}-{number:05}")
 }
 
+/// Returns the number of a revision by its name. Numbers order revisions: names do so only up to 99999.
+#[must_use]
+pub fn revision_number(revision: &str) -> Option<i64> {
+    revision.rsplit_once('-')?.1.parse().ok()
+}
+
 /// Returns the label selector for all objects of one Function.
 #[must_use]
 pub fn function_selector(function: &str) -> String {
@@ -90,9 +96,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn revision_names_sort_by_number() {
+    fn revisions_are_ordered_by_number() {
         assert_eq!(revision_name("hello", 1), "hello-00001");
-        assert!(revision_name("hello", 9) < revision_name("hello", 10));
+        for (older, newer) in [(9, 10), (99_999, 100_000)] {
+            let [older, newer] = [older, newer].map(|number| revision_number(&revision_name("hello", number)));
+            assert!(older.is_some() && older < newer);
+        }
+        assert_eq!(
+            (revision_number("a-b-00007"), revision_number("hello"), revision_number("a-x")),
+            (Some(7), None, None)
+        );
     }
 
     #[test]

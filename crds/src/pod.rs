@@ -3,9 +3,11 @@
 //! The watch of function pods decodes into [`FunctionPod`] instead of the full Pod, which keeps a cache of thousands of
 //! pods small.
 
+mod cause;
 mod failure;
 mod readiness;
 
+pub use cause::Cause;
 pub use failure::{Ended, HOST_NETWORK, PodFailure, UNSCHEDULABLE};
 pub use readiness::{ContainerProbe, GrpcHealth, HttpGet, Present, ProbePort, ReadinessCheck, TcpSocket};
 

@@ -11,3 +11,4 @@ pub mod config_versions;
 pub mod drift;
 pub mod httproute;
 pub mod key;
+pub mod refusal;

@@ -22,7 +22,10 @@ use std::{sync::Arc, time::Duration};
 use rouse_crds::{Function, conditions::INVALID};
 use tokio::time::Instant;
 
-use crate::{cluster::key::FunctionKey, runtime::backoff};
+use crate::{
+    cluster::{key::FunctionKey, refusal::Refusal},
+    runtime::backoff,
+};
 pub use context::Context;
 
 /// Deadline of a reconcile. It is then cancelled and retried.
@@ -83,7 +86,11 @@ pub async fn reconcile(context: Arc<Context>, key: FunctionKey) -> Option<Instan
         *count = count.saturating_add(1);
         *count
     };
-    let wait = backoff::RECONCILE.after(failures);
+    let wait = match &error {
+        // Waiting longer does not help: somebody has to raise a quota or to change a policy.
+        Error::Apply(error) if error.refusal() != Refusal::Temporary => backoff::REJECTED.after(failures),
+        _ => backoff::RECONCILE.after(failures),
+    };
     tracing::warn!(function = %key, %error, failures, retry_in = ?wait, "Failed to reconcile Function; will retry");
     let retry = Instant::now() + wait;
     Some(again.map_or(retry, |again| again.min(retry)))
@@ -108,6 +115,10 @@ async fn steps(context: &Context, key: &FunctionKey, function: &Function) -> Res
         Err(invalid) => Err(invalid),
     };
     let again = update_status::update_status(context, key, function, &found, &applied).await.map_err(Error::Status)?;
-    let failed = applied.ok().and_then(|resources| resources.state.failed).map(Error::Apply);
+    let (failures, repair_at) =
+        applied.map_or_else(|_| (vec![], None), |resources| (resources.state.failures, resources.state.repair_at));
+    let repair_in = repair_at.map(|at| at.saturating_duration_since(Instant::now()));
+    let again = [again, repair_in].into_iter().flatten().min();
+    let failed = failures.into_iter().min_by_key(|error| error.refusal() != Refusal::Temporary).map(Error::Apply);
     Ok(Steps { again, failed })
 }

@@ -191,13 +191,9 @@ async fn lead(
         events: events.clone(),
         metrics: metrics.clone(),
     };
-    let scaler = Arc::new(Scaler::new(
-        client.clone(),
-        caches.clone(),
-        events.clone(),
-        metrics.clone(),
-        Arc::clone(&queues.scaler),
-    ));
+    let scaler =
+        Scaler::new(client.clone(), caches.clone(), events.clone(), metrics.clone(), Arc::clone(&queues.scaler));
+    let scaler = Arc::new(scaler.reporting_to(Arc::clone(&queues.reconciler)));
     let mut context = function::Context::new(
         client.clone(),
         caches.clone(),
@@ -208,6 +204,7 @@ async fn lead(
         scaler.outcomes(),
     );
     context.pod_defaults = args.pod_defaults.clone();
+    context.max_reached = scaler.max_reached();
     let context = Arc::new(context);
     let _registration = explainer.register(&scaler);
     let activators = FunctionKey::new(&args.namespace, &args.activator_service);

@@ -34,7 +34,7 @@ use crate::{
     cluster::{caches::Caches, key::FunctionKey},
     runtime::queue::WorkQueue,
     telemetry::{events::Events, metrics::Metrics},
-    workloads::outcomes::Outcomes,
+    workloads::{max_reached::MaxReached, outcomes::Outcomes},
 };
 use aggregate::{Aggregate, Source};
 use plan::{Plan, earliest};
@@ -54,6 +54,9 @@ pub struct Scaler {
     demand: Mutex<Aggregate>,
     /// Request results, for the reconciler of Functions.
     outcomes: Arc<Outcomes>,
+    /// Functions that `scaling.max` limits, and the queue of the reconciler, which reports them.
+    max_reached: Arc<MaxReached>,
+    reconciler: Option<Arc<WorkQueue<FunctionKey>>>,
     /// State by Function. Bounded by the Functions that exist.
     trackers: Mutex<HashMap<FunctionKey, FunctionTracker>>,
     /// Limits the writes of all Functions together.
@@ -82,10 +85,34 @@ impl Scaler {
             queue,
             demand: Mutex::default(),
             outcomes: Arc::default(),
+            max_reached: Arc::default(),
+            reconciler: None,
             trackers: Mutex::default(),
             rate_limiter: RateLimiter::default(),
             origin: Instant::now(),
         }
+    }
+
+    /// Notifies this queue of Functions whose [`MaxReached`] changes.
+    #[must_use]
+    pub fn reporting_to(mut self, reconciler: Arc<WorkQueue<FunctionKey>>) -> Self {
+        self.reconciler = Some(reconciler);
+        self
+    }
+
+    /// Returns the Functions that `scaling.max` limits.
+    pub fn max_reached(&self) -> Arc<MaxReached> {
+        Arc::clone(&self.max_reached)
+    }
+
+    /// Records whether `max` limited a decision. Returns when to decide again.
+    fn record_max(&self, key: &FunctionKey, limited: bool) -> Option<Instant> {
+        if self.max_reached.record(key, limited, Instant::now())
+            && let Some(reconciler) = &self.reconciler
+        {
+            reconciler.add(key.clone());
+        }
+        self.max_reached.ends_at(key)
     }
 
     /// Returns the time since the origin in whole microseconds, the unit of demand, so that averages have no rounding error.
@@ -154,6 +181,7 @@ impl Scaler {
         let Some(guarded) = self.caches.functions.get(&key, &key.name) else {
             self.trackers.lock().remove(&key);
             self.demand.lock().remove_function(&key);
+            self.max_reached.forget(&key);
             // A late frame may have added results after the reconciler of Functions removed them.
             self.outcomes.keep(&key, |_| false);
             return None;

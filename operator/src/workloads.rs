@@ -1,6 +1,7 @@
 //! What both flows know of a Function's workloads: its Deployments and pods ([`Workloads`]), the state of its revisions
 //! ([`observe`]) and the results of their requests ([`outcomes`]).
 
+pub mod max_reached;
 pub mod observe;
 pub mod outcomes;
 pub mod pods;
@@ -8,7 +9,7 @@ pub mod pods;
 use std::{collections::BTreeMap, sync::Arc};
 
 use kube::ResourceExt as _;
-use rouse_crds::pod::FunctionPod;
+use rouse_crds::{names::revision_number, pod::FunctionPod};
 
 use crate::cluster::{
     cache::{Cache, Cached},
@@ -27,6 +28,12 @@ pub struct Workloads {
 }
 
 impl Workloads {
+    /// Returns the newest revision that has a Deployment.
+    #[must_use]
+    pub fn newest(&self) -> Option<&str> {
+        self.deployments.keys().map(String::as_str).max_by_key(|name| revision_number(name))
+    }
+
     /// Reads the workloads of the Function with this `uid` from the caches. Passes every other Deployment that is filed
     /// under its name to `other`. A pod that only has the labels of the Function is ignored, as activators ignore it.
     pub fn of(caches: &Caches, key: &FunctionKey, uid: &str, other: impl FnMut(&DeploymentObject)) -> Self {
@@ -58,4 +65,18 @@ pub fn owned<K: Cached>(
         }
     }
     owned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_revision_has_the_highest_number() {
+        let mut workloads = Workloads::default();
+        for name in ["hello-99998", "hello-100000", "hello-99999"] {
+            workloads.deployments.insert(name.into(), Arc::default());
+        }
+        assert_eq!(workloads.newest(), Some("hello-100000"));
+    }
 }

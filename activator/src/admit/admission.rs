@@ -12,6 +12,9 @@ use super::{
     target::Target,
 };
 
+/// `Retry-After` of a Function that cannot be built: somebody has to change it first.
+pub(super) const BUILD_RETRY: Duration = Duration::from_secs(10);
+
 /// A request that asks for admission.
 struct Arrival<'a> {
     target: &'a Target,
@@ -134,6 +137,9 @@ impl Breaker {
         };
         if let Some(rejection) = failing {
             return Err(rejection);
+        }
+        if let Some(failure) = inner.build_failure.clone().filter(|_| at_zero) {
+            return Err(Rejection::Failing { failure, retry_after: BUILD_RETRY });
         }
         if at_zero && !arrival.readmitted {
             let copy = matches!(arrival.target, Target::Mirror(_));

@@ -7,7 +7,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    admission::BUILD_RETRY,
     pod_tracker::PodTracker,
+    rejection::Rejection,
     state::{Breaker, Effects, Revision},
 };
 use crate::{
@@ -113,6 +115,22 @@ impl Breaker {
             let rejection = revision.health.record_failure(now, failure);
             let name = revision.name.clone();
             inner.refuse(&name, &rejection, effects);
+            effects.notify = true;
+        });
+    }
+
+    /// Sets or clears the operator's report that the Function has no revision with traffic, because its spec is invalid or
+    /// the API server rejects its objects. Requests that wait for a revision without pods are rejected.
+    pub fn set_build_failure(self: &Arc<Self>, failure: Option<PodFailure>) {
+        self.with(|inner, effects| {
+            inner.build_failure.clone_from(&failure);
+            let Some(failure) = failure else { return };
+            let without_pods = inner.revisions.iter().filter(|r| r.live().next().is_none());
+            let names: Vec<_> = without_pods.map(|r| r.name.clone()).collect();
+            for name in names {
+                let rejection = Rejection::Failing { failure: failure.clone(), retry_after: BUILD_RETRY };
+                inner.refuse(&name, &rejection, effects);
+            }
             effects.notify = true;
         });
     }

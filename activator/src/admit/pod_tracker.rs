@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rouse_crds::pod::{Ended, PodFailure, ReadinessCheck, UNSCHEDULABLE};
+use rouse_crds::pod::{Cause, Ended, PodFailure, ReadinessCheck};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +15,10 @@ pub(super) const INITIAL_RAMP: u32 = 100;
 /// Up to this concurrency limit pods are filled one after the other, so that the last ones become idle and can be
 /// removed.
 pub(super) const SMALL_LIMIT: u32 = 10;
+
+/// How long requests wait after a failure of the container runtime, the kubelet or the registry. The kubelet restarts a
+/// container at once after its first failure, and pulls an image again after about ten seconds.
+pub(super) const NODE_GRACE: Duration = Duration::from_secs(10);
 
 /// The state of one pod in its breaker.
 #[derive(Debug)]
@@ -143,13 +147,13 @@ impl PodTracker {
                 // A container that ends after it has served is restarted at once, and queued requests wait for that.
                 // One that ends again before it has served is a failure.
                 let starts_again = std::mem::take(&mut self.has_served) && facts.ended == Ended::Now;
-                self.fails_from = match &self.failure {
-                    // The scheduler's message changes with the nodes; the grace period goes on.
-                    Some(previous) if previous.reason == UNSCHEDULABLE && failure.reason == UNSCHEDULABLE => {
-                        self.fails_from
-                    }
-                    _ if failure.reason == UNSCHEDULABLE => Some(now + grace),
-                    _ => Some(now),
+                self.fails_from = match (failure.cause(), &self.failure) {
+                    (Cause::Revision, _) => Some(now),
+                    // The message of the scheduler changes with the nodes, and the kubelet waits between two attempts: the
+                    // grace period goes on, or has ended.
+                    (_, Some(_)) => self.fails_from,
+                    (Cause::Node, None) => Some(now + NODE_GRACE),
+                    (Cause::Cluster, None) => Some(now + grace),
                 };
                 self.failure = Some(failure.clone()).filter(|_| !starts_again);
             }

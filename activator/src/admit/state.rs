@@ -107,6 +107,8 @@ pub(super) struct BreakerState {
     pub(super) last_wake: Option<Instant>,
     /// Why no pod can be created, as the operator reports.
     pub(super) pod_creation_failure: Option<PodFailure>,
+    /// Why there is no revision with traffic, as the operator reports: the spec is invalid, or its objects were rejected.
+    pub(super) build_failure: Option<PodFailure>,
 }
 
 /// What is queued at a breaker.
@@ -221,6 +223,7 @@ impl BreakerState {
             wakes,
             last_wake: None,
             pod_creation_failure: None,
+            build_failure: None,
         }
     }
 }

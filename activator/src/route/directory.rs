@@ -99,6 +99,7 @@ impl Directory {
             }
             None => self.open(&key, uid, policy),
         };
+        breaker.set_build_failure(build_failure(function));
         if let Some(status) = &function.status {
             breaker.set_traffic(&status.traffic);
             let refused = status.conditions.iter().find(|c| {
@@ -258,6 +259,16 @@ impl FunctionEntry {
         let rules = claim.route.and_then(|index| self.rules.get(index)?.clone());
         Some(Route { breaker: self.breaker.clone(), revision, rules })
     }
+}
+
+/// Returns why the Function has no revision with traffic, if the operator has reported it about the present spec.
+fn build_failure(function: &Function) -> Option<PodFailure> {
+    let status = function.status.as_ref().filter(|status| status.traffic.is_empty())?;
+    let revision = status.conditions.iter().find(|c| c.type_ == conditions::REVISION_READY && c.status == "False")?;
+    let current = revision.observed_generation == function.metadata.generation;
+    let cannot_be_built = [conditions::INVALID, conditions::NAME_CONFLICT].contains(&revision.reason.as_str());
+    (current && cannot_be_built)
+        .then(|| PodFailure { reason: revision.reason.clone(), message: revision.message.clone() })
 }
 
 fn route_of(functions: &HashMap<FunctionKey, FunctionEntry>, claim: &Claim) -> Option<Route> {

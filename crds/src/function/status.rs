@@ -4,40 +4,42 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::lenient::lenient;
+
 /// Observed state of a Function. Written by the operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FunctionStatus {
     /// `metadata.generation` that this status was computed from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// URL of the default host on the ingress. Absent if `visibility` is `Cluster`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Address of the Function inside the cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
     /// Number of pods of all revisions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub replicas: Option<ReplicaStatus>,
     /// Name of the latest revision. It may not be ready yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub latest_revision: Option<String>,
     /// Current traffic split. Activators route by it and scale the Deployment with the name of the revision from zero.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Vec::is_empty")]
     pub traffic: Vec<TrafficStatus>,
     /// Existing revisions, newest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<RevisionStatus>,
     /// Rollout that is in progress or was aborted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
     /// Idle-time histogram of the autoscaler, encoded. Set while `scaling.prewarm` is `Auto`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub idle_histogram: Option<String>,
-    /// Conditions: `Ready`, `Routable`, `RevisionReady` and `Active`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Conditions: `Ready`, `Routable`, `RevisionReady`, `Active`, `Scaled` and `Synced`.
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
-    Api, Client, Config, CustomResourceExt as _,
+    Api, Client, Config,
     api::{ApiResource, DynamicObject, Patch, PatchParams, ValidationDirective},
     config::{KubeConfigOptions, Kubeconfig},
     core::GroupVersionKind,
@@ -34,7 +34,7 @@ async fn every_object_passes_a_dry_run() {
     let client = client().await;
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
     let params = PatchParams::apply("rouse-test").force();
-    crds.patch("functions.rouse.dev", &params, &Patch::Apply(&Function::crd())).await.unwrap();
+    crds.patch("functions.rouse.dev", &params, &Patch::Apply(&rouse_crds::function::crd())).await.unwrap();
     let established = await_condition(crds, "functions.rouse.dev", conditions::is_crd_established());
     tokio::time::timeout(LIMIT, established).await.expect("the CRD is not established").unwrap();
 

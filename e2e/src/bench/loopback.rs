@@ -16,7 +16,7 @@ use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
-    Api, Client, CustomResourceExt as _, ResourceExt as _,
+    Api, Client, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams},
     runtime::{conditions::is_crd_established, wait::await_condition},
 };
@@ -94,7 +94,7 @@ impl Loopback {
         let client = client_from(&server.kubeconfig, None).await?;
         let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
         let params = PatchParams::apply("rouse-e2e");
-        let crd = Function::crd();
+        let crd = rouse_crds::function::crd();
         let name = crd.name_any();
         crds.patch(&name, &params, &Patch::Apply(&crd)).await.context("the API server refused the CRD")?;
         let established = await_condition(crds, &name, is_crd_established());

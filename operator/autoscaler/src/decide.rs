@@ -24,6 +24,8 @@ const REVIEW_SHORT: Duration = Duration::from_millis(250);
 /// - While requests are in flight or queued, and until `idle_timeout` after the last request, there is at least one pod.
 /// - After `idle_timeout` without a request there is no pod, except for `min`, a schedule, `initial`, a rollout, and (with
 ///   `prewarm`) a time in which a request is likely.
+/// - While the first pod is starting, the idle timeout does not run: a request that gave up waiting would otherwise remove
+///   the pod that the next one needs.
 /// - In between, the count is demand over the windows divided by the target; see the modules `loads`, `rise` and `steady`.
 /// - Queued requests add pods for their work; see the modules `cold` and `backlog`. Pending pods count.
 /// - Pods that would not help are not requested; see the module `growth`.
@@ -68,7 +70,8 @@ pub fn decide(now: Duration, demand: &Demand, observed: &Observed, policy: &Poli
         // pod; otherwise the idle timeout keeps the last pod.
         if !idle && replicas <= 1 && !busy {
             let kept = active || observed.desired > 0;
-            (replicas, reason) = if kept { (1, Reason::KeptWarm) } else { (0, Reason::Idle) };
+            let why = if state.starting { Reason::Starting } else { Reason::KeptWarm };
+            (replicas, reason) = if kept { (1, why) } else { (0, Reason::Idle) };
         }
         if replicas == 0 && active {
             (replicas, reason) = (1, Reason::Load);
@@ -133,6 +136,13 @@ fn record_activity(demand: &Demand, observed: &Observed, policy: &Policy, state:
     if woken {
         state.rise = Some(at);
         state.record_expected(observed.desired, hold_time(policy));
+    }
+    let started = state.starting;
+    state.was_ready = observed.desired > 0 && (state.was_ready || observed.ready > 0);
+    state.starting = policy.starting && observed.desired > 0 && !state.was_ready;
+    if state.starting || started {
+        // The idle timeout starts when a pod could serve for the first time.
+        state.last_active = at;
     }
     if policy.held > 0 {
         // The requests of the rollout are expected: they count as activity, so that the pods are not removed as they arrive.

@@ -63,6 +63,8 @@ pub struct Policy {
     /// Minimum number of pods while a rollout is about to send requests to the revision; 0 otherwise. The pods are kept for
     /// the hold time of a rise afterwards, since demand does not show these requests before they arrive.
     pub held: u32,
+    /// Whether a pod is starting that may still become ready. Until a pod could serve, the idle timeout does not run.
+    pub starting: bool,
     /// Minimum number of pods of the active schedules, see [`schedule::active`]; 0 if none is active.
     pub scheduled: u32,
     /// Unit of `target`.
@@ -93,6 +95,7 @@ impl Default for Policy {
             max: 100,
             initial: 0,
             held: 0,
+            starting: false,
             scheduled: 0,
             metric: Metric::Concurrency,
             target: 70.0,

@@ -46,6 +46,8 @@ pub enum Reason {
     Idle,
     /// No load, but the idle timeout has not expired.
     KeptWarm,
+    /// No load, but a pod is starting that no request could use yet.
+    Starting,
     /// The average over the stable window.
     Load,
     /// Requests are queued and no pod is ready yet.
@@ -85,6 +87,7 @@ impl Reason {
         match self {
             Self::Idle => "idle",
             Self::KeptWarm => "kept_warm",
+            Self::Starting => "starting",
             Self::Load => "load",
             Self::Waiting => "waiting",
             Self::Backlog => "backlog",
@@ -109,6 +112,7 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::Idle => "idle for the whole idleTimeout",
             Self::KeptWarm => "idleTimeout is not over",
+            Self::Starting => "a pod is starting, and idleTimeout runs only after it could serve",
             Self::Load => "load over the stable window",
             Self::Waiting => "requests wait for a first pod",
             Self::Backlog => "a backlog of queued requests",
@@ -177,6 +181,7 @@ mod tests {
         let all = [
             Idle,
             KeptWarm,
+            Starting,
             Load,
             Waiting,
             Backlog,

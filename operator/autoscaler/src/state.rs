@@ -65,6 +65,10 @@ pub struct State {
     pub(crate) stable_max: WindowMax,
     /// Maximum count within the last `scale_down_delay`.
     pub(crate) delayed_max: WindowMax,
+    /// Whether a pod was starting at the previous decision, and none had served since the count was zero.
+    pub(crate) starting: bool,
+    /// Whether a pod was ready since the count was zero.
+    pub(crate) was_ready: bool,
     /// `None` while no idle time is recorded.
     pub(crate) idle_histogram: Option<Box<IdleHistogram>>,
 }
@@ -115,6 +119,8 @@ impl State {
             arrived: WindowMax::default(),
             stable_max: WindowMax::default(),
             delayed_max: WindowMax::default(),
+            starting: false,
+            was_ready: false,
             idle_histogram: None,
         }
     }

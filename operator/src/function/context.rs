@@ -5,12 +5,14 @@ use std::{collections::HashMap, sync::Arc};
 use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::{build::pod_defaults::PodDefaults, rollout::baselines::Baselines, status::last_written::LastWritten};
+use super::{
+    apply::Repairs, build::pod_defaults::PodDefaults, rollout::baselines::Baselines, status::last_written::LastWritten,
+};
 use crate::{
-    cluster::{caches::Caches, children::CompactJson, key::FunctionKey},
+    cluster::{caches::Caches, key::FunctionKey},
     hosts::{Claims, Names},
     telemetry::{events::Events, metrics::Metrics},
-    workloads::outcomes::Outcomes,
+    workloads::{max_reached::MaxReached, outcomes::Outcomes},
 };
 
 /// Context of a reconcile.
@@ -32,6 +34,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Results of requests for each revision.
     pub outcomes: Arc<Outcomes>,
+    /// Functions that `scaling.max` limits.
+    pub max_reached: Arc<MaxReached>,
     /// Wall clock; tests replace it.
     pub clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     /// Request statistics at the start of the current rollout steps.
@@ -40,8 +44,8 @@ pub struct Context {
     pub(super) failures: Mutex<HashMap<FunctionKey, u32>>,
     /// Written statuses that the watch has not delivered yet.
     pub(super) written: Mutex<HashMap<FunctionKey, LastWritten>>,
-    /// Spec of each Deployment whose repair was reverted, for example by an admission webhook.
-    pub(super) overridden: Mutex<HashMap<String, CompactJson>>,
+    /// Repairs of objects that other clients change.
+    pub(super) repairs: Repairs,
 }
 
 impl Context {
@@ -64,11 +68,12 @@ impl Context {
             events,
             metrics,
             outcomes,
+            max_reached: Arc::default(),
             clock: Box::new(Timestamp::now),
             baselines: Baselines::default(),
             failures: Mutex::default(),
             written: Mutex::default(),
-            overridden: Mutex::default(),
+            repairs: Repairs::default(),
         }
     }
 
@@ -76,6 +81,7 @@ impl Context {
     pub(super) fn forget(&self, key: &FunctionKey) {
         self.failures.lock().remove(key);
         self.written.lock().remove(key);
+        self.repairs.forget(key);
         self.baselines.forget(key);
         if let Some(configs) = &self.caches.configs {
             configs.subscribe(key, []);

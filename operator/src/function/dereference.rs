@@ -4,8 +4,13 @@ pub mod config;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt as _};
-use rouse_crds::{Function, function::OnConfigChange};
+use rouse_crds::{
+    Function,
+    function::OnConfigChange,
+    names::{FUNCTION_LABEL, FUNCTION_UID_LABEL, MANAGED_BY, MANAGED_BY_LABEL},
+};
 
 use super::Context;
 use crate::{
@@ -37,7 +42,7 @@ pub struct Dereferenced {
 }
 
 /// Kinds of child objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Revision.
     ControllerRevision,
@@ -108,22 +113,26 @@ fn leftover<'a, K: Resource<DynamicType = ()>>(
     leftovers: &'a mut Vec<Removal>,
 ) -> impl FnMut(&K) + 'a {
     move |object| {
-        if is_leftover(controller(object.meta()), key, uid) {
+        if is_leftover(object.meta(), key, uid) {
             leftovers.push(Removal::of(kind, object));
         }
     }
 }
 
-/// Returns whether an owner is a deleted Function with the same name. It must be deleted, because a newer one exists.
-pub fn is_leftover(
-    owner: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference>,
-    key: &FunctionKey,
-    uid: &str,
-) -> bool {
-    owner.is_some_and(|o| {
-        o.kind == "Function"
-            && o.api_version.starts_with(rouse_crds::names::GROUP)
-            && o.name == key.name
-            && o.uid != uid
-    })
+/// Returns whether an object was left behind by a deleted Function with the same name. That Function must be deleted, because a
+/// newer one exists.
+///
+/// With `kubectl delete --cascade=orphan` the object has no owner any more. It is then recognized by its labels: they name the
+/// Function, and a `uid` of another one.
+pub fn is_leftover(metadata: &ObjectMeta, key: &FunctionKey, uid: &str) -> bool {
+    if let Some(owner) = controller(metadata) {
+        return owner.kind == "Function"
+            && owner.api_version.starts_with(rouse_crds::names::GROUP)
+            && owner.name == key.name
+            && owner.uid != uid;
+    }
+    let label = |name: &str| metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
+    label(MANAGED_BY_LABEL) == Some(MANAGED_BY)
+        && label(FUNCTION_LABEL) == Some(&key.name)
+        && label(FUNCTION_UID_LABEL).is_some_and(|of| of != uid)
 }

@@ -131,8 +131,8 @@ pub fn next(inputs: &Inputs<'_>) -> Next {
         status.terms = Some(terms);
         return Next { rollout: Some(status), split: Split::all(stable), requeue_after: None };
     }
-    // Without steps, or after their removal, there is no interval to wait for.
-    let interval = if inputs.spec.steps().is_empty() { Duration::ZERO } else { inputs.spec.interval() };
+    // Without steps, after their removal, and on the way to a step, there is no interval to wait for.
+    let interval = if is_partial(inputs.spec, percent) { Duration::ZERO } else { inputs.spec.interval() };
     let Some(over) = elapsed(&status, inputs.now).checked_sub(interval) else {
         let left = interval.saturating_sub(elapsed(&status, inputs.now));
         return hold(inputs, status, Some(left));
@@ -158,8 +158,8 @@ fn verify(inputs: &Inputs<'_>, mut status: RolloutStatus) -> Next {
     advance(inputs, status, ready_for)
 }
 
-/// Takes the next step, which has been due for `overdue`, as soon as there are enough pods. After `cold_start` it
-/// proceeds with the existing pods.
+/// Takes the next step, which has been due for `overdue`, as soon as there are enough pods. If not all of them are ready after
+/// `cold_start`, the revision receives the part of the step that the ready pods serve, and more with each further pod.
 fn advance(inputs: &Inputs<'_>, mut status: RolloutStatus, overdue: Duration) -> Next {
     let percent = u32::try_from(status.percent).unwrap_or(0);
     let following = next_percent(inputs.spec, percent);
@@ -169,10 +169,18 @@ fn advance(inputs: &Inputs<'_>, mut status: RolloutStatus, overdue: Duration) ->
         Some(pods) => pods,
         None => pods::for_percent(percent, following, inputs.stable_pods, ready).min(inputs.max),
     };
-    if ready < pods && (overdue < inputs.cold_start || ready == 0) {
+    if ready < pods {
         status.pods = Some(count(pods));
         let left = inputs.cold_start.saturating_sub(overdue);
-        return hold(inputs, status, Some(left).filter(|left| !left.is_zero()));
+        if !left.is_zero() && !is_partial(inputs.spec, percent) {
+            return hold(inputs, status, Some(left));
+        }
+        let part = u32::try_from(u64::from(following) * u64::from(ready) / u64::from(pods)).unwrap_or(0);
+        if part > percent {
+            status.percent = count(part);
+            status.since = Some(whole_second(inputs.now));
+        }
+        return hold(inputs, status, None);
     }
     if following == 100 {
         return Next { rollout: None, split: Split::all(inputs.latest), requeue_after: None };
@@ -202,6 +210,11 @@ fn violation(inputs: &Inputs<'_>) -> Option<String> {
         return Some(format!("no pod is ready ({}: {})", failure.reason, failure.message));
     }
     analysis::find_violation(inputs.spec.abort_on.as_ref()?, inputs.stats)
+}
+
+/// Returns whether `percent` is a part of a step, whose other pods are not ready yet.
+fn is_partial(spec: &RolloutSpec, percent: u32) -> bool {
+    percent > 0 && !spec.steps().iter().any(|step| u32::try_from(*step) == Ok(percent))
 }
 
 /// Returns the percentage of the step after `percent`.

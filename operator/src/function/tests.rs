@@ -2,3 +2,5 @@
 
 mod fake_api;
 mod properties;
+mod refusals;
+mod world;

@@ -34,7 +34,7 @@ use crate::{
     workloads::{observe, outcomes::RequestStats},
 };
 
-/// Retry interval for name conflicts and rejected objects.
+/// Retry interval for name conflicts.
 const RETRY_CONFLICT: Duration = Duration::from_secs(60);
 
 /// Writes the status if it changed, records Events for transitions, and returns the time after which to reconcile
@@ -47,34 +47,36 @@ pub async fn update_status(
     applied: &Result<Resources<Applied>, Invalid>,
 ) -> Result<Option<Duration>, kube::Error> {
     let seen = function.resource_version();
-    let former = {
+    let (former, version) = {
         let mut written = context.written.lock();
         match written.get(key) {
-            Some(last) if last.is_ahead_of(seen.as_ref()) => last.status.clone(),
+            Some(last) if last.is_ahead_of(seen.as_ref()) => (last.status.clone(), last.made.clone()),
             _ => {
                 // The watch has delivered the written status.
                 written.remove(key);
-                function.status.clone().unwrap_or_default()
+                (function.status.clone().unwrap_or_default(), seen.clone())
             }
         }
     };
     // `status.idleHistogram` belongs to the field manager of the autoscaler.
     let former = FunctionStatus { idle_histogram: None, ..former };
     let stats = context.baselines.stats_of_step(key, former.rollout.as_ref(), &context.outcomes);
-    let (status, requeue_after) = compute(function, &former, found, applied, &context.names, &stats, (context.clock)());
+    let facts = Facts { stats: &stats, max_reached: context.max_reached.is_reported(key), now: (context.clock)() };
+    let (status, requeue_after) = compute(function, &former, found, applied, &context.names, &facts);
     if status != former {
         let body = json!({
             "apiVersion": Function::api_version(&()),
             "kind": Function::kind(&()),
-            // The uid keeps a recreated Function from receiving the status of its predecessor.
-            "metadata": {"name": key.name, "namespace": key.namespace, "uid": function.uid()},
+            // The uid keeps a recreated Function from receiving the status of its predecessor, and the version keeps a leader
+            // that was suspended from overwriting the status of its successor.
+            "metadata": {"name": key.name, "namespace": key.namespace, "uid": function.uid(), "resourceVersion": version},
             "status": status,
         });
         let api: Api<Function> = Api::namespaced(context.client.clone(), &key.namespace);
         let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
         let made = match api.patch_status(&key.name, &params, &Patch::Apply(body)).await {
             Ok(written) => written.resource_version(),
-            // The Function was deleted or recreated; the watch delivers that.
+            // The Function was changed, deleted or recreated; the watch delivers that.
             Err(kube::Error::Api(refused)) if refused.is_not_found() || refused.is_conflict() => return Ok(None),
             Err(error) => return Err(error),
         };
@@ -85,11 +87,17 @@ pub async fn update_status(
         // Restores the baseline after a restart during a step. Not before a write: a failed write must keep its inputs.
         context.baselines.set(key, status.rollout.as_ref(), &context.outcomes);
     }
-    let conflict = match applied {
-        Ok(resources) => !resources.state.conflicts.is_empty() || resources.state.rejected.is_some(),
-        Err(_) => false,
-    };
+    let conflict = applied.as_ref().is_ok_and(|resources| !resources.state.conflicts.is_empty());
     Ok([requeue_after, conflict.then_some(RETRY_CONFLICT)].into_iter().flatten().min())
+}
+
+/// What the status depends on besides the objects of the Function.
+struct Facts<'a> {
+    /// Requests of the revision that is rolled out, since the start of its step.
+    stats: &'a RequestStats,
+    /// Whether the load needs more pods than `scaling.max`.
+    max_reached: bool,
+    now: Timestamp,
 }
 
 /// Computes the status and the time after which to reconcile again. Pure.
@@ -99,18 +107,19 @@ fn compute(
     found: &Dereferenced,
     applied: &Result<Resources<Applied>, Invalid>,
     names: &Names,
-    stats: &RequestStats,
-    now: Timestamp,
+    facts: &Facts<'_>,
 ) -> (FunctionStatus, Option<Duration>) {
+    let Facts { stats, max_reached, now } = *facts;
     let spec = &function.spec;
     let (name, namespace) = (function.name_any(), function.namespace().unwrap_or_default());
     let scaling = spec.scaling();
     let (latest, invalid) = match applied {
-        Ok(resources) => (resources.latest.clone(), resources.state.rejected.as_ref()),
+        Ok(resources) => (resources.latest.clone(), None),
         Err(invalid) => (former.latest_revision.clone().unwrap_or_default(), Some(invalid)),
     };
     let mut state = observe::revision(&found.workloads, &latest, spec.timeouts().cold_start(), now);
-    let made = applied.iter().flat_map(|r| &r.create).find(|made| made.name_any() == latest);
+    let created = |name: &String| applied.iter().any(|r| r.state.created.contains(name));
+    let made = applied.iter().flat_map(|r| &r.create).find(|made| made.name_any() == latest && created(&latest));
     if let Some(made) = made.filter(|_| !found.workloads.deployments.contains_key(&latest)) {
         let desired = made.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
         state.desired = u32::try_from(desired).unwrap_or(0);
@@ -131,15 +140,17 @@ fn compute(
     let (desired, ready) = others.fold((state.desired, state.ready), |sum, next| (sum.0 + next.0, sum.1 + next.1));
 
     let pods_refused = observe::pods_refused(&found.workloads);
+    let shortage = observe::shortage(&found.workloads);
     let aborted = traffic.rollout.as_ref().filter(|r| r.phase == RolloutPhase::Aborted);
     let mut conditions = former.conditions.clone();
     let wanted = conditions::decide(&Inputs {
         former,
         invalid,
-        conflicts: applied.as_ref().map_or(&[], |r| &r.state.conflicts),
+        applied: applied.as_ref().ok().map(|r| &r.state),
         lost_hosts: &found.lost_hosts,
         missing: traffic.missing.as_ref(),
         latest: &latest,
+        exists: found.workloads.deployments.contains_key(&latest) || created(&latest),
         state: &state,
         aborted: aborted.and_then(|r| r.message.as_deref()),
         rolling: aborted.is_none() && traffic.rollout.is_some(),
@@ -148,6 +159,8 @@ fn compute(
         pods: desired
             .max(u32::try_from(found.workloads.pods.iter().filter(|p| !p.ended()).count()).unwrap_or(u32::MAX)),
         pods_refused: pods_refused.as_ref(),
+        shortage: shortage.as_ref(),
+        max_reached: max_reached.then(|| scaling.max()),
     });
     let generation = function.metadata.generation.unwrap_or_default();
     for condition in &wanted {

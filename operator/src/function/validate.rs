@@ -6,7 +6,7 @@ use rouse_crds::{
     Function, FunctionSpec,
     function::FunctionStatus,
     names::{
-        CONTAINER, GROUP, MANAGED_BY_LABEL, POD_DELETION_COST_ANNOTATION, PORT_ANNOTATION, PRE_STOP_SECONDS,
+        CONTAINER, CONTAINER_PORT, GROUP, POD_DELETION_COST_ANNOTATION, PORT_ANNOTATION, PRE_STOP_SECONDS,
         PROTOCOL_ANNOTATION, READINESS_ANNOTATION,
     },
 };
@@ -45,7 +45,8 @@ pub fn validate(function: &Function) -> Result<ValidatedFunction<'_>, Invalid> {
     let spec = &function.spec;
     let internal = |what: &str| Invalid::new("metadata", format!("the API server sent no {what}"));
     let key = FunctionKey::new(function.namespace().ok_or_else(|| internal("namespace"))?, function.name_any());
-    let overlay = spec.pod_template.as_ref().map(check_pod_template).transpose()?;
+    let overlay =
+        spec.pod_template.as_ref().map(|overlay| check_pod_template(overlay, Some(spec.port()))).transpose()?;
     schedules::check(spec)?;
     let container = container(spec);
     let status = function.status.iter().flat_map(|s| &s.traffic).map(|t| t.revision.clone());
@@ -86,8 +87,9 @@ fn container(spec: &FunctionSpec) -> Value {
     }
 }
 
-/// Checks the structure of a partial pod template, and that it sets no field that Rouse sets.
-pub(super) fn check_pod_template(overlay: &Value) -> Result<&Map<String, Value>, Invalid> {
+/// Checks the structure of a partial pod template, and that it sets no field that Rouse sets. `port` is the port of the function,
+/// if it is known.
+pub(super) fn check_pod_template(overlay: &Value, port: Option<i32>) -> Result<&Map<String, Value>, Invalid> {
     const ROOT: &str = "spec.podTemplate";
     let map = object(overlay, ROOT)?;
     only(map, ROOT, &["metadata", "spec"])?;
@@ -96,7 +98,7 @@ pub(super) fn check_pod_template(overlay: &Value) -> Result<&Map<String, Value>,
         let metadata = object(metadata, &path)?;
         only(metadata, &path, &["labels", "annotations"])?;
         for name in keys(metadata.get("labels"), &format!("{path}.labels"))? {
-            if name.starts_with(&format!("{GROUP}/")) || name == MANAGED_BY_LABEL {
+            if name.starts_with(&format!("{GROUP}/")) {
                 let message = format!("label {name} is reserved for Rouse; remove it");
                 return Err(Invalid::new(format!("{path}.labels"), message));
             }
@@ -127,7 +129,7 @@ pub(super) fn check_pod_template(overlay: &Value) -> Result<&Map<String, Value>,
         }
         let path = format!("{path}.containers");
         for container in list(spec.get("containers"), &path)? {
-            check_container(container, &path)?;
+            check_container(container, &path, port)?;
         }
     }
     Ok(map)
@@ -139,10 +141,9 @@ const RESERVED_ANNOTATIONS: [&str; 4] =
     [POD_DELETION_COST_ANNOTATION, PROTOCOL_ANNOTATION, PORT_ANNOTATION, READINESS_ANNOTATION];
 
 /// Fields that `podTemplate` must not set, and the field of the spec to use instead.
-const SPEC_FIELDS: [(&str, &str); 4] =
-    [("ports", "spec.port"), ("image", "spec.image"), ("command", "spec.command"), ("args", "spec.args")];
+const SPEC_FIELDS: [(&str, &str); 3] = [("image", "spec.image"), ("command", "spec.command"), ("args", "spec.args")];
 
-fn check_container(container: &Value, path: &str) -> Result<(), Invalid> {
+fn check_container(container: &Value, path: &str, port: Option<i32>) -> Result<(), Invalid> {
     let container = object(container, path)?;
     let Some(name) = container.get("name").and_then(Value::as_str) else {
         return Err(Invalid::new(
@@ -157,6 +158,16 @@ fn check_container(container: &Value, path: &str) -> Result<(), Invalid> {
     for (field, instead) in SPEC_FIELDS {
         if container.contains_key(field) {
             return Err(Invalid::new(format!("{path}.{field}"), format!("set {instead} instead")));
+        }
+    }
+    for declared in list(container.get("ports"), &format!("{path}.ports"))? {
+        let name = declared.get("name").and_then(Value::as_str);
+        let number = declared.get("containerPort").and_then(Value::as_i64);
+        if name == Some(CONTAINER_PORT) || port.is_some_and(|port| number == Some(port.into())) {
+            let message = format!(
+                "the port of the function, named `{CONTAINER_PORT}`, is declared by Rouse; set spec.port instead"
+            );
+            return Err(Invalid::new(format!("{path}.ports"), message));
         }
     }
     let port =

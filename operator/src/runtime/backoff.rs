@@ -16,6 +16,10 @@ pub struct Backoff {
 /// Backoff for retries of a reconcile.
 pub const RECONCILE: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(300) };
 
+/// Backoff for retries of a write that the API server rejected. Somebody has to change something first, and expects it to take
+/// effect soon after.
+pub const REJECTED: Backoff = Backoff { base: Duration::from_secs(10), cap: Duration::from_secs(60) };
+
 /// Backoff for retries that are urgent: a scale patch, a connection to an activator.
 pub const QUICK: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(10) };
 

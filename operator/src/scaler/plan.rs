@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use rouse_autoscaler::{Observed, decide};
+use rouse_autoscaler::{Observed, Reason, decide};
 use rouse_crds::{Function, pod::FunctionPod};
 use tokio::time::Instant;
 
@@ -70,6 +70,7 @@ impl Scaler {
         let cold_start = function.spec.timeouts().cold_start();
         let drain_timeout =
             function.spec.scaling().drain_timeout().unwrap_or_else(|| function.spec.timeouts().response());
+        let mut limited = None;
         for (name, deployment) in &workloads.deployments {
             let learned = tracker.learned();
             let revision = tracker.revision(name, || {
@@ -95,6 +96,7 @@ impl Scaler {
             revision.external.decided(decision.replicas, decision.reason);
             revision.history.record(wall, observed.desired, &decision);
             revision.last_decision = Some(decision);
+            limited = Some(limited.unwrap_or(false) || decision.reason == Reason::Max);
             let times = [decision.wake_at.map(|at| self.origin + at), valid_for.map(|time| Instant::now() + time)];
             times.into_iter().flatten().for_each(|at| plan.requeue(at));
             let (from, wanted) = (observed.desired, decision.replicas);
@@ -111,6 +113,9 @@ impl Scaler {
                 revision.external.request(to);
                 plan.changes.push(ScaleChange { deployment: Arc::clone(deployment), from, to, decision, external });
             }
+        }
+        if let Some(at) = limited.and_then(|limited| self.record_max(key, limited)) {
+            plan.requeue(at);
         }
         let mut persisted = tracker.persisted;
         let (patch, requeue_at) = persisted.next_write(function, |traffic| tracker.idle_histogram(traffic));

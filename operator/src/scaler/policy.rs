@@ -13,7 +13,8 @@ use rouse_crds::{
 
 use crate::workloads::{Workloads, observe, pods};
 
-/// Time after the creation of a failing revision in which its pods are kept running.
+/// Time after the creation of a failing revision in which its pods are kept running, and after the creation of a pod in which
+/// it may become ready before the idle timeout runs.
 const RETRY_PERIOD: Duration = Duration::from_secs(600);
 
 /// Observed state of a revision.
@@ -25,10 +26,13 @@ pub struct Facts<'a> {
     pub newest: bool,
     /// Creation time of its Deployment.
     pub created: Option<Timestamp>,
-    /// Whether a pod has failed and none is ready.
+    /// Whether a pod has failed because of its revision and none is ready. A failure that may end without a change to the
+    /// Function does not count: fewer pods would not help.
     pub failing: bool,
     /// Whether one of its pods is ready.
     pub ready: bool,
+    /// Age of its oldest pod, if that is starting and none is ready.
+    pub starting_for: Option<Duration>,
     /// Pods that the schedules of the Function request now.
     pub scheduled: u32,
 }
@@ -39,11 +43,11 @@ impl<'a> Facts<'a> {
         let state = observe::revision(workloads, name, cold_start, now);
         Self {
             name,
-            // Sorted by name, and so by age: names end in a number with leading zeros.
-            newest: workloads.deployments.keys().next_back().is_some_and(|newest| newest == name),
+            newest: workloads.newest() == Some(name),
             created: workloads.deployments.get(name).and_then(|d| d.creation_timestamp()).map(|t| t.0),
-            failing: state.failure.is_some(),
+            failing: state.failure.is_some() && state.transient.is_none(),
             ready: state.ready > 0,
+            starting_for: observe::starting_for(workloads, name, &state, now),
             scheduled,
         }
     }
@@ -82,11 +86,13 @@ pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Opt
         (true, true) => 0,
     };
     let retrying = failed && held > 0;
+    let pod_remaining = facts.starting_for.and_then(|age| RETRY_PERIOD.checked_sub(age)).filter(|time| !time.is_zero());
     let policy = Policy {
         min: if has_traffic { scaling.min() } else { 0 },
         max: scaling.max(),
         initial: if starting { scaling.initial() } else { 0 },
         held,
+        starting: pod_remaining.is_some(),
         scheduled: if has_traffic { facts.scheduled } else { 0 },
         metric: match scaling.metric() {
             function::Metric::Concurrency => Metric::Concurrency,
@@ -103,7 +109,7 @@ pub fn of(function: &Function, facts: Facts<'_>, now: Timestamp) -> (Policy, Opt
         // An old revision without traffic is scaled down even if paused.
         paused: scaling.paused() && (has_traffic || facts.newest),
     };
-    let valid_for = [starting.then_some(start_remaining), retrying.then_some(retry_remaining)];
+    let valid_for = [starting.then_some(start_remaining), retrying.then_some(retry_remaining), pod_remaining];
     (policy, valid_for.into_iter().flatten().min())
 }
 
@@ -129,6 +135,7 @@ mod tests {
             created: "2026-01-01T00:00:00Z".parse().ok(),
             failing: false,
             ready: false,
+            starting_for: None,
             scheduled: 7,
         }
     }
@@ -196,10 +203,41 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_may_start_for_ten_minutes() {
+        let start = |age: u64| {
+            let facts = Facts { starting_for: Some(Duration::from_secs(age)), ..facts("f-2") };
+            let (policy, valid_for) = of(&function(reported("True")), facts, now(0));
+            (policy.starting, valid_for)
+        };
+        assert_eq!(start(100), (true, Some(Duration::from_secs(500))));
+        assert_eq!(start(600), (false, None));
+    }
+
+    #[test]
     fn the_policy_expires_with_the_cold_start() {
         let (policy, valid_for) = of(&function(reported("Unknown")), facts("f-2"), now(20));
         assert_eq!(valid_for, Some(Duration::from_secs(40)));
         assert!((policy.target - 5.0).abs() < 1e-9);
         assert_eq!(of(&function(reported("True")), facts("f-2"), now(20)).1, None);
+    }
+
+    #[test]
+    fn a_rollout_keeps_its_pods_while_the_cluster_has_no_capacity() {
+        let mut status = reported("Unknown");
+        status["rollout"] = json!({"revision": "f-2", "from": "f-1", "percent": 0, "phase": "Progressing", "pods": 20});
+        let pod = json!({"metadata": {"name": "p", "labels": {"rouse.dev/revision": "f-2"}}, "status": {"conditions": [{
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "lastTransitionTime": "2026-01-01T00:01:00Z",
+        }]}});
+        let deployment =
+            json!({"metadata": {"name": "f-2", "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"replicas": 20}});
+        let mut workloads = Workloads::default();
+        workloads.pods.push(std::sync::Arc::new(serde_json::from_value(pod).unwrap()));
+        workloads.deployments.insert("f-2".into(), std::sync::Arc::new(serde_json::from_value(deployment).unwrap()));
+        let held = |second| {
+            let facts = Facts::of(&workloads, "f-2", Duration::from_secs(60), 0, now(second));
+            of(&function(status.clone()), facts, now(second)).0.held
+        };
+        assert_eq!(held(90), 20, "a node may be on its way");
+        assert_eq!(held(121), 1, "it is not");
     }
 }

@@ -1,11 +1,11 @@
 //! State of a revision, computed from its Deployment and pods. Pure.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use rouse_crds::{
     conditions::{POD_CREATION_FAILED, READINESS_TIMEOUT, START_TIMEOUT},
-    pod::{FunctionPod, PodFailure, UNSCHEDULABLE},
+    pod::{FunctionPod, PodFailure},
 };
 
 use super::Workloads;
@@ -20,8 +20,8 @@ pub struct RevisionState {
     pub ready: u32,
     /// Why no pod serves requests, if known.
     pub failure: Option<PodFailure>,
-    /// Remaining time in which `failure` counts as transient: its cause is the cluster and not the revision, such as
-    /// insufficient capacity, an eviction or an exhausted quota.
+    /// Remaining time in which `failure` counts as transient: its cause is the cluster or a node and not the revision, such
+    /// as insufficient capacity, an eviction or an exhausted quota.
     pub transient: Option<Duration>,
     /// Time after which the state can change without an event: a pod becomes overdue, or `transient` ends.
     pub requeue_after: Option<Duration>,
@@ -49,7 +49,7 @@ pub fn revision(workloads: &Workloads, revision: &str, cold_start: Duration, now
         Some(cold_start.saturating_sub(lasted)).filter(|remaining| !remaining.is_zero())
     };
     if let Some((pod, failure)) = pods.iter().find_map(|pod| Some((pod, pod.failure()?))) {
-        state.transient = cluster_failure_since(pod, &failure).and_then(remaining);
+        state.transient = transient_since(pod, &failure).and_then(remaining);
         state.failure = Some(failure);
     }
     for pod in &pods {
@@ -77,12 +77,24 @@ pub fn revision(workloads: &Workloads, revision: &str, cold_start: Duration, now
     state
 }
 
-/// Time since which a pod has failed because of the cluster; `None` if the revision is the cause.
-fn cluster_failure_since(pod: &FunctionPod, failure: &PodFailure) -> Option<Timestamp> {
-    // A kubelet that evicts a pod reports the reason for the pod, not for a container.
-    let evicted = pod.status.phase.as_deref() == Some("Failed") && pod.status.reason.is_some();
+/// Returns the age of the oldest pod of `revision` that is starting: no pod is ready, and none has a failure that only a change
+/// to the Function ends. `None` if no pod is starting. `state` is the state of the revision at `now`.
+pub fn starting_for(workloads: &Workloads, revision: &str, state: &RevisionState, now: Timestamp) -> Option<Duration> {
+    let late = |failure: &PodFailure| [READINESS_TIMEOUT, START_TIMEOUT].contains(&failure.reason.as_str());
+    let may_start = state.failure.as_ref().is_none_or(|failure| failure.is_transient() || late(failure));
+    if state.ready > 0 || !may_start {
+        return None;
+    }
+    let pods = workloads.pods.iter().filter(|pod| pod.revision() == Some(revision) && !pod.ended());
+    let created = pods.filter_map(|pod| pod.metadata.creation_timestamp.as_ref()).map(|time| time.0).min()?;
+    Some(Duration::try_from(now.duration_since(created)).unwrap_or_default())
+}
+
+/// Time since which a pod has had a failure that may end without a change to the Function; `None` if the revision is the
+/// cause.
+fn transient_since(pod: &FunctionPod, failure: &PodFailure) -> Option<Timestamp> {
     let changed = || pod.status.conditions.iter().filter_map(|c| c.last_transition_time.as_ref()).map(|t| t.0).max();
-    (evicted || failure.reason == UNSCHEDULABLE).then(changed).flatten()
+    failure.is_transient().then(changed).flatten()
 }
 
 /// Why desired pods cannot be created, for the first revision that has none and wants some.
@@ -91,6 +103,29 @@ pub fn pods_refused(workloads: &Workloads) -> Option<PodFailure> {
         let none = !workloads.pods.iter().any(|pod| pod.revision() == Some(revision));
         Some((none && deployment.desired() > 0).then(|| creation_failure(deployment)).flatten()?.0)
     })
+}
+
+/// Returns why a revision has fewer pods than desired, also beside pods that are ready: pods cannot be created, are
+/// unschedulable, or fail. The first of them in the order of the names.
+pub fn shortage(workloads: &Workloads) -> Option<PodFailure> {
+    workloads.deployments.iter().filter(|(_, deployment)| deployment.desired() > 0).find_map(
+        |(revision, deployment)| {
+            let of_revision = |pod: &&Arc<FunctionPod>| pod.revision() == Some(revision) && !pod.ended();
+            let pods: Vec<_> = workloads.pods.iter().filter(of_revision).collect();
+            let (desired, existing) = (deployment.desired(), u32::try_from(pods.len()).unwrap_or(u32::MAX));
+            if existing < desired
+                && let Some((PodFailure { reason, message }, _)) = creation_failure(deployment)
+            {
+                let message = format!("{revision} has {existing} of {desired} pods: {message}");
+                return Some(PodFailure { reason, message });
+            }
+            let failing: Vec<_> = pods.iter().filter(|pod| !pod.ready()).filter_map(|pod| pod.failure()).collect();
+            let PodFailure { reason, message } = failing.first()?;
+            let alike = failing.iter().filter(|failure| failure.reason == *reason).count();
+            let message = format!("{alike} of {desired} pods of {revision}: {message}");
+            Some(PodFailure { reason: reason.clone(), message })
+        },
+    )
 }
 
 /// The `ReplicaFailure` of a Deployment and its time: a quota is exhausted, or an admission policy or webhook denied
@@ -147,7 +182,6 @@ fn readiness_timeout(cold_start: Duration) -> PodFailure {
 mod tests {
     use super::*;
     use rstest::rstest;
-    use std::sync::Arc;
 
     use rouse_crds::names::REVISION_LABEL;
     use serde_json::{Value, json};
@@ -252,7 +286,7 @@ mod tests {
             ]})
         };
         let state = observe(json!({}), &[unscheduled("2026-01-01T00:00:50Z")]);
-        assert_eq!(state.failure.unwrap().reason, UNSCHEDULABLE);
+        assert_eq!(state.failure.unwrap().reason, "Unschedulable");
         assert_eq!(
             (state.transient, state.requeue_after),
             (Some(Duration::from_secs(50)), Some(Duration::from_secs(50)))
@@ -272,7 +306,52 @@ mod tests {
             {"type": "ReplicaFailure", "status": "True", "lastTransitionTime": "2026-01-01T00:00:55Z"},
         ]});
         assert_eq!(observe(quota, &[]).transient, Some(Duration::from_secs(55)));
-        assert_eq!(observe(json!({}), &[waiting("ErrImagePull")]).transient, None, "caused by the revision");
+        let mut pulls = waiting("ErrImagePull");
+        pulls["conditions"] =
+            json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:58Z"}]);
+        assert_eq!(observe(json!({}), std::slice::from_ref(&pulls)).transient, Some(Duration::from_secs(58)));
+        pulls["containerStatuses"][0]["state"]["waiting"]["message"] = json!("example.org/nope:1: not found");
+        assert_eq!(observe(json!({}), &[pulls]).transient, None, "caused by the revision");
+    }
+
+    /// The other pods serve, so the Function is ready, and nobody would know why requests are queued.
+    #[rstest]
+    #[case::quota(json!({"readyReplicas": 1, "conditions": [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]}), json!({}), Some((POD_CREATION_FAILED, "r has 2 of 3 pods: exceeded quota")))]
+    #[case::no_node(json!({"readyReplicas": 1}), json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]}), Some(("Unschedulable", "1 of 3 pods of r: 0/3 nodes")))]
+    #[case::crash(json!({"readyReplicas": 1}), waiting("CrashLoopBackOff"), Some(("CrashLoopBackOff", "1 of 3 pods of r: container function: ")))]
+    #[case::starting(json!({"readyReplicas": 1}), waiting("ContainerCreating"), None)]
+    fn a_shortage_beside_a_ready_pod(
+        #[case] status: Value,
+        #[case] other: Value,
+        #[case] expected: Option<(&str, &str)>,
+    ) {
+        let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        let mut workloads = found(status, &[ready, other]);
+        let mut deployment = (*workloads.deployments["r"]).clone();
+        deployment.spec.replicas = 3;
+        workloads.deployments.insert("r".into(), Arc::new(deployment));
+        let shortage = shortage(&workloads).map(|failure| (failure.reason, failure.message));
+        assert_eq!(shortage, expected.map(|(reason, message)| (reason.to_owned(), message.to_owned())));
+    }
+
+    #[rstest]
+    #[case::pulls_an_image(waiting("ContainerCreating"), true)]
+    #[case::is_late(running("2026-01-01T00:00:00Z"), true)]
+    #[case::waits_for_a_node(json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}), true)]
+    #[case::crashes(waiting("CrashLoopBackOff"), false)]
+    #[case::has_no_image(waiting("InvalidImageName"), false)]
+    #[case::is_ready(json!({"conditions": [{"type": "Ready", "status": "True"}]}), false)]
+    #[case::has_ended(json!({"phase": "Failed", "reason": "Evicted"}), false)]
+    fn a_starting_pod(#[case] status: Value, #[case] starts: bool) {
+        let mut workloads = found(json!({}), &[status]);
+        let ready = workloads.pods[0].ready();
+        let mut pod = (*workloads.pods[0]).clone();
+        pod.metadata.creation_timestamp = serde_json::from_value(json!("2026-01-01T00:00:40Z")).unwrap();
+        workloads.pods = vec![Arc::new(pod)];
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        let mut state = revision(&workloads, "r", COLD, now);
+        state.ready = u32::from(ready);
+        assert_eq!(starting_for(&workloads, "r", &state, now), starts.then_some(Duration::from_secs(20)));
     }
 
     #[test]

@@ -65,10 +65,34 @@ async fn invalid_input_is_rejected_with_the_field_and_the_fix() {
     }
     // The schema cannot detect a second port, so the operator reports it.
     let operator = rig.operator().await;
-    let ports = container(json!({"name": "function", "ports": [{"containerPort": 9000}]}));
+    let ports = container(json!({"name": "function", "ports": [{"containerPort": 8080}]}));
     rig.apply("ports", &with("podTemplate", ports)).await;
     let invalid = rig.function("ports", "is invalid", |f| crate::rig::condition(f, "Ready").1 == "Invalid").await;
     let message = crate::rig::message(&invalid, "Ready");
     assert!(message.contains("containers[function].ports") && message.contains("set spec.port instead"), "{message}");
+    rig.end(Some(operator)).await;
+}
+
+/// Helm, Flux and Argo CD send nulls with server-side apply. `kubectl apply` drops them.
+#[tokio::test]
+async fn null_means_that_an_optional_field_is_not_set() {
+    let rig = Rig::new("nulls").await;
+    let spec = json!({
+        "image": "i", "command": null, "env": null, "resources": {"limits": null}, "port": null, "protocol": null,
+        "podTemplate": null, "visibility": null, "hosts": null, "traffic": null, "mirror": null, "routes": null,
+        "scaling": {"metric": null, "prewarm": null, "min": null, "schedules": null},
+        "rollout": {"steps": null, "onConfigChange": null, "abortOn": null, "affinity": null},
+        "timeouts": {"coldStart": null}, "queue": {"maxBytes": null}, "readiness": {"path": null},
+    });
+    rig.apply("hello", &spec).await;
+    let operator = rig.operator().await;
+    rig.function("hello", "has a first status", |f| f.status.is_some()).await;
+    let error =
+        rig.try_apply("other", &json!({"image": "i", "visibility": "Secret"})).await.expect_err("a typo").to_string();
+    assert!(error.contains("spec.visibility") && error.contains("must be one of Public, Cluster"), "{error}");
+    // Rules see a null as a field that is not set.
+    let traffic = json!([{"latest": true, "revision": null, "percent": 100, "tag": null}]);
+    rig.apply("split", &json!({"image": "i", "traffic": traffic})).await;
+    rig.function("split", "has a first status", |f| f.status.is_some()).await;
     rig.end(Some(operator)).await;
 }

@@ -14,3 +14,4 @@ mod rig;
 mod rollout;
 mod scale;
 mod scale_overrides;
+mod webhook;

@@ -12,7 +12,7 @@ use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
-    Api, Client, Config, CustomResourceExt as _, Resource,
+    Api, Client, Config, Resource,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     core::NamespaceResourceScope,
@@ -68,7 +68,7 @@ impl Rig {
         let turn = ONE_AT_A_TIME.lock().await;
         let client = Client::try_from(config().await).unwrap();
         let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-        let crd = Function::crd();
+        let crd = rouse_crds::function::crd();
         let params = PatchParams::apply("rouse-test").force();
         crds.patch("functions.rouse.dev", &params, &Patch::Apply(&crd)).await.unwrap();
         let established = await_condition(crds, "functions.rouse.dev", conditions::is_crd_established());

@@ -1,6 +1,7 @@
 //! Pods that do not start: which requests are rejected and when, and that requests do not keep such pods alive.
 
 use super::*;
+use crate::admit::pod_tracker::NODE_GRACE;
 
 /// A pod whose container has ended, and is restarted at once.
 fn exited(number: u16) -> PodFacts {
@@ -68,7 +69,7 @@ async fn each_failed_wake_extends_the_backoff() {
         last = waited;
         assert!(matches!(breaker.step(), Step::Wake { .. }));
         breaker.woken(REVISION, Ok(()));
-        breaker.pod_updated(&PodFacts { ip: None, failure: failing("ErrImagePull"), ..facts(number) });
+        breaker.pod_updated(&PodFacts { ip: None, failure: failing("InvalidImageName"), ..facts(number) });
         breaker.pod_deleted(REVISION, &number.to_string());
         drop(ticket);
     }
@@ -101,9 +102,11 @@ async fn requests_are_queued_again_once_the_image_is_pulled() {
     let breaker = breaker(None, 10);
     let ticket = park(&breaker);
     breaker.woken(REVISION, Ok(()));
+    let failure = Some(PodFailure { reason: "ErrImagePull".into(), message: "x:1: not found".into() });
+    breaker.pod_updated(&PodFacts { ip: None, failure, ..facts(1) });
     breaker.pod_updated(&PodFacts { ip: None, failure: failing("ImagePullBackOff"), ..facts(1) });
     drop(ticket);
-    assert_eq!(reason(breaker.admit(&Target::ANY, || 1)), "ImagePullBackOff");
+    assert_eq!(reason(breaker.admit(&Target::ANY, || 1)), "ErrImagePull", "the reason, and not that the kubelet waits");
     breaker.pod_updated(&PodFacts { ip: None, ..facts(1) });
     drop(park(&breaker));
 }
@@ -190,4 +193,108 @@ async fn a_pod_creation_failure_applies_only_to_a_woken_revision_without_pods() 
     breaker.woken(REVISION, Err(WakeError::Awake));
     callers.collect();
     assert_eq!(callers.waiting.len(), 1);
+}
+
+/// Failures of nodes and of the network. The kubelet's next attempt usually succeeds.
+#[rstest::rstest]
+#[case::runtime("RunContainerError", "unable to apply cgroup configuration: unable to freeze")]
+#[case::registry("ErrImagePull", "dial tcp 10.0.0.1:443: i/o timeout")]
+#[case::kubelet("CreateContainerConfigError", "failed to sync secret cache: timed out waiting for the condition")]
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_may_pass_rejects_after_the_grace_period(#[case] reason: &str, #[case] message: &str) {
+    let failed = |number| {
+        let failure = Some(PodFailure { reason: reason.into(), message: message.into() });
+        PodFacts { ip: None, failure, ..facts(number) }
+    };
+    let breaker = breaker(None, 10);
+    let mut callers = Callers::default();
+    callers.enter(breaker.admit(&Target::ANY, || 1));
+    breaker.woken(REVISION, Ok(()));
+    breaker.pod_updated(&failed(1));
+    callers.enter(breaker.admit(&Target::ANY, || 1));
+    callers.collect();
+    assert_eq!((callers.waiting.len(), callers.turned_away), (2, 0), "the next attempt may succeed");
+    // It does.
+    tokio::time::advance(NODE_GRACE / 2).await;
+    serve(&breaker, 1);
+    callers.collect();
+    assert_eq!((callers.waiting.len(), callers.inside.len()), (0, 2));
+
+    // Another pod fails until the grace period ends. What the kubelet reports between two attempts does not restart it.
+    callers.inside.clear();
+    breaker.pod_deleted(REVISION, "1");
+    callers.enter(breaker.admit(&Target::ANY, || 1));
+    breaker.woken(REVISION, Ok(()));
+    let began = Instant::now();
+    breaker.pod_updated(&failed(2));
+    tokio::time::advance(NODE_GRACE / 2).await;
+    let failure = Some(PodFailure { reason: "ImagePullBackOff".into(), message: "Back-off".into() });
+    breaker.pod_updated(&PodFacts { ip: None, failure, ..facts(2) });
+    loop {
+        match breaker.step() {
+            Step::Done => break,
+            Step::Wait(until) => tokio::time::sleep_until(until).await,
+            wake @ Step::Wake { .. } => panic!("{wake:?}"),
+        }
+    }
+    callers.collect();
+    assert_eq!((callers.waiting.len(), callers.turned_away), (0, 1));
+    assert_eq!(began.elapsed(), NODE_GRACE);
+}
+
+/// A second failure ends the grace period: the kubelet holds the container back.
+#[tokio::test(start_paused = true)]
+async fn a_second_failure_of_the_runtime_rejects_at_once() {
+    let breaker = breaker(None, 10);
+    let mut callers = Callers::default();
+    callers.enter(breaker.admit(&Target::ANY, || 1));
+    breaker.woken(REVISION, Ok(()));
+    breaker.pod_updated(&PodFacts { failure: failing("RunContainerError"), ended: Ended::Before, ..facts(1) });
+    callers.collect();
+    assert_eq!(callers.waiting.len(), 1);
+    breaker.pod_updated(&held_back(1));
+    callers.collect();
+    assert_eq!((callers.waiting.len(), callers.turned_away), (0, 1));
+}
+
+#[rstest::rstest]
+#[case::image("ErrImagePull", "docker.io/acme/nope:1: not found")]
+#[case::command("RunContainerError", "error during container init: exec: \"/nope\": no such file or directory")]
+#[case::secret("CreateContainerConfigError", "secret \"keys\" not found")]
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_the_revision_rejects_at_once(#[case] reason: &str, #[case] message: &str) {
+    let breaker = breaker(None, 10);
+    let mut callers = Callers::default();
+    callers.enter(breaker.admit(&Target::ANY, || 1));
+    breaker.woken(REVISION, Ok(()));
+    let failure = Some(PodFailure { reason: reason.into(), message: message.into() });
+    breaker.pod_updated(&PodFacts { ip: None, failure, ..facts(1) });
+    callers.collect();
+    assert_eq!((callers.waiting.len(), callers.turned_away), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_function_that_cannot_be_built_rejects_at_once() {
+    let (context, policy) = (context(Bounds::generous()), policy(None, 10));
+    let namespace = Namespace::new(context.bounds.namespace, context.bounds.namespace_wakes);
+    let id = FunctionId { key: FunctionKey::new("ns", "f"), uid: "u".into() };
+    let breaker = Breaker::new(id, policy, namespace, context);
+    let mut callers = Callers::default();
+    callers.enter(breaker.admit(&Target::ANY, || 1));
+    assert_eq!(callers.waiting.len(), 1, "the operator may not have seen it yet");
+    breaker.set_build_failure(failing("Invalid"));
+    callers.collect();
+    assert_eq!((callers.waiting.len(), callers.turned_away), (0, 1));
+    assert_eq!(reason(breaker.admit(&Target::ANY, || 1)), "Invalid");
+    // The spec is fixed.
+    breaker.set_build_failure(None);
+    callers.enter(breaker.admit(&Target::ANY, || 1));
+    assert_eq!(callers.waiting.len(), 1);
+    breaker.set_traffic(&shares(&[(REVISION, 100)]));
+    serve(&breaker, 1);
+    callers.collect();
+    assert_eq!(callers.inside.len(), 1);
+    breaker.set_build_failure(failing("Invalid"));
+    callers.enter(breaker.admit(&Target::ANY, || 1));
+    assert_eq!(callers.inside.len(), 2, "a pod serves, whatever is reported of the spec");
 }

@@ -281,3 +281,27 @@ async fn unrelated_changes_do_not_touch_the_table() {
     let after = find(&directory, Side::Public, "f.a.example.com", "/a").unwrap().rules.unwrap();
     assert!(Arc::ptr_eq(&before, &after));
 }
+
+#[tokio::test]
+async fn a_function_that_cannot_be_built_rejects_while_the_report_is_about_its_spec() {
+    let mut directory = directory();
+    let mut bad = function("a", "f", "u", 0, &json!({}));
+    bad.metadata.generation = Some(3);
+    let reported = |reason: &str, generation: i64| {
+        json!({"conditions": [{"type": "RevisionReady", "status": "False", "reason": reason, "message": "why",
+            "observedGeneration": generation, "lastTransitionTime": "2026-01-01T00:00:00Z"}]})
+    };
+    let mut admitted = |status: Value| {
+        bad.status = Some(serde_json::from_value(status).unwrap());
+        directory.function_updated(&bad);
+        breaker(&directory, "f.a").admit(&Target::ANY, || 1).is_ok()
+    };
+    assert!(admitted(json!({})));
+    assert!(!admitted(reported("Invalid", 3)));
+    assert!(!admitted(reported("NameConflict", 3)));
+    assert!(admitted(reported("Invalid", 2)), "the spec has changed since");
+    assert!(admitted(reported("ErrImagePull", 3)), "a pod can be started");
+    let mut serving = reported("Invalid", 3);
+    serving["traffic"] = json!([{"revision": "f-00001", "percent": 100}]);
+    assert!(admitted(serving), "an earlier revision has the traffic");
+}

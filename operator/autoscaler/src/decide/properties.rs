@@ -26,6 +26,7 @@ fn policies() -> impl Strategy<Value = Policy> {
             max,
             initial,
             held: 0,
+            starting: false,
             scheduled,
             metric: if rps { Metric::Rps } else { Metric::Concurrency },
             target,

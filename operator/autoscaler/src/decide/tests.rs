@@ -346,3 +346,40 @@ mod edges;
 mod hostile;
 mod station;
 mod work;
+
+/// Users report that a function whose start takes longer than a client waits is never served: its pod is removed after each
+/// attempt.
+#[test]
+fn a_starting_pod_is_not_idle() {
+    let mut world = World::new(policy(), 1);
+    world.policy.starting = true;
+    let mut decide_at = |second: u64, ready: u32, starting: bool| {
+        world.now = Duration::from_secs(second);
+        world.observed = Observed { desired: 1, ready };
+        world.policy.starting = starting;
+        let decision = decide(world.now, &world.demand, &world.observed, &world.policy, &mut world.state);
+        (decision.replicas, decision.reason)
+    };
+    for second in (0..300).step_by(10) {
+        assert_eq!(decide_at(second, 0, true), (1, Reason::Starting), "at {second}");
+    }
+    // The whole idle timeout follows, also if the pod crashes within it.
+    assert_eq!(decide_at(309, 1, false), (1, Reason::KeptWarm));
+    assert_eq!(decide_at(330, 0, true), (1, Reason::KeptWarm));
+    assert_eq!(decide_at(339, 1, false), (0, Reason::Idle));
+}
+
+#[test]
+fn a_pod_that_does_not_become_ready_is_removed_in_the_end() {
+    let mut world = World::new(policy(), 1);
+    world.policy.starting = true;
+    world.observed.ready = 0;
+    assert_eq!(decide(Duration::ZERO, &world.demand, &world.observed, &world.policy, &mut world.state).replicas, 1);
+    world.policy.starting = false;
+    let after = |world: &mut World, seconds| {
+        let now = Duration::from_secs(seconds);
+        decide(now, &world.demand, &world.observed, &world.policy, &mut world.state)
+    };
+    assert_eq!(after(&mut world, 600).replicas, 1);
+    assert_eq!(after(&mut world, 630).reason, Reason::Idle);
+}

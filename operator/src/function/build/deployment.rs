@@ -60,7 +60,8 @@ pub fn build(
 
 /// Repair of a Deployment that was modified externally.
 ///
-/// A JSON patch that replaces whole fields and tests the `resourceVersion`. Server-side apply would keep elements that
+/// A JSON patch that replaces whole fields. It contains the `resourceVersion`, so the API server responds with a conflict if
+/// the Deployment has changed. Server-side apply would keep elements that
 /// others added to a list (a variable, a volume), so the repair would repeat. The patch never contains `replicas`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Repair {
@@ -85,7 +86,7 @@ impl Repair {
             "progressDeadlineSeconds": wanted.spec.as_ref().and_then(|s| s.progress_deadline_seconds),
         });
         let mut operations =
-            vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": live.resource_version()})];
+            vec![json!({"op": "replace", "path": "/metadata/resourceVersion", "value": live.resource_version()})];
         let mut difference = None;
         let null = Value::Null;
         if let Some(path) = drift::missing(template, rest.get("template").unwrap_or(&null)) {

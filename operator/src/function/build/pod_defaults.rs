@@ -40,7 +40,7 @@ impl FromStr for PodDefaults {
             return Ok(Self::default());
         }
         let value: Value = serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))?;
-        let map = check_pod_template(&value).map_err(|invalid| invalid.to_string())?.clone();
+        let map = check_pod_template(&value, None).map_err(|invalid| invalid.to_string())?.clone();
         let typed: PodTemplateSpec = serde_json::from_value(value.clone()).map_err(|error| error.to_string())?;
         let known = serde_json::to_value(typed).map_err(|error| error.to_string())?;
         match unknown(&value, &known, "podDefaults") {

@@ -8,7 +8,10 @@ use serde_json::Value;
 
 use super::{labels, labels_missing, metadata};
 use crate::{
-    cluster::{children::ServiceObject, drift},
+    cluster::{
+        children::{CompactJson, ServiceObject},
+        drift,
+    },
     function::validate::ValidatedFunction,
     hosts::Names,
 };
@@ -21,7 +24,14 @@ pub enum Plan {
     /// Create the missing Service.
     Create(Box<Service>),
     /// Repair a Service that was modified externally.
-    Repair(Box<Service>),
+    Repair {
+        /// The Service as it should be.
+        service: Box<Service>,
+        /// Path of the first difference.
+        field: String,
+        /// Live spec.
+        seen: CompactJson,
+    },
 }
 
 /// Compares the live Service with the wanted one.
@@ -30,10 +40,11 @@ pub fn plan(function: &ValidatedFunction<'_>, live: Option<&ServiceObject>, name
     let Some(live) = live else { return Plan::Create(wanted) };
     // Structs of strings and numbers always serialize to JSON.
     let spec = serde_json::to_value(&wanted.spec).unwrap_or(Value::Null);
-    if drift::missing(&spec, &live.spec.value()).is_some() || labels_missing(&wanted.metadata, live) {
-        Plan::Repair(wanted)
-    } else {
-        Plan::Keep
+    let field = drift::missing(&spec, &live.spec.value()).map(|path| format!("spec{path}"));
+    let labels = || labels_missing(&wanted.metadata, live).then(|| "metadata.labels".to_owned());
+    match field.or_else(labels) {
+        Some(field) => Plan::Repair { service: wanted, field, seen: live.spec.clone() },
+        None => Plan::Keep,
     }
 }
 

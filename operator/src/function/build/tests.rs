@@ -27,7 +27,7 @@ fn written(resources: &Resources<Prepared>, found: &mut Dereferenced) {
         value["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = json!("IfNotPresent");
         found.workloads.deployments.insert(deployment.name_any(), Arc::new(serde_json::from_value(value).unwrap()));
     }
-    if let service::Plan::Create(service) | service::Plan::Repair(service) = &resources.service {
+    if let service::Plan::Create(service) | service::Plan::Repair { service, .. } = &resources.service {
         found.service = Some(Arc::new(serde_json::from_value(serde_json::to_value(service).unwrap()).unwrap()));
     }
 }
@@ -173,7 +173,7 @@ fn a_modified_deployment_is_repaired_without_its_replicas(#[case] change: fn(&mu
     let [repair] = &resources.repair[..] else { panic!("{:?}", resources.repair) };
     assert_eq!(repair.difference, difference);
     assert!(!repair.patch.to_string().contains("replicas"));
-    assert_eq!(repair.patch[0], json!({"op": "test", "path": "/metadata/resourceVersion", "value": "1"}));
+    assert_eq!(repair.patch[0], json!({"op": "replace", "path": "/metadata/resourceVersion", "value": "1"}));
 }
 
 #[test]
@@ -330,4 +330,26 @@ fn an_evicted_pod_has_the_time_of_a_response(#[case] more: Value, #[case] second
     let function = function(spec);
     let template = template::build(&validate(&function).unwrap(), "hello-00001", &PodDefaults::default()).unwrap();
     assert_eq!(template["spec"]["terminationGracePeriodSeconds"], seconds);
+}
+
+/// Labels and ports that charts and monitoring need. The port of the function stays the first.
+#[test]
+fn labels_and_ports_of_users_are_added_to_the_template() {
+    let function = function(json!({"image": "i", "podTemplate": {
+        "metadata": {"labels": {"app.kubernetes.io/managed-by": "Helm"}},
+        "spec": {"containers": [{"name": "function", "ports": [{"name": "metrics", "containerPort": 9090}]}]},
+    }}));
+    let resources =
+        build(&validate(&function).unwrap(), &Dereferenced::default(), &names(), &PodDefaults::default()).unwrap();
+    let deployment = serde_json::to_value(&resources.create[0]).unwrap();
+    let template = &deployment["spec"]["template"];
+    assert_eq!(template["metadata"]["labels"]["app.kubernetes.io/managed-by"], "Helm");
+    assert_eq!(
+        deployment["metadata"]["labels"]["app.kubernetes.io/managed-by"], "rouse",
+        "the operator finds it by this label"
+    );
+    let ports = template["spec"]["containers"][0]["ports"].as_array().unwrap();
+    let ports: Vec<_> =
+        ports.iter().map(|p| (p["name"].as_str().unwrap(), p["containerPort"].as_i64().unwrap())).collect();
+    assert_eq!(ports, [("function", 8080), ("metrics", 9090)]);
 }

@@ -143,7 +143,7 @@ fn a_step_lasts_an_interval() {
 }
 
 #[test]
-fn waits_for_enough_pods_at_most_for_cold_start() {
+fn the_traffic_percentage_never_exceeds_the_part_of_the_pods_that_is_ready() {
     let mut world = World::new(&[], None);
     world.stable_pods = 20;
     assert_eq!(world.percent_at(0), 0);
@@ -153,7 +153,27 @@ fn waits_for_enough_pods_at_most_for_cold_start() {
     world.stable_pods = 4;
     assert_eq!(world.percent_at(69), 0, "the number of required pods does not decrease during a step");
     assert_eq!(world.next().1.requeue_after, Some(Duration::from_secs(1)));
-    assert_eq!(world.percent_at(70), 100, "proceeds with the existing pods");
+    assert_eq!(world.percent_at(70), 5, "one of twenty pods serves a twentieth");
+    assert_eq!(world.rollout.as_ref().unwrap().pods, Some(20), "the others are still requested");
+    world.ready(3);
+    assert_eq!(world.percent_at(71), 15);
+    world.ready(2);
+    assert_eq!(world.percent_at(72), 15, "it does not go back");
+    world.ready(19);
+    assert_eq!(world.percent_at(73), 95);
+    world.ready(20);
+    assert_eq!(world.percent_at(74), 100);
+    // With steps, and an interval after each whole one.
+    let mut world = World::new(&[50], None);
+    world.stable_pods = 20;
+    world.ready(1);
+    assert_eq!((world.percent_at(0), world.percent_at(60)), (0, 5));
+    world.ready(9);
+    assert_eq!(world.percent_at(61), 45);
+    world.ready(10);
+    assert_eq!((world.percent_at(62), world.percent_at(121)), (50, 50));
+    world.fails();
+    assert_eq!(world.percent_at(122), 0, "a part can be rolled back, as a step can");
     let mut world = World::new(&[], None);
     world.stable_pods = 20;
     world.ready(20);

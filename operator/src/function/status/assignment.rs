@@ -13,10 +13,11 @@ use rouse_crds::{
 
 use super::{traffic, transitions::has_condition};
 use crate::{
+    cluster::refusal::Refusal,
     function::{
         apply::Applied,
         build::Resources,
-        dereference::{Dereferenced, Kind},
+        dereference::Dereferenced,
         rollout::{self, Split, pods},
     },
     hosts::Names,
@@ -67,13 +68,10 @@ pub fn decide(inputs: &Inputs<'_>) -> TrafficAssignment {
         let (traffic, rollout) = (former.traffic.clone(), former.rollout.clone());
         return TrafficAssignment { traffic, rollout, missing: None, requeue_after: None };
     }
-    let mut existing: Vec<String> = found.workloads.deployments.keys().cloned().collect();
-    existing.extend(applied.iter().flat_map(|r| &r.create).map(ResourceExt::name_any));
-    existing.sort();
-    existing.dedup();
+    let existing = existing(former, found, applied);
+    let exists = |name: &str| existing.iter().any(|there| there == name);
     let wanted = function.spec.traffic.as_deref().unwrap_or_default();
-    let stable =
-        rollout::stable(former, function.spec.routes_to_latest(), |name| existing.iter().any(|there| there == name));
+    let stable = rollout::stable(former, function.spec.routes_to_latest(), exists);
     let mut named = wanted.iter().filter_map(|target| target.revision.as_ref());
     let next = match function.spec.latest_percent() {
         // While `spec.traffic` names a missing revision, the traffic split does not change, so the rollout is on hold.
@@ -88,12 +86,37 @@ pub fn decide(inputs: &Inputs<'_>) -> TrafficAssignment {
             rollout::Next { rollout: None, split: Split::all(stable.as_deref().unwrap_or(latest)), requeue_after: None }
         }
     };
+    let Split { from, to } = &next.split;
+    let split = Split { from: from.clone(), to: to.clone().filter(|(to, _)| exists(to)) };
+    let split = Some(&split).filter(|split| exists(&split.from));
     let (mut traffic, missing) =
-        traffic::resolve(&traffic::Inputs { wanted, former: &former.traffic, split: &next.split, existing: &existing });
+        traffic::resolve(&traffic::Inputs { wanted, former: &former.traffic, split, existing: &existing });
     for entry in &mut traffic {
         entry.url = entry.tag.as_deref().and_then(|tag| url(inputs, tag));
     }
     TrafficAssignment { traffic, rollout: next.rollout, missing, requeue_after: next.requeue_after }
+}
+
+/// Returns the revisions that have a Deployment, in order. Traffic goes to no other revision: nothing would answer, and what
+/// prevents the Deployment of the first revision may have been fixed in the second.
+///
+/// A revision that had traffic keeps it while the API server cannot say whether its Deployment may be recreated.
+fn existing(
+    former: &FunctionStatus,
+    found: &Dereferenced,
+    applied: &Result<Resources<Applied>, Invalid>,
+) -> Vec<String> {
+    let mut existing: Vec<String> = found.workloads.deployments.keys().cloned().collect();
+    if let Ok(Resources { state, .. }) = applied {
+        existing.extend(state.created.iter().cloned());
+        let undecided =
+            |name: &str| state.create_failure(name).is_some_and(|error| error.refusal() == Refusal::Temporary);
+        let had_traffic = former.traffic.iter().map(|entry| &entry.revision);
+        existing.extend(had_traffic.filter(|name| undecided(name)).cloned());
+    }
+    existing.sort();
+    existing.dedup();
+    existing
 }
 
 fn advance_rollout(inputs: &Inputs<'_>, stable: Option<&str>, percent: u32) -> rollout::Next {
@@ -102,9 +125,7 @@ fn advance_rollout(inputs: &Inputs<'_>, stable: Option<&str>, percent: u32) -> r
     let ready = stable.and_then(|name| found.workloads.deployments.get(name)).map_or(0, |d| d.ready());
     let stable_pods =
         stable.map_or(0, |name| pods::serving_latest(spec.traffic.as_deref().unwrap_or_default(), name, ready));
-    let refused = applied.as_ref().is_ok_and(|resources| {
-        resources.state.rejected.is_some() || resources.state.conflicts.iter().any(|c| c.kind != Kind::Service)
-    });
+    let refused = applied.as_ref().is_ok_and(|resources| resources.state.is_blocked(latest));
     let of_latest = former.latest_revision.as_deref() == Some(latest);
     // Without traffic and without verification pods, its first request verifies it.
     let skip_verification = scaling.initial() == 0

@@ -11,9 +11,9 @@ pub struct Inputs<'a> {
     pub wanted: &'a [TrafficTarget],
     /// Previous traffic split.
     pub former: &'a [TrafficStatus],
-    /// Revisions that share the traffic of the latest revision.
-    pub split: &'a Split,
-    /// Names of all revisions with a Deployment, including those that are being created.
+    /// Revisions that share the traffic of the latest revision; `None` if no revision exists that could receive it.
+    pub split: Option<&'a Split>,
+    /// Names of all revisions with a Deployment, including those that were just created.
     pub existing: &'a [String],
 }
 
@@ -45,14 +45,17 @@ pub fn resolve(inputs: &Inputs<'_>) -> (Vec<TrafficStatus>, Option<Missing>) {
                 let missing = Missing { revision: revision.clone(), existing: inputs.existing.join(", ") };
                 return (previous(inputs), Some(missing));
             }
-            None => split.extend(of_latest(inputs.split, target)),
+            None => split.extend(inputs.split.into_iter().flat_map(|split| of_latest(split, target))),
         }
+    }
+    if inputs.split.is_none() {
+        give_rest(&mut split);
     }
     (split, None)
 }
 
 /// Splits a target for the latest revision. Its tag goes to the revision that is rolled out.
-fn of_latest(split: &Split, target: &TrafficTarget) -> impl Iterator<Item = TrafficStatus> {
+fn of_latest(split: &Split, target: &TrafficTarget) -> impl Iterator<Item = TrafficStatus> + use<> {
     let percent = target.percent.unwrap_or(0);
     let entry = |revision: &str, percent: i32, tag: Option<String>| TrafficStatus {
         revision: revision.to_owned(),
@@ -76,18 +79,22 @@ fn of_latest(split: &Split, target: &TrafficTarget) -> impl Iterator<Item = Traf
 
 /// Previous split without deleted revisions. The traffic of those goes to the revision with the highest percentage.
 fn previous(inputs: &Inputs<'_>) -> Vec<TrafficStatus> {
-    let (mut split, deleted): (Vec<_>, Vec<_>) =
-        inputs.former.iter().cloned().partition(|entry| inputs.existing.contains(&entry.revision));
-    let lost: i32 = deleted.iter().map(|entry| entry.percent).sum();
-    match split.iter_mut().max_by_key(|entry| entry.percent) {
-        Some(most) if lost > 0 => most.percent += lost,
-        Some(_) => {}
-        None => split.extend(of_latest(
-            inputs.split,
-            &TrafficTarget { percent: Some(100), latest: Some(true), ..TrafficTarget::default() },
-        )),
+    let mut split: Vec<_> =
+        inputs.former.iter().filter(|entry| inputs.existing.contains(&entry.revision)).cloned().collect();
+    if split.is_empty() {
+        let all = TrafficTarget { percent: Some(100), latest: Some(true), ..TrafficTarget::default() };
+        return inputs.split.into_iter().flat_map(|split| of_latest(split, &all)).collect();
     }
+    give_rest(&mut split);
     split
+}
+
+/// Gives the rest of 100 % to the entry with the highest percentage.
+fn give_rest(split: &mut [TrafficStatus]) {
+    let rest = 100 - split.iter().map(|entry| entry.percent).sum::<i32>();
+    if let Some(most) = split.iter_mut().max_by_key(|entry| entry.percent) {
+        most.percent += rest;
+    }
 }
 
 #[cfg(test)]
@@ -115,7 +122,7 @@ mod tests {
         existing: &[&str],
     ) -> (Vec<TrafficStatus>, Option<Missing>) {
         let existing: Vec<String> = existing.iter().map(|n| (*n).to_owned()).collect();
-        resolve(&Inputs { wanted, former, split, existing: &existing })
+        resolve(&Inputs { wanted, former, split: Some(split), existing: &existing })
     }
 
     fn step(percent: u32) -> Split {
@@ -168,6 +175,15 @@ mod tests {
             "spec.traffic names revision f-9, which does not exist; use one of: f-1, f-2"
         );
         assert_eq!(run(&wanted, &[], &split, &["f-2"]).0, [entry("f-2", 100, true)]);
+    }
+
+    #[test]
+    fn a_latest_revision_that_does_not_exist_receives_nothing() {
+        let resolve = |wanted: &[TrafficTarget]| {
+            resolve(&Inputs { wanted, former: &[], split: None, existing: &["f-1".to_owned()] }).0
+        };
+        assert_eq!(resolve(&[]), []);
+        assert_eq!(resolve(&[named("f-1", 60), latest(40, None)]), [entry("f-1", 100, false)]);
     }
 
     #[test]

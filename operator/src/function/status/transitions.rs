@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
 use rouse_crds::{
     Function,
-    conditions::{ACTIVE, NOT_STARTED, READY, REVISION_READY, ROUTABLE},
+    conditions::{ACTIVE, NOT_STARTED, READY, REVISION_READY, ROUTABLE, SYNCED},
     function::{FunctionStatus, RolloutPhase},
 };
 
@@ -62,6 +62,11 @@ pub async fn record(
                 context.events.normal(&reference, "Ready", &note).await;
             }
             (REVISION_READY | ROUTABLE, "False") => {
+                tracing::info!(function = %key, condition = now.type_, reason = now.reason, detail = now.message, "Condition became False");
+                context.events.warning(&reference, &now.reason, &now.message).await;
+            }
+            // What is not ready has an Event of its own.
+            (SYNCED, "False") if !has_condition(status, READY, "False") => {
                 tracing::info!(function = %key, condition = now.type_, reason = now.reason, detail = now.message, "Condition became False");
                 context.events.warning(&reference, &now.reason, &now.message).await;
             }

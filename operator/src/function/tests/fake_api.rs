@@ -27,8 +27,53 @@ struct Store {
     writes: usize,
     /// Writes until the client crashes. Later requests are ignored.
     left: Option<usize>,
-    /// Whether deletions are refused.
-    refuses_deletion: bool,
+    /// Requests that are refused.
+    refusals: Vec<Refusal>,
+    /// Refuses the write with this number.
+    refused_write: Option<(usize, u16)>,
+    /// Messages of the refusals so far.
+    refused: Vec<String>,
+}
+
+/// Writes that the API server refuses, and its response.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    /// `None` matches every verb.
+    pub(crate) method: Option<Method>,
+    /// Plural, with the subresource: `functions/status`. Empty matches every resource.
+    pub(crate) resource: &'static str,
+    /// Name of the object. Empty matches every name.
+    pub(crate) name: &'static str,
+    /// Status code; 0 for a request without a response.
+    pub(crate) code: u16,
+    /// `reason` of the response.
+    pub(crate) reason: &'static str,
+    /// `message` of the response.
+    pub(crate) message: String,
+    /// `details.causes[].reason` of the response.
+    pub(crate) causes: Vec<&'static str>,
+}
+
+impl Refusal {
+    /// Refuses all writes of `resource`, as an admission webhook does, which responds with 400.
+    pub(crate) fn of(resource: &'static str, code: u16, message: &str) -> Self {
+        let (method, name, reason) = (None, "", "");
+        Self { method, resource, name, code, reason, message: message.to_owned(), causes: vec![] }
+    }
+
+    fn matches(&self, method: &Method, resource: &str, name: &str) -> bool {
+        self.method.as_ref().is_none_or(|only| only == method)
+            && (self.resource.is_empty() || self.resource == resource)
+            && (self.name.is_empty() || self.name == name)
+    }
+
+    fn response(&self) -> (u16, Value) {
+        let causes: Vec<_> = self.causes.iter().map(|reason| json!({"reason": reason, "message": "m"})).collect();
+        let details = if causes.is_empty() { json!({}) } else { json!({"causes": causes}) };
+        let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": self.code,
+            "reason": self.reason, "message": self.message, "details": details});
+        (self.code, body)
+    }
 }
 
 impl FakeApi {
@@ -54,9 +99,31 @@ impl FakeApi {
         self.store.lock().left = writes;
     }
 
-    /// Refuses all deletions, as an admission policy may.
-    pub(crate) fn refuse_deletion(&self) {
-        self.store.lock().refuses_deletion = true;
+    /// Refuses writes, as an admission webhook or policy, a quota or an overloaded API server.
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        self.store.lock().refusals.push(refusal);
+    }
+
+    /// Refuses the write with this number, counted from 1.
+    pub(crate) fn refuse_write(&self, number: usize, code: u16) {
+        self.store.lock().refused_write = Some((number, code));
+    }
+
+    /// Refuses nothing any more.
+    pub(crate) fn accept(&self) {
+        let mut store = self.store.lock();
+        store.refusals.clear();
+        store.refused_write = None;
+    }
+
+    /// Returns whether the chosen write is refused with this status code.
+    pub(crate) fn refused_with(&self, code: u16) -> bool {
+        self.store.lock().refused_write.is_some_and(|(_, with)| with == code)
+    }
+
+    /// Returns the messages of all refusals since the last call.
+    pub(crate) fn take_refusals(&self) -> Vec<String> {
+        std::mem::take(&mut self.store.lock().refused)
     }
 
     pub(crate) fn writes(&self) -> usize {
@@ -101,7 +168,8 @@ impl FakeApi {
         }
         let (code, reply, last) = {
             let mut store = self.store.lock();
-            let (code, reply) = store.handle(&method, &path, body);
+            let refused = if write { store.refuse(&method, &path, &body) } else { None };
+            let (code, reply) = refused.unwrap_or_else(|| store.handle(&method, &path, body));
             let mut last = false;
             if write {
                 store.writes += 1;
@@ -115,8 +183,22 @@ impl FakeApi {
             self.dead.notify_one();
             return std::future::pending().await;
         }
+        if code == 0 {
+            return std::future::pending().await;
+        }
         let reply = Body::from(reply.to_string().into_bytes());
         Ok(Response::builder().status(code).body(reply).unwrap())
+    }
+}
+
+/// Returns the resource with its subresource, and the name of the object.
+fn target(path: &str, body: &Value) -> (String, String) {
+    let parts: Vec<_> = path.split('/').skip_while(|part| *part != "namespaces").skip(2).collect();
+    match parts[..] {
+        [plural] => (plural.to_owned(), body["metadata"]["name"].as_str().unwrap_or_default().to_owned()),
+        [plural, name] => (plural.to_owned(), name.to_owned()),
+        [plural, name, subresource] => (format!("{plural}/{subresource}"), name.to_owned()),
+        _ => panic!("{path}"),
     }
 }
 
@@ -128,6 +210,22 @@ fn refused(code: u16, reason: &str) -> (u16, Value) {
 }
 
 impl Store {
+    /// Returns the response to a write that is refused.
+    fn refuse(&mut self, method: &Method, path: &str, body: &Value) -> Option<(u16, Value)> {
+        let (resource, name) = target(path, body);
+        if resource == "events" {
+            return None;
+        }
+        let nth = self.refused_write.filter(|(number, _)| *number == self.writes + 1);
+        let nth = nth.map(|(number, code)| Refusal::of("", code, &format!("write {number} was refused")));
+        let refusal = nth.or_else(|| self.refusals.iter().find(|r| r.matches(method, &resource, &name)).cloned())?;
+        // A refused status cannot be reported in the status.
+        if resource != "functions/status" {
+            self.refused.push(refusal.message.clone());
+        }
+        Some(refusal.response())
+    }
+
     fn put(&mut self, plural: &str, name: &str, mut object: Value) -> Value {
         self.version += 1;
         let metadata = &mut object["metadata"];
@@ -157,7 +255,6 @@ impl Store {
             (&Method::POST, Some(_)) => refused(409, "AlreadyExists"),
             (_, None) => refused(404, "NotFound"),
             (&Method::GET, Some(object)) => (200, object),
-            (&Method::DELETE, Some(_)) if self.refuses_deletion => refused(403, "Forbidden"),
             (&Method::DELETE, Some(object)) => {
                 for field in ["uid", "resourceVersion"] {
                     let wanted = &body["preconditions"][field];
@@ -169,9 +266,11 @@ impl Store {
                 (200, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 200}))
             }
             (&Method::PATCH, Some(mut object)) => {
-                let uid = &body["metadata"]["uid"];
-                if !uid.is_null() && *uid != object["metadata"]["uid"] {
-                    return refused(409, "Conflict");
+                for field in ["uid", "resourceVersion"] {
+                    let wanted = &body["metadata"][field];
+                    if !wanted.is_null() && *wanted != object["metadata"][field] {
+                        return refused(409, "Conflict");
+                    }
                 }
                 match (*plural, rest.get(1)) {
                     ("functions", Some(&"status")) => {
@@ -186,6 +285,19 @@ impl Store {
                             object["metadata"]["annotations"][name] = value.clone();
                         }
                     }
+                    ("deployments", None) if body.is_array() => {
+                        if let Err(refusal) = patch_json(&mut object, &body) {
+                            return refusal;
+                        }
+                    }
+                    ("deployments" | "services", None) => {
+                        object["spec"].as_object_mut().unwrap().extend(fields(&body["spec"]));
+                        if object["metadata"]["labels"].is_null() {
+                            object["metadata"]["labels"] = json!({});
+                        }
+                        let labels = fields(&body["metadata"]["labels"]);
+                        object["metadata"]["labels"].as_object_mut().unwrap().extend(labels);
+                    }
                     _ => panic!("unexpected patch of {path}: {body}"),
                 }
                 (200, self.put(plural, &name, object))
@@ -193,4 +305,29 @@ impl Store {
             (method, _) => panic!("{method} {path}"),
         }
     }
+}
+
+fn fields(of: &Value) -> serde_json::Map<String, Value> {
+    of.as_object().cloned().unwrap_or_default()
+}
+
+/// Applies the operations of a JSON patch that the reconciler uses.
+fn patch_json(object: &mut Value, operations: &Value) -> Result<(), (u16, Value)> {
+    for operation in operations.as_array().unwrap() {
+        let (path, value) = (operation["path"].as_str().unwrap(), operation["value"].clone());
+        let (parent, field) = path.rsplit_once('/').unwrap();
+        match operation["op"].as_str().unwrap() {
+            // A version in the patch is a precondition.
+            "replace" if path == "/metadata/resourceVersion" => {
+                if object.pointer(path) != Some(&value) {
+                    return Err(refused(409, "Conflict"));
+                }
+            }
+            "test" if object.pointer(path) != Some(&value) => return Err(refused(422, "Invalid")),
+            "test" => {}
+            "add" | "replace" => object.pointer_mut(parent).unwrap()[field] = value,
+            other => panic!("{other}"),
+        }
+    }
+    Ok(())
 }

@@ -29,7 +29,12 @@ fn applied(function: &Function, found: &Dereferenced) -> Result<Resources<Applie
         remove,
         state: build::Prepared,
     } = build::build(&validate(function)?, found, &names(), &PodDefaults::default())?;
-    Ok(Resources { latest, leftovers, revision, record, create, repair, service, remove, state: Applied::default() })
+    let state = Applied { created: create.iter().map(kube::ResourceExt::name_any).collect(), ..Applied::default() };
+    Ok(Resources { latest, leftovers, revision, record, create, repair, service, remove, state })
+}
+
+fn facts(stats: &RequestStats, second: i64) -> Facts<'_> {
+    Facts { stats, max_reached: false, now: at(second) }
 }
 
 /// Adds the Deployment `name` to `found`.
@@ -58,7 +63,7 @@ fn run(
     applied: &Result<Resources<Applied>, Invalid>,
     second: i64,
 ) -> FunctionStatus {
-    compute(&hello(), former, found, applied, &names(), &RequestStats::default(), at(second)).0
+    compute(&hello(), former, found, applied, &names(), &facts(&RequestStats::default(), second)).0
 }
 
 #[test]
@@ -67,7 +72,8 @@ fn first_status() {
     let found = Dereferenced::default();
     let applied = applied(&function, &found);
     let status =
-        compute(&function, &FunctionStatus::default(), &found, &applied, &names(), &RequestStats::default(), at(0)).0;
+        compute(&function, &FunctionStatus::default(), &found, &applied, &names(), &facts(&RequestStats::default(), 0))
+            .0;
     insta::assert_yaml_snapshot!("first_status", status);
 }
 
@@ -114,7 +120,7 @@ fn an_invalid_change_keeps_the_traffic_split() {
 fn a_cluster_function_has_no_url() {
     let function = function(json!({"image": "i", "visibility": "Cluster"}));
     let (former, found, applied) = (FunctionStatus::default(), Dereferenced::default(), resources("hello-00001"));
-    let status = compute(&function, &former, &found, &applied, &names(), &RequestStats::default(), at(0)).0;
+    let status = compute(&function, &former, &found, &applied, &names(), &facts(&RequestStats::default(), 0)).0;
     assert_eq!(status.url, None);
     assert_eq!(status.address.unwrap().url, "http://hello.default.svc.cluster.local");
 }
@@ -170,7 +176,7 @@ fn a_rollout_in_steps() {
     }))
     .unwrap();
     let run = |former: &FunctionStatus, stats: &RequestStats, second: i64| {
-        compute(&function, former, &found, &resources("hello-00002"), &names(), stats, at(second))
+        compute(&function, former, &found, &resources("hello-00002"), &names(), &facts(stats, second))
     };
     let (step, again) = run(&former, &RequestStats::default(), 0);
     assert_eq!(
@@ -203,7 +209,7 @@ fn a_rollout_in_steps() {
     deployment(&mut asleep, "hello-00001", 1, 1);
     deployment(&mut asleep, "hello-00002", 0, 0);
     let (applied, none) = (resources("hello-00002"), RequestStats::default());
-    let calm = compute(&pinned, &aborted, &asleep, &applied, &names(), &none, at(9001)).0;
+    let calm = compute(&pinned, &aborted, &asleep, &applied, &names(), &facts(&none, 9001)).0;
     assert_eq!(condition(&calm, READY).unwrap().status, "True", "{:?}", condition(&calm, READY));
 
     let done = run(&step, &RequestStats::default(), 60).0;
@@ -227,7 +233,7 @@ fn a_missing_revision_holds_the_rollout() {
     for second in 0..100 {
         let applied = resources("hello-00002");
         let (next, again) =
-            compute(&function, &status, &found, &applied, &names(), &RequestStats::default(), at(second));
+            compute(&function, &status, &found, &applied, &names(), &facts(&RequestStats::default(), second));
         assert_eq!((next.rollout.as_ref(), again), (None, None), "at {second}");
         assert_eq!(next.traffic[0].revision, "hello-00001");
         assert!(second == 0 || next == status, "the status must not change");
@@ -247,7 +253,7 @@ fn a_tag_with_a_lost_host() {
         message: "it belongs to the Function default/next-hello".into(),
     }];
     let (former, applied) = (FunctionStatus::default(), resources("hello-00001"));
-    let status = compute(&function, &former, &found, &applied, &names(), &RequestStats::default(), at(0)).0;
+    let status = compute(&function, &former, &found, &applied, &names(), &facts(&RequestStats::default(), 0)).0;
     assert_eq!((status.traffic[0].tag.as_deref(), &status.traffic[0].url), (Some("next"), &None));
     let routable = condition(&status, "Routable").unwrap();
     assert_eq!((routable.status.as_str(), routable.reason.as_str()), ("False", "HostConflict"));

@@ -12,10 +12,10 @@ fn with_template(template: Value) -> Function {
 #[case::unknown_part(json!({"sepc": {}}), "spec.podTemplate.sepc", "may contain metadata and spec")]
 #[case::name(json!({"metadata": {"name": "x"}}), "spec.podTemplate.metadata.name", "labels and annotations")]
 #[case::own_label(json!({"metadata": {"labels": {"rouse.dev/revision": "x"}}}), "spec.podTemplate.metadata.labels", "remove it")]
-#[case::managed_by(json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "x"}}}), "spec.podTemplate.metadata.labels", "remove it")]
 #[case::readiness(json!({"metadata": {"annotations": {"rouse.dev/readiness": "tcp"}}}), "spec.podTemplate.metadata.annotations", "remove it")]
 #[case::deletion_cost(json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "1"}}}), "spec.podTemplate.metadata.annotations", "remove it")]
-#[case::port(json!({"spec": {"containers": [{"name": "function", "ports": [{"containerPort": 9}]}]}}), "spec.podTemplate.spec.containers[function].ports", "set spec.port instead")]
+#[case::port(json!({"spec": {"containers": [{"name": "function", "ports": [{"containerPort": 8080}]}]}}), "spec.podTemplate.spec.containers[function].ports", "set spec.port instead")]
+#[case::port_name(json!({"spec": {"containers": [{"name": "function", "ports": [{"name": "function", "containerPort": 9}]}]}}), "spec.podTemplate.spec.containers[function].ports", "set spec.port instead")]
 #[case::image(json!({"spec": {"containers": [{"name": "function", "image": "x"}]}}), "spec.podTemplate.spec.containers[function].image", "set spec.image instead")]
 #[case::port_variable(json!({"spec": {"containers": [{"name": "function", "env": [{"name": "PORT", "value": "1"}]}]}}), "spec.podTemplate.spec.containers[function].env", "set spec.port")]
 #[case::nameless(json!({"spec": {"containers": [{"image": "x"}]}}), "spec.podTemplate.spec.containers", "needs a name")]
@@ -35,6 +35,8 @@ fn rejects(#[case] template: Value, #[case] field: &str, #[case] fix: &str) {
 #[case(json!({}))]
 #[case(json!({"metadata": {"labels": {"team": "x"}}, "spec": {"nodeSelector": {"a": "b"}}}))]
 #[case(json!({"spec": {"containers": [{"name": "sidecar", "image": "s", "ports": [{"containerPort": 9}]}]}}))]
+#[case::labels_of_charts(json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "Helm", "app.kubernetes.io/name": "x"}}}))]
+#[case::port_of_metrics(json!({"spec": {"containers": [{"name": "function", "ports": [{"name": "metrics", "containerPort": 9090}]}]}}))]
 fn accepts(#[case] template: Value) {
     validate(&with_template(template)).unwrap();
 }
