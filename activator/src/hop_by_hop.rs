@@ -57,6 +57,8 @@ pub(crate) struct Found {
     pub(crate) expect: bool,
     pub(crate) max_forwards: bool,
     pub(crate) via: bool,
+    /// A trace context.
+    pub(crate) trace: bool,
     /// `TE` has the token `trailers`.
     pub(crate) trailers: bool,
     /// Number of `Cookie` fields.
@@ -66,6 +68,11 @@ pub(crate) struct Found {
 impl Found {
     pub(crate) fn has_transfer_encoding(&self) -> bool {
         self.hop_by_hop & (1 << 6) != 0
+    }
+
+    /// Whether there is a statement about the origin of the request.
+    pub(crate) fn has_origin(&self) -> bool {
+        self.origin
     }
 
     pub(crate) fn has_upgrade(&self) -> bool {
@@ -108,6 +115,7 @@ pub(crate) fn scan(headers: &HeaderMap) -> Found {
                 match other {
                     "expect" => found.expect = true,
                     "via" => found.via = true,
+                    "traceparent" | "tracestate" => found.trace = true,
                     "cookie" => found.cookies += 1,
                     "max-forwards" => found.max_forwards = true,
                     "forwarded" | "x-request-id" | "x-real-ip" | "true-client-ip" | "client-ip" | "x-client-ip" => {

@@ -65,13 +65,9 @@ pub(crate) fn poll_write_vectored(
     }
     let total: usize = slices.iter().map(|slice| slice.len()).sum();
     if total <= COPIED {
-        let mut whole = [0; COPIED];
-        let mut filled = 0;
-        for slice in slices {
-            whole[filled..filled + slice.len()].copy_from_slice(slice);
-            filled += slice.len();
-        }
-        return poll_write(stream, cx, &whole[..filled]);
+        let mut whole = Vec::with_capacity(total);
+        slices.iter().for_each(|slice| whole.extend_from_slice(slice));
+        return poll_write(stream, cx, &whole);
     }
     loop {
         ready!(stream.poll_write_ready(cx))?;

@@ -79,6 +79,25 @@ async fn headers_are_removed_and_added() {
 }
 
 #[tokio::test]
+async fn headers_are_added_once_to_a_request_that_goes_to_a_second_pod() {
+    let rig = Rig::start().await;
+    rig.function("hello", json!({"scaling": {"concurrencyLimit": 5}}));
+    let first = FakePod::saying("first").await;
+    rig.start_pod("hello", &first);
+    assert_eq!(get(rig.public, HOST, "/").await.text(), "first");
+    let second = FakePod::start(echo).await;
+    rig.start_pod("hello", &second);
+    drop(first);
+    let seen = get(rig.public, HOST, "/").await.json();
+    rig.metric("rouse_activator_retries_total", 1).await;
+    let headers = &seen["headers"];
+    assert_eq!(headers["x-forwarded-for"], json!("127.0.0.1"));
+    assert_eq!(headers["forwarded"], json!("for=127.0.0.1;host=\"hello.default.example.com\";proto=http"));
+    assert_eq!(headers["x-request-id"].as_str().unwrap().len(), 32);
+    assert_eq!(headers["traceparent"].as_str().unwrap().len(), 55);
+}
+
+#[tokio::test]
 async fn both_bodies_stream() {
     let pod = FakePod::start(|request| async {
         let (to_client, body) = by_hand();

@@ -81,7 +81,7 @@ impl Breaker {
                 && let Some(endpoint) = revision.trackers[index].endpoint.clone()
             {
                 endpoint.start_request();
-                revision.account.enter();
+                revision.account.enter_at(now);
                 let account = revision.account.clone();
                 let arrived = since;
                 let permit = Permit {

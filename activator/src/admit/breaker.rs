@@ -77,18 +77,19 @@ impl Breaker {
     }
 
     /// Releases the slot of a request whose permit was dropped, and grants it to the next in the queue. `in_pod` is the time
-    /// in the pod, or `None` if the request could not be sent to it.
+    /// in the pod until `now`, or `None` if the request could not be sent to it.
     pub(super) fn release(
         self: &Arc<Self>,
         endpoint: &Endpoint,
         account: &Arc<Account>,
         responded: bool,
+        now: Instant,
         in_pod: Option<Duration>,
     ) {
         self.with(|inner, effects| {
             endpoint.end_request();
             match in_pod {
-                Some(in_pod) => account.complete(in_pod),
+                Some(in_pod) => account.complete_at(now, in_pod),
                 None => account.give_back(),
             }
             let Some(index) = inner.revisions.iter().position(|r| Arc::ptr_eq(&r.account, account)) else { return };
@@ -101,7 +102,7 @@ impl Breaker {
             }
             if !revision.queue.is_empty() {
                 let policy = self.policy.load();
-                revision.request_ended(Instant::now(), endpoint, &policy);
+                revision.request_ended(now, endpoint, &policy);
                 inner.dispatch(self, index, policy.limit, effects);
             }
         });

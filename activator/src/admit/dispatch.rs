@@ -39,7 +39,7 @@ impl BreakerState {
                 endpoint,
                 sequence,
                 arrived: waiter.arrived,
-                cold: (admitted > waiter.arrived).then(|| seen.cold_start(now)),
+                cold: (admitted > waiter.arrived).then(|| Box::new(seen.cold_start(now))),
                 responded: false,
                 granted: now,
                 unsent: false,
@@ -72,7 +72,16 @@ impl BreakerState {
 }
 
 impl Effects {
+    #[inline]
     pub(super) fn apply(self, breaker: &Arc<Breaker>) {
+        // Most requests find a free slot and have no effects.
+        let quiet = self.grants.is_empty() && self.rejections.is_empty() && self.probes.is_empty();
+        if !quiet || self.start_wake_task || self.notify {
+            self.apply_all(breaker);
+        }
+    }
+
+    fn apply_all(self, breaker: &Arc<Breaker>) {
         for (sender, rejection, copy) in self.rejections {
             if !copy {
                 breaker.metrics().record_rejected(rejection.reason());

@@ -34,12 +34,12 @@ impl Permit {
     /// Returns the phases of the cold start, if the request waited for a pod to start.
     #[must_use]
     pub fn cold_start(&self) -> Option<ColdStart> {
-        self.cold
+        self.cold.as_deref().copied()
     }
 
     /// Keeps the phases that were measured before an earlier pod could not be connected to.
     pub(crate) fn set_cold_start(&mut self, cold: Option<ColdStart>) {
-        self.cold = cold;
+        self.cold = cold.map(Box::new);
     }
 
     /// Returns the position in the order of arrival.
@@ -100,8 +100,9 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let in_pod = (!self.unsent).then(|| self.granted.elapsed());
-        self.breaker.release(&self.endpoint, &self.account, self.responded, in_pod);
+        let now = Instant::now();
+        let in_pod = (!self.unsent).then(|| now.saturating_duration_since(self.granted));
+        self.breaker.release(&self.endpoint, &self.account, self.responded, now, in_pod);
     }
 }
 

@@ -64,7 +64,8 @@ pub struct Permit {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) sequence: u64,
     pub(super) arrived: Instant,
-    pub(super) cold: Option<ColdStart>,
+    /// Boxed, as it is rare, and a permit is moved several times.
+    pub(super) cold: Option<Box<ColdStart>>,
     pub(super) responded: bool,
     /// When the permit was granted.
     pub(super) granted: Instant,

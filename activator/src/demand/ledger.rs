@@ -287,7 +287,12 @@ impl Account {
 
     /// A request came and went straight to a pod.
     pub fn enter(self: &Arc<Self>) {
-        self.change(|c| {
+        self.enter_at(Instant::now());
+    }
+
+    /// Like [`Self::enter`]. Reading the clock is a notable part of the cost of a request, so the caller's time is taken.
+    pub(crate) fn enter_at(self: &Arc<Self>, now: Instant) {
+        self.change_at(now, |c| {
             c.arrivals += 1;
             c.in_flight += 1;
         });
@@ -320,7 +325,12 @@ impl Account {
 
     /// A request ended that was sent to a pod `in_pod` ago.
     pub fn complete(self: &Arc<Self>, in_pod: Duration) {
-        self.change(|c| {
+        self.complete_at(Instant::now(), in_pod);
+    }
+
+    /// Like [`Self::complete`], at the caller's time.
+    pub(crate) fn complete_at(self: &Arc<Self>, now: Instant, in_pod: Duration) {
+        self.change_at(now, |c| {
             c.in_flight -= 1;
             c.completions += 1;
             c.served_us = c.served_us.saturating_add(micros(in_pod));
@@ -387,11 +397,14 @@ impl Account {
     }
 
     fn change(self: &Arc<Self>, change: impl FnOnce(&mut Counters)) {
+        self.change_at(Instant::now(), change);
+    }
+
+    fn change_at(self: &Arc<Self>, now: Instant, change: impl FnOnce(&mut Counters)) {
         // Before the change is counted: a reader that has seen the count must find the account.
         if !self.opened.load(Ordering::Relaxed) && !self.opened.swap(true, Ordering::AcqRel) {
             self.ledger.accounts.write().open.push(self.clone());
         }
-        let now = Instant::now();
         let urgent = {
             let mut counters = self.counters.lock();
             counters.sum(now);

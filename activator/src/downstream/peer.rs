@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -28,11 +28,19 @@ pub struct Peer {
     expires: Option<Instant>,
     /// Whether it is a trusted proxy: what it states about the origin of a request is passed on.
     pub(crate) trusted: bool,
-    /// IP address as a header value; written once for all requests of the connection.
-    text: HeaderValue,
-    quoted: Box<str>,
+    address: IpAddr,
+    /// Written for the first request that is sent to a pod, and used for all of the connection.
+    text: OnceLock<Box<AddressText>>,
     /// Timer for the timeouts of its requests.
     pub(crate) timer: ConnectionTimer,
+}
+
+/// An IP address as text.
+#[derive(Debug)]
+struct AddressText {
+    plain: HeaderValue,
+    /// As an element of `Forwarded` has it.
+    quoted: String,
 }
 
 impl Peer {
@@ -40,13 +48,6 @@ impl Peer {
     #[must_use]
     pub fn new(address: SocketAddr, state: Arc<ConnectionState>, headers: usize) -> Self {
         let address = address.ip().to_canonical();
-        let text = address.to_string();
-        let quoted = match address {
-            IpAddr::V4(_) => text.clone(),
-            IpAddr::V6(_) => format!("\"[{text}]\""),
-        };
-        // Digits and colons are valid in a header.
-        let text = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"));
         Self {
             state,
             headers,
@@ -55,8 +56,8 @@ impl Peer {
             body_rate: 0,
             expires: None,
             trusted: false,
-            text,
-            quoted: quoted.into(),
+            address,
+            text: OnceLock::new(),
             timer: ConnectionTimer::default(),
         }
     }
@@ -96,11 +97,21 @@ impl Peer {
 
     /// Returns the IP address as a header value.
     pub(crate) fn ip(&self) -> &HeaderValue {
-        &self.text
+        &self.text().plain
     }
 
     /// Returns the IP address in the form of the `Forwarded` header.
     pub(crate) fn quoted(&self) -> &[u8] {
-        self.quoted.as_bytes()
+        self.text().quoted.as_bytes()
+    }
+
+    fn text(&self) -> &AddressText {
+        self.text.get_or_init(|| {
+            let plain = self.address.to_string();
+            let quoted = if self.address.is_ipv4() { plain.clone() } else { format!("\"[{plain}]\"") };
+            // Digits and colons are valid in a header.
+            let plain = HeaderValue::try_from(plain).unwrap_or(HeaderValue::from_static("unknown"));
+            Box::new(AddressText { plain, quoted })
+        })
     }
 }

@@ -61,11 +61,22 @@ enum Abort {
 }
 
 /// What the response depends on of the client's request.
+#[derive(Default)]
 struct ClientSide {
     /// The connection to upgrade, and the protocols that the client offers.
     upgrade: Option<Box<(OnUpgrade, HeaderValue)>>,
     /// The client used TLS.
     https: bool,
+}
+
+/// A request on its way to a pod.
+struct Outbound<'a, F> {
+    /// Taken when it is sent.
+    request: &'a mut Option<Request<RequestBody>>,
+    /// Makes the client's request the one for a pod.
+    rewrite: F,
+    /// Until when a gRPC client waits.
+    client_deadline: Option<Instant>,
 }
 
 /// A response that does not come from a pod, and the status that is counted: that of a gRPC response is 200.
@@ -153,8 +164,8 @@ impl Proxy {
         if !peer.trusted {
             hop_by_hop::strip_origin(&mut parts.headers, &mut found);
         }
-        let request_id = trace::request_id(&mut parts.headers);
-        let id_text = || request_id.to_str().unwrap_or_default();
+        let request_id = trace::RequestId::of(&parts.headers);
+        let id_text = || request_id.as_str();
         let format = Format::of(&parts.headers);
 
         // 1. Validate and route.
@@ -184,11 +195,7 @@ impl Proxy {
         }
 
         // 3. Admit, wake, pick, forward.
-        let client = parts.extensions.remove::<OnUpgrade>();
         let window = parts.extensions.remove::<UploadStream>().and_then(|stream| peer.state.upload(stream.0));
-        let Asked { upgrade, https } = headers::toward_pod(&mut parts, &peer, &found);
-        // Boxed, as it is rare.
-        let client = ClientSide { upgrade: client.zip(upgrade).map(Box::new), https };
         let policy = breaker.policy();
         let client_deadline = match format {
             Format::Grpc => grpc_timeout::parse(&parts.headers).and_then(|timeout| Instant::now().checked_add(timeout)),
@@ -198,8 +205,17 @@ impl Proxy {
         let progress = (!body.is_end_stream()).then(|| Progress::new(minimum_rate(&policy, &peer)));
         let mut request =
             Some(Request::from_parts(parts, RequestBody::new(body, progress.clone()).with_window(window)));
-        let sent = (&mut request, client_deadline);
-        let responded = self.send_to_pod(&breaker, &target, &policy, &peer, sent, progress.as_ref()).await;
+        // Once the request has a pod: without the added headers a queued request takes less memory.
+        let mut client = ClientSide::default();
+        let rewrite = |request: &mut Request<RequestBody>| {
+            request_id.add(request.headers_mut());
+            let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
+            let Asked { upgrade, https } = headers::toward_pod(request, &peer, &found);
+            // Boxed, as it is rare.
+            client = ClientSide { upgrade: on_upgrade.zip(upgrade).map(Box::new), https };
+        };
+        let outbound = Outbound { request: &mut request, rewrite, client_deadline };
+        let responded = self.send_to_pod(&breaker, &target, &policy, &peer, outbound, progress.as_ref()).await;
 
         // 4. Respond.
         let response = match responded {
@@ -320,10 +336,12 @@ impl Proxy {
         target: &Target,
         policy: &Policy,
         peer: &Peer,
-        (request, client_deadline): (&mut Option<Request<RequestBody>>, Option<Instant>),
+        Outbound { request, rewrite, client_deadline }: Outbound<'_, impl FnOnce(&mut Request<RequestBody>)>,
         progress: Option<&Arc<Progress>>,
     ) -> Result<PodResponse, Abort> {
-        let deadline = Instant::now() + policy.cold_start;
+        let mut rewrite = Some(rewrite);
+        // Set once it matters: most requests get a permit at once, and reading the clock is a notable part of their cost.
+        let mut first_arrival = None;
         // Boxed, as only gRPC requests have one.
         let mut expired = client_deadline.map(|deadline| Box::pin(sleep_until(deadline)));
         let mut mirror = policy.mirror.as_ref();
@@ -336,7 +354,8 @@ impl Proxy {
                 Admission::Granted(permit) => permit,
                 // Boxed, so that a request that is not queued is not larger for it.
                 Admission::Queued(ticket) => {
-                    let deadlines = (deadline, client_deadline);
+                    let arrived = *first_arrival.get_or_insert_with(Instant::now);
+                    let deadlines = (arrived + policy.cold_start, client_deadline);
                     let permit = Box::pin(self.wait_for_permit(ticket, deadlines, unreachable.as_deref())).await?;
                     if let (Some(deadline), Some(request)) = (client_deadline, request.as_mut()) {
                         grpc_timeout::write(request.headers_mut(), deadline, Instant::now());
@@ -349,6 +368,9 @@ impl Proxy {
             permit.set_cold_start(cold);
             if policy.count_outcomes {
                 permit.mark_sent();
+            }
+            if let (Some(rewrite), Some(request)) = (rewrite.take(), request.as_mut()) {
+                rewrite(request);
             }
             if let (Some(mirror), Some(request)) = (mirror.take(), request.as_mut()) {
                 copy = self.mirror.copy(&permit, target, mirror, request);
@@ -375,7 +397,7 @@ impl Proxy {
                 Forwarded::ConnectFailed(mut permit, error) => {
                     self.metrics.retries.inc();
                     let (sequence, arrived) = (permit.sequence(), permit.arrived());
-                    let late = Instant::now() >= deadline;
+                    let late = Instant::now() >= *first_arrival.get_or_insert(arrived) + policy.cold_start;
                     if late {
                         permit.record_failure();
                     }
@@ -390,7 +412,7 @@ impl Proxy {
                     self.metrics.retries.inc();
                     let (sequence, arrived) = (permit.sequence(), permit.arrived());
                     permit.put_back();
-                    if Instant::now() >= deadline {
+                    if Instant::now() >= *first_arrival.get_or_insert(arrived) + policy.cold_start {
                         let detail = "the pods allow no further HTTP/2 streams (SETTINGS_MAX_CONCURRENT_STREAMS)";
                         return Err(Problem::new(Kind::ColdStartTimeout, detail).into());
                     }

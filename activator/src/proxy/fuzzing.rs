@@ -222,7 +222,6 @@ async fn respond(
     let (mut parts, body) = request.into_parts();
     let mut found = hop_by_hop::scan(&parts.headers);
     hop_by_hop::strip_origin(&mut parts.headers, &mut found);
-    trace::request_id(&mut parts.headers);
     let (method, target) = (parts.method.to_string(), parts.uri.to_string());
     let host =
         validate::validate(&parts, &peer, &found).ok().and_then(|()| Some(Host::of(&parts).ok()?.as_str().to_owned()));
@@ -254,9 +253,10 @@ async fn respond(
 }
 
 /// Checks that the request toward a pod names one host, the routed one, and has no hop-by-hop headers.
-fn toward_pod(mut parts: Parts, peer: &Peer, found: &Found, host: &str) {
-    let upgrades = headers::toward_pod(&mut parts, peer, found).upgrade.is_some();
+fn toward_pod(parts: Parts, peer: &Peer, found: &Found, host: &str) {
     let mut request = Request::from_parts(parts, ());
+    trace::RequestId::of(request.headers()).add(request.headers_mut());
+    let upgrades = headers::toward_pod(&mut request, peer, found).upgrade.is_some();
     headers::target(&mut request, Protocol::Http1);
     let (parts, ()) = request.into_parts();
     let named: Vec<_> = parts.headers.get_all(header::HOST).iter().map(|h| h.to_str().unwrap()).collect();

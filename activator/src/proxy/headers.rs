@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Request, Uri, Version, header,
-    request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use rouse_crds::function::Protocol;
@@ -24,20 +23,27 @@ pub(super) struct Asked {
     pub(super) https: bool,
 }
 
+/// Number of headers that a request has more toward its pod.
+const ADDED: usize = 7;
+
 /// Rewrites the head of a request for a function. Statements of an untrusted peer about its origin have been removed.
-pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer, found: &Found) -> Asked {
-    let upgrade = offered_upgrade(parts, found);
-    strip(&mut parts.headers, found);
+pub(super) fn toward_pod<B>(request: &mut Request<B>, peer: &Peer, found: &Found) -> Asked {
+    let upgrade = offered_upgrade(request, found);
+    let headers = request.headers_mut();
+    // At once, or the map would grow several times. It fails for a map that is too large, as each insertion would.
+    drop(headers.try_reserve(ADDED));
+    strip(headers, found);
     if found.expect {
         // The activator itself asks for the body.
-        parts.headers.remove(header::EXPECT);
+        headers.remove(header::EXPECT);
     }
     if found.cookies > 1 {
-        join_cookies(&mut parts.headers);
+        join_cookies(headers);
     }
-    let https = forwarded(parts, peer);
-    via::add(parts, found);
-    trace::continue_or_start(&mut parts.headers);
+    let https = forwarded(request, peer, found);
+    via::add(request, found);
+    let headers = request.headers_mut();
+    trace::continue_or_start(headers, found.trace);
     let connection = match (upgrade.is_some(), found.trailers) {
         (true, true) => Some("upgrade, TE"),
         (true, false) => Some("upgrade"),
@@ -45,13 +51,13 @@ pub(super) fn toward_pod(parts: &mut Parts, peer: &Peer, found: &Found) -> Asked
         (false, false) => None,
     };
     if let Some(connection) = connection {
-        parts.headers.insert(header::CONNECTION, HeaderValue::from_static(connection));
+        headers.insert(header::CONNECTION, HeaderValue::from_static(connection));
     }
     if found.trailers {
-        parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     if let Some(protocols) = &upgrade {
-        parts.headers.insert(header::UPGRADE, protocols.clone());
+        headers.insert(header::UPGRADE, protocols.clone());
     }
     Asked { upgrade, https }
 }
@@ -124,11 +130,12 @@ pub(super) fn toward_client(headers: &mut HeaderMap) -> Result<(), &'static str>
 }
 
 /// Returns the protocols that a request offers to upgrade to, if HTTP/1.1 allows it.
-fn offered_upgrade(parts: &Parts, found: &Found) -> Option<HeaderValue> {
-    if !found.has_upgrade() || parts.version != Version::HTTP_11 {
+fn offered_upgrade<B>(request: &Request<B>, found: &Found) -> Option<HeaderValue> {
+    if !found.has_upgrade() || request.version() != Version::HTTP_11 {
         return None;
     }
-    if !tokens(&parts.headers, &header::CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade")) {
+    let headers = request.headers();
+    if !tokens(headers, &header::CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade")) {
         return None;
     }
     // HTTP/2 works by prior knowledge. In a tunnel, requests would pass the routes unseen; an upgrade may be ignored, and
@@ -137,7 +144,7 @@ fn offered_upgrade(parts: &Parts, found: &Found) -> Option<HeaderValue> {
         let name = protocol.split(|b| *b == b'/').next().unwrap_or_default();
         [&b"h2c"[..], b"h2", b"http"].iter().any(|http| name.eq_ignore_ascii_case(http))
     };
-    let protocols: Vec<&[u8]> = tokens(&parts.headers, &header::UPGRADE).filter(|one| !is_http(one)).collect();
+    let protocols: Vec<&[u8]> = tokens(headers, &header::UPGRADE).filter(|one| !is_http(one)).collect();
     if protocols.is_empty() {
         return None;
     }
@@ -145,25 +152,27 @@ fn offered_upgrade(parts: &Parts, found: &Found) -> Option<HeaderValue> {
 }
 
 /// Adds this hop to the statements about the origin of a request. Returns whether the client used TLS.
-fn forwarded(parts: &mut Parts, peer: &Peer) -> bool {
-    let headers = &mut parts.headers;
+fn forwarded<B>(request: &mut Request<B>, peer: &Peer, found: &Found) -> bool {
     // Both were validated as a host with an optional port.
-    let host = match parts.uri.authority() {
+    let host = match request.uri().authority() {
         Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
-        None => headers.get(header::HOST).cloned(),
+        None => request.headers().get(header::HOST).cloned(),
     };
+    let headers = request.headers_mut();
     let host = host.unwrap_or(HeaderValue::from_static(""));
-    if !headers.contains_key(X_FORWARDED_PROTO) {
+    // Most requests have no such statement, and a look at each header costs more than all the rest.
+    let first = !found.has_origin();
+    if first || !headers.contains_key(X_FORWARDED_PROTO) {
         let scheme = if peer.secure { "https" } else { "http" };
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
-    let https = came_by_tls(headers);
+    let https = if first { peer.secure } else { came_by_tls(headers) };
     let proto: &[u8] = if https { b"https" } else { b"http" };
     let element = [b"for=", peer.quoted(), b";host=\"", host.as_bytes(), b"\";proto=", proto];
     let length = element.iter().map(|part| part.len()).sum();
-    append(headers, &header::FORWARDED, &element, length);
-    if headers.contains_key(X_FORWARDED_FOR) {
-        append(headers, &X_FORWARDED_FOR, &[peer.ip().as_bytes()], peer.ip().len());
+    append(headers, &header::FORWARDED, &element, length, first);
+    if !first && headers.contains_key(X_FORWARDED_FOR) {
+        append(headers, &X_FORWARDED_FOR, &[peer.ip().as_bytes()], peer.ip().len(), false);
     } else {
         headers.insert(X_FORWARDED_FOR, peer.ip().clone());
     }
@@ -176,7 +185,7 @@ fn forwarded(parts: &mut Parts, peer: &Peer) -> bool {
 mod tests {
     use super::*;
     use crate::hop_by_hop::HOP_BY_HOP;
-    use http::HeaderName;
+    use http::{HeaderName, request::Parts};
     use rstest::rstest;
     use std::sync::Arc;
 
@@ -189,11 +198,11 @@ mod tests {
     }
 
     fn cleaned(headers: &[(&'static str, &'static str)]) -> (Parts, bool) {
-        let mut parts = parts(headers);
-        let found = scan(&parts.headers);
+        let mut request = Request::from_parts(parts(headers), ());
+        let found = scan(request.headers());
         let peer = Peer::new("[::1]:80".parse().unwrap(), Arc::default(), 100);
-        let asked = toward_pod(&mut parts, &peer, &found);
-        (parts, asked.upgrade.is_some())
+        let asked = toward_pod(&mut request, &peer, &found);
+        (request.into_parts().0, asked.upgrade.is_some())
     }
 
     #[test]

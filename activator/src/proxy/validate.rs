@@ -32,8 +32,7 @@ pub(super) fn validate(parts: &Parts, peer: &Peer, found: &Found) -> Result<(), 
         return Err(Problem::new(Kind::ExpectationFailed, "Expect has another expectation than 100-continue"));
     }
     if parts.version == Version::HTTP_2 {
-        // One is the request id, which every request has by now.
-        if parts.headers.len() > peer.headers + 1 {
+        if parts.headers.len() > peer.headers {
             return Err(Fault::TooLarge("the request has too many headers").into());
         }
         if parts.uri.path() == "*" && parts.method != Method::OPTIONS {

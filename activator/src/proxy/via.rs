@@ -1,6 +1,6 @@
 //! `Via`: names this hop, and detects requests that loop (RFC 9110, section 7.6.3).
 
-use http::{HeaderMap, HeaderValue, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Version, header};
 
 use super::list_header::append;
 use crate::hop_by_hop::{Found, tokens};
@@ -13,16 +13,16 @@ const PSEUDONYM: &[u8] = b"rouse";
 const MAX_PASSES: usize = 16;
 
 /// Adds this hop, with the protocol version in which it received the request.
-pub(super) fn add(parts: &mut Parts, found: &Found) {
-    let hop = match parts.version {
+pub(super) fn add<B>(request: &mut Request<B>, found: &Found) {
+    let hop = match request.version() {
         Version::HTTP_2 => "2 rouse",
         Version::HTTP_10 => "1.0 rouse",
         _ => "1.1 rouse",
     };
     if found.via {
-        append(&mut parts.headers, &header::VIA, &[hop.as_bytes()], hop.len());
+        append(request.headers_mut(), &header::VIA, &[hop.as_bytes()], hop.len(), false);
     } else {
-        parts.headers.insert(header::VIA, HeaderValue::from_static(hop));
+        request.headers_mut().insert(header::VIA, HeaderValue::from_static(hop));
     }
 }
 

@@ -70,16 +70,14 @@ impl<'a> Host<'a> {
                 let (name, after) = text.split_at(text.find(':').unwrap_or(text.len()));
                 port(after)?;
                 let name = name.strip_suffix('.').unwrap_or(name);
-                let in_a_label = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-                let mut dot = true;
-                for b in name.bytes() {
-                    // Empty labels are rejected, so a name without its trailing dot has no other one at the end.
-                    if !in_a_label(b) && (b != b'.' || dot) {
-                        return Err(BadHost::Malformed);
-                    }
-                    dot = b == b'.';
-                }
-                if dot {
+                // Without an early exit, so that many bytes are checked at once.
+                let valid = name.bytes().fold(true, |valid, b| {
+                    valid & (b.is_ascii_alphanumeric() | (b == b'-') | (b == b'_') | (b == b'.'))
+                });
+                let bytes = name.as_bytes();
+                let dots = |(a, b): (&u8, &u8)| (*a == b'.') & (*b == b'.');
+                let empty_label = bytes.iter().zip(bytes.iter().skip(1)).fold(false, |found, pair| found | dots(pair));
+                if !valid || empty_label || name.starts_with('.') || name.ends_with('.') {
                     return Err(BadHost::Malformed);
                 }
                 name
@@ -88,7 +86,7 @@ impl<'a> Host<'a> {
         if name.is_empty() || name.len() > LONGEST {
             return Err(BadHost::Malformed);
         }
-        let upper = name.bytes().any(|b| b.is_ascii_uppercase());
+        let upper = name.bytes().fold(false, |upper, b| upper | b.is_ascii_uppercase());
         Ok(Self(if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) }))
     }
 

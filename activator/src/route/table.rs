@@ -3,14 +3,10 @@
 //! A request reads it without a lock. It is sharded, so that a change copies one small shard, however many hosts there
 //! are and however many paths a host has: a path of a host is an entry of its own, keyed by both.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::HashMap, hash::BuildHasher, sync::Arc};
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 
 use super::{
     Host, RouteRules,
@@ -61,10 +57,13 @@ pub struct Table {
 
 #[derive(Debug)]
 struct Hosts {
+    /// Fast and not collision-resistant: only Functions add keys, and a request only looks them up.
     hasher: RandomState,
     /// By host, and by host and path where paths of a host lead to different routes.
-    shards: Vec<ArcSwap<HashMap<Arc<str>, Entry>>>,
+    shards: Vec<ArcSwap<Shard>>,
 }
+
+type Shard = HashMap<Arc<str>, Entry, RandomState>;
 
 #[derive(Clone, Debug)]
 enum Entry {
@@ -159,10 +158,10 @@ fn or_host(
 
 impl Hosts {
     fn new() -> Self {
-        Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| ArcSwap::default()).collect() }
+        Self { hasher: RandomState::default(), shards: (0..SHARDS).map(|_| ArcSwap::default()).collect() }
     }
 
-    fn shard(&self, key: &str) -> &ArcSwap<HashMap<Arc<str>, Entry>> {
+    fn shard(&self, key: &str) -> &ArcSwap<Shard> {
         // The remainder is smaller than the number of shards, whatever the width of a pointer.
         &self.shards[(self.hasher.hash_one(key) % SHARDS as u64) as usize]
     }

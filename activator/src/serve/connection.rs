@@ -1,13 +1,15 @@
 //! One client connection, from its first byte to its end.
 
 use std::{
+    future::poll_fn,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{Stream, stream};
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -20,6 +22,7 @@ use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    beside::Beside,
     disconnect::DisconnectWatcher,
     http2_socket::Http2Socket,
     limits::Limits,
@@ -194,7 +197,8 @@ impl Server {
             Version::Http1 => {
                 let io = TokioIo::new(socket);
                 let connection = pin!(self.http1.serve_connection(io, service).with_upgrades());
-                self.run(connection, http1::UpgradeableConnection::graceful_shutdown, &watcher, None).await
+                let events = pin!(self.events(&watcher));
+                Self::run(connection, http1::UpgradeableConnection::graceful_shutdown, events).await
             }
             Version::Http2 => {
                 // Boxed, so that the other connections, of which there are many more, are not larger for it.
@@ -204,7 +208,8 @@ impl Server {
                 let streams = Streams::new(self.stream_limits(age));
                 let server = http2_builder(&self.limits, streams.clone());
                 let mut connection = Box::pin(server.serve_connection(io, service));
-                self.run(connection.as_mut(), http2::Connection::graceful_shutdown, &watcher, Some(&streams)).await
+                let mut events = Box::pin(stream::select(self.events(&watcher), retirement(&streams)));
+                Self::run(connection.as_mut(), http2::Connection::graceful_shutdown, events.as_mut()).await
             }
         };
         if let Err(error) = ended {
@@ -214,43 +219,29 @@ impl Server {
 
     /// Runs a connection until it ends or its client disconnects.
     async fn run<C: Future<Output = hyper::Result<()>>>(
-        &self,
         mut connection: Pin<&mut C>,
         shut_down: fn(Pin<&mut C>),
-        watcher: &DisconnectWatcher,
-        streams: Option<&Streams>,
+        mut events: Pin<&mut impl Stream<Item = ConnectionEvent>>,
     ) -> hyper::Result<()> {
-        let mut events = self.events(watcher, streams);
+        let beside = Beside::new();
         loop {
-            tokio::select! {
-                biased;
-                ended = connection.as_mut() => return ended,
-                Some(event) = events.next() => match event {
-                    ConnectionEvent::Shutdown => shut_down(connection.as_mut()),
-                    ConnectionEvent::Retired => {
-                        shut_down(connection.as_mut());
-                        // A client may ignore the GOAWAY.
-                        if let Some(streams) = streams {
-                            events.push(Box::pin(async {
-                                streams.drained().await;
-                                ConnectionEvent::ClientGone
-                            }));
-                        }
-                    }
-                    // Dropping the connection aborts its requests.
-                    ConnectionEvent::ClientGone => return Ok(()),
-                },
+            let event = poll_fn(|cx| {
+                if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(Err(ended));
+                }
+                beside.poll(cx, |cx| events.as_mut().poll_next(cx)).map(Ok)
+            });
+            match event.await {
+                Err(ended) => return ended,
+                Ok(Some(ConnectionEvent::Shutdown | ConnectionEvent::Retired)) => shut_down(connection.as_mut()),
+                // Dropping the connection aborts its requests.
+                Ok(Some(ConnectionEvent::ClientGone) | None) => return Ok(()),
             }
         }
     }
 
-    /// Returns the events of a connection. Each is polled only when it may have happened, so that a request does not
-    /// pay for them.
-    fn events<'a>(
-        &'a self,
-        watcher: &'a DisconnectWatcher,
-        streams: Option<&'a Streams>,
-    ) -> FuturesUnordered<BoxFuture<'a, ConnectionEvent>> {
+    /// Returns the events of a connection.
+    fn events<'a>(&'a self, watcher: &'a DisconnectWatcher) -> impl Stream<Item = ConnectionEvent> + 'a {
         let stop = async {
             self.stop.cancelled().await;
             ConnectionEvent::Shutdown
@@ -259,16 +250,7 @@ impl Server {
             watcher.disconnected().await;
             ConnectionEvent::ClientGone
         };
-        let both: [BoxFuture<'a, ConnectionEvent>; 2] = [Box::pin(stop), Box::pin(left)];
-        let events: FuturesUnordered<BoxFuture<'a, ConnectionEvent>> = both.into_iter().collect();
-        if let Some(streams) = streams {
-            events.push(Box::pin(async {
-                streams.retired().await;
-                // A client that never sent a request gets no time to end its requests.
-                if streams.is_used() { ConnectionEvent::Retired } else { ConnectionEvent::ClientGone }
-            }));
-        }
-        events
+        stream::select(stream::once(stop), stream::once(left))
     }
 
     /// Returns the age at which a connection is closed, which differs by up to a tenth, so that connections that began
@@ -293,6 +275,21 @@ impl Server {
         // A request that arrived in part before the shutdown is still served.
         if socket.is_silent() { Ok(None) } else { socket.version().await }
     }
+}
+
+/// Returns the events of an HTTP/2 connection that is idle or old.
+fn retirement(streams: &Streams) -> impl Stream<Item = ConnectionEvent> {
+    stream::unfold(false, move |is_retired| async move {
+        if is_retired {
+            // A client may ignore the GOAWAY.
+            streams.drained().await;
+            return Some((ConnectionEvent::ClientGone, true));
+        }
+        streams.retired().await;
+        // A client that never sent a request gets no time to end its requests.
+        let event = if streams.is_used() { ConnectionEvent::Retired } else { ConnectionEvent::ClientGone };
+        Some((event, true))
+    })
 }
 
 #[cfg(test)]

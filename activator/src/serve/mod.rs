@@ -1,6 +1,7 @@
 //! Downstream server: listeners, connections, head guard, TLS, and the admin endpoints.
 
 mod admin;
+mod beside;
 mod certificates;
 mod connection;
 mod disconnect;
