@@ -186,7 +186,6 @@ const REQUESTS: &[Case] = &[
         sent: &[("max-forwards", "1")],
         to_pod: &[("max-forwards", "0")],
         not_to_pod: &[],
-        ..PLAIN
     },
     Case {
         what: "Max-Forwards of other methods has no meaning",

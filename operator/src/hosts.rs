@@ -102,12 +102,14 @@ impl Claims {
     /// Sets the Functions whose hosts the API server rejects. Returns those for which that changed.
     pub fn set_rejected(&self, rejected: BTreeMap<FunctionKey, LostHost>) -> BTreeSet<FunctionKey> {
         let mut state = self.state.write();
-        let former = state.rejected.replace(rejected.clone());
         // What a previous leader has reported is reviewed once.
-        let all = if former.is_none() { state.won.keys().cloned().collect() } else { BTreeSet::new() };
-        let former = former.unwrap_or_default();
+        let mut changed: BTreeSet<_> =
+            if state.rejected.is_none() { state.won.keys().cloned().collect() } else { BTreeSet::new() };
+        let former = state.rejected.take().unwrap_or_default();
         let keys = former.keys().chain(rejected.keys()).filter(|key| former.get(key) != rejected.get(key));
-        keys.cloned().chain(all).collect()
+        changed.extend(keys.cloned());
+        state.rejected = Some(rejected);
+        changed
     }
 
     /// Returns the hosts that a Function claims but that are not routed to it.

@@ -72,7 +72,7 @@ async fn ten_thousand_revisions_with_outcomes_are_read() {
     let first = read(&mut writer, &mut reader, &mut aggregate, &source).await;
     assert!(first > 10 && reader.longest <= MAX_PART, "{first} frames, the longest of {} bytes", reader.longest);
     let total = |aggregate: &mut Aggregate| {
-        let of = |n| FunctionKey::new("a-namespace", &name(n));
+        let of = |n| FunctionKey::new("a-namespace", name(n));
         (0..10_000)
             .map(|n| aggregate.demand(&of(n), &format!("{}-00001", name(n)), Duration::from_secs(1)).in_flight)
             .sum()
