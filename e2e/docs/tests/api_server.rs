@@ -13,7 +13,6 @@ use kube::{
     core::GroupVersionKind,
     runtime::{conditions, wait::await_condition},
 };
-use rouse_crds::Function;
 use rouse_docs::{
     checkout,
     examples::{Kind, examples},

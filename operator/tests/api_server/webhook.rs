@@ -3,10 +3,7 @@
 //! A policy (ValidatingAdmissionPolicy) responds with 422 or 403. A webhook that denies without a code leads to 400, one that
 //! fails to 500, and one that does not respond to a timeout.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
@@ -20,6 +17,7 @@ use kube::{
     Api,
     api::{DeleteParams, PostParams},
 };
+use parking_lot::Mutex;
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -90,7 +88,7 @@ impl Webhook {
     }
 
     fn set(&self, verdict: Verdict) {
-        *self.verdict.lock().unwrap() = verdict;
+        *self.verdict.lock() = verdict;
     }
 
     /// Waits until the API server asks the webhook.
@@ -119,7 +117,7 @@ async fn review(
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let body = request.into_body().collect().await?.to_bytes();
     let review: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let verdict = *decides.lock().unwrap();
+    let verdict = *decides.lock();
     if verdict == Verdict::Hang {
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
