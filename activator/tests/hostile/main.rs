@@ -195,7 +195,9 @@ async fn hostile_clients_are_bounded_in_time_and_memory() {
         let name = function(index);
         rig.function(&name, json!({"timeouts": {"coldStart": "2s", "response": "1h", "idle": idle}}));
         if case.phase != Parked {
-            rig.show_as(&format!("{name}-00001-0"), &name, running(), port);
+            let mut status = running();
+            status["podIP"] = json!(format!("127.1.0.{}", index + 1));
+            rig.show_as(&format!("{name}-00001-0"), &name, status, port);
         }
     }
     let (publish, requests) = watch::channel(Requests::default());

@@ -124,7 +124,8 @@ where
     F: Fn(String, TcpStream) -> R + Send + Sync + Clone + 'static,
     R: Future<Output = Option<TcpStream>> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // On every loopback address, so that it can be the pod of several functions: an address belongs to one pod.
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
