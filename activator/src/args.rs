@@ -9,10 +9,13 @@ use rouse_crds::{
     quantity,
 };
 
+use tokio::sync::Semaphore;
+
 use crate::{
     admit::{Bounds, Caps},
     downstream::TrustedProxies,
     rate_limit::Rate,
+    resources::{Chosen, Sizing},
     serve::Limits,
 };
 
@@ -33,11 +36,12 @@ pub struct Args {
     /// Domain of the cluster's DNS.
     #[arg(long, env = "ROUSE_CLUSTER_DOMAIN", default_value = "cluster.local", value_parser = domain)]
     pub cluster_domain: String,
-    /// Address for requests from the ingress. It serves only public functions by their public hosts.
-    #[arg(long, env = "ROUSE_PUBLIC_ADDR", default_value = "0.0.0.0:8080")]
+    /// Address for requests from the ingress. It serves only public functions by their public hosts. `[::]` is every
+    /// address, of IPv4 too.
+    #[arg(long, env = "ROUSE_PUBLIC_ADDR", default_value = "[::]:8080")]
     pub public_addr: SocketAddr,
     /// Address for requests from inside the cluster.
-    #[arg(long, env = "ROUSE_CLUSTER_ADDR", default_value = "0.0.0.0:8081")]
+    #[arg(long, env = "ROUSE_CLUSTER_ADDR", default_value = "[::]:8081")]
     pub cluster_addr: SocketAddr,
     /// Address for TLS requests from outside the cluster. It serves only public functions by their public hosts. Off by
     /// default.
@@ -65,8 +69,16 @@ pub struct Args {
     #[arg(long, env = "ROUSE_HTTPS_REDIRECT")]
     pub https_redirect: bool,
     /// Address for health, metrics and the demand stream.
-    #[arg(long, env = "ROUSE_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
+    #[arg(long, env = "ROUSE_ADMIN_ADDR", default_value = "[::]:9090")]
     pub admin_addr: SocketAddr,
+    /// Address for `/livez` and `/readyz` alone, which no other client of the admin port can keep busy. Off by default: both
+    /// are on the admin port too.
+    #[arg(long, env = "ROUSE_HEALTH_ADDR")]
+    pub health_addr: Option<SocketAddr>,
+    /// User that may read the demand stream with a bearer token for the audience `rouse-activator`, such as
+    /// `system:serviceaccount:rouse-system:rouse-operator`. By default the stream is served on loopback only.
+    #[arg(long, env = "ROUSE_DEMAND_READER")]
+    pub demand_reader: Option<String>,
     /// Name of this pod; part of the identity of this process in the demand stream.
     #[arg(long, env = "POD_NAME", default_value = "rouse-activator")]
     pub pod_name: String,
@@ -76,18 +88,27 @@ pub struct Args {
     /// Maximum duration of a graceful shutdown after SIGTERM; less than the pod's terminationGracePeriodSeconds.
     #[arg(long, env = "ROUSE_SHUTDOWN_GRACE", default_value = "25s", value_parser = duration)]
     pub shutdown_grace: Duration,
-    /// Maximum number of queued requests, over all functions.
-    #[arg(long, env = "ROUSE_MAX_QUEUED_REQUESTS", default_value = "20000", value_parser = at_least_one)]
-    pub max_queued_requests: u64,
-    /// Maximum number of queued requests per namespace.
-    #[arg(long, env = "ROUSE_MAX_QUEUED_REQUESTS_PER_NAMESPACE", default_value = "10000", value_parser = at_least_one)]
-    pub max_queued_requests_per_namespace: u64,
-    /// Maximum number of bytes that all queued requests may hold.
-    #[arg(long, env = "ROUSE_MAX_QUEUED_BYTES", default_value = "256Mi", value_parser = bytes)]
-    pub max_queued_bytes: u64,
-    /// Maximum number of bytes that the queued requests of one namespace may hold.
-    #[arg(long, env = "ROUSE_MAX_QUEUED_BYTES_PER_NAMESPACE", default_value = "128Mi", value_parser = bytes)]
-    pub max_queued_bytes_per_namespace: u64,
+    /// Number of worker threads. By default as many as the process may use cores, at most 4.
+    #[arg(long, env = "ROUSE_THREADS", value_parser = threads)]
+    pub threads: Option<usize>,
+    /// Memory that the process may use, in bytes. By default the memory limit of its control group, or half of the
+    /// machine's memory without one. The limits of queues and connections follow from it, and the activator rejects load
+    /// before it is reached.
+    #[arg(long, env = "ROUSE_MEMORY_LIMIT", value_parser = memory)]
+    pub memory_limit: Option<u64>,
+    /// Maximum number of queued requests, over all functions. By default as many as fit half of the memory.
+    #[arg(long, env = "ROUSE_MAX_QUEUED_REQUESTS", value_parser = at_least_one)]
+    pub max_queued_requests: Option<u64>,
+    /// Maximum number of queued requests per namespace. By default half of those of the process.
+    #[arg(long, env = "ROUSE_MAX_QUEUED_REQUESTS_PER_NAMESPACE", value_parser = at_least_one)]
+    pub max_queued_requests_per_namespace: Option<u64>,
+    /// Maximum number of bytes that all queued requests may hold. By default a sixth of the memory.
+    #[arg(long, env = "ROUSE_MAX_QUEUED_BYTES", value_parser = bytes)]
+    pub max_queued_bytes: Option<u64>,
+    /// Maximum number of bytes that the queued requests of one namespace may hold. By default half of those of the
+    /// process.
+    #[arg(long, env = "ROUSE_MAX_QUEUED_BYTES_PER_NAMESPACE", value_parser = bytes)]
+    pub max_queued_bytes_per_namespace: Option<u64>,
     /// Rate limit of wakes per function: a burst, and one more after each interval.
     #[arg(long, env = "ROUSE_WAKES", default_value = "10/3s", value_parser = rate)]
     pub wakes: Rate,
@@ -101,9 +122,14 @@ pub struct Args {
     /// How long requests wait for an unschedulable pod. With a cluster autoscaler: as long as a new node takes.
     #[arg(long, env = "ROUSE_UNSCHEDULABLE_GRACE", default_value = "10s", value_parser = duration)]
     pub unschedulable_grace: Duration,
-    /// Maximum number of concurrent connections per listener.
-    #[arg(long, env = "ROUSE_MAX_CONNECTIONS", default_value = "65536", value_parser = connections)]
-    pub max_connections: usize,
+    /// Maximum number of concurrent connections per listener. Further ones wait. By default, and over all listeners, as
+    /// many as fit a third of the memory, and half of the open files that the process may have.
+    #[arg(long, env = "ROUSE_MAX_CONNECTIONS", value_parser = connections)]
+    pub max_connections: Option<usize>,
+    /// Maximum number of concurrent connections of one client, by IPv4 address or IPv6 /64 network. Further ones are
+    /// refused with 503. In any case one client may have at most four times as many as are still free.
+    #[arg(long, env = "ROUSE_MAX_CONNECTIONS_PER_CLIENT", value_parser = at_least_one)]
+    pub max_connections_per_client: Option<u64>,
     /// Maximum size of a request head, and of its trailers, in bytes. More is rejected with 431.
     #[arg(long, env = "ROUSE_MAX_HEAD_BYTES", default_value = "64Ki", value_parser = head_bytes)]
     pub max_head_bytes: usize,
@@ -165,6 +191,8 @@ pub enum LogFormat {
     Text,
 }
 
+const MAX_PERMITS: usize = Semaphore::MAX_PERMITS;
+
 /// A bucket that fills more slowly is most likely a mistake.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -185,10 +213,11 @@ impl Args {
             ));
         }
         self.rules().map_err(|error| format!("--host-template: {error}"))?;
-        if self.max_queued_bytes_per_namespace > self.max_queued_bytes {
+        let exceeds = |part: Option<u64>, whole: Option<u64>| part.zip(whole).is_some_and(|(part, whole)| part > whole);
+        if exceeds(self.max_queued_bytes_per_namespace, self.max_queued_bytes) {
             return Err("--max-queued-bytes-per-namespace must not be more than --max-queued-bytes".to_owned());
         }
-        if self.max_queued_requests_per_namespace > self.max_queued_requests {
+        if exceeds(self.max_queued_requests_per_namespace, self.max_queued_requests) {
             return Err("--max-queued-requests-per-namespace must not be more than --max-queued-requests".to_owned());
         }
         if self.max_request_line > self.max_head_bytes {
@@ -220,15 +249,26 @@ impl Args {
         Ok(ownership::Rules { template, allowed: self.allowed_hosts.clone() })
     }
 
+    /// Returns the limits that flags set, for [`Sizing::derive`].
+    #[must_use]
+    pub fn chosen(&self) -> Chosen {
+        // One more listener with TLS. A limit per listener that is chosen is meant for each of them.
+        let listeners = 2 + usize::from(self.tls_addr.is_some());
+        Chosen {
+            connections: self.max_connections.map(|each| each.saturating_mul(listeners) as u64),
+            queued_requests: self.max_queued_requests,
+            namespace_requests: self.max_queued_requests_per_namespace,
+            queued_bytes: self.max_queued_bytes,
+            namespace_bytes: self.max_queued_bytes_per_namespace,
+        }
+    }
+
     /// Returns the limits of the process.
     #[must_use]
-    pub fn bounds(&self) -> Bounds {
+    pub fn bounds(&self, sizing: &Sizing) -> Bounds {
         Bounds {
-            process: Caps { requests: self.max_queued_requests, bytes: self.max_queued_bytes },
-            namespace: Caps {
-                requests: self.max_queued_requests_per_namespace,
-                bytes: self.max_queued_bytes_per_namespace,
-            },
+            process: Caps { requests: sizing.queued_requests, bytes: sizing.queued_bytes },
+            namespace: Caps { requests: sizing.namespace_requests, bytes: sizing.namespace_bytes },
             function_wakes: self.wakes,
             namespace_wakes: self.wakes_per_namespace,
             process_wakes: self.wakes_total,
@@ -238,9 +278,10 @@ impl Args {
 
     /// Returns the limits of each listener.
     #[must_use]
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self, sizing: &Sizing) -> Limits {
+        let all = usize::try_from(sizing.connections).unwrap_or(usize::MAX).min(MAX_PERMITS);
         Limits {
-            connections: self.max_connections,
+            connections: self.max_connections.unwrap_or(all).min(all),
             head_bytes: self.max_head_bytes,
             headers: self.max_headers.into(),
             request_line: self.max_request_line,
@@ -259,6 +300,18 @@ impl Args {
 
 fn at_least_one(text: &str) -> Result<u64, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a number of at least 1".to_owned())
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "must be a number from 1 to 1024".to_owned())
+}
+
+/// Less memory than this serves nothing.
+const LEAST_MEMORY: u64 = 16 << 20;
+
+fn memory(text: &str) -> Result<u64, String> {
+    let count = bytes(text).map_err(|error| error.to_string())?;
+    if count < LEAST_MEMORY { Err("must be at least 16Mi".to_owned()) } else { Ok(count) }
 }
 
 /// `BURST/INTERVAL`, such as `10/3s`.
@@ -293,8 +346,8 @@ fn head_bytes(text: &str) -> Result<usize, String> {
 }
 
 fn connections(text: &str) -> Result<usize, String> {
-    let most = tokio::sync::Semaphore::MAX_PERMITS;
-    text.parse().ok().filter(|n| (1..=most).contains(n)).ok_or_else(|| format!("must be a number from 1 to {most}"))
+    let fits = text.parse().ok().filter(|n| (1..=MAX_PERMITS).contains(n));
+    fits.ok_or_else(|| format!("must be a number from 1 to {MAX_PERMITS}"))
 }
 
 fn domain(text: &str) -> Result<String, String> {
@@ -317,8 +370,12 @@ mod tests {
     fn default_flags_are_valid() {
         let args = Args::try_parse_from(["rouse-activator"]).unwrap();
         assert_eq!(args.check(), Ok(()));
-        assert_eq!(args.bounds().function_wakes, Rate { burst: 10, interval: Duration::from_secs(3) });
-        assert_eq!((args.shutdown_delay, args.max_queued_bytes), (Duration::from_secs(5), 256 << 20));
+        let sizing = Sizing::derive(512 << 20, 1 << 20, args.chosen());
+        let bounds = args.bounds(&sizing);
+        assert_eq!(bounds.function_wakes, Rate { burst: 10, interval: Duration::from_secs(3) });
+        assert_eq!((args.shutdown_delay, args.chosen()), (Duration::from_secs(5), Chosen::default()));
+        assert_eq!(args.limits(&sizing).connections as u64, sizing.connections);
+        assert!(bounds.namespace.requests < bounds.process.requests);
     }
 
     #[rstest]
@@ -333,6 +390,8 @@ mod tests {
     #[case(&["--min-body-rate", "0"])]
     #[case(&["--public-addr", "8080"])]
     #[case(&["--max-queued-requests", "0"])]
+    #[case(&["--threads", "0"])]
+    #[case(&["--memory-limit", "1Mi"])]
     #[case(&["--wakes", "10"])]
     #[case(&["--wakes", "0/3s"])]
     #[case(&["--wakes", "10/3"])]
@@ -349,7 +408,8 @@ mod tests {
     fn contradictory_flags_are_rejected() {
         let args = Args::try_parse_from(["rouse-activator", "--shutdown-delay", "30s"]).unwrap();
         assert!(args.check().unwrap_err().contains("--shutdown-grace"));
-        let args = Args::try_parse_from(["rouse-activator", "--max-queued-requests", "10"]).unwrap();
+        let flags = ["rouse-activator", "--max-queued-requests=10", "--max-queued-requests-per-namespace=20"];
+        let args = Args::try_parse_from(flags).unwrap();
         assert!(args.check().unwrap_err().contains("--max-queued-requests-per-namespace"));
         let args = Args::try_parse_from(["rouse-activator", "--max-request-line", "128Ki"]).unwrap();
         assert!(args.check().unwrap_err().contains("--max-head-bytes"));
@@ -358,6 +418,9 @@ mod tests {
             assert!(args.check().unwrap_err().contains(flag));
         }
         let args = Args::try_parse_from(["rouse-activator", "--body-timeout=0s", "--max-connection-age=0s"]).unwrap();
-        assert_eq!((args.check(), args.limits().age), (Ok(()), None));
+        assert_eq!(
+            (args.check(), args.limits(&Sizing::derive(512 << 20, 1 << 20, Chosen::default())).age),
+            (Ok(()), None)
+        );
     }
 }

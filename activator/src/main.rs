@@ -5,6 +5,7 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::{Parser, error::ErrorKind};
 use rouse_activator::{
     args::{Args, EXIT_USAGE, LogFormat},
+    resources::{FileLimit, default_threads},
     run::run,
 };
 use tracing_subscriber::EnvFilter;
@@ -14,8 +15,7 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     // Before any use of TLS. It fails only if a provider is installed already, which is as good.
     drop(rustls::crypto::ring::default_provider().install_default());
     let args = match Args::try_parse() {
@@ -37,7 +37,21 @@ async fn main() -> ExitCode {
         LogFormat::Json => log.json().flatten_event(true).init(),
         LogFormat::Text => log.with_ansi(std::io::stdout().is_terminal()).init(),
     }
-    match run(args).await {
+    match FileLimit::raise() {
+        Ok(FileLimit { soft, hard }) => tracing::info!(soft, hard, "Raised the limit of open files"),
+        Err(error) => {
+            let FileLimit { soft, hard } = FileLimit::current();
+            tracing::warn!(%error, soft, hard, "Failed to raise the limit of open files");
+        }
+    }
+    let threads = args.threads.unwrap_or_else(default_threads);
+    tracing::info!(threads, "Starting");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("rouse-worker")
+        .enable_all()
+        .build();
+    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(args))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "Activator failed");

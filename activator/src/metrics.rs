@@ -2,6 +2,7 @@
 //! increments them.
 
 mod connections;
+mod overload;
 mod process;
 mod queue;
 mod reject_reason;
@@ -42,6 +43,7 @@ pub struct Metrics {
     watches: watch::Watches,
     pub(crate) tls: tls::Tls,
     pub(crate) connections: connections::Connections,
+    pub(crate) overload: overload::Overload,
     /// How long cold requests waited, in seconds.
     pub cold_starts: Histogram,
     /// Endpoint probes.
@@ -148,6 +150,7 @@ impl Metrics {
         let connections = connections::Connections::register(registry);
         let queue = QueueMetrics::register(registry);
         let watches = watch::Watches::register(registry);
+        let overload = overload::Overload::register(registry);
         let build = [
             ("version", env!("CARGO_PKG_VERSION")),
             ("profile", if cfg!(debug_assertions) { "debug" } else { "release" }),
@@ -168,6 +171,7 @@ impl Metrics {
             watches,
             tls,
             connections,
+            overload,
             cold_starts,
             probes,
             retries,

@@ -82,6 +82,9 @@ pub enum Kind {
     BadResponse,
     /// The activator is shutting down.
     ShuttingDown,
+    /// The connection was refused: the activator is short of memory or file descriptors, or the client has too many
+    /// connections.
+    Overloaded,
     /// Not supported: tunnels to other hosts (CONNECT), and TRACE that ends at the activator.
     NotSupported,
     /// The request has an expectation other than `100-continue`.
@@ -107,7 +110,7 @@ struct Document<'a> {
 
 impl Kind {
     /// Every kind, in the order of the reference page.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::BadRequest,
         Self::AmbiguousPath,
         Self::UnknownHost,
@@ -125,6 +128,7 @@ impl Kind {
         Self::BadResponse,
         Self::FunctionFailing,
         Self::ShuttingDown,
+        Self::Overloaded,
         Self::ColdStartTimeout,
         Self::ResponseTimeout,
         Self::DeadlineExceeded,
@@ -153,6 +157,7 @@ impl Kind {
             Self::PodUnreachable => "pod-unreachable",
             Self::BadResponse => "bad-response",
             Self::ShuttingDown => "shutting-down",
+            Self::Overloaded => "overloaded",
             Self::NotSupported => "not-supported",
             Self::ExpectationFailed => "expectation-failed",
             Self::LoopDetected => "loop-detected",
@@ -170,7 +175,7 @@ impl Kind {
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownHost | Self::UnknownPath | Self::FunctionDeleted => StatusCode::NOT_FOUND,
             Self::QueueFull | Self::WakeThrottled => StatusCode::TOO_MANY_REQUESTS,
-            Self::FunctionFailing | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::FunctionFailing | Self::ShuttingDown | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::ColdStartTimeout | Self::ResponseTimeout | Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Self::PodUnreachable | Self::BadResponse => StatusCode::BAD_GATEWAY,
             Self::NotSupported => StatusCode::NOT_IMPLEMENTED,
@@ -183,7 +188,10 @@ impl Kind {
     /// read.
     #[must_use]
     pub fn closes(self) -> bool {
-        matches!(self, Self::BadRequest | Self::HeaderTooLarge | Self::UriTooLong | Self::RequestTimeout)
+        matches!(
+            self,
+            Self::BadRequest | Self::HeaderTooLarge | Self::UriTooLong | Self::RequestTimeout | Self::Overloaded
+        )
     }
 
     /// Returns the `title` of the response.
@@ -208,6 +216,7 @@ impl Kind {
             Self::PodUnreachable => "Failed to connect to the function",
             Self::BadResponse => "Invalid response from the function",
             Self::ShuttingDown => "The activator is shutting down",
+            Self::Overloaded => "The activator is overloaded",
             Self::NotSupported => "Not supported",
             Self::ExpectationFailed => "The expectation is not supported",
             Self::LoopDetected => "The request loops",
@@ -365,6 +374,7 @@ fn cap(full: CapReached) -> (&'static str, &'static str) {
         (Scope::Process, Measure::Bytes) => {
             ("ProcessBytes", "the queued requests of the activator hold as many bytes as it allows in total")
         }
+        (_, Measure::Memory) => ("ProcessMemory", "the activator has too little memory left to queue requests"),
     }
 }
 

@@ -43,6 +43,11 @@ impl RateLimiter {
         self.full_at.and_then(|full_at| full_at.checked_sub(rest)).map_or(now, |next| next.max(now))
     }
 
+    /// Whether the bucket is full: nobody has taken from it for long enough.
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
+        self.full_at.is_none_or(|full_at| full_at <= now)
+    }
+
     /// Takes the next token, and returns when it is available: now or later.
     pub(crate) fn reserve(&mut self, now: Instant) -> Instant {
         let at = self.next(now);

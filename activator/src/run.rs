@@ -18,17 +18,21 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     admit::Context,
     args::Args,
-    demand::Ledger,
+    demand::{Ledger, Publisher},
     endpoints::Dialer,
     metrics::Metrics,
+    overload::Overload,
     proxy::Proxy,
+    resources::{FileLimit, Memory, Sizing},
     route::{self, Directory, Side, Synced, Table},
-    serve::{Admin, Certificates, Listener, admin_router},
+    serve::{
+        Admin, ApiReviewer, Certificates, Connections, Listener, Pressure, Readers, bind, serve_admin, serve_health,
+    },
     supervise,
     wake::{ApiScaler, Scaler},
 };
@@ -51,6 +55,11 @@ pub struct Activator {
     cluster: Listener,
     tls: Option<(Listener, Arc<Certificates>)>,
     admin: TcpListener,
+    health: Option<TcpListener>,
+    readers: Arc<Readers>,
+    connections: Arc<Connections>,
+    overload: Arc<Overload>,
+    memory: Memory,
 }
 
 /// Runs until SIGTERM or SIGINT, and until all requests in flight have ended.
@@ -69,7 +78,12 @@ async fn run_within(args: Args) -> anyhow::Result<()> {
     let mut config = Config::infer().await.context("failed to find a configuration for the Kubernetes API")?;
     config.read_timeout.get_or_insert(API_READ_TIMEOUT);
     let client = Client::try_from(config).context("invalid configuration for the Kubernetes API")?;
-    let activator = Activator::bind(args, Arc::new(ApiScaler::new(client.clone()))).await?;
+    let reader = args.demand_reader.clone();
+    let mut activator = Activator::bind(args, Arc::new(ApiScaler::new(client.clone()))).await?;
+    match reader {
+        Some(user) => activator.allow_readers(Readers::of(user, Arc::new(ApiReviewer::new(client.clone())))),
+        None => tracing::warn!("No --demand-reader is set; the demand stream is served on loopback only"),
+    }
     let directory = activator.directory();
     let (synced, is_synced) = watch::channel(Synced::default());
     let mut watches = tokio::spawn(route::follow(client, directory, synced));
@@ -97,40 +111,72 @@ impl Activator {
     ///
     /// If one cannot be bound. An unusable certificate is logged, and everything else is served.
     pub async fn bind(args: Args, scaler: Arc<dyn Scaler>) -> anyhow::Result<Self> {
-        let limits = args.limits();
         let bound = |what: &'static str, address| move || format!("failed to bind the {what} listener to {address}");
-        let public = Listener::bind(args.public_addr, Side::Public, limits)
-            .await
-            .with_context(bound("public", args.public_addr))?
-            .with_trusted_proxies(args.trusted_proxies.clone());
-        let cluster = Listener::bind(args.cluster_addr, Side::Cluster, limits)
-            .await
-            .with_context(bound("cluster", args.cluster_addr))?
-            .with_trusted_proxies(args.trusted_proxies_cluster.clone());
-        let admin = TcpListener::bind(args.admin_addr).await.with_context(bound("admin", args.admin_addr))?;
+        // First of all: whatever else fails, the process can report it.
+        let admin = bind(args.admin_addr).with_context(bound("admin", args.admin_addr))?;
+        let health = match args.health_addr {
+            Some(address) => Some(bind(address).with_context(bound("health", address))?),
+            None => None,
+        };
+        let (memory, files) = (Memory::find(args.memory_limit), FileLimit::current());
+        let sizing = Sizing::derive(memory.limit, files.soft, args.chosen());
+        report(&memory, files, &sizing);
+        let limits = args.limits(&sizing);
         let ledger = Ledger::new();
         let metrics = Metrics::new(ledger.clone());
+        let overload = Arc::<Overload>::default();
+        let connections = Connections::new(
+            usize::try_from(sizing.connections).unwrap_or(usize::MAX),
+            args.max_connections_per_client,
+            overload.clone(),
+            metrics.clone(),
+        );
+        let listen = |what, address, side| {
+            Listener::bind(address, side, limits, connections.clone()).with_context(bound(what, address))
+        };
+        let public =
+            listen("public", args.public_addr, Side::Public)?.with_trusted_proxies(args.trusted_proxies.clone());
+        let cluster = listen("cluster", args.cluster_addr, Side::Cluster)?
+            .with_trusted_proxies(args.trusted_proxies_cluster.clone());
         let tls = match (args.tls_addr, &args.tls_cert_file, &args.tls_key_file) {
             (Some(address), Some(certificate), Some(key)) => {
-                let listener = Listener::bind(address, Side::Public, limits)
-                    .await
-                    .with_context(bound("TLS", address))?
-                    .with_trusted_proxies(args.trusted_proxies_tls.clone());
+                let listener =
+                    listen("TLS", address, Side::Public)?.with_trusted_proxies(args.trusted_proxies_tls.clone());
                 let certificates = Certificates::open(certificate.clone(), key.clone(), metrics.clone()).await;
                 Some((listener.with_tls(certificates.config()?), certificates))
             }
             _ => None,
         };
-        let context = Context::new(scaler, args.bounds(), Dialer::new(args.allow_local_pods), metrics, ledger);
+        let context = Context::new(scaler, args.bounds(&sizing), Dialer::new(args.allow_local_pods), metrics, ledger);
+        let readers = Arc::new(Readers::loopback());
         let table = Arc::new(Table::new(&args.cluster_domain));
         let rules = args.rules()?;
-        Ok(Self { args, context, table, rules, public, cluster, tls, admin })
+        Ok(Self {
+            args,
+            context,
+            table,
+            rules,
+            public,
+            cluster,
+            tls,
+            admin,
+            health,
+            readers,
+            connections,
+            overload,
+            memory,
+        })
     }
 
     /// Creates a directory that feeds this activator.
     #[must_use]
     pub fn directory(&self) -> Directory {
         Directory::new(self.context.clone(), self.table.clone(), self.rules.clone())
+    }
+
+    /// Sets who may read the demand stream: by default whoever connects over loopback.
+    pub fn allow_readers(&mut self, readers: Readers) {
+        self.readers = Arc::new(readers);
     }
 
     /// Returns the addresses of the public, cluster and admin listeners.
@@ -158,21 +204,62 @@ impl Activator {
     ///
     /// If the admin endpoints fail.
     pub async fn serve(self, synced: watch::Receiver<Synced>, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { args, context, table, rules: _, public, cluster, tls, admin } = self;
+        let Self {
+            args,
+            context,
+            table,
+            rules: _,
+            public,
+            cluster,
+            tls,
+            admin,
+            health,
+            readers,
+            connections,
+            overload,
+            memory,
+        } = self;
         let [delay, grace] = [args.shutdown_delay, args.shutdown_grace];
         let (terminating, stop_accepting, closing) =
             (Arc::new(AtomicBool::new(false)), CancellationToken::new(), CancellationToken::new());
+        // Until the end, also if this future is dropped.
+        let stop_tasks = CancellationToken::new();
+        let _stop_tasks = stop_tasks.clone().drop_guard();
         let proxy = Proxy::new(table, context.metrics.clone(), closing.clone());
         let proxy = Arc::new(proxy.with_https_redirect(args.https_redirect));
-        let endpoints = admin_router(Admin {
+        let process = format!("{}/{:x}", args.pod_name, rand::random::<u64>()).into();
+        let publisher = Publisher::new(context.ledger.clone(), process);
+        let endpoints = Admin {
             metrics: context.metrics.clone(),
-            ledger: context.ledger.clone(),
+            publisher: publisher.clone(),
+            readers,
             synced,
             pods_watch: context.prober.pods_watch().clone(),
             terminating: terminating.clone(),
-            process: format!("{}/{:x}", args.pod_name, rand::random::<u64>()).into(),
+        };
+        let pressure = Arc::new(Pressure {
+            memory,
+            overload,
+            connections,
+            set_queues_closed: {
+                let budget = context.budget.clone();
+                move |closed| budget.set_closed(closed)
+            },
+            metrics: context.metrics.clone(),
         });
-        let mut admin = tokio::spawn(axum::serve(admin, endpoints).into_future());
+        let publishing = stop_tasks.clone();
+        supervise::spawn("demand", context.metrics.clone(), move || {
+            let (publisher, stop) = (publisher.clone(), publishing.clone());
+            async move { stop.run_until_cancelled(publisher.run()).await.unwrap_or_default() }
+        });
+        let watching = stop_tasks.clone();
+        supervise::spawn("pressure", context.metrics.clone(), move || {
+            let (pressure, stop) = (pressure.clone(), watching.clone());
+            async move { stop.run_until_cancelled(pressure.run()).await.unwrap_or_default() }
+        });
+        let _health =
+            health.map(|health| AbortOnDropHandle::new(tokio::spawn(serve_health(health, endpoints.clone()))));
+        let mut admin = AbortOnDropHandle::new(tokio::spawn(serve_admin(admin, endpoints)));
         let mut serving = tokio::spawn({
             let (proxy, stop) = (proxy.clone(), stop_accepting.clone());
             let (tls, certificates) = tls.unzip();
@@ -222,8 +309,32 @@ impl Activator {
                 tracing::warn!("Shutdown grace period ended; aborting remaining requests");
             }
         }
-        admin.abort();
+        drop(admin);
         tracing::info!("Activator stopped");
         Ok(())
+    }
+}
+
+/// Logs the limits that this process works with, and which of them exceed its memory.
+fn report(memory: &Memory, files: FileLimit, sizing: &Sizing) {
+    let Sizing { connections, queued_requests, namespace_requests, queued_bytes, namespace_bytes } = *sizing;
+    tracing::info!(
+        memory_limit = memory.limit,
+        memory_limit_from = %memory.source,
+        open_files = files.soft,
+        connections,
+        queued_requests,
+        queued_requests_per_namespace = namespace_requests,
+        queued_bytes,
+        queued_bytes_per_namespace = namespace_bytes,
+        "Limits of this process"
+    );
+    let needed = sizing.memory(memory.limit);
+    if needed > memory.limit {
+        tracing::warn!(
+            needed,
+            memory_limit = memory.limit,
+            "The configured limits need more memory than there is; requests may be rejected before the limits are reached"
+        );
     }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use imports::{Imports, documented};
 
 /// All rooms, from top to bottom: a room imports only rooms below it.
-const ROOMS: [&str; 21] = [
+const ROOMS: [&str; 23] = [
     "run",
     "args",
     "serve",
@@ -27,6 +27,8 @@ const ROOMS: [&str; 21] = [
     "hop_by_hop",
     "supervise",
     "metrics",
+    "overload",
+    "resources",
     "backoff",
     "rate_limit",
     "function_id",
@@ -45,9 +47,12 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("run", "wake", "Chooses how revisions are scaled from zero"),
     ("run", "demand", "Builds the ledger"),
     ("run", "endpoints", "Builds the dialer"),
-    ("run", "supervise", "Restarts the certificate reload after a panic"),
+    ("run", "supervise", "Restarts background tasks after a panic"),
     ("run", "metrics", "Builds the registry"),
+    ("run", "overload", "Builds the overload manager"),
+    ("run", "resources", "Derives the limits of the process from its memory and open files"),
     ("args", "serve", "Flags set the limits of a listener"),
+    ("args", "resources", "Flags replace derived limits"),
     ("args", "admit", "Flags set the caps on what is queued"),
     ("args", "downstream", "Flags name the trusted proxies"),
     ("args", "rate_limit", "Flags set the rates of wakes"),
@@ -57,6 +62,10 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("serve", "endpoints", "Readiness follows the age of the watch of pods"),
     ("serve", "downstream", "Fills in what the chain has to know of the connection"),
     ("serve", "metrics", "Counts connections and TLS failures; the admin endpoints serve the metrics"),
+    ("serve", "problem", "A refused connection gets a problem"),
+    ("serve", "overload", "The stage of memory pressure decides which connections are refused or closed"),
+    ("serve", "resources", "Reads the memory in use; keeps spare file descriptors"),
+    ("serve", "rate_limit", "Reviews of readers' tokens have a rate"),
     ("serve", "keepalive", "Client connections have TCP keepalive"),
     ("serve", "tcp", "Reads and writes client connections"),
     ("serve", "http2", "Announces the windows of uploads"),

@@ -226,3 +226,39 @@ async fn a_tunnel_lasts_through_the_grace_period() {
     drop(tunnel);
     timeout(GENEROUS, rig.ended.take().unwrap()).await.expect("it does not end").unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn connections_that_wait_to_be_accepted_are_served() {
+    let mut rig = Rig::with(&["--shutdown-delay=0s", "--max-connections=1"]).await;
+    rig.function("hello", json!({}));
+    let go = Arc::new(Notify::new());
+    let pod = FakePod::start({
+        let go = go.clone();
+        move |request| {
+            let go = go.clone();
+            async move {
+                if request.uri().path() == "/slow" {
+                    go.notified().await;
+                }
+                ok("hi")
+            }
+        }
+    })
+    .await;
+    rig.start_pod("hello", &pod);
+    let slow = tokio::spawn(get(rig.public, HOST, "/slow"));
+    rig.in_flight("hello", 1).await;
+    let mut queued = vec![];
+    for _ in 0..20 {
+        queued.push(raw(rig.public, &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await);
+    }
+    rig.stop();
+    until_refused(&rig).await;
+    for mut client in queued {
+        let head = read_head(&mut client).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    }
+    go.notify_one();
+    assert_eq!(slow.await.unwrap().status, 200);
+    timeout(GENEROUS, rig.ended.take().unwrap()).await.expect("it does not end").unwrap().unwrap();
+}

@@ -91,6 +91,10 @@ pub fn function_selector(function: &str) -> String {
     format!("{FUNCTION_LABEL}={function}")
 }
 
+/// Audience of the token with which the operator reads the demand stream of an activator. The API server rejects such a token
+/// as a credential for itself.
+pub const DEMAND_AUDIENCE: &str = "rouse-activator";
+
 #[cfg(test)]
 mod tests {
     use super::*;

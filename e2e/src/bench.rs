@@ -13,9 +13,11 @@ mod deployment_watch;
 mod figures;
 mod hop;
 mod loopback;
+mod memory_group;
 mod park;
 mod rollback;
 mod route;
+mod siege;
 mod steady;
 mod step;
 mod upload;
@@ -47,10 +49,11 @@ enum Needs {
 }
 
 /// The benchmarks in their order of execution. Those with a cluster are last, since a running cluster affects the others.
-const BENCHMARKS: [(&str, Needs); 12] = [
+const BENCHMARKS: [(&str, Needs); 13] = [
     ("decide", Needs::Nothing),
     ("hop", Needs::Loopback),
     ("park", Needs::Loopback),
+    ("siege", Needs::Loopback),
     ("upload", Needs::Loopback),
     ("route", Needs::Loopback),
     ("rollback", Needs::Loopback),
@@ -108,6 +111,7 @@ pub async fn bench(
             ("decide", ..) => decide::run(places, &mut figures).await,
             ("hop", _, Some(loopback)) => hop::run(places, loopback, wanted, &mut figures, progress).await,
             ("park", _, Some(loopback)) => park::run(loopback, wanted, &mut figures).await,
+            ("siege", _, Some(loopback)) => siege::run(loopback, &mut figures).await,
             ("upload", _, Some(loopback)) => upload::run(loopback, &mut figures).await,
             ("route", _, Some(loopback)) => route::run(loopback, &mut figures).await,
             ("rollback", _, Some(loopback)) => rollback::run(loopback, &mut figures).await,

@@ -1,11 +1,17 @@
 //! Admin endpoints: `/livez` (loops make progress), `/readyz` (caches are synced), `/metrics`, and
 //! `/debug/functions/{namespace}/{name}` (explains the scaling decisions for a Function).
+//!
+//! `/debug` tells of every tenant's functions, pods and load, so it responds over loopback only: `kubectl port-forward`
+//! connects there, and the API server decides who may do that.
 
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::{ConnectInfo, Path, State},
     http::StatusCode,
     http::header::CONTENT_TYPE,
     response::IntoResponse,
@@ -51,7 +57,24 @@ pub fn router(admin: Admin) -> Router {
 ///
 /// If the socket fails.
 pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) -> std::io::Result<()> {
-    axum::serve(listener, router(admin)).with_graceful_shutdown(stop.cancelled_owned()).await
+    let service = router(admin).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+/// Binds the admin port. `[::]` is every address of both families, and every IPv4 address where the node has no IPv6.
+///
+/// # Errors
+///
+/// If the address cannot be bound.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await.map_err(|_| error)?;
+            tracing::info!(%address, "This node has no IPv6; listening on IPv4 only");
+            Ok(listener)
+        }
+        bound => bound,
+    }
 }
 
 async fn livez(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
@@ -81,10 +104,18 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 
 async fn explain(
     State(admin): State<Arc<Admin>>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
     Path((namespace, name)): Path<(String, String)>,
 ) -> impl IntoResponse {
     let key = FunctionKey::new(namespace, name);
-    let (status, type_, body) = match admin.explainer.explain(&key) {
+    let local = client.ip().to_canonical().is_loopback();
+    let explained = local.then(|| admin.explainer.explain(&key));
+    let Some(explained) = explained else {
+        let detail = "This endpoint responds over loopback only: use kubectl port-forward.";
+        let (status, type_, body) = problem(StatusCode::FORBIDDEN, "forbidden", "Forbidden", detail);
+        return (status, [(CONTENT_TYPE, type_)], format!("{body:#}\n"));
+    };
+    let (status, type_, body) = match explained {
         Ok(explained) => (StatusCode::OK, "application/json", explained),
         Err(ExplainError::Unknown) => {
             let detail = format!("Function {key} does not exist or cannot be parsed.");
@@ -119,7 +150,12 @@ mod tests {
     }
 
     async fn get(admin: &Admin, path: &str) -> (StatusCode, String) {
-        let request = Request::get(path).body(Body::empty()).unwrap();
+        get_from(admin, path, [127, 0, 0, 1]).await
+    }
+
+    async fn get_from(admin: &Admin, path: &str, client: [u8; 4]) -> (StatusCode, String) {
+        let mut request = Request::get(path).body(Body::empty()).unwrap();
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from((client, 1234))));
         let response = router(admin.clone()).oneshot(request).await.unwrap();
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -166,5 +202,20 @@ mod tests {
         let problem: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(problem["type"], "https://rouse.dev/problems/not-leading");
         assert_eq!(problem["status"], 503);
+    }
+
+    #[tokio::test]
+    async fn decisions_are_explained_over_loopback_only() {
+        let path = "/debug/functions/ns/f";
+        assert_eq!(get_from(&admin(), path, [10, 0, 0, 7]).await.0, StatusCode::FORBIDDEN);
+        assert_ne!(get_from(&admin(), path, [127, 0, 0, 1]).await.0, StatusCode::FORBIDDEN);
+        assert_eq!(get_from(&admin(), "/livez", [10, 0, 0, 7]).await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn every_address_includes_ipv4() {
+        let listener = bind("[::]:0".parse().unwrap()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! Flags of the operator, also read from the environment.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
@@ -48,8 +48,15 @@ pub struct Args {
     /// Name of the activators' Service.
     #[arg(long, env = "ROUSE_ACTIVATOR_SERVICE", default_value = "rouse-activator")]
     pub activator_service: String,
-    /// Address of the admin endpoints: /livez, /readyz, /metrics and /debug.
-    #[arg(long, env = "ROUSE_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
+    /// Name of the headless Service of the activators' admin ports, from which demand is read.
+    #[arg(long, env = "ROUSE_ACTIVATOR_ADMIN_SERVICE", default_value = "rouse-activator-admin")]
+    pub activator_admin_service: String,
+    /// File of the ServiceAccount token, for the audience `rouse-activator`, that activators require of a reader of their
+    /// demand. By default no token is sent.
+    #[arg(long, env = "ROUSE_ACTIVATOR_TOKEN_FILE")]
+    pub activator_token_file: Option<PathBuf>,
+    /// Address of the admin endpoints: /livez, /readyz, /metrics, and, on loopback only, /debug.
+    #[arg(long, env = "ROUSE_ADMIN_ADDR", default_value = "[::]:9090")]
     pub admin_addr: SocketAddr,
     /// Objects that route external requests to the activators: Ingresses, HTTPRoutes, or none.
     #[arg(long, env = "ROUSE_INGRESS_MODE", default_value = "ingress")]

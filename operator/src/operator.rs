@@ -7,7 +7,6 @@ use futures::future::BoxFuture;
 use kube::Client;
 use rouse_crds::hosts::ownership::Rules;
 use tokio::{
-    net::TcpListener,
     sync::{Notify, watch},
     task::JoinSet,
 };
@@ -97,7 +96,7 @@ async fn run_within(args: Args, client: Client, metrics: Metrics, stop: Cancella
 }
 
 async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
-    let admin_socket = TcpListener::bind(args.admin_addr)
+    let admin_socket = admin::bind(args.admin_addr)
         .await
         .with_context(|| format!("failed to listen on --admin-addr {}", args.admin_addr))?;
     let configs = args.watch_config.then(Arc::default);
@@ -119,7 +118,7 @@ async fn work(args: Args, client: Client, metrics: Metrics, stop: CancellationTo
     let (mode, names) = (args.mode(), args.names()?);
     let scope = Scope {
         namespace: args.namespace.clone(),
-        activator_service: args.activator_service.clone(),
+        activator_service: args.activator_admin_service.clone(),
         ingress: matches!(mode, Mode::Ingress { .. }),
         gateway: matches!(mode, Mode::Gateway(_)),
     };
@@ -207,8 +206,10 @@ async fn lead(
     context.max_reached = scaler.max_reached();
     let context = Arc::new(context);
     let _registration = explainer.register(&scaler);
-    let activators = FunctionKey::new(&args.namespace, &args.activator_service);
-    let discovery = discovery::run(Arc::clone(&scaler), activators, Arc::clone(&queues.activators), stop.clone());
+    let activators = FunctionKey::new(&args.namespace, &args.activator_admin_service);
+    let token = args.activator_token_file.as_deref().map(Arc::from);
+    let changed = Arc::clone(&queues.activators);
+    let discovery = discovery::run(Arc::clone(&scaler), activators, token, changed, stop.clone());
     let reconciling = worker::run(&queues.reconciler, RECONCILES, stop, &progress.reconciler, |key| {
         function::reconcile(Arc::clone(&context), key)
     });

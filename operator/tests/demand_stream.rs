@@ -1,9 +1,9 @@
 //! The demand stream from the activator's writer to the operator's aggregate: the two ends of one wire format.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
+use std::{collections::HashMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use rouse_activator::demand::{Frames, Ledger};
+use rouse_activator::demand::{Frames, Ledger, Publisher};
 use rouse_crds::demand::{MAX_LINE, MAX_PART};
 use rouse_operator::{
     cluster::key::FunctionKey,
@@ -23,7 +23,7 @@ struct Reader {
 /// Reads one report, and returns its number of frames.
 async fn read(writer: &mut Frames, reader: &mut Reader, aggregate: &mut Aggregate, source: &Source) -> usize {
     for frame in 1.. {
-        let line = writer.next().await.unwrap();
+        let line = writer.next().await.unwrap().concat();
         reader.longest = reader.longest.max(line.len());
         let mut more = false;
         let Reader { frames, validator, .. } = reader;
@@ -41,6 +41,14 @@ async fn read(writer: &mut Frames, reader: &mut Reader, aggregate: &mut Aggregat
         }
     }
     unreachable!()
+}
+
+/// Returns a reader of the frames of an activator with this ledger.
+fn publishing(ledger: Arc<Ledger>) -> Frames {
+    let publisher = Publisher::new(ledger, "activator/1".into());
+    let running = publisher.clone();
+    tokio::spawn(async move { running.run().await });
+    Frames::new(publisher)
 }
 
 fn connected() -> (Reader, Aggregate, Source) {
@@ -67,7 +75,7 @@ async fn ten_thousand_revisions_with_outcomes_are_read() {
             account
         })
         .collect();
-    let mut writer = Frames::new(ledger, "activator/1".into());
+    let mut writer = publishing(ledger);
     let (mut reader, mut aggregate, source) = connected();
     let first = read(&mut writer, &mut reader, &mut aggregate, &source).await;
     assert!(first > 10 && reader.longest <= MAX_PART, "{first} frames, the longest of {} bytes", reader.longest);
@@ -93,10 +101,10 @@ async fn a_hundred_thousand_revisions_take_bounded_memory() {
         account.enter();
         account.complete(Duration::ZERO);
     }
-    let mut writer = Frames::new(ledger, "activator/1".into());
+    let mut writer = publishing(ledger);
     let (mut reader, mut aggregate, source) = connected();
     read(&mut writer, &mut reader, &mut aggregate, &source).await;
-    // Neither end ever held more than one part.
+    // The reading end never held more than one part.
     assert!(reader.longest <= MAX_PART && MAX_PART < MAX_LINE);
     assert_eq!(aggregate.activators(Duration::from_secs(1))[0].revisions, 100_000);
 }

@@ -6,7 +6,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use super::rejection::{CapReached, Measure, Scope};
@@ -28,6 +28,8 @@ pub struct Caps {
 pub struct Budget {
     requests: Meter,
     bytes: Meter,
+    /// Nothing more may be reserved, whatever is free.
+    closed: AtomicBool,
 }
 
 /// One number with its cap.
@@ -75,7 +77,12 @@ impl Budget {
     /// Creates an unused budget with these caps.
     #[must_use]
     pub fn new(caps: Caps) -> Self {
-        Self { requests: Meter::new(caps.requests), bytes: Meter::new(caps.bytes) }
+        Self { requests: Meter::new(caps.requests), bytes: Meter::new(caps.bytes), closed: AtomicBool::new(false) }
+    }
+
+    /// Sets whether the budget is closed: memory is so short that nothing more may be queued.
+    pub fn set_closed(&self, closed: bool) {
+        self.closed.store(closed, Ordering::Relaxed);
     }
 
     /// Returns the current usage.
@@ -124,6 +131,9 @@ impl QueueReservation {
     /// The cap that was reached.
     pub fn try_new(bytes: u64, function: Caps, [namespace, process]: [&Arc<Budget>; 2]) -> Result<Self, CapReached> {
         let of = |scope| move |measure| CapReached { scope, measure };
+        if process.closed.load(Ordering::Relaxed) {
+            return Err(CapReached { scope: Scope::Process, measure: Measure::Memory });
+        }
         namespace.check_fair_share(function, bytes).map_err(of(Scope::Namespace))?;
         process.check_fair_share(namespace.used(), bytes).map_err(of(Scope::Process))?;
         namespace.try_acquire(bytes).map_err(of(Scope::Namespace))?;
@@ -240,6 +250,17 @@ mod tests {
             }
         };
         assert_eq!((flood.len(), refused), (80, CapReached { scope: Scope::Namespace, measure: Measure::Requests }));
+        assert!(first(1, [&namespace, &process]).is_ok());
+    }
+
+    #[test]
+    fn a_closed_budget_admits_only_what_was_admitted_before() {
+        let (namespace, process) = (budget(10, 100), budget(10, 100));
+        process.set_closed(true);
+        let refused = first(1, [&namespace, &process]).unwrap_err();
+        assert_eq!(refused, CapReached { scope: Scope::Process, measure: Measure::Memory });
+        drop(QueueReservation::past_cap(1, [&namespace, &process]));
+        process.set_closed(false);
         assert!(first(1, [&namespace, &process]).is_ok());
     }
 

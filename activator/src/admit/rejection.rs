@@ -56,6 +56,8 @@ pub enum Measure {
     Requests,
     /// Bytes.
     Bytes,
+    /// Memory of the process, as the overload manager sees it.
+    Memory,
 }
 
 impl Scope {
@@ -83,6 +85,7 @@ impl Rejection {
                 (Scope::Namespace, Measure::Bytes) => RejectReason::NamespaceBytes,
                 (Scope::Process, Measure::Requests) => RejectReason::ProcessRequests,
                 (Scope::Process, Measure::Bytes) => RejectReason::ProcessBytes,
+                (_, Measure::Memory) => RejectReason::ProcessMemory,
             },
             Self::Throttled { scope: Scope::Function, .. } => RejectReason::FunctionWakes,
             Self::Throttled { scope: Scope::Namespace, .. } => RejectReason::NamespaceWakes,
@@ -109,6 +112,7 @@ mod tests {
             full(Scope::Namespace, Measure::Bytes),
             full(Scope::Process, Measure::Requests),
             full(Scope::Process, Measure::Bytes),
+            full(Scope::Process, Measure::Memory),
             throttled(Scope::Function),
             throttled(Scope::Namespace),
             throttled(Scope::Process),

@@ -4,7 +4,9 @@ mod ledger;
 mod metrics;
 mod outcomes;
 mod pods;
+mod publisher;
 mod stream;
 
 pub use ledger::{Account, Ledger, Reading, Report};
+pub use publisher::Publisher;
 pub use stream::Frames;

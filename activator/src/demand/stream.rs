@@ -1,111 +1,82 @@
 //! The demand stream of one reader.
 //!
-//! A frame is made when the reader is ready for it and not before: a slow reader gets fewer and larger frames, and
-//! nothing is buffered for it.
+//! A frame is taken when the reader is ready for it and not before: a slow reader gets what others got already, and
+//! everything at once if it is too slow for that. Nothing is buffered for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use rouse_crds::demand::{FRAME_INTERVAL, Frame, HEARTBEAT, MAX_PART, VERSION};
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
-use super::ledger::{Ledger, Reading, Report};
-
-/// Minimum time between two frames, however urgent.
-const URGENT_INTERVAL: Duration = Duration::from_millis(5);
+use super::publisher::Publisher;
 
 /// The frames of one connection.
 #[derive(Debug)]
 pub struct Frames {
-    ledger: Arc<Ledger>,
-    urgent: watch::Receiver<u64>,
-    process: Arc<str>,
+    publisher: Arc<Publisher>,
+    published: watch::Receiver<u64>,
     sequence: u64,
-    mark: Option<u64>,
-    /// The report of which parts have not been sent.
-    open: Option<Report>,
-    /// When the last frame was made.
-    sent: Instant,
+    /// Number of the last frame that this reader has got.
+    seen: Option<u64>,
+    /// Parts of every account that have not been returned.
+    open: VecDeque<Bytes>,
 }
 
 impl Frames {
-    /// Creates the frames of a new connection, sent by the process of this identity.
+    /// Creates the frames of a new reader.
     #[must_use]
-    pub fn new(ledger: Arc<Ledger>, process: Arc<str>) -> Self {
-        let urgent = ledger.urgent();
-        Self { ledger, urgent, process, sequence: 0, mark: None, open: None, sent: Instant::now() }
+    pub fn new(publisher: Arc<Publisher>) -> Self {
+        let published = publisher.join();
+        Self { publisher, published, sequence: 0, seen: None, open: VecDeque::new() }
     }
 
-    /// Waits until there is something to report, and returns it as one line. The further parts of a long report are there
-    /// at once.
+    /// Waits for the next frame, and returns its line in two parts; `None` if nothing publishes any more.
     ///
-    /// Cancel-safe: what was not returned is part of the next frame.
-    pub async fn next(&mut self) -> Result<Bytes, serde_json::Error> {
-        if let Some(mut report) = self.open.take() {
-            let part = self.next_part(&mut report);
-            return self.line(report, part);
-        }
-        let Some(mark) = self.mark else {
-            let mut report = self.ledger.report(None);
-            let part = self.next_part(&mut report);
-            return self.line(report, part);
-        };
-        let heartbeat = self.sent + HEARTBEAT;
+    /// Cancel-safe: what was not returned is returned by the next call.
+    pub async fn next(&mut self) -> Option<[Bytes; 2]> {
         loop {
-            let regular = (self.sent + FRAME_INTERVAL).max(Instant::now() + Duration::from_millis(1));
-            let urgent = tokio::select! {
-                biased;
-                changed = self.urgent.changed() => changed.is_ok(),
-                () = tokio::time::sleep_until(regular.min(heartbeat)) => false,
-            };
-            if urgent {
-                tokio::time::sleep_until(self.sent + URGENT_INTERVAL).await;
+            // Marked as seen first, so that a frame between the two is noticed.
+            self.published.mark_unchanged();
+            if self.open.is_empty()
+                && let Some((number, lines)) = self.publisher.next(self.seen)
+            {
+                (self.seen, self.open) = (Some(number), lines);
             }
-            let mut report = self.ledger.report(Some(mark));
-            let part = self.next_part(&mut report);
-            if !part.revisions.is_empty() || Instant::now() >= heartbeat {
-                return self.line(report, part);
+            if let Some(line) = self.open.pop_front() {
+                let head = self.publisher.head(self.sequence);
+                self.sequence += 1;
+                return Some([head, line]);
             }
-            if !urgent {
-                // Nothing changed in a whole interval: the next change is either urgent or part of the next regular
-                // frame.
-                tokio::select! {
-                    changed = self.urgent.changed() => if changed.is_ok() { self.urgent.mark_changed() },
-                    () = tokio::time::sleep_until((Instant::now() + FRAME_INTERVAL).min(heartbeat)) => {},
-                }
-            }
+            self.published.changed().await.ok()?;
         }
     }
+}
 
-    fn next_part(&self, report: &mut Report) -> Reading {
-        report.next_part(MAX_PART - Frame::base_bytes(&self.process))
-    }
-
-    fn line(&mut self, report: Report, part: Reading) -> Result<Bytes, serde_json::Error> {
-        self.mark = Some(part.mark);
-        self.open = part.more.then_some(report);
-        self.sent = Instant::now();
-        let frame = Frame {
-            version: VERSION,
-            process: self.process.to_string(),
-            sequence: self.sequence,
-            at_us: part.at_us,
-            more: part.more,
-            revisions: part.revisions,
-        };
-        self.sequence += 1;
-        let mut line = serde_json::to_vec(&frame)?;
-        line.push(b'\n');
-        Ok(line.into())
+impl Drop for Frames {
+    fn drop(&mut self) {
+        self.publisher.leave();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use rouse_crds::demand::{FRAME_INTERVAL, Frame, HEARTBEAT, MAX_PART};
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::demand::Ledger;
+
+    fn publishing(ledger: Arc<Ledger>, process: Arc<str>) -> Arc<Publisher> {
+        let publisher = Publisher::new(ledger, process);
+        let running = publisher.clone();
+        tokio::spawn(async move { running.run().await });
+        publisher
+    }
 
     async fn next(frames: &mut Frames) -> Frame {
-        serde_json::from_slice(&frames.next().await.unwrap()).unwrap()
+        serde_json::from_slice(&frames.next().await.unwrap().concat()).unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -114,7 +85,7 @@ mod tests {
         let account = ledger.account("ns", "f", "f-00001");
         account.enter();
         account.complete(Duration::ZERO);
-        let mut frames = Frames::new(ledger.clone(), "p/1".into());
+        let mut frames = Frames::new(publishing(ledger.clone(), "p/1".into()));
         let first = next(&mut frames).await;
         assert_eq!((first.sequence, first.revisions.len(), first.process.as_str()), (0, 1, "p/1"));
 
@@ -148,12 +119,12 @@ mod tests {
         for account in &accounts {
             account.enter();
         }
-        let mut frames = Frames::new(ledger.clone(), "p/1".into());
+        let mut frames = Frames::new(publishing(ledger.clone(), "p/1".into()));
         // The first report, and one of changes: all are busy.
         for first in [true, false] {
             let (mut told, mut last) = (std::collections::BTreeSet::new(), false);
             while !last {
-                let line = frames.next().await.unwrap();
+                let line = frames.next().await.unwrap().concat();
                 assert!(line.len() <= MAX_PART, "{} bytes", line.len());
                 let frame: Frame = serde_json::from_slice(&line).unwrap();
                 assert_eq!(frame.sequence == 0, first && told.is_empty());
@@ -175,7 +146,7 @@ mod tests {
         for account in &accounts {
             account.enter();
         }
-        let mut frames = Frames::new(ledger.clone(), "p/1".into());
+        let mut frames = Frames::new(publishing(ledger.clone(), "p/1".into()));
         let mut in_flight = std::collections::BTreeMap::new();
         let mut take = |frame: Frame| {
             let more = frame.more;
@@ -198,20 +169,81 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_reader_gets_one_merged_frame() {
+    async fn all_readers_get_the_same_frames() {
         let ledger = Ledger::new();
+        let publisher = publishing(ledger.clone(), "p/1".into());
         let account = ledger.account("ns", "f", "f-00001");
-        let mut frames = Frames::new(ledger.clone(), "p/1".into());
-        next(&mut frames).await;
-        for _ in 0..1000 {
+        account.enter();
+        let (mut one, mut other) = (Frames::new(publisher.clone()), Frames::new(publisher.clone()));
+        assert_eq!(next(&mut one).await, next(&mut other).await);
+        let mut last = None;
+        for arrivals in 2..10 {
             account.enter();
-            tokio::time::advance(Duration::from_millis(10)).await;
-            account.complete(Duration::ZERO);
+            let (a, b) = (one.next().await.unwrap(), other.next().await.unwrap());
+            assert_eq!(a, b);
+            assert_eq!(a[1].as_ptr(), b[1].as_ptr(), "encoded once");
+            let frame: Frame = serde_json::from_slice(&a.concat()).unwrap();
+            assert_eq!((frame.sequence, frame.revisions[0].arrivals), (arrivals - 1, arrivals));
+            last = Some(frame);
         }
-        let merged = next(&mut frames).await;
-        assert_eq!(
-            (merged.sequence, merged.revisions[0].arrivals, merged.revisions[0].request_us),
-            (1, 1000, 10_000_000)
-        );
+        // Another one gets everything first, with a sequence of its own, and then the same frames.
+        let mut late = Frames::new(publisher.clone());
+        let first = next(&mut late).await;
+        assert_eq!((first.sequence, &first.revisions[0].arrivals), (0, &last.unwrap().revisions[0].arrivals));
+        account.enter();
+        let (a, b) = (next(&mut one).await, next(&mut late).await);
+        assert_eq!((a.revisions, b.sequence), (b.revisions, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_lacks_nothing() {
+        let ledger = Ledger::new();
+        let accounts = ["f-00001", "f-00002"].map(|revision| ledger.account("ns", "f", revision));
+        let publisher = publishing(ledger.clone(), "p/1".into());
+        let (mut slow, mut slower) = (Frames::new(publisher.clone()), Frames::new(publisher.clone()));
+        assert_eq!((next(&mut slow).await.sequence, next(&mut slower).await.sequence), (0, 0));
+        accounts[0].enter();
+        accounts[0].complete(Duration::ZERO);
+        for frames in [10, 200] {
+            for _ in 0..frames {
+                accounts[1].enter();
+                tokio::time::sleep(FRAME_INTERVAL * 2).await;
+                accounts[1].complete(Duration::ZERO);
+            }
+            if frames > 10 {
+                break;
+            }
+            let mut seen = std::collections::HashMap::new();
+            for sequence in 1..=10 {
+                let frame = next(&mut slow).await;
+                assert_eq!(frame.sequence, sequence);
+                seen.extend(frame.revisions.into_iter().map(|r| (r.revision, r.arrivals)));
+            }
+            assert_eq!(seen.get("f-00001"), Some(&1));
+        }
+        // So many frames are not kept: everything comes at once.
+        let merged = next(&mut slower).await;
+        let arrivals = |name: &str| merged.revisions.iter().find(|r| r.revision == name).map(|r| r.arrivals);
+        assert_eq!((merged.sequence, arrivals("f-00001"), arrivals("f-00002")), (1, Some(1), Some(210)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_readers_nothing_is_read() {
+        let ledger = Ledger::new();
+        let publisher = publishing(ledger.clone(), "p/1".into());
+        let account = ledger.account("ns", "f", "f-00001");
+        let mut frames = Frames::new(publisher.clone());
+        next(&mut frames).await;
+        let before = next(&mut frames).await;
+        drop(frames);
+        account.enter();
+        account.complete(Duration::ZERO);
+        tokio::time::sleep(HEARTBEAT * 10).await;
+        let mut frames = Frames::new(publisher.clone());
+        let first = next(&mut frames).await;
+        assert_eq!((first.sequence, first.revisions[0].arrivals), (0, 1));
+        let beat = next(&mut frames).await;
+        assert_eq!((beat.sequence, beat.revisions.len()), (1, 0));
+        assert!(first.at_us - before.at_us >= 20_000_000 && beat.at_us > first.at_us);
     }
 }

@@ -17,6 +17,8 @@ pub enum RejectReason {
     ProcessRequests,
     /// The process's cap on queued bytes.
     ProcessBytes,
+    /// The process has little memory left.
+    ProcessMemory,
     /// The Function's rate limit of wakes.
     FunctionWakes,
     /// The namespace's rate limit of wakes.
@@ -29,7 +31,7 @@ pub enum RejectReason {
 
 impl RejectReason {
     /// All reasons, in the order of their declaration.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Deleted,
         Self::FunctionRequests,
         Self::FunctionBytes,
@@ -37,6 +39,7 @@ impl RejectReason {
         Self::NamespaceBytes,
         Self::ProcessRequests,
         Self::ProcessBytes,
+        Self::ProcessMemory,
         Self::FunctionWakes,
         Self::NamespaceWakes,
         Self::ProcessWakes,
@@ -54,6 +57,7 @@ impl RejectReason {
             Self::NamespaceBytes => "namespace-bytes",
             Self::ProcessRequests => "process-requests",
             Self::ProcessBytes => "process-bytes",
+            Self::ProcessMemory => "process-memory",
             Self::FunctionWakes => "function-wakes",
             Self::NamespaceWakes => "namespace-wakes",
             Self::ProcessWakes => "process-wakes",

@@ -36,6 +36,8 @@ impl Metrics {
         metrics.record_delayed_wake("");
         metrics.record_panic("");
         metrics.connections.open("");
+        metrics.overload.record_closed("", 1);
+        metrics.overload.record_refused("");
         metrics.tls.expires(1);
         metrics.watch_age("", || Some(Duration::ZERO));
         metrics.watch_queue(|| QueueUsage { requests: 0, bytes: 0 });

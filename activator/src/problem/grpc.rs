@@ -81,6 +81,7 @@ impl Kind {
             | Self::RequestTimeout
             | Self::FunctionFailing
             | Self::ShuttingDown
+            | Self::Overloaded
             | Self::PodUnreachable
             | Self::BadResponse => Status::Unavailable,
         }

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,18 +10,22 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures::stream;
-use tokio::sync::watch;
+use futures::{StreamExt as _, stream};
+use tokio::{net::TcpListener, sync::watch};
 
+use super::{
+    admin_server::{self, Client},
+    readers::{Readers, Unauthorized},
+};
 use crate::{
-    demand::{Frames, Ledger},
+    demand::{Frames, Publisher},
     endpoints::WatchAge,
     metrics::Metrics,
     route::Synced,
@@ -32,25 +37,31 @@ pub struct Admin {
     /// Prometheus metrics.
     pub metrics: Arc<Metrics>,
     /// Source of the demand stream.
-    pub ledger: Arc<Ledger>,
+    pub publisher: Arc<Publisher>,
+    /// Who may read it.
+    pub readers: Arc<Readers>,
     /// Whether the caches are synced.
     pub synced: watch::Receiver<Synced>,
     /// Age of the watch of pods.
     pub pods_watch: Arc<WatchAge>,
     /// Set while this process is shutting down.
     pub terminating: Arc<AtomicBool>,
-    /// Identity of this process in the demand stream.
-    pub process: Arc<str>,
 }
 
-/// Creates the admin endpoints. All of them are read-only.
-pub fn router(admin: Admin) -> Router {
-    Router::new()
-        .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/v1/demand", get(demand))
-        .with_state(admin)
+/// Serves the admin endpoints until it is dropped. All of them are read-only.
+pub async fn serve(socket: TcpListener, admin: Admin) {
+    let router = health(admin.clone())
+        .merge(Router::new().route("/metrics", get(metrics)).route("/v1/demand", get(demand)).with_state(admin));
+    admin_server::serve(socket, router).await;
+}
+
+/// Serves the health endpoints alone until it is dropped.
+pub async fn serve_health(socket: TcpListener, admin: Admin) {
+    admin_server::serve(socket, health(admin)).await;
+}
+
+fn health(admin: Admin) -> Router {
+    Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(ready)).with_state(admin)
 }
 
 async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
@@ -81,24 +92,57 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     }
 }
 
-async fn demand(State(admin): State<Admin>) -> Response {
-    let frames = Frames::new(admin.ledger, admin.process);
-    // Pulled by the connection: a frame is made when the previous one has been sent.
-    let lines = stream::unfold(frames, |mut frames| async {
-        match frames.next().await {
-            Ok(line) => Some((Ok::<_, Infallible>(line), frames)),
-            Err(error) => {
-                tracing::error!(%error, "Failed to encode a demand frame");
-                None
-            }
-        }
+async fn demand(State(admin): State<Admin>, Extension(client): Extension<Client>, headers: HeaderMap) -> Response {
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let permit = match admin.readers.admit(client.address, authorization).await {
+        Ok(permit) => permit,
+        Err(rejected) => return reject(client.address, &rejected),
+    };
+    let frames = Frames::new(admin.publisher);
+    let pin = Pin::new(client.pinned);
+    // Pulled by the connection: a frame is taken when the previous one has been sent.
+    let lines = stream::unfold((frames, permit, pin), |(mut frames, permit, pin)| async {
+        let parts = frames.next().await?;
+        Some((stream::iter(parts.map(Ok::<_, Infallible>)), (frames, permit, pin)))
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines.flatten())).into_response()
+}
+
+fn reject(client: IpAddr, rejected: &Unauthorized) -> Response {
+    tracing::debug!(%client, ?rejected, "Rejected a reader of the demand stream");
+    match rejected {
+        Unauthorized::NotAllowed => {
+            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], "not allowed\n").into_response()
+        }
+        Unauthorized::TooMany => {
+            (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "1")], "too many readers\n").into_response()
+        }
+        Unauthorized::Unknown(why) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("the token was not reviewed: {why}\n")).into_response()
+        }
+    }
+}
+
+/// Keeps a connection from being closed for another one.
+struct Pin(Arc<AtomicBool>);
+
+impl Pin {
+    fn new(pinned: Arc<AtomicBool>) -> Self {
+        pinned.store(true, Ordering::Relaxed);
+        Self(pinned)
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demand::Ledger;
     use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
@@ -107,11 +151,11 @@ mod tests {
         let (_sender, synced) = watch::channel(Synced { functions: true, pods: true });
         let admin = Admin {
             metrics: Metrics::new(ledger.clone()),
-            ledger,
+            publisher: Publisher::new(ledger, "p/1".into()),
+            readers: Arc::new(Readers::loopback()),
             synced,
             pods_watch: Arc::default(),
             terminating: Arc::default(),
-            process: "p/1".into(),
         };
         admin.pods_watch.record();
         tokio::time::advance(Duration::from_secs(599)).await;

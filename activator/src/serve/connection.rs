@@ -18,11 +18,12 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     beside::Beside,
+    connections::Slot,
     disconnect::DisconnectWatcher,
     http2_socket::Http2Socket,
     limits::Limits,
@@ -58,7 +59,7 @@ pub(super) struct Server {
 enum ConnectionEvent {
     /// The listener shuts down.
     Shutdown,
-    /// The connection is idle or old.
+    /// The connection is idle or old, or is closed early to free resources.
     Retired,
     /// The client disconnected, or takes nothing more.
     ClientGone,
@@ -143,10 +144,10 @@ impl Server {
     }
 
     /// Serves a connection until its end.
-    pub(super) async fn serve(&self, stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
+    pub(super) async fn serve(&self, stream: TcpStream, address: SocketAddr, slot: Slot) {
         let (proxy, side) = (self.proxy.clone(), self.side);
         let (stream, written) = (Arc::new(stream), Arc::<WriteProgress>::default());
-        let counted = Counted::new(permit, self.proxy.metrics().connections.open(self.name));
+        let counted = Counted::new(slot, self.proxy.metrics().connections.open(self.name));
         let tls = match &self.tls {
             None => None,
             Some(config) => {
@@ -180,6 +181,7 @@ impl Server {
             Ok(None) => return,
             Err(error) => return tracing::debug!(%error, "Connection ended before its first request"),
         };
+        let closed_early = socket.closed_early();
         let (age, trusted) = (self.age(), self.trusted.contains(address.ip()));
         let peer = Peer::new(address, heads.clone(), self.limits.headers).with_tls(secure).with_trust(trusted);
         let peer = peer.with_age(age).with_body_limits(self.limits.body_time, self.limits.body_rate);
@@ -197,7 +199,11 @@ impl Server {
             Version::Http1 => {
                 let io = TokioIo::new(socket);
                 let connection = pin!(self.http1.serve_connection(io, service).with_upgrades());
-                let events = pin!(self.events(&watcher));
+                let early = stream::once(async {
+                    closed_early.await;
+                    ConnectionEvent::Retired
+                });
+                let events = pin!(stream::select(self.events(&watcher), early));
                 Self::run(connection, http1::UpgradeableConnection::graceful_shutdown, events).await
             }
             Version::Http2 => {
@@ -208,7 +214,8 @@ impl Server {
                 let streams = Streams::new(self.stream_limits(age));
                 let server = http2_builder(&self.limits, streams.clone());
                 let mut connection = Box::pin(server.serve_connection(io, service));
-                let mut events = Box::pin(stream::select(self.events(&watcher), retirement(&streams)));
+                let retirement = retirement(&streams, closed_early);
+                let mut events = Box::pin(stream::select(self.events(&watcher), retirement));
                 Self::run(connection.as_mut(), http2::Connection::graceful_shutdown, events.as_mut()).await
             }
         };
@@ -267,28 +274,34 @@ impl Server {
 
     /// Detects the client's protocol; `None` if the connection ends before that.
     async fn version(&self, socket: &mut Socket) -> std::io::Result<Option<Version>> {
+        let closed_early = socket.closed_early();
         tokio::select! {
             biased;
             version = socket.version() => return version,
             () = self.stop.cancelled() => {}
+            () = closed_early => {}
         }
         // A request that arrived in part before the shutdown is still served.
         if socket.is_silent() { Ok(None) } else { socket.version().await }
     }
 }
 
-/// Returns the events of an HTTP/2 connection that is idle or old.
-fn retirement(streams: &Streams) -> impl Stream<Item = ConnectionEvent> {
-    stream::unfold(false, move |is_retired| async move {
-        if is_retired {
+/// Returns the events of an HTTP/2 connection that is idle, old, or closed early.
+fn retirement(streams: &Streams, closed_early: impl Future<Output = ()>) -> impl Stream<Item = ConnectionEvent> {
+    stream::unfold(Some(closed_early), move |closed_early| async move {
+        let Some(closed_early) = closed_early else {
             // A client may ignore the GOAWAY.
             streams.drained().await;
-            return Some((ConnectionEvent::ClientGone, true));
-        }
-        streams.retired().await;
-        // A client that never sent a request gets no time to end its requests.
-        let event = if streams.is_used() { ConnectionEvent::Retired } else { ConnectionEvent::ClientGone };
-        Some((event, true))
+            return Some((ConnectionEvent::ClientGone, None));
+        };
+        let event = tokio::select! {
+            () = streams.retired() => {
+                // A client that never sent a request gets no time to end its requests.
+                if streams.is_used() { ConnectionEvent::Retired } else { ConnectionEvent::ClientGone }
+            }
+            () = closed_early => ConnectionEvent::Retired,
+        };
+        Some((event, None))
     })
 }
 
@@ -297,10 +310,10 @@ mod tests {
     use http_body_util::{BodyExt, Empty};
     use hyper::client::conn;
     use hyper_util::rt::TokioExecutor;
-    use tokio::{net::TcpListener, sync::Semaphore};
+    use tokio::net::TcpListener;
 
     use super::*;
-    use crate::{demand::Ledger, metrics::Metrics, route::Table};
+    use crate::{demand::Ledger, metrics::Metrics, route::Table, serve::Connections};
 
     /// Serves connections whose requests to `/panic` panic.
     async fn serving() -> SocketAddr {
@@ -320,15 +333,15 @@ mod tests {
             resets: 10,
         };
         let (table, metrics) = (Arc::new(Table::new("cluster.local")), Metrics::new(Ledger::new()));
+        let connections = Connections::new(limits.connections, None, Arc::default(), metrics.clone());
         let proxy = Arc::new(Proxy::new(table, metrics, CancellationToken::new()));
         let server = Arc::new(Server::new(limits, Side::Public, proxy, CancellationToken::new()));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let permits = Arc::new(Semaphore::new(limits.connections));
         tokio::spawn(async move {
             while let Ok((stream, address)) = listener.accept().await {
-                let (server, permit) = (server.clone(), permits.clone().acquire_owned().await.unwrap());
-                let counted = Counted::new(permit, server.proxy.metrics().connections.open("public"));
+                let (server, slot) = (server.clone(), connections.enter_past_limits(address.ip()));
+                let counted = Counted::new(slot, server.proxy.metrics().connections.open("public"));
                 let handler = |request: Request<Incoming>, _| async move {
                     assert_ne!(request.uri().path(), "/panic", "on purpose");
                     Ok(Response::new(Body::full("fine".into())))

@@ -2,16 +2,30 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{connection::Server, limits::Limits};
-use crate::{downstream::TrustedProxies, keepalive::keep_alive, proxy::Proxy, route::Side};
+use super::{
+    bind::bind,
+    connection::Server,
+    connections::{Connections, Slot},
+    limits::Limits,
+    refusal::{Refusal, Refuser},
+};
+use crate::{
+    downstream::TrustedProxies,
+    keepalive::keep_alive,
+    proxy::Proxy,
+    resources::{Spare, is_exhausted},
+    route::Side,
+};
 
 /// Bytes that the kernel takes for a client beyond what it can send at once. More would be memory for a client that does
 /// not read, and would not make the others faster.
@@ -25,6 +39,9 @@ pub struct Listener {
     limits: Limits,
     tls: Option<Arc<ServerConfig>>,
     trusted: TrustedProxies,
+    connections: Arc<Connections>,
+    /// One descriptor, closed to refuse a connection when no other is left.
+    spare: Mutex<Spare>,
 }
 
 /// Delay after a failed accept, which is caused by a lack of file descriptors or memory.
@@ -36,13 +53,16 @@ impl Listener {
     /// # Errors
     ///
     /// If the address cannot be bound.
-    pub async fn bind(address: SocketAddr, side: Side, limits: Limits) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, side: Side, limits: Limits, connections: Arc<Connections>) -> io::Result<Self> {
+        let spare = Mutex::new(Spare::new(1));
         Ok(Self {
-            socket: TcpListener::bind(address).await?,
+            socket: bind(address)?,
             side,
             limits,
             tls: None,
             trusted: TrustedProxies::default(),
+            connections,
+            spare,
         })
     }
 
@@ -72,41 +92,82 @@ impl Listener {
     /// Accepts connections until `stop` is cancelled. Then every connection is closed after its pending responses, and
     /// this returns when all have ended.
     pub async fn serve(self, proxy: Arc<Proxy>, stop: CancellationToken) {
-        let connections = TaskTracker::new();
+        let tasks = TaskTracker::new();
         let server = Arc::new(
             Server::new(self.limits, self.side, proxy, stop.clone())
                 .with_tls(self.tls.clone())
                 .with_trusted_proxies(self.trusted.clone()),
         );
-        let permits = Arc::new(Semaphore::new(self.limits.connections));
-        while let Some((stream, address, permit)) = stop.run_until_cancelled(self.accept(&permits)).await {
-            if let Err(error) =
-                stream.set_nodelay(true).and_then(|()| keep_alive(&stream)).and_then(|()| limit_unsent(&stream))
-            {
-                tracing::debug!(%error, "Connection ended before its first request");
-                continue;
+        let spawn = |stream: TcpStream, address, slot| {
+            let options = stream.set_nodelay(true).and_then(|()| keep_alive(&stream));
+            if let Err(error) = options.and_then(|()| limit_unsent(&stream)) {
+                return tracing::debug!(%error, "Connection ended before its first request");
             }
             let server = server.clone();
             // A task of its own: a panic ends this connection and no other.
-            connections.spawn(async move { server.serve(stream, address, permit).await });
+            tasks.spawn(async move { server.serve(stream, address, slot).await });
+        };
+        let (slots, refuser) = (Arc::new(Semaphore::new(self.limits.connections)), Refuser::new(self.tls.is_some()));
+        while let Some((stream, address, slot)) = stop.run_until_cancelled(self.accept(&slots, &refuser)).await {
+            spawn(stream, address, slot);
         }
-        drop(self.socket);
-        connections.close();
-        connections.wait().await;
+        let connections = self.connections.clone();
+        for (stream, address) in self.into_queue() {
+            spawn(stream, address, connections.enter_past_limits(address.ip()));
+        }
+        tasks.close();
+        tasks.wait().await;
     }
 
-    /// Accepts the next connection within the limit.
-    async fn accept(&self, permits: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    /// Accepts the next connection within the limits. Cancel-safe.
+    async fn accept(&self, slots: &Arc<Semaphore>, refuser: &Refuser) -> (TcpStream, SocketAddr, Slot) {
         loop {
-            let Ok(permit) = permits.clone().acquire_owned().await else { return std::future::pending().await };
+            // Of the listener first: a crowded one does not hold slots of the process.
+            let permits =
+                [self.connections.permit(slots).await, self.connections.permit(self.connections.slots()).await];
             match self.socket.accept().await {
-                Ok((stream, address)) => return (stream, address, permit),
+                Ok((stream, address)) => match self.connections.enter(address.ip(), permits) {
+                    Ok(slot) => return (stream, address, slot),
+                    Err(refusal) => refuser.refuse(stream, refusal),
+                },
                 Err(error) => {
-                    tracing::warn!(%error, "Failed to accept a connection");
+                    if self.connections.may_log("accept") {
+                        tracing::warn!(%error, "Failed to accept a connection");
+                    }
+                    if is_exhausted(&error) {
+                        self.refuse_with_spare(refuser).await;
+                    }
                     tokio::time::sleep(ACCEPT_AGAIN).await;
                 }
             }
         }
+    }
+
+    /// Refuses one connection with the spare descriptor, in place of a client that waits for nothing.
+    async fn refuse_with_spare(&self, refuser: &Refuser) {
+        if !self.spare.lock().release() {
+            return self.spare.lock().refill();
+        }
+        // Another thread may take the descriptor first.
+        if let Ok(Ok((stream, address))) = timeout(ACCEPT_AGAIN, self.socket.accept()).await {
+            refuser.refuse(stream, self.connections.refused(Refusal::Descriptors, address.ip()));
+        }
+        self.spare.lock().refill();
+    }
+
+    /// Closes the listener, and returns the connections that had waited to be accepted: they would be reset.
+    fn into_queue(self) -> Vec<(TcpStream, SocketAddr)> {
+        let Ok(socket) = self.socket.into_std() else { return vec![] };
+        let accepted = std::iter::from_fn(|| match socket.accept() {
+            Ok((stream, address)) => Some(Some((stream, address))),
+            // The client has closed already.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(None),
+            Err(_) => None,
+        });
+        let open = |(stream, address): (std::net::TcpStream, _)| {
+            stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)).ok().map(|stream| (stream, address))
+        };
+        accepted.flatten().filter_map(open).collect()
     }
 }
 

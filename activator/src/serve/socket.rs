@@ -15,11 +15,11 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
     time::Instant,
 };
 
 use super::{
+    connections::Slot,
     head_guard::{HeadGuard, Inspected, Rejected},
     limits::Limits,
     send_timeout::{SendTimeout, WriteProgress},
@@ -73,8 +73,8 @@ pub(super) struct Socket {
 /// What a connection counts as, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Counted {
-    /// A connection slot of the listener.
-    _permit: OwnedSemaphorePermit,
+    /// Its connection slot.
+    slot: Slot,
     /// The gauge of its protocol.
     open: OpenConnection,
 }
@@ -89,8 +89,8 @@ const PIECE: usize = 4 << 10;
 const LINGER: Duration = Duration::from_secs(5);
 
 impl Counted {
-    pub(super) fn new(permit: OwnedSemaphorePermit, open: OpenConnection) -> Self {
-        Self { _permit: permit, open }
+    pub(super) fn new(slot: Slot, open: OpenConnection) -> Self {
+        Self { slot, open }
     }
 }
 
@@ -142,9 +142,16 @@ impl Socket {
         .await
     }
 
-    /// Whether no byte of a request has arrived.
+    /// Whether no byte of a request has arrived, here or in the kernel.
     pub(super) fn is_silent(&self) -> bool {
-        self.pending.is_empty() && self.ready.is_empty()
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let mut unread = || SockRef::from(&*self.stream).peek(&mut byte).is_ok_and(|count| count > 0);
+        self.pending.is_empty() && self.ready.is_empty() && !unread()
+    }
+
+    /// Returns a future that completes when the connection is to be closed while it is idle.
+    pub(super) fn closed_early(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.counted.slot.closed()
     }
 
     /// Reads more bytes after the pending ones, and inspects them.
@@ -166,6 +173,7 @@ impl Socket {
             self.ended = true;
             return Poll::Ready(Ok(()));
         }
+        self.counted.slot.set_busy();
         if !self.heads.begun(&self.pending[..self.pending.len() - count]) {
             // The timeout of a head starts at its first byte.
             self.since = None;
@@ -204,6 +212,9 @@ impl Socket {
             return Poll::Pending;
         }
         let begun = self.heads.begun(&self.pending);
+        if !begun {
+            self.counted.slot.set_idle();
+        }
         let limit = match (begun, self.used) {
             (true, _) => self.limits.head_time,
             (false, false) => self.limits.first_request,
@@ -245,6 +256,12 @@ impl Socket {
         }
         self.ended = buffer.filled().len() == before;
         self.since = None;
+        // An HTTP/2 connection that is closed early ends after its streams, so nothing else has to be known of it.
+        if self.shared.is_http2() {
+            self.counted.slot.touch();
+        } else {
+            self.counted.slot.set_busy();
+        }
         let inspected = self.heads.read(&buffer.filled()[before..], &self.shared);
         let passed = before + inspected.pass;
         self.used |= inspected.pass > 0;

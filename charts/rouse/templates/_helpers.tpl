@@ -97,7 +97,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- fail (printf "activator.shutdownDelay (%s) must be shorter than activator.shutdownGrace (%s), which includes it" .Values.activator.shutdownDelay .Values.activator.shutdownGrace) -}}
 {{- end -}}
 {{- $queue := .Values.activator.queue -}}
-{{- if gt (int $queue.maxRequestsPerNamespace) (int $queue.maxRequests) -}}
+{{- if and $queue.maxRequests (gt (int $queue.maxRequestsPerNamespace) (int $queue.maxRequests)) -}}
 {{- fail (printf "activator.queue.maxRequestsPerNamespace (%d) must not be more than activator.queue.maxRequests (%d)" (int $queue.maxRequestsPerNamespace) (int $queue.maxRequests)) -}}
 {{- end -}}
 {{- end -}}

@@ -13,18 +13,19 @@ annotations:
   {{- end }}
 {{- end -}}
 
+{{/* Takes the name of the port. */}}
 {{- define "rouse.probes" -}}
 startupProbe:
-  httpGet: {path: /livez, port: admin}
+  httpGet: {path: /livez, port: {{ . }}}
   periodSeconds: 1
   failureThreshold: 60
 livenessProbe:
-  httpGet: {path: /livez, port: admin}
+  httpGet: {path: /livez, port: {{ . }}}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 3
 readinessProbe:
-  httpGet: {path: /readyz, port: admin}
+  httpGet: {path: /readyz, port: {{ . }}}
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: 2
@@ -148,4 +149,15 @@ automountServiceAccountToken: false
 - ports:
     - {port: 53, protocol: UDP}
     - {port: 53, protocol: TCP}
+{{- end -}}
+
+{{/* Takes the root. */}}
+{{- define "rouse.metricsIngress" -}}
+# Metrics.
+- from:
+    - namespaceSelector:
+        matchExpressions:
+          - {key: kubernetes.io/metadata.name, operator: In, values: {{ toJson .Values.networkPolicy.metricsNamespaces }}}
+  ports:
+    - {port: admin, protocol: TCP}
 {{- end -}}

@@ -122,6 +122,11 @@ const EXPLAINED: &[(&str, &str, &str)] = &[
     ),
     ("shutting-down", "The activator had to stop while the request was queued.", "Retry."),
     (
+        "overloaded",
+        "The connection was refused before its request was read: the activator is short of memory or file descriptors, or the client has too many connections.",
+        "Retry after `Retry-After`. If it persists, see [Capacity](../operations/capacity.md#memory).",
+    ),
+    (
         "cold-start-timeout",
         "No pod accepted requests within `timeouts.coldStart`, or all pods had as many HTTP/2 streams as they allow. `reason` is set if a cause was known by then.",
         "Check `spec.port`. If the start is slow, raise `timeouts.coldStart`.",

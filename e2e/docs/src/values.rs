@@ -168,7 +168,7 @@ fn kind(schema: &Value, field: &Value) -> String {
         Some("objects") => return "list of objects".to_owned(),
         Some("free") => return "object".to_owned(),
         Some("numberOrPercent") => return "number or percentage".to_owned(),
-        Some("bytes" | "size") => return "size in bytes".to_owned(),
+        Some("bytes" | "bytesOrNull" | "size") => return "size in bytes".to_owned(),
         Some(name) => return name.to_owned(),
         None => {}
     }

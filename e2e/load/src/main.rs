@@ -13,6 +13,7 @@ mod closed;
 mod connection;
 mod counted;
 mod message;
+mod noise;
 mod open;
 mod origin;
 mod park;
@@ -54,6 +55,17 @@ enum Verb {
         #[command(flatten)]
         count: counted::Count,
     },
+    /// Opens connections of noisy tenants and keeps them open. Prints their state as JSON for each line on stdin.
+    Noise {
+        #[command(flatten)]
+        noise: noise::Noise,
+    },
+    /// Function of the noisy tenants. Prints its address, and runs until it is killed.
+    NoiseOrigin {
+        /// Address to listen on; port 0 selects a free port.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+    },
     /// Sends requests and keeps them open. Prints their state as JSON for each line on stdin.
     Park {
         #[command(flatten)]
@@ -78,6 +90,8 @@ fn main() -> Result<()> {
         Verb::Origin { listen } => origin::serve(listen),
         Verb::Closed { plan } => closed::run(&plan)?.print(),
         Verb::Counted { count } => counted::run(&count),
+        Verb::Noise { noise } => noise::run(noise),
+        Verb::NoiseOrigin { listen } => noise::serve(listen),
         Verb::Park { crowd } => park::run(crowd),
         Verb::Relay { link } => relay::serve(link),
         Verb::Sink => upload::sink(),

@@ -17,6 +17,9 @@ use tokio::{
 use super::callgrind::Callgrind;
 use crate::process::{command, tail};
 
+/// Environment variable with the folder of the control group that a process starts in.
+pub(super) const GROUP_ENV: &str = "ROUSE_BENCH_GROUP";
+
 /// Core of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Core {
@@ -39,8 +42,21 @@ impl Core {
     pub(super) fn command(self, program: &Path) -> Command {
         // With autogroup, the kernel schedules sessions, and each has a priority. Each command execs the next, so the PID is
         // that of the program.
-        let first = "echo -15 2>&- >/proc/self/autogroup; exec nice --adjustment=-15 \"$@\"";
-        let mut start = command("setpriv", ["--pdeathsig", "KILL", "--", "setsid", "sh", "-c", first, "sh"]);
+        self.with_priority(program, -15)
+    }
+
+    /// Like [`Self::command`], with a low priority: it must not take time from what is measured on the same core.
+    pub(super) fn background(self, program: &Path) -> Command {
+        self.with_priority(program, 15)
+    }
+
+    fn with_priority(self, program: &Path, priority: i32) -> Command {
+        // A process in a control group counts there from its first page on.
+        let first = format!(
+            "[ -z \"${GROUP_ENV}\" ] || echo $$ >\"${GROUP_ENV}/cgroup.procs\" || exit 1; \
+             echo {priority} 2>&- >/proc/self/autogroup; exec nice --adjustment={priority} \"$@\""
+        );
+        let mut start = command("setpriv", ["--pdeathsig", "KILL", "--", "setsid", "sh", "-c", &first, "sh"]);
         start.args(["taskset", "--cpu-list", self.number()]).arg(program);
         start
     }

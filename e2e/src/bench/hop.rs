@@ -209,7 +209,8 @@ impl Setup<'_> {
             "direct" => (self.origin, None),
             "activator" | "before" => {
                 let program = self.before.filter(|_| name == "before");
-                let Activator { daemon, public } = self.loopback.variant(Variant { program, callgrind }, &[]).await?;
+                let Activator { daemon, public } =
+                    self.loopback.variant(Variant { program, callgrind, group: None }, &[]).await?;
                 (public, Some(daemon))
             }
             _ => {

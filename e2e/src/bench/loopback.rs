@@ -2,6 +2,7 @@
 //! objects that the operator and the kubelet would write: Functions with traffic, Deployments at zero, and pods.
 
 use std::{
+    ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -26,7 +27,7 @@ use tokio::time::timeout;
 
 use super::{
     callgrind::Callgrind,
-    daemon::{Core, Daemon, Start},
+    daemon::{Core, Daemon, GROUP_ENV, Start},
 };
 use crate::{
     Places,
@@ -73,6 +74,8 @@ pub(super) struct Variant<'a> {
     pub(super) program: Option<&'a Path>,
     /// Callgrind, which then runs it.
     pub(super) callgrind: Option<&'a Callgrind>,
+    /// Control group that it starts in.
+    pub(super) group: Option<&'a Path>,
 }
 
 /// A running activator and its public address.
@@ -108,30 +111,17 @@ impl Loopback {
 
     /// Returns the default host of a Function.
     pub(super) fn host(&self, function: &str) -> String {
-        format!("{function}.{NAMESPACE}.{DOMAIN}")
+        self.own().host(function)
     }
 
     /// Creates a Function whose first revision has all traffic and a Deployment at zero.
-    pub(super) async fn function(&self, name: &str, mut spec: Value) -> Result<()> {
-        spec["image"] = json!("example.com/function:1");
-        let functions = self.functions();
-        let function = Function::new(name, serde_json::from_value(spec).context("not a Function's spec")?);
-        let created =
-            functions.create(&PostParams::default(), &function).await.context("the API server refused the Function")?;
-        let revision = names::revision_name(name, 1);
-        let labels = labels(name, 1, &created.uid().unwrap_or_default());
-        let deployment = json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": revision, "labels": labels},
-            "spec": {"replicas": 0, "selector": {"matchLabels": {names::REVISION_LABEL: revision}}, "template": {
-                "metadata": {"labels": labels},
-                "spec": {"containers": [{"name": names::CONTAINER, "image": "example.com/function:1"}]},
-            }},
-        });
-        let deployments: Api<Deployment> = Api::namespaced(self.client.0.clone(), NAMESPACE);
-        deployments.create(&PostParams::default(), &serde_json::from_value(deployment)?).await?;
-        let status = json!({"status": {"traffic": [{"revision": revision, "percent": 100}]}});
-        functions.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
-        Ok(())
+    pub(super) async fn function(&self, name: &str, spec: Value) -> Result<()> {
+        self.own().function(name, spec).await
+    }
+
+    /// Returns the namespace of all benchmarks that need only one.
+    fn own(&self) -> Tenant<'_> {
+        Tenant { loopback: self, namespace: NAMESPACE.to_owned() }
     }
 
     /// Creates a Function without other objects.
@@ -177,47 +167,17 @@ impl Loopback {
 
     /// Creates a ready pod of the first revision, with the server at `address`.
     pub(super) async fn pod(&self, function: &str, address: SocketAddr) -> Result<()> {
-        self.pod_of(function, 1, address).await
+        self.own().pod(function, address).await
     }
 
     /// Like [`Self::pod`], for the revision with this number.
     pub(super) async fn pod_of(&self, function: &str, revision: i64, address: SocketAddr) -> Result<()> {
-        let uid = self.functions().get(function).await?.uid().unwrap_or_default();
-        let deployment = names::revision_name(function, revision);
-        let name = format!("{deployment}-pod");
-        let mut labels = labels(function, revision, &uid);
-        labels[names::POD_TEMPLATE_HASH_LABEL] = json!(TEMPLATE_HASH);
-        // Nothing here collects garbage, so the ReplicaSet need not exist.
-        let owner = json!({
-            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{deployment}-{TEMPLATE_HASH}"), "uid": uid,
-            "controller": true,
-        });
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "labels": labels, "ownerReferences": [owner]},
-            "spec": {"containers": [{"name": names::CONTAINER, "image": "example.com/function:1",
-                "ports": [{"name": names::CONTAINER_PORT, "containerPort": address.port()}]}]},
-        });
-        let pods: Api<Pod> = Api::namespaced(self.client.0.clone(), NAMESPACE);
-        pods.create(&PostParams::default(), &serde_json::from_value(pod)?)
-            .await
-            .context("the API server refused the Pod")?;
-        let status = json!({"status": {
-            "phase": "Running", "podIP": address.ip(), "podIPs": [{"ip": address.ip()}],
-            "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
-        }});
-        pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await?;
-        Ok(())
+        self.own().pod_of(function, revision, address).await
     }
 
     /// Deletes all Functions, Deployments and pods.
     pub(super) async fn clear(&self) -> Result<()> {
-        let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-        let all = kube::api::ListParams::default();
-        Api::<Function>::namespaced(self.client.0.clone(), NAMESPACE).delete_collection(&now, &all).await?;
-        Api::<Deployment>::namespaced(self.client.0.clone(), NAMESPACE).delete_collection(&now, &all).await?;
-        Api::<Pod>::namespaced(self.client.0.clone(), NAMESPACE).delete_collection(&now, &all).await?;
-        Ok(())
+        self.own().clear().await
     }
 
     /// Starts an activator on the measured core and waits until it is ready.
@@ -227,6 +187,8 @@ impl Loopback {
 
     /// Like [`Self::activator`], for a variant of it.
     pub(super) async fn variant(&self, variant: Variant<'_>, flags: &[&str]) -> Result<Activator> {
+        let mut env: Vec<(&str, OsString)> = vec![("KUBECONFIG", self.server.kubeconfig.clone().into())];
+        env.extend(variant.group.map(|group| (GROUP_ENV, group.as_os_str().to_owned())));
         let [public, cluster, admin] = [free_address()?, free_address()?, free_address()?];
         let mut args = vec![
             "--allow-local-pods".to_owned(),
@@ -241,7 +203,7 @@ impl Loopback {
             name: "activator",
             program: &self.activator_program(variant),
             args: args.into_iter().map(Into::into).collect(),
-            env: vec![("KUBECONFIG", self.server.kubeconfig.clone().into())],
+            env,
             core: Core::Measured,
             folder: self.folder.path(),
             callgrind: variant.callgrind,
@@ -293,10 +255,19 @@ impl Loopback {
 
     /// Starts an origin on the measuring core.
     pub(super) async fn origin(&self) -> Result<(Daemon, SocketAddr)> {
+        self.origin_of("origin").await
+    }
+
+    /// Starts the function of noisy tenants on the measuring core.
+    pub(super) async fn noise_origin(&self) -> Result<(Daemon, SocketAddr)> {
+        self.origin_of("noise-origin").await
+    }
+
+    async fn origin_of(&self, verb: &str) -> Result<(Daemon, SocketAddr)> {
         let start = Start {
-            name: "origin",
+            name: verb,
             program: &self.load,
-            args: vec!["origin".into()],
+            args: vec![verb.into()],
             env: vec![],
             core: Core::Measuring,
             folder: self.folder.path(),
@@ -307,9 +278,107 @@ impl Loopback {
         Ok((daemon, address))
     }
 
+    /// Creates a namespace.
+    pub(super) async fn tenant(&self, namespace: &str) -> Result<Tenant<'_>> {
+        let namespaces: Api<Namespace> = Api::all(self.client.0.clone());
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        namespaces.patch(namespace, &PatchParams::apply("rouse-e2e"), &Patch::Apply(object)).await?;
+        Ok(Tenant { loopback: self, namespace: namespace.to_owned() })
+    }
+
     /// Returns the folder of configurations and logs.
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+}
+
+/// A namespace of its own.
+#[derive(Debug)]
+pub(super) struct Tenant<'a> {
+    loopback: &'a Loopback,
+    namespace: String,
+}
+
+impl Tenant<'_> {
+    /// Returns the default host of a Function.
+    pub(super) fn host(&self, function: &str) -> String {
+        format!("{function}.{}.{DOMAIN}", self.namespace)
+    }
+
+    /// Creates a Function whose first revision has all traffic and a Deployment at zero.
+    pub(super) async fn function(&self, name: &str, mut spec: Value) -> Result<()> {
+        spec["image"] = json!("example.com/function:1");
+        let functions = self.functions();
+        let function = Function::new(name, serde_json::from_value(spec).context("not a Function's spec")?);
+        let created =
+            functions.create(&PostParams::default(), &function).await.context("the API server refused the Function")?;
+        let revision = names::revision_name(name, 1);
+        let labels = labels(name, 1, &created.uid().unwrap_or_default());
+        let deployment = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": revision, "labels": labels},
+            "spec": {"replicas": 0, "selector": {"matchLabels": {names::REVISION_LABEL: revision}}, "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": names::CONTAINER, "image": "example.com/function:1"}]},
+            }},
+        });
+        let deployments: Api<Deployment> = Api::namespaced(self.loopback.client.0.clone(), &self.namespace);
+        deployments.create(&PostParams::default(), &serde_json::from_value(deployment)?).await?;
+        let status = json!({"status": {"traffic": [{"revision": revision, "percent": 100}]}});
+        functions.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
+        Ok(())
+    }
+
+    fn functions(&self) -> Api<Function> {
+        Api::namespaced(self.loopback.client.0.clone(), &self.namespace)
+    }
+
+    /// Creates a ready pod of the first revision, with the server at `address`.
+    pub(super) async fn pod(&self, function: &str, address: SocketAddr) -> Result<()> {
+        self.pod_of(function, 1, address).await
+    }
+
+    /// Like [`Self::pod`], for the revision with this number.
+    pub(super) async fn pod_of(&self, function: &str, revision: i64, address: SocketAddr) -> Result<()> {
+        let uid = self.functions().get(function).await?.uid().unwrap_or_default();
+        let deployment = names::revision_name(function, revision);
+        let name = format!("{deployment}-pod");
+        let mut labels = labels(function, revision, &uid);
+        labels[names::POD_TEMPLATE_HASH_LABEL] = json!(TEMPLATE_HASH);
+        // Nothing here collects garbage, so the ReplicaSet need not exist.
+        let owner = json!({
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{deployment}-{TEMPLATE_HASH}"), "uid": uid,
+            "controller": true,
+        });
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "labels": labels, "ownerReferences": [owner]},
+            "spec": {"containers": [{"name": names::CONTAINER, "image": "example.com/function:1",
+                "ports": [{"name": names::CONTAINER_PORT, "containerPort": address.port()}]}]},
+        });
+        let pods: Api<Pod> = Api::namespaced(self.loopback.client.0.clone(), &self.namespace);
+        pods.create(&PostParams::default(), &serde_json::from_value(pod)?)
+            .await
+            .context("the API server refused the Pod")?;
+        let status = json!({"status": {
+            "phase": "Running", "podIP": address.ip(), "podIPs": [{"ip": address.ip()}],
+            "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
+        }});
+        pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await?;
+        Ok(())
+    }
+
+    /// Deletes all Functions, Deployments and pods.
+    pub(super) async fn clear(&self) -> Result<()> {
+        let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        let all = kube::api::ListParams::default();
+        Api::<Function>::namespaced(self.loopback.client.0.clone(), &self.namespace)
+            .delete_collection(&now, &all)
+            .await?;
+        Api::<Deployment>::namespaced(self.loopback.client.0.clone(), &self.namespace)
+            .delete_collection(&now, &all)
+            .await?;
+        Api::<Pod>::namespaced(self.loopback.client.0.clone(), &self.namespace).delete_collection(&now, &all).await?;
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 //! The Functions stay at zero: the API server accepts the scale patch, and no kubelet is running. At the end pods are
 //! created, to verify that no parked request was lost.
 
-mod crowd;
+pub(super) mod crowd;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use super::{
     Figures, Wanted,
     daemon::Memory,
     loopback::{Loopback, Variant},
+    memory_group::MemoryGroup,
 };
 
 /// Numbers of requests.
@@ -24,12 +25,17 @@ const FUNCTIONS: usize = 50;
 const STREAMS: usize = 100;
 /// Highest memory per parked request, in KiB.
 const MAX_KIB: f64 = 20.0;
-/// Default cap of the chart for one namespace, in MiB. All requests are in one namespace.
-const NAMESPACE_CAP_MIB: f64 = 128.0;
+/// Memory limit of the chart, and the highest memory with the default limits, which leaves a reserve.
+const CHART_MEMORY: u64 = 512 << 20;
+const MAX_CAPPED_MIB: f64 = 480.0;
+/// Namespaces of the requests that meet the default limits: one alone gets half of them.
+const NAMESPACES: [&str; 4] = ["park-a", "park-b", "park-c", "park-d"];
 
 pub(super) async fn run(loopback: &Loopback, wanted: &Wanted, figures: &mut Figures) -> Result<()> {
-    let before =
-        wanted.before.as_deref().map(|program| ("park.before", Variant { program: Some(program), callgrind: None }));
+    let before = wanted
+        .before
+        .as_deref()
+        .map(|program| ("park.before", Variant { program: Some(program), ..Variant::default() }));
     let variants: Vec<_> = before.into_iter().chain([("park", Variant::default())]).collect();
     println!(
         "\n  {:<34} {:>8} {:>14} {:>12} {:>12} {:>9}",
@@ -113,37 +119,49 @@ async fn run_held(
     loopback.clear().await
 }
 
-/// Sends POSTs with the default caps: requests beyond them must be rejected immediately with `Retry-After`.
+/// Sends POSTs to four namespaces with the default limits, in a control group with the memory limit of the chart: requests
+/// beyond the limits must be rejected immediately with `Retry-After`.
 async fn run_capped(loopback: &Loopback, figures: &mut Figures) -> Result<()> {
-    let names = functions(loopback, &json!({"timeouts": {"coldStart": "30m"}})).await?;
-    let mut activator = loopback.activator(&[]).await?;
-    let before = activator.daemon.memory()?.rss as f64 / 1024.0;
+    let group = MemoryGroup::create("rouse-park", CHART_MEMORY)?;
+    let spec = json!({"timeouts": {"coldStart": "30m"}});
+    let mut hosts = vec![];
+    for namespace in NAMESPACES {
+        let tenant = loopback.tenant(namespace).await?;
+        for n in 0..FUNCTIONS / NAMESPACES.len() {
+            tenant.function(&format!("park-{n}"), spec.clone()).await?;
+            hosts.push(tenant.host(&format!("park-{n}")));
+        }
+    }
+    let mut activator = loopback.variant(Variant { group: Some(group.folder()), ..Variant::default() }, &[]).await?;
     let size = size(COUNTS[1], BODY, Loopback::file_limit()?);
-    let hosts: Vec<_> = names.iter().map(|n| loopback.host(n)).collect();
     let mut crowd = Crowd::start(&loopback.load, activator.public, &hosts, size)?;
     let state = crowd.settled(size.requests()).await?;
     activator.daemon.check_alive()?;
-    let rss = activator.daemon.memory()?.rss as f64 / 1024.0;
-    // The cap counts the bytes of requests; the memory of their connections is extra.
-    let bound = before + NAMESPACE_CAP_MIB + state.waiting as f64 * MAX_KIB / 1024.0;
+    let peak = group.peak() as f64 / f64::from(1 << 20);
     let misbehaved = state.too_many_without_retry_after + state.others + state.broken;
     println!(
-        "\n  {} POSTs of 16 KiB with the default caps ({}): {} wait, {} got 429 with Retry-After, {misbehaved} something \
-         else; {rss:.0} MiB resident of at most {bound:.0}",
+        "\n  {} POSTs of 16 KiB to {} namespaces with the default limits ({}): {} wait, {} got 429 with Retry-After, \
+         {misbehaved} something else; {peak:.0} MiB at most, sockets included, of {} MiB",
         size.requests(),
+        NAMESPACES.len(),
         size.how(),
         state.waiting,
         state.too_many - state.too_many_without_retry_after,
+        CHART_MEMORY >> 20,
     );
     if misbehaved > 0 {
         eprintln!("    {state:?}");
     }
     ensure!(state.too_many > 0, "no cap was reached: {state:?}");
     figures.note("park.rejected", state.too_many as f64, "requests");
+    figures.note("park.capped_waiting", state.waiting as f64, "requests");
     figures.bar("park.misbehaved", misbehaved as f64, "requests", 0.0);
-    figures.bar("park.capped_mib", rss, "MiB", bound.round());
+    figures.bar("park.capped_mib", peak, "MiB", MAX_CAPPED_MIB);
     drop((crowd, activator));
-    loopback.clear().await
+    for namespace in NAMESPACES {
+        loopback.tenant(namespace).await?.clear().await?;
+    }
+    Ok(())
 }
 
 async fn functions(loopback: &Loopback, spec: &Value) -> Result<Vec<String>> {

@@ -172,3 +172,14 @@ async fn the_operator_is_authorized_for_objects_of_functions_only() -> Result<()
     refused("an image", pods.patch(&pod, &PatchParams::default(), &image).await.map(drop), "only the annotation");
     env.finish().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demand_of_all_tenants_is_for_the_operator_only() -> Result<()> {
+    let env = TestEnv::new("demand-rights").await?;
+    // The API server forwards the request without the credentials of its client, as a pod without a token would send it.
+    let refused = env.of_activators("/v1/demand").await;
+    assert!(refused.as_ref().is_err_and(|error| format!("{error:#}").contains("not allowed")), "{refused:?}");
+    let refused = env.of_operators("/debug/functions/default/hello").await;
+    assert!(refused.as_ref().is_err_and(|error| format!("{error:#}").contains("loopback")), "{refused:?}");
+    env.finish().await
+}

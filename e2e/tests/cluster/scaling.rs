@@ -59,7 +59,7 @@ async fn wait_for_desired(env: &TestEnv, name: &str, pods: i32) -> Result<Durati
 
 /// Returns the explanation of `/debug/functions` for a Function.
 async fn debug(env: &TestEnv, name: &str) -> Result<Value> {
-    let texts = env.of_operators(&format!("/debug/functions/{}/{name}", env.namespace)).await?;
+    let texts = env.within_operators(&format!("/debug/functions/{}/{name}", env.namespace)).await?;
     let leader = texts.iter().find_map(|text| serde_json::from_str::<Value>(text).ok());
     leader.context("no operator explains its decisions")
 }

@@ -1,14 +1,21 @@
 //! Environment of a test: the cluster, and a namespace for the test.
 
+use std::process::Stdio;
+
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt as _, api::ListParams};
+use kube::{Api, ResourceExt, api::ListParams};
 use rouse_crds::names::function_selector;
 use rouse_e2e::{
     Cluster,
+    http_client::HttpClient,
     workspace::{TIMEOUT, Workspace, until},
 };
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::timeout,
+};
 
 /// Namespace of the release.
 pub(crate) const RELEASE: &str = "rouse-system";
@@ -73,22 +80,45 @@ impl TestEnv {
         self.of_component("activator", path).await
     }
 
-    /// Like [`Self::of_activators`], for the operators. Refusals of replicas that are not the leader are omitted.
+    /// Like [`Self::of_activators`], for the operators.
     pub(crate) async fn of_operators(&self, path: &str) -> Result<Vec<String>> {
         self.of_component("operator", path).await
     }
 
     async fn of_component(&self, component: &str, path: &str) -> Result<Vec<String>> {
+        let mut texts = vec![];
+        for pod in self.pods_of_component(component).await? {
+            let uri = format!("/api/v1/namespaces/{RELEASE}/pods/{pod}:9090/proxy{path}");
+            texts.push(self.client.request_text(http::Request::get(uri).body(vec![])?).await?);
+        }
+        Ok(texts)
+    }
+
+    /// Returns the response of each operator to `GET path` over its loopback interface, whatever its status is.
+    pub(crate) async fn within_operators(&self, path: &str) -> Result<Vec<String>> {
+        let mut texts = vec![];
+        for pod in self.pods_of_component("operator").await? {
+            let pod = format!("pod/{pod}");
+            let mut forward = self.cluster.kubectl(["port-forward", "--namespace", RELEASE, &pod, ":9090"]);
+            let mut forward =
+                forward.stdout(Stdio::piped()).kill_on_drop(true).spawn().context("cannot run kubectl")?;
+            let mut lines = BufReader::new(forward.stdout.take().context("no stdout")?).lines();
+            let line = timeout(TIMEOUT, lines.next_line()).await.context("no port is forwarded")??.unwrap_or_default();
+            let address = line.strip_prefix("Forwarding from ").and_then(|rest| rest.split(' ').next());
+            let address = address.and_then(|a| a.parse().ok()).with_context(|| format!("kubectl printed {line:?}"))?;
+            texts.push(HttpClient::new(address).get("localhost", path).await?.text());
+        }
+        Ok(texts)
+    }
+
+    async fn pods_of_component(&self, component: &str) -> Result<Vec<String>> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), RELEASE);
         let labels = format!("app.kubernetes.io/component={component}");
         let list = pods.list(&ListParams::default().labels(&labels)).await?;
-        let mut texts = vec![];
-        for pod in list.items.iter().filter(|p| p.metadata.deletion_timestamp.is_none()) {
-            let uri = format!("/api/v1/namespaces/{RELEASE}/pods/{}:9090/proxy{path}", pod.name_any());
-            texts.push(self.client.request_text(http::Request::get(uri).body(vec![])?).await?);
-        }
-        anyhow::ensure!(!texts.is_empty(), "no {component} is running");
-        Ok(texts)
+        let running = list.items.iter().filter(|p| p.metadata.deletion_timestamp.is_none());
+        let names: Vec<_> = running.map(ResourceExt::name_any).collect();
+        anyhow::ensure!(!names.is_empty(), "no {component} is running");
+        Ok(names)
     }
 
     /// Returns the sum of a metric over the activators, with all of `labels` (in the text format).

@@ -52,7 +52,7 @@ pub struct Caches {
 pub struct Scope {
     /// Namespace of the release.
     pub namespace: String,
-    /// Name of the activators' Service.
+    /// Name of the Service of the activators' admin ports.
     pub activator_service: String,
     /// Whether to watch shared Ingresses.
     pub ingress: bool,

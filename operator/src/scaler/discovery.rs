@@ -11,7 +11,11 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{Scaler, aggregate::Source, stream};
+use super::{
+    Scaler,
+    aggregate::Source,
+    stream::{self, TokenFile},
+};
 use crate::cluster::key::FunctionKey;
 
 /// Name of the activators' admin port.
@@ -20,8 +24,14 @@ const PORT: &str = "admin";
 /// Interval at which the demand of deleted revisions is dropped.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Runs a reader for each activator in the EndpointSlices of `service`, until `stop`.
-pub async fn run(scaler: Arc<Scaler>, service: FunctionKey, changed: Arc<Notify>, stop: CancellationToken) {
+/// Runs a reader for each activator in the EndpointSlices of `service`, until `stop`. Each shows the activator its token.
+pub async fn run(
+    scaler: Arc<Scaler>,
+    service: FunctionKey,
+    token: TokenFile,
+    changed: Arc<Notify>,
+    stop: CancellationToken,
+) {
     let mut cleanup = tokio::time::interval(CLEANUP_INTERVAL);
     let mut readers = JoinSet::new();
     let mut running = HashMap::new();
@@ -44,6 +54,7 @@ pub async fn run(scaler: Arc<Scaler>, service: FunctionKey, changed: Arc<Notify>
                 let from = source.clone();
                 readers.spawn(stream::follow(
                     source,
+                    token.clone(),
                     move |frame| frames.apply_frame(&from, frame),
                     move |change| gauge.metrics.streams(change),
                     move |fault| faults.metrics.refused(fault.label()),

@@ -8,10 +8,13 @@ mod validate;
 
 pub use validate::{Fault, Validator};
 
-use std::{io, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header::HOST};
+use http::{
+    Request, StatusCode,
+    header::{AUTHORIZATION, HOST},
+};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -40,9 +43,17 @@ const READ_AHEAD: usize = 64 << 10;
 /// Timeout of a connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// File of the token that an activator requires of a reader; `None` for activators that require none.
+///
+/// The kubelet replaces the token long before it expires, so it is read for each connection.
+pub type TokenFile = Option<Arc<Path>>;
+
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The token could not be read.
+    #[error("failed to read the token for the activators: {0}")]
+    Token(io::Error),
     /// The connection attempt failed.
     #[error("connection failed: {0}")]
     Connect(#[from] io::Error),
@@ -74,7 +85,13 @@ pub enum Error {
 
 /// Reads the stream of `source`, and reconnects with backoff, until it is dropped. Passes each valid frame to `sink`, 1 and
 /// -1 to `connected` for each connection, and what is invalid to `fault`.
-pub async fn follow(source: Source, sink: impl Fn(Frame), connected: impl Fn(i64), fault: impl Fn(Fault)) {
+pub async fn follow(
+    source: Source,
+    token: TokenFile,
+    sink: impl Fn(Frame),
+    connected: impl Fn(i64),
+    fault: impl Fn(Fault),
+) {
     let mut failures = 0;
     loop {
         let mut frames = 0u64;
@@ -93,7 +110,7 @@ pub async fn follow(source: Source, sink: impl Fn(Frame), connected: impl Fn(i64
                 tracing::warn!(activator = %source.address, reason = what.label(), "Rejected invalid demand frame; further ones on this connection are only counted");
             }
         };
-        let Err(error) = read(&source, on_frame, on_fault).await;
+        let Err(error) = read(&source, token.as_deref(), on_frame, on_fault).await;
         drop(gauge);
         // A connection that delivered frames resets the backoff.
         failures = if frames > 0 { 1 } else { failures + 1 };
@@ -127,18 +144,23 @@ impl<F: Fn(i64)> Drop for ConnectionGauge<'_, F> {
 /// Reads one connection until it ends, which is always an error.
 async fn read(
     source: &Source,
+    token: Option<&Path>,
     mut sink: impl FnMut(Frame),
     mut fault: impl FnMut(Fault),
 ) -> Result<std::convert::Infallible, Error> {
+    let mut request = Request::get("/v1/demand").header(HOST, source.address.to_string());
+    if let Some(file) = token {
+        let token = tokio::fs::read_to_string(file).await.map_err(Error::Token)?;
+        request = request.header(AUTHORIZATION, format!("Bearer {}", token.trim()));
+    }
+    // Fails only if the token is not text that a header can have.
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| Error::Token(io::Error::other(error)))?;
     let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect(source.address))
         .await
         .map_err(|_| Error::Timeout(CONNECT_TIMEOUT))??;
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(READ_AHEAD).handshake(TokioIo::new(socket)).await?;
     let exchange = async {
-        let request = Request::get("/v1/demand").header(HOST, source.address.to_string()).body(Empty::<Bytes>::new());
-        // Infallible: the path is constant and the host is an address.
-        let Ok(request) = request else { return Err(Error::Ended) };
         let response =
             timeout(READ_TIMEOUT, sender.send_request(request)).await.map_err(|_| Error::Timeout(READ_TIMEOUT))??;
         if response.status() != StatusCode::OK {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use rouse_crds::demand::{FRAME_INTERVAL, Frame, PodDemand};
 
 use super::*;
-use crate::demand::Frames;
+use crate::demand::{Frames, Publisher};
 
 fn pods(breaker: &Breaker) -> Vec<PodDemand> {
     breaker.context().ledger.read(None).revisions.into_iter().flat_map(|revision| revision.pods).collect()
@@ -16,7 +16,14 @@ fn going(number: u16) -> PodFacts {
 }
 
 async fn next(frames: &mut Frames) -> Frame {
-    serde_json::from_slice(&frames.next().await.unwrap()).unwrap()
+    serde_json::from_slice(&frames.next().await.unwrap().concat()).unwrap()
+}
+
+fn reader(breaker: &Breaker) -> Frames {
+    let publisher = Publisher::new(breaker.context().ledger.clone(), "p/1".into());
+    let running = publisher.clone();
+    tokio::spawn(async move { running.run().await });
+    Frames::new(publisher)
 }
 
 /// Reads until something is reported, within the time of a frame.
@@ -34,7 +41,7 @@ async fn soon(frames: &mut Frames) -> Vec<PodDemand> {
 async fn a_draining_pod_is_reported_without_requests() {
     let breaker = breaker(None, 10);
     breaker.pod_updated(&PodFacts { ready: true, ..facts(1) });
-    let mut frames = Frames::new(breaker.context().ledger.clone(), "p/1".into());
+    let mut frames = reader(&breaker);
     assert!(next(&mut frames).await.revisions.is_empty(), "never requested, never reported");
     tokio::time::advance(Duration::from_millis(700)).await;
     breaker.pod_updated(&going(1));

@@ -5,4 +5,5 @@ mod commands;
 mod current;
 mod links;
 mod names;
+mod sizing;
 mod yaml;

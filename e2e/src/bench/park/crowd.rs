@@ -22,43 +22,43 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Number and size of the requests.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Size {
-    pub(super) connections: usize,
+pub(in crate::bench) struct Size {
+    pub(in crate::bench) connections: usize,
     /// Requests per connection.
-    pub(super) streams: usize,
+    pub(in crate::bench) streams: usize,
     /// Body size in bytes; 0 for a GET.
-    pub(super) body: usize,
+    pub(in crate::bench) body: usize,
 }
 
 impl Size {
-    pub(super) fn requests(self) -> usize {
+    pub(in crate::bench) fn requests(self) -> usize {
         self.connections * self.streams
     }
 
     /// Returns the protocol, for the table.
-    pub(super) fn how(self) -> String {
+    pub(in crate::bench) fn how(self) -> String {
         if self.streams == 1 { "HTTP/1.1".to_owned() } else { format!("h2c, {} each", self.streams) }
     }
 }
 
 /// State of the requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct State {
-    pub(super) sent: usize,
-    pub(super) ok: usize,
-    pub(super) too_many: usize,
-    pub(super) too_many_without_retry_after: usize,
-    pub(super) others: usize,
-    pub(super) broken: usize,
-    pub(super) unconnected: usize,
-    pub(super) waiting: usize,
+pub(in crate::bench) struct State {
+    pub(in crate::bench) sent: usize,
+    pub(in crate::bench) ok: usize,
+    pub(in crate::bench) too_many: usize,
+    pub(in crate::bench) too_many_without_retry_after: usize,
+    pub(in crate::bench) others: usize,
+    pub(in crate::bench) broken: usize,
+    pub(in crate::bench) unconnected: usize,
+    pub(in crate::bench) waiting: usize,
     /// First response with another status.
-    pub(super) first_other: Option<String>,
+    pub(in crate::bench) first_other: Option<String>,
 }
 
 /// The running clients. They disconnect when it is dropped.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(in crate::bench) struct Crowd {
     _process: Child,
     stdin: ChildStdin,
     responses: Lines<BufReader<ChildStdout>>,
@@ -66,7 +66,7 @@ pub(super) struct Crowd {
 
 impl Crowd {
     /// Starts the clients.
-    pub(super) fn start(load: &Path, target: SocketAddr, hosts: &[String], size: Size) -> Result<Self> {
+    pub(in crate::bench) fn start(load: &Path, target: SocketAddr, hosts: &[String], size: Size) -> Result<Self> {
         let mut start = Core::Measuring.command(load);
         start.args(["park", "--target", &target.to_string()]);
         start.args(["--connections", &size.connections.to_string(), "--streams", &size.streams.to_string()]);
@@ -80,7 +80,7 @@ impl Crowd {
     }
 
     /// Requests the current state.
-    async fn state(&mut self) -> Result<State> {
+    pub(in crate::bench) async fn state(&mut self) -> Result<State> {
         self.stdin.write_all(b"\n").await.context("the clients exited")?;
         // Sending continues on the same core meanwhile.
         let line = timeout(TIMEOUT, self.responses.next_line()).await.context("the clients do not respond")??;
@@ -88,7 +88,7 @@ impl Crowd {
     }
 
     /// Waits until all requests are sent and the state is settled.
-    pub(super) async fn settled(&mut self, requests: usize) -> Result<State> {
+    pub(in crate::bench) async fn settled(&mut self, requests: usize) -> Result<State> {
         let started = Instant::now();
         let mut last = (State::default(), Instant::now());
         loop {
@@ -105,7 +105,7 @@ impl Crowd {
     }
 
     /// Waits until every request has ended, or the state stalls.
-    pub(super) async fn ended(&mut self, requests: usize) -> Result<State> {
+    pub(in crate::bench) async fn ended(&mut self, requests: usize) -> Result<State> {
         let mut last = (State::default(), Instant::now());
         loop {
             let state = self.state().await?;

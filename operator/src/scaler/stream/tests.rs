@@ -45,6 +45,7 @@ async fn reads_frames_and_reconnects() {
         let (received, level) = (received.clone(), level.clone());
         follow(
             source,
+            None,
             move |f| received.lock().push((f.process, f.sequence)),
             move |change| level.lock().push(change),
             |_| {},
@@ -71,8 +72,38 @@ async fn reads_frames_and_reconnects() {
 #[tokio::test]
 async fn errors_name_the_cause(#[case] response: String, #[case] message: &str) {
     let source = activator(vec![response]).await;
-    let Err(error) = timeout(Duration::from_secs(20), read(&source, |_| {}, |_| {})).await.unwrap();
+    let Err(error) = timeout(Duration::from_secs(20), read(&source, None, |_| {}, |_| {})).await.unwrap();
     assert!(error.to_string().contains(message), "{error}");
+}
+
+#[tokio::test]
+async fn the_token_is_read_for_each_connection() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let source = Source { address: listener.local_addr().unwrap(), pod: None };
+    let file = std::env::temp_dir().join(format!("rouse-token-{}", std::process::id()));
+    let heads = tokio::spawn(async move {
+        let mut heads = vec![];
+        for _ in 0..2 {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let length = socket.read(&mut request).await.unwrap();
+            heads.push(String::from_utf8_lossy(&request[..length]).to_lowercase());
+            socket.write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        }
+        heads
+    });
+    for token in ["first\n", "second"] {
+        std::fs::write(&file, token).unwrap();
+        let Err(error) = read(&source, Some(&file), |_| {}, |_| {}).await;
+        assert!(matches!(error, Error::Status(StatusCode::UNAUTHORIZED)), "{error}");
+    }
+    let heads = timeout(Duration::from_secs(20), heads).await.unwrap().unwrap();
+    for (head, token) in heads.iter().zip(["first", "second"]) {
+        assert!(head.contains(&format!("\r\nauthorization: bearer {token}\r\n")), "{head}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    let Err(error) = read(&source, Some(&file), |_| {}, |_| {}).await;
+    assert!(matches!(error, Error::Token(_)), "{error}");
 }
 
 #[tokio::test]
@@ -80,7 +111,7 @@ async fn an_unreachable_activator_is_an_error() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let source = Source { address: listener.local_addr().unwrap(), pod: None };
     drop(listener);
-    let Err(error) = read(&source, |_| {}, |_| {}).await;
+    let Err(error) = read(&source, None, |_| {}, |_| {}).await;
     assert!(matches!(error, Error::Connect(_)), "{error}");
 }
 
@@ -95,7 +126,7 @@ async fn silence_ends_the_stream() {
         std::future::pending::<()>().await;
     });
     let start = tokio::time::Instant::now();
-    let Err(error) = read(&source, |_| {}, |_| {}).await;
+    let Err(error) = read(&source, None, |_| {}, |_| {}).await;
     assert!(matches!(error, Error::Timeout(_)), "{error}");
     assert!(start.elapsed() >= READ_TIMEOUT);
     server.abort();
@@ -159,7 +190,7 @@ async fn a_line_that_trickles_in_times_out() {
     let start = tokio::time::Instant::now();
     let (source, _) = flood(ok(&line(&frame("a", 0))), |_| "x".into(), Duration::from_millis(20)).await;
     let received = Mutex::new(0);
-    let reading = read(&source, |_| *received.lock() += 1, |_| {});
+    let reading = read(&source, None, |_| *received.lock() += 1, |_| {});
     let Err(error) = timeout(Duration::from_secs(30), reading).await.unwrap();
     assert!(matches!(error, Error::Timeout(_)), "{error}");
     assert!(start.elapsed() >= READ_TIMEOUT && *received.lock() == 1);
@@ -168,7 +199,7 @@ async fn a_line_that_trickles_in_times_out() {
 #[tokio::test]
 async fn blank_lines_do_not_reset_the_timeout() {
     let (source, _) = flood(ok(""), |_| "\n".into(), Duration::from_millis(20)).await;
-    let Err(error) = timeout(Duration::from_secs(30), read(&source, |_| {}, |_| {})).await.unwrap();
+    let Err(error) = timeout(Duration::from_secs(30), read(&source, None, |_| {}, |_| {})).await.unwrap();
     assert!(matches!(error, Error::Timeout(_)), "{error}");
 }
 
@@ -178,7 +209,7 @@ async fn excess_frames_stay_in_the_socket() {
     let received = Arc::new(Mutex::new(0u64));
     let reading = tokio::spawn({
         let received = received.clone();
-        async move { read(&source, |_| *received.lock() += 1, |_| {}).await }
+        async move { read(&source, None, |_| *received.lock() += 1, |_| {}).await }
     });
     // At full speed, megabytes would be read before the third window.
     let third = async {
@@ -200,7 +231,7 @@ async fn excess_frames_stay_in_the_socket() {
 async fn another_process_on_the_same_connection_ends_the_stream() {
     let source = activator(vec![ok(&format!("{}{}", line(&frame("a", 0)), line(&frame("b", 1))))]).await;
     let (received, faults) = (Mutex::new(0), Mutex::new(vec![]));
-    let reading = read(&source, |_| *received.lock() += 1, |fault| faults.lock().push(fault));
+    let reading = read(&source, None, |_| *received.lock() += 1, |fault| faults.lock().push(fault));
     let Err(error) = timeout(Duration::from_secs(20), reading).await.unwrap();
     assert!(matches!(error, Error::ProcessChanged), "{error}");
     assert_eq!((*received.lock(), faults.lock().clone()), (1, vec![Fault::Process]));
