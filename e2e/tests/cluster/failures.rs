@@ -128,7 +128,7 @@ async fn a_pod_that_fits_no_node() -> Result<()> {
         "scaling": {"initial": 0, "idleTimeout": "3s"}, "timeouts": {"coldStart": "50s"},
     });
     env.ready("nowhere", spec).await?;
-    assert_cold_start_fails(&env, "nowhere", "Unschedulable", "node").await?;
+    assert_cold_start_fails(&env, "nowhere", "Unschedulable", "didn't match").await?;
     let (reason, _) = env.condition("nowhere", "RevisionReady", "False").await?;
     assert_eq!(reason, "Unschedulable");
     env.finish().await
