@@ -11,7 +11,7 @@ use super::public_hosts::Hosts;
 use crate::cluster::key::FunctionKey;
 
 /// Time until rejected hosts are tried again: a policy or a quota may have changed.
-const RETRY: Duration = Duration::from_secs(300);
+const RETRY: Duration = Duration::from_secs(30);
 
 /// Rejections by object.
 #[derive(Debug, Default)]

@@ -60,8 +60,11 @@ async fn a_broken_image_never_receives_traffic_and_reports_the_reason() {
 
     // As the ReplicaSet controller and the kubelet.
     let template = deployment.spec.unwrap().template;
+    let mut labels = template.metadata.unwrap().labels.unwrap();
+    labels.insert("pod-template-hash".to_owned(), "abc".to_owned());
+    let replica_set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "hello-00002-abc", "uid": "r", "controller": true});
     let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json!({
-        "metadata": {"name": "hello-00002-x", "labels": template.metadata.unwrap().labels},
+        "metadata": {"name": "hello-00002-x", "labels": labels, "ownerReferences": [replica_set]},
         "spec": template.spec,
     }))
     .unwrap();
