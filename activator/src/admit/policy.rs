@@ -125,6 +125,12 @@ mod tests {
     use rouse_crds::function::ScalingSpec;
     use rstest::rstest;
 
+    #[test]
+    fn the_admission_policy_of_the_chart_allows_as_many() {
+        let policy = include_str!("../../../charts/rouse/templates/activator/admission-policy.yaml");
+        assert!(policy.contains(&format!("object.spec.replicas <= {WAKE_REPLICAS_MAX}\n")));
+    }
+
     #[rstest]
     #[case::default(None, None, 1)]
     #[case::min(Some(3), Some(4), 3)]

@@ -34,10 +34,15 @@ pub(super) struct Divided {
 }
 
 impl Rejections {
-    /// Returns the result for an object with these hosts, if it was rejected not long ago.
-    pub(super) fn known(&self, name: &str, wanted: &Hosts, now: Instant) -> Option<Divided> {
+    /// Returns the result for an object with these hosts, if it was rejected not long ago. Otherwise forgets the object, which is
+    /// to be written as a whole: if that succeeds, there is nothing to wait for.
+    pub(super) fn known(&mut self, name: &str, wanted: &Hosts, now: Instant) -> Option<Divided> {
         let rejection = self.0.get(name)?;
-        (rejection.wanted == *wanted && now < rejection.retry).then(|| rejection.result.clone())
+        if rejection.wanted == *wanted && now < rejection.retry {
+            return Some(rejection.result.clone());
+        }
+        self.0.remove(name);
+        None
     }
 
     /// Remembers the result for an object.
@@ -189,11 +194,14 @@ mod tests {
     async fn a_rejection_is_tried_again_later_or_with_other_hosts() {
         let (mut rejections, now) = (Rejections::default(), Instant::now());
         let (wanted, result) = (hosts(&["a.example.org".to_owned()]), Divided::default());
+        for (hosts, later) in [(&Hosts::new(), Duration::ZERO), (&wanted, RETRY)] {
+            rejections.remember("rouse-http1-ns", &wanted, &result, now);
+            assert_eq!(rejections.known("rouse-http1-ns", &wanted, now), Some(result.clone()));
+            assert_eq!(rejections.wait(now), Some(RETRY));
+            assert_eq!(rejections.known("rouse-http1-ns", hosts, now + later), None);
+            assert_eq!(rejections.wait(now + later), None, "an object that is written as a whole is not waited for");
+        }
         rejections.remember("rouse-http1-ns", &wanted, &result, now);
-        assert_eq!(rejections.known("rouse-http1-ns", &wanted, now), Some(result));
-        assert_eq!(rejections.known("rouse-http1-ns", &Hosts::new(), now), None);
-        assert_eq!(rejections.known("rouse-http1-ns", &wanted, now + RETRY), None);
-        assert_eq!(rejections.wait(now), Some(RETRY));
         rejections.retain(|_| false);
         assert_eq!(rejections.wait(now), None);
     }
