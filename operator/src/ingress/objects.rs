@@ -13,7 +13,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{IngressReconciler, Mode, gateway::Family, names};
-use crate::cluster::{drift, httproute::HTTPRoute};
+use crate::cluster::{
+    drift,
+    httproute::HTTPRoute,
+    refusal::{Refusal, sentence},
+};
 
 /// Kind of a shared object.
 pub(super) trait Shared:
@@ -57,7 +61,7 @@ impl IngressReconciler {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.names.namespace);
         match api.patch(&wanted.name_any(), params, &Patch::Apply(wanted)).await {
             Ok(_) => Ok(Ok(())),
-            Err(kube::Error::Api(status)) if is_rejection(&status) => Ok(Err(status.message)),
+            Err(error) if is_rejection(&error) => Ok(Err(sentence(&error))),
             Err(error) => Err(error),
         }
     }
@@ -128,17 +132,11 @@ pub(super) enum Applied {
 /// Largest request that the API server sends to etcd, by default. It answers a larger one with status 500.
 const TOO_LARGE: &str = "etcdserver: request is too large";
 
-/// Returns whether an error is about the object itself, so that the same object will be rejected again: validation, an admission
-/// webhook or policy, a quota, or its size.
-fn is_rejection(status: &kube::core::Status) -> bool {
-    match status.code {
-        // Absent, a conflict, too many requests: about the moment.
-        401 | 404 | 409 | 410 | 429 => false,
-        400..500 => true,
-        // No reason tells it from other failures of the store.
-        500 => status.message == TOO_LARGE,
-        _ => false,
-    }
+/// Returns whether the API server will reject the same object again.
+fn is_rejection(error: &kube::Error) -> bool {
+    // No reason distinguishes a size from other failures of the store.
+    let too_large = matches!(error, kube::Error::Api(status) if status.code == 500 && status.message == TOO_LARGE);
+    too_large || Refusal::of(error) == Refusal::Rejected
 }
 
 /// Returns whether `live` contains every field of `wanted`.
@@ -160,21 +158,17 @@ mod tests {
     }
 
     #[test]
-    fn rejections_are_about_the_object() {
-        let status = |code, message: &str| kube::core::Status { code, message: message.into(), ..Default::default() };
+    fn an_object_that_is_too_large_is_rejected() {
+        let error = |code, message: &str| {
+            kube::Error::Api(kube::core::Status { code, message: message.into(), ..Default::default() }.boxed())
+        };
         for (code, message, rejected) in [
-            (400, "admission webhook \"x\" denied the request", true),
-            (403, "denied by a policy", true),
-            (413, "Request entity too large", true),
-            (422, "invalid host", true),
             (500, TOO_LARGE, true),
-            (404, "namespace not found", false),
-            (409, "conflict", false),
-            (429, "too many requests", false),
             (500, "failed calling webhook", false),
-            (503, "unavailable", false),
+            (400, "admission webhook \"x\" denied the request", true),
+            (404, "namespace not found", false),
         ] {
-            assert_eq!(is_rejection(&status(code, message)), rejected, "{code} {message}");
+            assert_eq!(is_rejection(&error(code, message)), rejected, "{code} {message}");
         }
     }
 
